@@ -37,6 +37,10 @@ class Row:
     kind: RowKind = RowKind.ROOT
     weight: float = 1.0
     """What each trained token counts, in the loss and in its denominator."""
+    temperature: float = 1.0
+    """What the engine sampled the trained tokens with; log-probabilities are taken at the same."""
+    advantage: float = 0.0
+    """Of the rollout that the row is of, the same for all its rows; set by who knows the group."""
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -58,12 +62,13 @@ def rollout_rows(rollout: Rollout, config: RowsConfig | None = None) -> list[Row
     """
     config = config or RowsConfig()
     version = rollout.info.get("policy_version", 0)
+    temperatures = {kind: _temperature(rollout, kind) for kind in RowKind}
     rows: list[Row] = []
     for index, turn in enumerate(rollout.turns):
         prompt, sampled, logprobs = _checked(turn, f"rollout {rollout.id!r}, turn {index}")
         row = _longest_prefix(rows, prompt)
         if row is None:
-            row = Row([], [], [], rollout.id, version, RowKind.ROOT)
+            row = Row([], [], [], rollout.id, version, RowKind.ROOT, temperature=temperatures[RowKind.ROOT])
             rows.append(row)
         _extend(row, prompt, sampled, logprobs)
     if config.train_sub_calls:
@@ -71,10 +76,15 @@ def rollout_rows(rollout: Rollout, config: RowsConfig | None = None) -> list[Row
             if call.error is not None and call.completion_ids is None:
                 continue
             prompt, sampled, logprobs = _checked(call, f"rollout {rollout.id!r}, sub-call {call.id}")
-            row = Row([], [], [], rollout.id, version, RowKind.SUB, config.sub_weight)
+            row = Row([], [], [], rollout.id, version, RowKind.SUB, config.sub_weight, temperatures[RowKind.SUB])
             _extend(row, prompt, sampled, logprobs)
             rows.append(row)
     return [row for row in rows if any(row.mask)]
+
+
+def _temperature(rollout: Rollout, kind: RowKind) -> float:
+    """As recorded with the rollout; 1 where nothing is."""
+    return rollout.info.get("sampling", {}).get(kind, {}).get("temperature", 1.0)
 
 
 def _longest_prefix(rows: Iterable[Row], prompt: list[int]) -> Row | None:

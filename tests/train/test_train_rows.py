@@ -151,3 +151,10 @@ def test_every_sampled_token_is_trained_once_after_what_the_engine_saw(turns, su
 def test_rows_survive_the_record_on_disk(turns):
     rollout = Rollout(id="r", turns=turns)
     assert rollout_rows(Rollout.from_json(rollout.to_json())) == rollout_rows(rollout)
+
+
+def test_rows_carry_the_temperature_that_each_role_was_sampled_with():
+    sampling = {"root": {"temperature": 0.7, "max_tokens": 8}, "sub": {"temperature": 1.2}}
+    rollout = Rollout(turns=[turn([1], [2])], sub_calls=[call(0, [3], [4])], info={"sampling": sampling})
+    assert [row.temperature for row in rollout_rows(rollout)] == [0.7, 1.2]
+    assert rollout_rows(Rollout(turns=[turn([1], [2])]))[0].temperature == 1.0
