@@ -125,7 +125,7 @@ class EvalConfig(BaseModel):
     def options_of(self, arm: str, profile: Mapping[str, Any]) -> dict[str, Any]:
         """The `RLMConfig` fields of one arm: the model's profile, then the shared options, then the arm's own."""
         shared = {key: value for key, value in self.arm_options.items() if key not in ARMS}
-        return _merge(_merge(dict(profile), shared), self.arm_options.get(arm, {}))
+        return merge(merge(dict(profile), shared), self.arm_options.get(arm, {}))
 
     def as_toml(self) -> dict[str, Any]:
         """The keys that are set, as plain values; `EvalConfig.model_validate` reads them back."""
@@ -139,11 +139,11 @@ def load_config(path: Path | None, overrides: dict[str, Any], default_out: str |
     Options in `env_options`, `arm_options` and `engine_options` are merged key by key. Relative paths of prices
     are relative to the current directory, as on the command line. Raises ConfigError.
     """
-    values = _read(path) if path else {}
+    values = read_toml(path) if path else {}
     if path and values.pop(RECORD, None):  # the config of a run on disk: that is where it is, from wherever we look
         values["out"] = str(path.parent)
     for key, value in overrides.items():
-        values[key] = _merge(values.get(key), value)
+        values[key] = merge(values.get(key), value)
     if "out" not in values:
         if default_out is None:
             raise ConfigError("--resume needs the run's folder: give --out FOLDER, or FOLDER/config.toml as the config")
@@ -156,7 +156,8 @@ def load_config(path: Path | None, overrides: dict[str, Any], default_out: str |
         raise ConfigError(explain(error, EvalConfig, where)) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's values. Raises ConfigError, with near matches where there is no such file."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
@@ -166,9 +167,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
-def _merge(old: Any, new: Any) -> Any:
+def merge(old: Any, new: Any) -> Any:
+    """`new` laid over `old`: dicts key by key, anything else replaces."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return {**old, **{key: _merge(old.get(key), value) for key, value in new.items()}}
+        return {**old, **{key: merge(old.get(key), value) for key, value in new.items()}}
     return new
 
 
@@ -191,7 +193,7 @@ def merge_options(texts: Iterable[str]) -> dict[str, Any]:
     """Several `key=value` as one dict; later ones win."""
     merged: dict[str, Any] = {}
     for text in texts:
-        merged = _merge(merged, parse_option(text))
+        merged = merge(merged, parse_option(text))
     return merged
 
 

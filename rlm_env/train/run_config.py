@@ -1,0 +1,279 @@
+"""What a training run is: one validated object, from a TOML file and the command line.
+
+Covered: every key of a run and its parts, which of them go together, reading TOML, what may differ on resume.
+Not covered: rows, advantages and the loss (`config.py`), and whether an environment knows its options.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rlm_env.env import RLMConfig
+from rlm_env.evals.config import EngineOptions, merge, read_toml
+from rlm_env.evals.errors import ConfigError, explain, near
+from rlm_env.train.config import AdvantageConfig, LossConfig, RowsConfig
+
+
+class Part(BaseModel):
+    """A part of a configuration: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoraConfig(Part):
+    """A low-rank adapter (peft) instead of all weights."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of the linear layers that get an adapter; never the vocabulary head."""
+
+
+class ModelConfig(Part):
+    """How the policy is held and run by the trainer."""
+
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of forward and backward. Master weights, optimiser state and reductions are float32 in any case."""
+    lora: LoraConfig | None = None
+    gradient_checkpointing: bool = False
+    attention: str = "sdpa"
+    """transformers' `attn_implementation`."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    pack_tokens: int = Field(16_384, ge=1)
+    """Token budget of one pack, which is one forward and backward."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of the trainer; None leaves it to torch. An engine beside it needs some too."""
+
+
+class OptimizerConfig(Part):
+    """AdamW and its schedule."""
+
+    lr: float = Field(1e-6, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    """Not of norms, biases and embeddings."""
+    max_grad_norm: float | None = Field(1.0, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    final_fraction: float = Field(0.0, ge=0, le=1)
+    """Of `lr`, at the last step of a schedule that falls."""
+
+
+class SyncConfig(Part):
+    """How new weights reach the engine."""
+
+    method: Literal["disk", "lora", "ipc", "nccl"] = "disk"
+    """`disk`: a folder that vLLM reloads; `lora`: the adapter alone."""
+    check_tolerance: float | None = Field(None, gt=0)
+    """Largest mean difference between the engine's and the trainer's log-probabilities; None: by type."""
+    drain_seconds: float = Field(120.0, gt=0)
+    """How long requests in flight may take to end before an update."""
+
+
+class CheckpointConfig(Part):
+    """What is kept on disk to go on from."""
+
+    every: int = Field(10, ge=1)
+    """Steps between two checkpoints; the last step always has one."""
+    keep: int = Field(2, ge=1)
+    """How many are kept; older ones are removed."""
+
+
+class Stage(Part):
+    """One stage of a curriculum: from this step on, these options of the environment."""
+
+    from_step: int = Field(ge=0)
+    options: dict[str, Any]
+
+
+class EnvironmentConfig(Part):
+    """One environment of the training mix."""
+
+    name: str
+    weight: float = Field(1.0, gt=0)
+    """Share of the groups, relative to the other environments'."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of the environment; `"@model"` stands for the model's folder."""
+    eval_options: dict[str, Any] = Field(default_factory=dict)
+    """Laid over `options` for the held-out evaluation, for example other lengths."""
+    curriculum: tuple[Stage, ...] = ()
+    """Options laid over `options` as training goes on; by the step for which a group is sampled."""
+    rollout: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `RLMConfig` for this environment alone, over those of the run."""
+
+    @field_validator("rollout")
+    @classmethod
+    def _known_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return _rlm_fields(value)
+
+    @field_validator("curriculum")
+    @classmethod
+    def _in_order(cls, value: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        steps = [stage.from_step for stage in value]
+        if steps != sorted(set(steps)):
+            raise ValueError(f"from_step must rise from stage to stage, got {steps}")
+        return value
+
+
+class PoolsConfig(Part):
+    """Difficulty pools: tasks that teach nothing at the moment are asked less often.
+
+    A pool is of tasks with equal `info[by]`, for example a length or a family; without `by`, of one task each,
+    which has an effect only where a split is finite and asked again.
+    """
+
+    by: str | None = None
+    easy: float = Field(0.95, ge=0, le=1)
+    """A pool whose last groups scored at least this on average is easy."""
+    hard: float = Field(0.0, ge=0, le=1)
+    """A pool whose last groups scored at most this on average is hard."""
+    keep_easy: float = Field(0.2, gt=0, le=1)
+    """Share of an easy pool's tasks that is still asked."""
+    keep_hard: float = Field(0.5, gt=0, le=1)
+    """Share of a hard pool's tasks that is still asked."""
+    window: int = Field(4, ge=1)
+    """How many of a pool's last groups count."""
+
+
+class RolloutsConfig(Part):
+    """How rollouts are made and gathered to steps."""
+
+    group_size: int = Field(8, ge=2)
+    """Rollouts of one task, which are each other's baseline."""
+    groups_per_step: int = Field(8, ge=1)
+    max_staleness: int = Field(1, ge=0)
+    """Most updates between the weights that sampled a rollout's first token and those that it trains. 0: the engine
+    waits for the trainer; 1: they work side by side."""
+    concurrency: int = Field(64, ge=1)
+    """Most rollouts in flight."""
+    replace_flat_groups: bool = True
+    """Dynamic sampling: a group whose rollouts all scored alike trains nothing and is replaced."""
+    max_flat_share: float = Field(0.75, ge=0, lt=1)
+    """Largest share of a step's groups that may be replaced; then flat ones are taken as they are."""
+    group_timeout: float = Field(1800.0, gt=0)
+    """Seconds after its start when a group is closed with the rollouts that have ended."""
+    min_group: int = Field(2, ge=2)
+    """A group with fewer scored rollouts is thrown away."""
+    cost: Literal["sub_calls", "tokens"] = "sub_calls"
+    """What `advantage.cost_weight` counts."""
+    pools: PoolsConfig | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_group > self.group_size:
+            raise ValueError(f"min_group ({self.min_group}) is above group_size ({self.group_size})")
+        return self
+
+
+class HeldOutConfig(Part):
+    """The periodic evaluation on the environments' `eval` split."""
+
+    every: int | None = Field(10, ge=1)
+    """Steps between two; before the first step and after the last one always. None: only these."""
+    n: int = Field(32, ge=0)
+    """Tasks of each environment; 0: no evaluation at all."""
+    repeats: int = Field(1, ge=1)
+
+
+class WandbConfig(Part):
+    """Weights & Biases, beside metrics.jsonl."""
+
+    project: str
+    name: str | None = None
+    entity: str | None = None
+    mode: Literal["online", "offline"] = "online"
+
+
+class TrainConfig(Part):
+    """Everything that decides a training run."""
+
+    model: str
+    """The policy to begin with: a model folder, a Hub id in the local cache, or `tiny-rlm`."""
+    out: Path
+    environments: tuple[EnvironmentConfig, ...] = Field(min_length=1)
+    steps: int = Field(100, ge=1)
+    seed: int = 0
+    rollout: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `RLMConfig` for every environment, over the model's own profile."""
+    allow_forks: bool = True
+    """Whether a chat template that rewrites history may be trained: each rewritten turn becomes a row of its own."""
+    trainer: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    rollouts: RolloutsConfig = RolloutsConfig()
+    rows: RowsConfig = RowsConfig()
+    advantage: AdvantageConfig = AdvantageConfig()
+    loss: LossConfig = LossConfig()
+    sync: SyncConfig = SyncConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    held_out: HeldOutConfig = HeldOutConfig()
+    engine: EngineOptions = EngineOptions()
+    wandb: WandbConfig | None = None
+
+    @field_validator("rollout")
+    @classmethod
+    def _known_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return _rlm_fields(value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [environment.name for environment in self.environments]
+        if len(set(names)) < len(names):
+            raise ValueError(f"environments: a name occurs twice in {names}")
+        if self.sync.method in ("ipc", "nccl"):
+            raise ValueError(f'sync.method = "{self.sync.method}" is not there yet; use "disk", or "lora" with LoRA')
+        if self.sync.method == "lora" and self.trainer.lora is None:
+            raise ValueError('sync.method = "lora" needs trainer.lora; without an adapter use "disk"')
+        if self.loss.norm == "constant" and self.loss.norm_tokens is None:
+            raise ValueError(
+                'loss.norm = "constant" needs loss.norm_tokens: the most tokens that one rollout may train'
+            )
+        return self
+
+    def as_toml(self) -> dict[str, Any]:
+        """The keys that are set, as plain values; `TrainConfig.model_validate` reads them back."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def load_train_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
+    """A config from a TOML file with other values laid over it. Raises ConfigError that names key and remedy."""
+    values = merge(read_toml(path), overrides or {})
+    values.setdefault("out", f"outputs/{path.stem}")
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, TrainConfig, str(path))) from error
+
+
+RESUMABLE = frozenset({"steps", "out", "wandb", "checkpoint", "held_out", "engine"})
+"""Keys that a resumed run may change; `steps` may only grow, and only under a constant schedule."""
+
+
+def check_resume(recorded: dict[str, Any], config: TrainConfig) -> None:
+    """Refuses to go on with a run under another config. Raises ConfigError that names the differences."""
+    new = config.as_toml()
+    differences = [
+        f"{key} was {recorded.get(key)!r}, is now {new.get(key)!r}"
+        for key in sorted((recorded.keys() | new.keys()) - RESUMABLE)
+        if recorded.get(key) != new.get(key)
+    ]
+    if new["steps"] < recorded["steps"]:
+        differences.append(f"steps was {recorded['steps']}, is now {new['steps']} (it may only grow)")
+    if new["steps"] != recorded["steps"] and config.optimizer.schedule != "constant":
+        differences.append(f"steps was {recorded['steps']}: a {config.optimizer.schedule} schedule ends there")
+    if differences:
+        raise ConfigError(
+            f"{config.out} was trained under another config:\n  "
+            + "\n  ".join(differences)
+            + "\nResume it as it was, or choose another --out."
+        )
+
+
+def _rlm_fields(value: dict[str, Any]) -> dict[str, Any]:
+    for key in value:
+        if key not in RLMConfig.model_fields:
+            raise ValueError(f"unknown key '{key}'{near(key, RLMConfig.model_fields)}")
+    return value
