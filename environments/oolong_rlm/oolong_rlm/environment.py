@@ -17,14 +17,16 @@ from oolong_rlm.real import RealOptions, real_tasks
 from oolong_rlm.synth import SynthOptions, synth_tasks
 from oolong_rlm.transcripts import find_transcripts, read_transcripts
 from oolong_rlm.vocabulary import load_vocabulary
+from oolong_rlm.window import MIN_LINES, Size
 from rewards import oolong
 from rlm_env.environment import Environment
 from rlm_env.options import at_least, counts, one_of
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Split, Task, Tasks
 
+GENERATED = {"families", "vocabulary", "leak", "with_labels", "tokenizer", "questions_per_context"}
 OPTIONS_OF = {
-    "synth": {"lengths", "families", "vocabulary", "leak", "with_labels", "tokenizer", "questions_per_context"},
+    "synth": {"lengths", "lines", *GENERATED},
     "real": {"transcripts", "episodes", "tokenizer"},
     "hub-synth": {"lengths", "sources", "with_labels", "revision", "files"},
     "hub-real": {"revision", "files"},
@@ -36,6 +38,7 @@ BEFORE = {
     "same frequency as": "the same frequency",
 }
 """What questions that compare before and after call the gold."""
+DEFAULT_LENGTH = 4096
 FORM = re.compile(r"in the form '([^']+)'")
 
 
@@ -48,10 +51,10 @@ class Oolong(Environment):
       published sets through `datasets`).
     - `seed`; `num_tasks`: how many tasks a split has (None: endless where generated, all where published).
     - `scoring`: `official` or `strict`, see `rewards/oolong.py`.
-    - synth: `lengths` in tokens, cycled over (None: 4096); `families` or groups (None: all, or the easy ones);
-      `vocabulary` (`standard`, or `easy` for very small models); `leak`, the share of instances whose words give the
-      label away (None: 0 for standard, 1 for easy); `with_labels`; `tokenizer` (a callable or a path; None:
-      characters / 4); `questions_per_context`.
+    - synth: `lengths` in tokens, or instead `lines`, cycled over (None: 4096 tokens); `families` or groups (None: all,
+      or the easy ones); `vocabulary` (`standard`, or `easy` for very small models); `leak`, the share of instances
+      whose words give the label away (None: 0 for standard, 1 for easy); `with_labels`; `tokenizer` (a callable or a
+      path; None: characters / 4); `questions_per_context`.
     - real: `transcripts` (a path; None: see `transcripts.find_transcripts`); `episodes` of a context, cycled over
       (None: 1); `tokenizer`, only to report lengths.
     - hub-synth and hub-real: `revision` (None: the tested commit); `files`, a local copy; hub-synth also `lengths` and
@@ -72,6 +75,7 @@ class Oolong(Environment):
         num_tasks: int | None = None,
         scoring: Literal["official", "strict"] = "official",
         lengths: int | Sequence[int] | None = None,
+        lines: int | Sequence[int] | None = None,
         families: str | Sequence[str] | None = None,
         vocabulary: str | None = None,
         leak: float | None = None,
@@ -102,7 +106,7 @@ class Oolong(Environment):
             easy = vocabulary == "easy"
             synth = SynthOptions(
                 seed=seed,
-                lengths=counts("lengths", 4096 if lengths is None else lengths),
+                sizes=sizes_of(lengths, lines),
                 families=pick_families(families, easy),
                 vocabulary=load_vocabulary(vocabulary or "standard"),
                 leak=float(easy) if leak is None else leak,
@@ -150,3 +154,15 @@ class Oolong(Environment):
             value = BEFORE.get(value, value)
         slot = next((slot for slot in ("[month] [year]", "[X]", "answer", "number") if slot in tail), tail)
         return f"{head}: {tail.replace(slot, value, 1)}"
+
+
+def sizes_of(lengths: int | Sequence[int] | None, lines: int | Sequence[int] | None) -> list[Size]:
+    """How long contexts shall be: given in tokens or in lines, not in both."""
+    if lines is None:
+        return [Size(n) for n in counts("lengths", DEFAULT_LENGTH if lengths is None else lengths)]
+    if lengths is not None:
+        raise ValueError("lengths (in tokens) and lines exclude each other; give one of them")
+    few = [n for n in counts("lines", lines) if n < MIN_LINES]
+    if few:
+        raise ValueError(f"lines must be {MIN_LINES} or more, got {few[0]}")
+    return [Size(n, "lines") for n in counts("lines", lines)]

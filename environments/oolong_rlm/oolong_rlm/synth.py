@@ -14,7 +14,7 @@ from itertools import count
 from oolong_rlm.measure import Measure
 from oolong_rlm.questions import Family, Question
 from oolong_rlm.vocabulary import Vocabulary
-from oolong_rlm.window import Window, make_window
+from oolong_rlm.window import Size, Window, make_window
 from rlm_env.draw import Draw
 from rlm_env.task import Split, Task
 
@@ -27,8 +27,8 @@ WINDOWS_PER_TASK = 60
 @dataclass(frozen=True)
 class SynthOptions:
     seed: int
-    lengths: Sequence[int]
-    """Tokens of a context; task i has `lengths[i % len(lengths)]`."""
+    sizes: Sequence[Size]
+    """How long contexts are; context i has `sizes[i % len(sizes)]`."""
     families: dict[str, tuple[str, Family]]
     vocabulary: Vocabulary
     leak: float
@@ -46,22 +46,22 @@ def synth_tasks(options: SynthOptions, split: Split) -> Iterator[Task]:
 
 def window_tasks(options: SynthOptions, split: Split, place: int) -> list[Task]:
     """The tasks about the window number `place`."""
-    length = options.lengths[place % len(options.lengths)]
+    size = options.sizes[place % len(options.sizes)]
     for attempt in range(WINDOWS_PER_TASK):
         draw = Draw("oolong-synth", FORMAT, options.seed, split, place, attempt)
-        window = make_window(options.vocabulary, length, options.leak, options.with_labels, options.measure, draw)
+        window = make_window(options.vocabulary, size, options.leak, options.with_labels, options.measure, draw)
         asked = [
             ask(window, options, Draw("question", FORMAT, options.seed, split, place, attempt, i))
             for i in range(options.questions_per_context)
         ]
         if all(asked):
             return [
-                make_task(options, split, place * options.questions_per_context + i, length, window, *found)
+                make_task(options, split, place * options.questions_per_context + i, size, window, *found)
                 for i, found in enumerate(asked)
             ]
     raise ValueError(
-        f"none of the families {', '.join(options.families)} has a question with one right answer about {length} "
-        f"tokens (tried {WINDOWS_PER_TASK} windows); add families or raise lengths"
+        f"none of the families {', '.join(options.families)} has a question with one right answer about "
+        f"{size.amount} {size.unit} (tried {WINDOWS_PER_TASK} windows); add families or use longer contexts"
     )
 
 
@@ -77,7 +77,7 @@ def ask(window: Window, options: SynthOptions, draw: Draw) -> tuple[str, Questio
 
 
 def make_task(
-    options: SynthOptions, split: Split, index: int, length: int, window: Window, name: str, question: Question
+    options: SynthOptions, split: Split, index: int, size: Size, window: Window, name: str, question: Question
 ) -> Task:
     info = {
         "subset": "synth",
@@ -86,7 +86,7 @@ def make_task(
         "family": name,
         "task": question.task,
         "length_tokens": options.measure.tokens(window.units),
-        "target_tokens": length,
+        f"target_{size.unit}": size.amount,
         "lines": len(window.label_of),
         "labels": window.labels,
         "vocabulary": options.vocabulary.name,

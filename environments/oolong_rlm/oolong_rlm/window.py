@@ -8,9 +8,11 @@ the instances belong to a fifth of the users (Oolong paper, section 2.2).
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from datetime import date
+from typing import Literal
 
 from oolong_rlm.measure import Measure
 from oolong_rlm.vocabulary import Vocabulary
@@ -63,11 +65,18 @@ def easy_frame(vocabulary: Vocabulary, labels: list[str], lines: int) -> tuple[s
     return f"The following lines contain {lines} {vocabulary.noun}, one per line. {task}\n\n", ""
 
 
+@dataclass(frozen=True)
+class Size:
+    """How long a window is: so many lines, or at most so many tokens, filled up to less than a line."""
+
+    amount: int
+    unit: Literal["tokens", "lines"] = "tokens"
+
+
 def make_window(
-    vocabulary: Vocabulary, target_tokens: int, leak: float, with_labels: bool, measure: Measure, draw: Draw
+    vocabulary: Vocabulary, size: Size, leak: float, with_labels: bool, measure: Measure, draw: Draw
 ) -> Window:
-    """Draws a window of at most `target_tokens`, filled up to less than a line. Raises ValueError where the target
-    holds fewer than four lines."""
+    """Draws a window of that size. Raises ValueError where it holds fewer than four lines."""
     easy = vocabulary.name == "easy"
     names = list(vocabulary.labels)
     labels = draw.sample(names, draw.between(2, MAX_LABELS))
@@ -76,13 +85,15 @@ def make_window(
     frame = easy_frame if easy else standard_frame
     days = EASY_DAYS if easy else STANDARD_DAYS
     shown_days = [show_date(day) for day in days]
-    count, budget = measure.count, target_tokens * measure.per_token
-    budget -= sum(map(count, frame(vocabulary, labels, 10**6)))
-
+    count, budget, most_lines = measure.count, math.inf, size.amount
     write = vocabulary.writer(labels, leak, draw)
     label_wheel = wheel([draw.between(1, 8) for _ in labels])
     line_units = count(f"Date: {shown_days[0]} || User: 10000 || Instance: {write(0)}\n")
-    users, user_wheel = draw_users(draw, max(1, budget) // line_units, easy)
+    frame_units = sum(map(count, frame(vocabulary, labels, 10**6)))
+    if size.unit == "tokens":
+        budget = size.amount * measure.per_token - frame_units
+        most_lines = max(1, budget) // line_units
+    users, user_wheel = draw_users(draw, most_lines, easy)
     heads = [f" || User: {user} || Instance: " for user in users]
     tails = [f" || Label: {label}\n" if with_labels else "\n" for label in labels]
 
@@ -93,7 +104,7 @@ def make_window(
     lines: list[str] = []
     used, random = 0, draw.random
     n_days, n_label_slots, n_user_slots = len(days), len(label_wheel), len(user_wheel)
-    while True:
+    while size.unit == "tokens" or len(label_of) < size.amount:
         label = label_wheel[int(random() * n_label_slots)]
         user = user_wheel[int(random() * n_user_slots)]
         day = int(random() * n_days)
@@ -110,9 +121,10 @@ def make_window(
             chunks.append("".join(lines))
             lines.clear()
     if len(label_of) < MIN_LINES:
+        enough = measure.tokens(frame_units + (MIN_LINES + 1) * line_units)
         raise ValueError(
-            f"lengths: {target_tokens} tokens hold fewer than {MIN_LINES} lines; use a greater length (about "
-            f"{measure.tokens(target_tokens * measure.per_token - budget + (MIN_LINES + 1) * line_units)} or more)"
+            f"lengths: {size.amount} tokens hold fewer than {MIN_LINES} lines; use a greater length (about {enough} or "
+            "more)"
         )
     chunks.append("".join(lines).removesuffix("\n" if easy else ""))
     header, recall = frame(vocabulary, labels, len(label_of))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import tracemalloc
-from itertools import islice
+from itertools import islice, product
+from pathlib import Path
 
 import pytest
 
 from oolong_rlm import Oolong
+from oolong_rlm.questions import EASY_FAMILIES, FAMILIES
 from rlm_env.task import Task
 
 LINE = re.compile(r"Date: [A-Z][a-z]{2} \d\d, \d{4} \|\| User: \d+ \|\| Instance: \S.*")
@@ -67,6 +69,35 @@ def test_contexts_are_as_long_as_asked_and_of_the_line_format(vocabulary: str, l
         assert all(LINE.fullmatch(line) for line in lines)
 
 
+@pytest.mark.parametrize("vocabulary", ["easy", "standard"])
+def test_contexts_have_as_many_lines_as_asked(vocabulary: str):
+    for task, n in zip(
+        Oolong(vocabulary=vocabulary, lines=[8, 50, 4]).tasks("eval").take(30), [8, 50, 4] * 10, strict=True
+    ):
+        assert task.info["lines"] == task.info["target_lines"] == n
+        assert len(re.findall("^Date: ", task.context, re.M)) == n
+
+
+@pytest.mark.parametrize("family", EASY_FAMILIES)
+def test_every_easy_family_can_be_asked_alone_about_eight_lines(family: str):
+    tasks = Oolong(vocabulary="easy", lines=8, families=[family]).tasks("train").take(50)
+    assert {task.info["family"] for task in tasks} == {family}
+
+
+def test_short_tasks_of_the_splits_never_coincide():
+    """Nor do those of several seeds, so that an eval set is held out whatever is trained on."""
+    contexts: set[str] = set()
+    for seed, split in product(range(3), ("train", "eval")):
+        tasks = Oolong(vocabulary="easy", lines=[4, 8], seed=seed).tasks(split).take(1500)
+        contexts |= {task.context for task in tasks}
+    assert len(contexts) == 3 * 2 * 1500
+
+
+def test_families_held_out_are_never_asked():
+    env = Oolong(vocabulary="easy", lines=8, families=["count", "compare", "user_label"])
+    assert {task.info["family"] for task in env.tasks("train").take(300)} == {"count", "compare", "user_label"}
+
+
 def test_lengths_are_cycled_over():
     tasks = Oolong(lengths=[1024, 2048, 4096]).tasks("eval").take(6)
     assert [task.info["target_tokens"] for task in tasks] == [1024, 2048, 4096] * 2
@@ -117,6 +148,16 @@ def test_families_are_chosen_by_name_or_group():
     }
 
 
+def test_the_readme_names_every_family():
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    section = readme.partition("### Families")[2].partition("\n### ")[0]
+    for group, members in FAMILIES.items():
+        row = re.search(rf"^\| `{group}` \|(.*)$", section, re.M)[1]
+        assert re.findall(r"`(\w+)`", row) == list(members)
+    named = re.search(r"vocabulary is asked about .*?:(.*)\.", section)[1]
+    assert tuple(re.findall(r"`(\w+)`", named)) == EASY_FAMILIES
+
+
 def test_gold_stays_out_of_what_a_policy_may_see():
     for task in Oolong(lengths=1024).tasks("eval").take(50):
         assert "gold" not in task.info
@@ -142,6 +183,10 @@ def test_a_long_context_is_not_held_twice():
         (dict(length=3), TypeError, "unknown option 'length'; there are dataset, seed, num_tasks"),
         (dict(lengths=[]), ValueError, "lengths must be one or more positive whole numbers"),
         (dict(lengths=[0]), ValueError, "lengths must be"),
+        (dict(lines=3), ValueError, "lines must be 4 or more, got 3"),
+        (dict(lines=[8, 0]), ValueError, "lines must be one or more positive whole numbers"),
+        (dict(lines=8, lengths=1024), ValueError, "exclude each other; give one of them"),
+        (dict(lines=8, dataset="hub-synth"), ValueError, "dataset 'hub-synth' has no option lines"),
         (dict(leak=1.5), ValueError, r"leak must lie in \[0, 1\]"),
         (dict(vocabulary="hard"), ValueError, "vocabulary: 'hard' does not exist; there are easy, standard"),
         (dict(families=["counts"]), ValueError, "families: 'counts' does not exist; there are the groups counting"),
