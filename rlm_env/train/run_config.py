@@ -139,24 +139,25 @@ class PoolsConfig(Part):
     """How many of a pool's last groups count."""
 
 
-class RolloutsConfig(Part):
-    """How rollouts are made and gathered to steps."""
+class GroupsConfig(Part):
+    """How groups of rollouts are made and gathered to steps."""
 
-    group_size: int = Field(8, ge=2)
+    size: int = Field(8, ge=2)
     """Rollouts of one task, which are each other's baseline."""
-    groups_per_step: int = Field(8, ge=1)
+    per_step: int = Field(8, ge=1)
+    """Groups that one optimiser step trains."""
     max_staleness: int = Field(1, ge=0)
     """Most updates between the weights that sampled a rollout's first token and those that it trains. 0: the engine
     waits for the trainer; 1: they work side by side."""
     concurrency: int = Field(64, ge=1)
     """Most rollouts in flight."""
-    replace_flat_groups: bool = True
+    replace_flat: bool = True
     """Dynamic sampling: a group whose rollouts all scored alike trains nothing and is replaced."""
     max_flat_share: float = Field(0.75, ge=0, lt=1)
     """Largest share of a step's groups that may be replaced; then flat ones are taken as they are."""
-    group_timeout: float = Field(1800.0, gt=0)
+    timeout: float = Field(1800.0, gt=0)
     """Seconds after its start when a group is closed with the rollouts that have ended."""
-    min_group: int = Field(2, ge=2)
+    min_size: int = Field(2, ge=2)
     """A group with fewer scored rollouts is thrown away."""
     cost: Literal["sub_calls", "tokens"] = "sub_calls"
     """What `advantage.cost_weight` counts."""
@@ -164,8 +165,8 @@ class RolloutsConfig(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.min_group > self.group_size:
-            raise ValueError(f"min_group ({self.min_group}) is above group_size ({self.group_size})")
+        if self.min_size > self.size:
+            raise ValueError(f"min_size ({self.min_size}) is above size ({self.size})")
         return self
 
 
@@ -203,7 +204,7 @@ class TrainConfig(Part):
     """Whether a chat template that rewrites history may be trained: each rewritten turn becomes a row of its own."""
     trainer: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    rollouts: RolloutsConfig = RolloutsConfig()
+    groups: GroupsConfig = GroupsConfig()
     rows: RowsConfig = RowsConfig()
     advantage: AdvantageConfig = AdvantageConfig()
     loss: LossConfig = LossConfig()

@@ -1,0 +1,149 @@
+"""Which task comes next: the mix of environments by weight, the curriculum, difficulty pools.
+
+Covered: an endless, seeded order of tasks over lazy splits, told as draws that can be repeated after a restart.
+Not covered: rollouts of the tasks (`scheduler.py`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from rlm_env.environment import Environment
+from rlm_env.evals.errors import ConfigError
+from rlm_env.task import Task, Tasks
+from rlm_env.train.run_config import EnvironmentConfig, PoolsConfig
+
+MAX_SKIPPED = 1000
+"""Tasks of easy and hard pools that are passed over in a row before one is taken after all."""
+
+MakeEnvironment = Callable[[EnvironmentConfig, dict[str, Any]], Environment]
+"""Makes an environment of the mix with these options over its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One task of the order, and where it came from."""
+
+    group: int
+    """Number of the group of rollouts that it is drawn for: 0, 1, 2, ..."""
+    environment: str
+    stage: int
+    """Of the environment's curriculum; -1 before the first one."""
+    index: int
+    """Its place in the environment's `train` split at that stage; a finite split is gone through again and again."""
+    task: Task
+
+
+class TaskSampler:
+    """The order of training tasks. Equal seeds, steps and rewards give equal draws.
+
+    `make` is called once for every environment and stage that is reached. Not safe for use from two threads at once.
+    """
+
+    def __init__(
+        self, environments: Sequence[EnvironmentConfig], make: MakeEnvironment, seed: int, pools: PoolsConfig | None
+    ) -> None:
+        self._environments = {config.name: config for config in environments}
+        self._make = make
+        self._seed = seed
+        self._pools = None if pools is None else _Pools(pools)
+        self._streams: dict[tuple[str, int], _Stream] = {}
+        self._next_group = 0
+
+    def draw(self, step: int) -> Draw:
+        """The next task; `step` decides the stage of the curriculum. Raises ConfigError on an empty split."""
+        group, self._next_group = self._next_group, self._next_group + 1
+        chance = random.Random(f"{self._seed}/{group}")
+        configs = list(self._environments.values())
+        (config,) = chance.choices(configs, [config.weight for config in configs])
+        stage = sum(stage.from_step <= step for stage in config.curriculum) - 1
+        stream = self._stream(config.name, stage)
+        for _ in range(MAX_SKIPPED):
+            index, task = stream.next()
+            if self._pools is None or self._pools.admits(config.name, task, chance):
+                break
+        return Draw(group, config.name, stage, index, task)
+
+    def repeat(self, group: int, environment: str, stage: int, index: int) -> Draw:
+        """A draw that was made before, by what is on record of it; to be called in the order of the groups."""
+        self._next_group = max(self._next_group, group + 1)
+        return Draw(group, environment, stage, index, self._stream(environment, stage).at(index))
+
+    def observe(self, draw: Draw, reward: float) -> None:
+        """Tells how a group scored on average, which decides about its pool."""
+        if self._pools is not None:
+            self._pools.observe(draw.environment, draw.task, reward)
+
+    def _stream(self, environment: str, stage: int) -> _Stream:
+        key = (environment, stage)
+        if key not in self._streams:
+            config = self._environments[environment]
+            options = config.curriculum[stage].options if stage >= 0 else {}
+            made = self._make(config, options)
+            self._streams[key] = _Stream(environment, Tasks(lambda: made.tasks("train"), "train"))
+        return self._streams[key]
+
+
+class _Stream:
+    """One split as an endless sequence, gone through forwards only."""
+
+    def __init__(self, name: str, tasks: Tasks) -> None:
+        self._name = name
+        self._tasks = tasks
+        self._iterator: Iterator[Task] = iter(tasks)
+        self._position = 0
+
+    def next(self) -> tuple[int, Task]:
+        task = next(self._iterator, None)
+        if task is None:
+            self._iterator = iter(self._tasks)
+            task = next(self._iterator, None)
+        if task is None:
+            raise ConfigError(f"environment {self._name} has no tasks in its split 'train'")
+        self._position += 1
+        return self._position - 1, task
+
+    def at(self, index: int) -> Task:
+        if index < self._position:
+            raise ValueError(f"draws must be repeated in order: {index} of {self._name} comes after {self._position}")
+        while True:
+            position, task = self.next()
+            if position == index:
+                return task
+
+
+class _Pools:
+    """Which pools are too easy or too hard at the moment."""
+
+    def __init__(self, config: PoolsConfig) -> None:
+        self._config = config
+        self._rewards: dict[tuple[str, str], deque[float]] = defaultdict(lambda: deque(maxlen=config.window))
+
+    def admits(self, environment: str, task: Task, chance: random.Random) -> bool:
+        rewards = self._rewards.get(self._key(environment, task))
+        if not rewards or len(rewards) < self._config.window:
+            return True
+        mean = fmean(rewards)
+        if mean >= self._config.easy:
+            return chance.random() < self._config.keep_easy
+        if mean <= self._config.hard:
+            return chance.random() < self._config.keep_hard
+        return True
+
+    def observe(self, environment: str, task: Task, reward: float) -> None:
+        self._rewards[self._key(environment, task)].append(reward)
+
+    def _key(self, environment: str, task: Task) -> tuple[str, str]:
+        by = self._config.by
+        if by is None:
+            return environment, task.id
+        if by not in task.info:
+            raise ConfigError(
+                f"groups.pools.by: tasks of {environment} have no info {by!r}; they have {', '.join(task.info)}"
+            )
+        return environment, str(task.info[by])
