@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Preset = Literal["prime", "dapo", "dr_grpo", "gspo", "cispo"]
+Preset = Literal["prime", "dapo", "dr_grpo", "gspo", "cispo", "sft"]
 Norm = Literal["token", "sequence", "constant"]
 
 PRESETS: dict[Preset, dict[str, Any]] = {
@@ -18,12 +18,14 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     "dr_grpo": {"norm": "constant", "kl_tau": 0.0, "clip_low": 0.2, "clip_high": 0.2},
     "gspo": {"norm": "sequence", "kl_tau": 0.0, "clip_low": 3e-4, "clip_high": 4e-4},
     "cispo": {"norm": "token", "kl_tau": 0.0, "max_ratio": 5.0},
+    "sft": {"norm": "token"},
 }
 """What a preset sets unless told otherwise. A setting that is missing here has no meaning for the preset.
 
 Sources: prime-rl 559b447, `DefaultLossConfig`; DAPO (arXiv:2503.14476, section 4.1); Dr. GRPO (arXiv:2503.20783,
 section 3.2), with the clip range of PPO; GSPO (arXiv:2507.18071, section 5.1); CISPO (arXiv:2506.13585, section
-3.1) with the bound of ScaleRL (arXiv:2510.13786), as in TRL's documentation of `cispo`.
+3.1) with the bound of ScaleRL (arXiv:2510.13786), as in TRL's documentation of `cispo`. `sft` is cross-entropy, for
+replies that were chosen beforehand: it looks at neither advantages nor behaviour logprobs.
 """
 
 

@@ -1,8 +1,8 @@
 """The policy loss over packed tokens, and what its sum is divided by.
 
-Covered: the surrogates of prime-rl, DAPO, Dr. GRPO, GSPO and CISPO, their metrics. Not covered: log-probabilities
-(`logprobs.py`), advantages (`advantage.py`), summing over packs, micro-batches and ranks, which is left to the
-caller: the kernel returns a sum, so that a step divides once, by what the whole step trained.
+Covered: the surrogates of prime-rl, DAPO, Dr. GRPO, GSPO and CISPO, cross-entropy, their metrics. Not covered:
+log-probabilities (`logprobs.py`), advantages (`advantage.py`), summing over packs, micro-batches and ranks, which is
+left to the caller: the kernel returns a sum, so that a step divides once, by what the whole step trained.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ def policy_loss(
     `prime`: -A exp(x) + kl_tau x^2, where the first term is left out if the probability has moved too far in the
     direction of A (DPPO; prime-rl 559b447, trainer/rl/loss.py); `dapo`, `dr_grpo`: -min(A exp(x), A clip(exp(x)));
     `gspo`: the same with x averaged over the row; `cispo`: -A logprob min(exp(x), max_ratio), the ratio without
-    gradient. `kl_tau x^2` is added to any of them if set. With `norm = "sequence"` each token's loss is divided by
-    the trained tokens of its row. The caller divides the sum by `loss_denominator`.
+    gradient; `sft`: -logprob, with x taken as 0. `kl_tau x^2` is added to any but the last if set. With
+    `norm = "sequence"` each token's loss is divided by the trained tokens of its row. The caller divides the sum by
+    `loss_denominator`.
 
     Metrics are sums over the trained tokens, without gradient: `tokens`; `ratio`; `log_ratio_abs`; `mismatch_kl`,
     exp(x) - x - 1; `clipped`, the tokens whose policy term has no gradient (`cispo`: a capped one), and of these
@@ -56,7 +57,10 @@ def policy_loss(
     rows = None if sequence_ids is None else torch.unique(sequence_ids[mask], return_inverse=True)[1]
 
     log_ratio = logprobs - behavior
-    if config.preset == "prime":
+    if config.preset == "sft":
+        log_ratio = torch.zeros_like(logprobs)
+        loss, clipped = -logprobs, torch.zeros_like(logprobs, dtype=torch.bool)
+    elif config.preset == "prime":
         loss, clipped = _dppo(logprobs, behavior, advantages, config)
     elif config.preset == "cispo":
         ratio = torch.exp(log_ratio.detach())

@@ -12,6 +12,7 @@ from rlm_env.train.config import PRESETS, LossConfig  # noqa: E402
 from rlm_env.train.loss import loss_denominator, policy_loss  # noqa: E402
 from rlm_env.train.rows import Row  # noqa: E402
 
+POLICY_PRESETS = [preset for preset in PRESETS if preset != "sft"]
 ORACLE = Path(__file__).parents[2] / ".." / "shared" / "oracles" / "policy_loss_prime.json"
 
 
@@ -82,7 +83,7 @@ def test_prime_equals_prime_rl():
 
 @pytest.mark.parametrize("norm", ["token", "sequence", "constant"])
 @pytest.mark.parametrize("kl_tau", [0.0, 0.05])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", POLICY_PRESETS)
 def test_every_preset_by_its_formula(preset, kl_tau, norm):
     config = LossConfig(preset=preset, kl_tau=kl_tau, norm=norm)
     tensors = batch()
@@ -92,7 +93,7 @@ def test_every_preset_by_its_formula(preset, kl_tau, norm):
     assert torch.allclose(gradient(found, tensors[0]), gradient(expected, tensors[0]), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", POLICY_PRESETS)
 def test_on_policy_the_gradient_is_the_policy_gradient(preset):
     """With a ratio of 1 nothing is clipped, and all presets push each token by its advantage."""
     logprobs, _, advantages, mask, rows = batch()
@@ -139,7 +140,7 @@ def test_a_sum_over_packs_is_the_sum_over_all(preset, norm):
         assert torch.allclose(sum(part[name].double() for _, part in results), value.double())
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", POLICY_PRESETS)
 def test_a_weight_counts_a_row_that_often(preset):
     logprobs, behavior, advantages, mask, rows = batch()
     config = LossConfig(preset=preset, kl_tau=0.01)
@@ -149,6 +150,19 @@ def test_a_weight_counts_a_row_that_often(preset):
         policy_loss(*(t[rows == row] for t in (logprobs, behavior, advantages, mask)), config)[0] for row in range(4)
     ]
     assert torch.allclose(weighted, 1.0 * parts[0] + 3.0 * parts[1] + 0.5 * parts[2] + 2.0 * parts[3])
+
+
+@pytest.mark.parametrize("norm", ["token", "sequence"])
+def test_sft_is_cross_entropy_whatever_the_engine_said(norm):
+    logprobs, behavior, _, mask, rows = batch()
+    config = LossConfig(preset="sft", norm=norm)
+    sizes = torch.bincount(rows[mask])[rows] if norm == "sequence" else torch.ones(len(rows))
+    expected = -(logprobs / sizes)[mask].sum()
+    for unknown in (behavior, torch.full_like(behavior, math.nan)):
+        found, metrics = policy_loss(logprobs, unknown, torch.zeros_like(behavior), mask, config, rows)
+        assert torch.allclose(found, expected)
+        assert torch.allclose(gradient(found, logprobs), -(mask / sizes).double())
+    assert (metrics["ratio"], metrics["mismatch_kl"], metrics["clipped"]) == (mask.sum(), 0, 0)
 
 
 def test_dppo_leaves_out_what_has_moved_too_far_in_the_direction_of_its_advantage():
