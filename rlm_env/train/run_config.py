@@ -228,6 +228,8 @@ class TrainConfig(Part):
             raise ValueError(f'sync.method = "{self.sync.method}" is not there yet; use "disk", or "lora" with LoRA')
         if self.sync.method == "lora" and self.trainer.lora is None:
             raise ValueError('sync.method = "lora" needs trainer.lora; without an adapter use "disk"')
+        if self.loss.preset == "sft":
+            raise ValueError('loss.preset = "sft" looks at no reward; rlm-env sft trains on rollouts that were chosen')
         if self.loss.norm == "constant" and self.loss.norm_tokens is None:
             raise ValueError(
                 'loss.norm = "constant" needs loss.norm_tokens: the most tokens that one rollout may train'
