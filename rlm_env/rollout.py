@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rlm_env.llm.base import Completion
@@ -78,6 +78,27 @@ class Timing:
 
 
 @dataclass(slots=True)
+class ToolResult:
+    """One call of a tool on the host and what came of it (`tools.py`)."""
+
+    name: str
+    arguments: str
+    """The model's own text: a JSON object, if the model kept to it."""
+    output: str = ""
+    """What the tool returned, bounded; empty where it failed."""
+    error: str | None = None
+    seconds: float = 0.0
+    """Without the wait for the call's turn."""
+    id: str | None = None
+    """Of the tool call in the engine's reply; None in the text protocol."""
+
+    @property
+    def told(self) -> str:
+        """What the model is told of it."""
+        return self.output if self.error is None else f"Error: {self.error}"
+
+
+@dataclass(slots=True)
 class Turn:
     """One reply of the root LLM and what came of it."""
 
@@ -95,6 +116,8 @@ class Turn:
     usage: Usage = field(default_factory=Usage)
     code: list[str] = field(default_factory=list)
     """The cells that ran, in order."""
+    tool_results: list[ToolResult] = field(default_factory=list)
+    """The tools that the root LLM itself called, where it has any."""
     observation: str = ""
     """What the model was told afterwards (bounded); empty after the last turn of a finished rollout."""
     error: str | None = None
@@ -122,8 +145,27 @@ class Turn:
 
 
 @dataclass(slots=True)
+class SubTurn:
+    """A reply of a sub-LLM that called tools, and what they gave. Fields as in `Turn`."""
+
+    text: str = ""
+    reasoning: str | None = None
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    finish_reason: str | None = None
+    prompt_ids: list[int] | None = None
+    completion_ids: list[int] | None = None
+    logprobs: list[float] | None = None
+    usage: Usage = field(default_factory=Usage)
+    tool_results: list[ToolResult] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class SubCall:
-    """One sub-LLM call: a prompt, its answer or its error. Ids are unique within the rollout."""
+    """One sub-LLM call: a prompt, its answer or its error. Ids are unique within the rollout.
+
+    Text, tokens and logprobs are those of the reply that is the answer; the replies before it, in which a sub-LLM
+    with tools called them, are `turns`. `usage` and `seconds` are of the whole call.
+    """
 
     id: int
     turn: int
@@ -131,8 +173,10 @@ class SubCall:
     batch: int
     """Index of the `llm_batch` invocation within the rollout."""
     messages: list[Message]
+    """As the sub-LLM got them at first."""
     text: str = ""
     error: str | None = None
+    """Why there is no answer; the turns before may be there all the same."""
     reasoning: str | None = None
     finish_reason: str | None = None
     prompt_ids: list[int] | None = None
@@ -140,6 +184,15 @@ class SubCall:
     logprobs: list[float] | None = None
     usage: Usage = field(default_factory=Usage)
     seconds: float = 0.0
+    turns: list[SubTurn] = field(default_factory=list)
+
+    @property
+    def replies(self) -> list[SubTurn | SubCall]:
+        """Everything that was sampled in this call, in order: `turns`, then the last reply where there is one."""
+        return list(self.turns) if self.error is not None and self.completion_ids is None else [*self.turns, self]
+
+
+Reply = TypeVar("Reply", Turn, SubTurn, SubCall)
 
 
 @dataclass(slots=True)
@@ -189,19 +242,11 @@ class Rollout:
         return cls(task_id=task.id, answer=answer)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict. Each turn's prompt ids that repeat the turn before are stored as their count only
+        """A JSON-ready dict. Each reply's prompt ids that repeat the reply before are stored as their count only
         (`prompt_prefix`), so that a long conversation takes linear space."""
         record = {"schema": SCHEMA_VERSION, **asdict(self)}
-        seen: list[int] = []
-        for turn in record["turns"]:
-            ids = turn["prompt_ids"]
-            if ids is None or turn["completion_ids"] is None:
-                seen = []
-                continue
-            if seen and ids[: len(seen)] == seen:
-                turn["prompt_prefix"] = len(seen)
-                turn["prompt_ids"] = ids[len(seen) :]
-            seen = ids + turn["completion_ids"]
+        for replies in (record["turns"], *([*call["turns"], call] for call in record["sub_calls"])):
+            _fold_prompts(replies)
         return record
 
     @classmethod
@@ -214,15 +259,8 @@ class Rollout:
         unknown = record.keys() - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(f"rollout has unknown fields: {', '.join(sorted(unknown))}")
-        turns: list[Turn] = []
-        for raw in record.get("turns", ()):
-            raw = dict(raw, usage=Usage(**raw["usage"]))
-            if raw.pop("prompt_prefix", 0):
-                last = turns[-1]
-                raw["prompt_ids"] = [*last.prompt_ids, *last.completion_ids, *raw["prompt_ids"]]
-            turns.append(Turn(**raw))
-        record["turns"] = turns
-        record["sub_calls"] = [SubCall(**dict(c, usage=Usage(**c["usage"]))) for c in record.get("sub_calls", ())]
+        record["turns"] = _read_replies(Turn, record.get("turns", ()))
+        record["sub_calls"] = [_read_sub_call(call) for call in record.get("sub_calls", ())]
         for name, kind in (("root_usage", Usage), ("sub_usage", Usage), ("timing", Timing)):
             record[name] = kind(**record.get(name, {}))
         if record.get("score") is not None:
@@ -237,6 +275,40 @@ class Rollout:
     @classmethod
     def from_json(cls, line: str) -> Rollout:
         return cls.from_dict(json.loads(line))
+
+
+def _fold_prompts(replies: list[dict[str, Any]]) -> None:
+    """Prompt ids that repeat the reply before become their count, in place."""
+    seen: list[int] = []
+    for reply in replies:
+        ids = reply["prompt_ids"]
+        if ids is None or reply["completion_ids"] is None:
+            seen = []
+            continue
+        if seen and ids[: len(seen)] == seen:
+            reply["prompt_prefix"] = len(seen)
+            reply["prompt_ids"] = ids[len(seen) :]
+        seen = ids + reply["completion_ids"]
+
+
+def _read_replies(kind: type[Reply], records: Iterable[dict[str, Any]], last: SubTurn | None = None) -> list[Reply]:
+    """Replies of a conversation that `last` began, with their prompt ids whole again."""
+    replies: list[Reply] = []
+    for raw in records:
+        raw = dict(raw, usage=Usage(**raw["usage"]))
+        if "tool_results" in raw:
+            raw["tool_results"] = [ToolResult(**result) for result in raw["tool_results"]]
+        before = replies[-1] if replies else last
+        if raw.pop("prompt_prefix", 0):
+            raw["prompt_ids"] = [*before.prompt_ids, *before.completion_ids, *raw["prompt_ids"]]
+        replies.append(kind(**raw))
+    return replies
+
+
+def _read_sub_call(raw: dict[str, Any]) -> SubCall:
+    turns = _read_replies(SubTurn, raw.get("turns", ()))
+    (call,) = _read_replies(SubCall, [dict(raw, turns=turns)], last=turns[-1] if turns else None)
+    return call
 
 
 def read_rollouts(path: str | Path) -> Iterator[Rollout]:

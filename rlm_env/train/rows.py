@@ -1,18 +1,20 @@
 """From a rollout to the rows of token ids that are trained.
 
-Covered: the root conversation, its forks, sub-calls. Not covered: advantages, packing; and text: a row holds the
-ids that the engine was given and the ids that it sampled, nothing is decoded or encoded.
+Covered: the root conversation, its forks, sub-calls and their turns with tools. Not covered: advantages, packing;
+and text: a row holds the ids that the engine was given and the ids that it sampled, nothing is decoded or encoded.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from rlm_env.rollout import Rollout, SubCall, Turn
+from rlm_env.rollout import Rollout, SubCall, SubTurn, Turn
 from rlm_env.train.config import RowsConfig
+
+Reply = Turn | SubTurn | SubCall
 
 
 class RowKind(StrEnum):
@@ -51,35 +53,39 @@ class Row:
 
 
 def rollout_rows(rollout: Rollout, config: RowsConfig | None = None) -> list[Row]:
-    """The rows of a rollout: those of the root in the order of their first turns, then one per sub-call.
+    """The rows of a rollout: those of the root in the order of their first turns, then those of each sub-call.
 
     A turn whose prompt begins with exactly the ids of a row before it continues that row. Where no row is a prefix
     (a template that rewrites history, a compaction, ids that came out differently), it begins a row of its own, in
     which earlier replies are context only: every sampled token is trained exactly once, after exactly the ids that
-    the engine had before it. Failed sub-calls have no tokens and no row.
+    the engine had before it. A sub-call is a conversation of its own, of one reply or, with tools, of several; where
+    it failed, the replies that it had before are trained.
 
     Raises ValueError, naming rollout and turn, where ids or logprobs are missing or do not match.
     """
     config = config or RowsConfig()
     version = rollout.info.get("policy_version", 0)
     temperatures = {kind: _temperature(rollout, kind) for kind in RowKind}
+    blank = Row([], [], [], rollout.id, version, RowKind.ROOT, temperature=temperatures[RowKind.ROOT])
+    rows = _conversation(rollout.turns, blank, f"rollout {rollout.id!r}")
+    if config.train_sub_calls:
+        blank = Row([], [], [], rollout.id, version, RowKind.SUB, config.sub_weight, temperatures[RowKind.SUB])
+        for call in rollout.sub_calls:
+            rows += _conversation(call.replies, blank, f"rollout {rollout.id!r}, sub-call {call.id}")
+    return [row for row in rows if any(row.mask)]
+
+
+def _conversation(replies: Iterable[Reply], blank: Row, name: str) -> list[Row]:
+    """The rows of one conversation, each like `blank`."""
     rows: list[Row] = []
-    for index, turn in enumerate(rollout.turns):
-        prompt, sampled, logprobs = _checked(turn, f"rollout {rollout.id!r}, turn {index}")
+    for index, reply in enumerate(replies):
+        prompt, sampled, logprobs = _checked(reply, f"{name}, turn {index}")
         row = _longest_prefix(rows, prompt)
         if row is None:
-            row = Row([], [], [], rollout.id, version, RowKind.ROOT, temperature=temperatures[RowKind.ROOT])
+            row = replace(blank, token_ids=[], mask=[], behavior_logprobs=[])
             rows.append(row)
         _extend(row, prompt, sampled, logprobs)
-    if config.train_sub_calls:
-        for call in rollout.sub_calls:
-            if call.error is not None and call.completion_ids is None:
-                continue
-            prompt, sampled, logprobs = _checked(call, f"rollout {rollout.id!r}, sub-call {call.id}")
-            row = Row([], [], [], rollout.id, version, RowKind.SUB, config.sub_weight, temperatures[RowKind.SUB])
-            _extend(row, prompt, sampled, logprobs)
-            rows.append(row)
-    return [row for row in rows if any(row.mask)]
+    return rows
 
 
 def _temperature(rollout: Rollout, kind: RowKind) -> float:
@@ -100,7 +106,7 @@ def _extend(row: Row, prompt: list[int], sampled: list[int], logprobs: list[floa
     row.behavior_logprobs += [0.0] * len(new) + logprobs
 
 
-def _checked(source: Turn | SubCall, name: str) -> tuple[list[int], list[int], list[float]]:
+def _checked(source: Reply, name: str) -> tuple[list[int], list[int], list[float]]:
     """Prompt ids, sampled ids and their logprobs."""
     prompt, sampled, logprobs = source.prompt_ids, source.completion_ids, source.logprobs
     missing = [field for field in ("prompt_ids", "completion_ids", "logprobs") if getattr(source, field) is None]

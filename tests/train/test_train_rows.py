@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_env.rollout import Rollout, SubCall, Turn
+from rlm_env.rollout import Rollout, SubCall, SubTurn, Turn
 from rlm_env.train.config import RowsConfig
 from rlm_env.train.rows import RowKind, rollout_rows
 
@@ -115,8 +115,38 @@ def test_incomplete_turns_are_a_clear_error(broken, message):
 
 
 def test_a_sub_call_without_ids_is_named():
-    with pytest.raises(ValueError, match="rollout 'r', sub-call 3 has no prompt_ids"):
+    with pytest.raises(ValueError, match="rollout 'r', sub-call 3, turn 0 has no prompt_ids"):
         rollout_rows(Rollout(id="r", sub_calls=[SubCall(3, 0, 0, [], text="yes")]))
+
+
+def with_turns(call, *turns):
+    call.turns = [SubTurn(prompt_ids=t.prompt_ids, completion_ids=t.completion_ids, logprobs=t.logprobs) for t in turns]
+    return call
+
+
+def test_the_turns_of_a_sub_call_with_tools_are_one_row_as_long_as_they_stay_a_prefix():
+    whole = with_turns(call(0, [1, 2, 3, 4, 5], [6]), turn([1, 2], [3]), turn([1, 2, 3, 4], []))
+    forked = with_turns(call(1, [9, 3, 5], [6]), turn([1, 2], [3], [-4.0]))  # the last turn has no tools in its prompt
+    rows = rollout_rows(Rollout(sub_calls=[whole, forked]), RowsConfig(sub_weight=0.5))
+    assert [(row.token_ids, row.mask) for row in rows] == [
+        ([1, 2, 3, 4, 5, 6], [False, False, True, False, False, True]),
+        ([1, 2, 3], [False, False, True]),
+        ([9, 3, 5, 6], [False, False, False, True]),
+    ]
+    assert rows[1].behavior_logprobs == [0.0, 0.0, -4.0]
+    assert {(row.kind, row.weight) for row in rows} == {(RowKind.SUB, 0.5)}
+
+
+def test_sub_calls_never_continue_each_other():
+    rows = rollout_rows(Rollout(sub_calls=[call(0, [1], [2]), call(1, [1, 2, 3], [4])]))
+    assert [row.token_ids for row in rows] == [[1, 2], [1, 2, 3, 4]]
+
+
+def test_the_replies_before_a_failure_are_trained():
+    failed = with_turns(SubCall(0, 0, 0, [], error="the budget of sub-LLM calls is used up"), turn([1], [2]))
+    silent = call(1, [3], [4])
+    silent.error = "it called tools in its last turn"
+    assert [row.token_ids for row in rollout_rows(Rollout(sub_calls=[failed, silent]))] == [[1, 2], [3, 4]]
 
 
 @st.composite
@@ -147,9 +177,20 @@ def test_every_sampled_token_is_trained_once_after_what_the_engine_saw(turns, su
     assert len([row for row in rows if row.kind == RowKind.ROOT]) <= len(turns)
 
 
-@given(conversations())
-def test_rows_survive_the_record_on_disk(turns):
-    rollout = Rollout(id="r", turns=turns)
+@given(conversations(), st.lists(conversations(), max_size=2))
+def test_turns_of_sub_calls_are_trained_once_too(turns, calls):
+    subs = [with_turns(SubCall(index, 0, 0, [], error="no answer"), *replies) for index, replies in enumerate(calls)]
+    rows = rollout_rows(Rollout(turns=turns, sub_calls=subs))
+    assert sorted(trained(rows)) == sorted(sampled([*turns, *(reply for replies in calls for reply in replies)]))
+
+
+@given(conversations(), conversations(), ids)
+def test_rows_survive_the_record_on_disk(turns, replies, prompt):
+    calls = [with_turns(call(0, prompt, [1]), *replies)]
+    if replies:
+        last = replies[-1]
+        calls.append(with_turns(call(1, last.prompt_ids + last.completion_ids + prompt, [1]), *replies))
+    rollout = Rollout(id="r", turns=turns, sub_calls=calls)
     assert rollout_rows(Rollout.from_json(rollout.to_json())) == rollout_rows(rollout)
 
 

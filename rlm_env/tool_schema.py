@@ -1,0 +1,156 @@
+"""A Python callable as a tool: its schema from signature and docstring, and the reading of a call's arguments.
+
+Covered: what a model is told of a function, and what it may pass. Not covered: running it (`tools.py`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from docstring_parser import parse as parse_docstring
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
+
+from rlm_env.llm.base import ToolSchema
+from rlm_env.protocol import TOOL_NAME
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+
+
+class Tool:
+    """One callable with its schema. `function` may be sync (it runs in a thread) or async; its parameters are typed.
+
+    The model is told the docstring's text, and of each parameter what the docstring says (Google, NumPy or reST
+    style) or `Annotated[..., pydantic.Field(description=...)]`. Arguments are validated, so the function gets what
+    its signature says. It returns text, or anything that JSON can hold.
+
+    `timeout` (seconds) and `max_chars` (of the result): None where those of the rollout hold.
+    Raises ValueError for a function of which no schema can be made.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = None,
+        max_chars: int | None = None,
+    ) -> None:
+        self.function = function
+        self.timeout = timeout
+        self.max_chars = max_chars
+        self.name = name or getattr(function, "__name__", "")
+        if not _NAME.fullmatch(self.name) or self.name == TOOL_NAME:
+            raise ValueError(
+                f"a tool cannot be called {self.name!r}: pass name=, letters, digits and _, not {TOOL_NAME}"
+            )
+        doc = parse_docstring(inspect.getdoc(function) or "")
+        self.description = description or (doc.description or "").strip()
+        if not self.description:
+            raise ValueError(f"tool {self.name!r} has no docstring: its text is what a model is told of the tool")
+        told = {p.arg_name: " ".join(p.description.split()) for p in doc.params if p.description}
+        self._parameters = _parameters(self.name, function)
+        self._model = _arguments_model(self.name, function, self._parameters, told)
+        parameters = {"properties": {}, **_untitled(self._model.model_json_schema())}
+        parameters.pop("description", None)  # pydantic's own words about the model
+        self.schema: ToolSchema = {
+            "type": "function",
+            "function": {"name": self.name, "description": self.description, "parameters": parameters},
+        }
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the description."""
+        return re.split(r"(?<=[.!?])\s", " ".join(self.description.split()), maxsplit=1)[0]
+
+    @property
+    def signature(self) -> str:
+        """The call, as a model whose engine has no native tool calls is shown it."""
+        schema = self.schema["function"]["parameters"]
+        required = schema.get("required", ())
+        shown = [_shown(name, part, name in required) for name, part in schema["properties"].items()]
+        return f"{self.name}({', '.join(shown)})"
+
+    def arguments(self, raw: Any) -> dict[str, Any]:
+        """The keyword arguments that a model's own text stands for. Raises ValueError in words for the model."""
+        if isinstance(raw, str):
+            try:
+                raw = json.loads(raw) if raw.strip() else {}
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"the arguments are not valid JSON ({error})") from None
+        if not isinstance(raw, dict):
+            raise ValueError(f"the arguments must be a JSON object, not {type(raw).__name__}")
+        try:
+            values = self._model.model_validate(raw)
+        except ValidationError as error:
+            raise ValueError("; ".join(map(_problem, error.errors(include_url=False)[:5]))) from None
+        return {parameter.name: getattr(values, _field(i)) for i, parameter in enumerate(self._parameters)}
+
+
+def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
+    parameters = list(inspect.signature(function).parameters.values())
+    for parameter in parameters:
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise ValueError(f"tool {name!r}: a model calls by name, which {parameter} does not allow")
+        if parameter.annotation is parameter.empty:
+            raise ValueError(f"tool {name!r}: parameter {parameter.name!r} has no type annotation")
+    return parameters
+
+
+def _arguments_model(
+    name: str, function: Callable[..., Any], parameters: list[inspect.Parameter], told: dict[str, str]
+) -> type[BaseModel]:
+    """What validates a call's arguments. Its fields have names of our own: no model can have one called `schema`."""
+    try:
+        hints = typing.get_type_hints(_annotated(function), include_extras=True)
+        fields: dict[str, Any] = {}
+        for index, parameter in enumerate(parameters):
+            default = ... if parameter.default is parameter.empty else parameter.default
+            said = {"description": told[parameter.name]} if parameter.name in told else {}
+            fields[_field(index)] = (hints[parameter.name], Field(default, alias=parameter.name, **said))
+        model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+        model.model_json_schema()
+    except (PydanticUserError, NameError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"tool {name!r}: no schema can be made of its parameters: {reason}") from error
+    return model
+
+
+def _annotated(function: Any) -> Any:
+    """The function that carries the annotations: of a partial its own, of a callable object its `__call__`."""
+    function = getattr(function, "func", function)
+    return function if inspect.isroutine(function) else type(function).__call__
+
+
+def _field(index: int) -> str:
+    return f"argument_{index}"
+
+
+def _shown(name: str, schema: dict[str, Any], required: bool) -> str:
+    kind = schema.get("type") or "/".join(part.get("type", "any") for part in schema.get("anyOf", [{}]))
+    default = "" if required else f" = {json.dumps(schema.get('default'), ensure_ascii=False)}"
+    return f"{name}: {kind}{default}"
+
+
+def _untitled(schema: Any) -> Any:
+    """Without pydantic's titles, which repeat the names and cost tokens; a parameter may be called `title`."""
+    if isinstance(schema, list):
+        return [_untitled(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: {name: _untitled(item) for name, item in value.items()}
+        if key in ("properties", "$defs")
+        else _untitled(value)
+        for key, value in schema.items()
+        if not (key == "title" and isinstance(value, str))
+    }
+
+
+def _problem(problem: Any) -> str:
+    return f"{'.'.join(map(str, problem['loc'])) or 'arguments'}: {problem['msg']}"

@@ -1,0 +1,217 @@
+"""Tools that a model may call: typed Python callables on the host, never in the REPL.
+
+Covered: finding calls in a reply, running them side by side under a time limit, what the model is told, counting.
+Not covered: schemas (`tool_schema.py`), the conversation (`sub_llm.py`, arms), what tools do.
+
+An engine without native tool calls (`LLM.supports_tools` is False) is asked for fenced blocks instead, labelled
+`tool`, with one JSON object each; their results come back as one user message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlm_env.llm.base import Completion, ToolSchema
+from rlm_env.protocol import bound, strip_thinking
+from rlm_env.rollout import Message, ToolResult
+from rlm_env.tool_schema import Tool
+
+MAX_CALLS = 16
+"""Most tool calls of one reply that are run; the others are told so."""
+ERROR_CHARS = 300
+"""Most characters of an error's text that a model is told."""
+METRICS = ("tool_calls", "tool_calls_failed", "tool_seconds")
+"""What is counted, each in all and by tool (`tool_calls_NAME`)."""
+
+_FENCE = re.compile(r"^[ \t]*```[ \t]*tool(?:_call)?[ \t]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+_TAG = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call as a model made it; `id` is None in the text protocol, `arguments` the model's own text or a value."""
+
+    name: str
+    arguments: Any
+    id: str | None = None
+
+
+class ToolBox:
+    """The tools of one rollout. Running a call never raises: whatever goes wrong is a result that says so.
+
+    `timeout`: seconds for one call, not counting the wait for its turn. A sync function that does not return in
+    time goes on in a daemon thread of its own, and its result is dropped. `max_chars`: of what the model is told
+    of a result. `concurrency`: most calls in flight.
+    """
+
+    def __init__(
+        self,
+        tools: Sequence[Tool | Callable[..., Any]],
+        timeout: float = 60.0,
+        max_chars: int = 8192,
+        concurrency: int = 32,
+    ) -> None:
+        self.tools = [tool if isinstance(tool, Tool) else Tool(tool) for tool in tools]
+        self.timeout = timeout
+        self.max_chars = max_chars
+        self._by_name = {tool.name: tool for tool in self.tools}
+        if len(self._by_name) < len(self.tools):
+            raise ValueError(f"two tools have the same name: {', '.join(sorted(tool.name for tool in self.tools))}")
+        self._slots = asyncio.Semaphore(concurrency)
+        self._counts: dict[str, Counter[str]] = {key: Counter() for key in METRICS}
+
+    def __bool__(self) -> bool:
+        return bool(self.tools)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    @property
+    def schemas(self) -> list[ToolSchema]:
+        """What an engine with native tool calls is given."""
+        return [tool.schema for tool in self.tools]
+
+    def listing(self) -> str:
+        """A line per tool, its name and what it does: for a model that does not call them itself."""
+        return "\n".join(f"- {tool.name}: {tool.summary}" for tool in self.tools)
+
+    def instructions(self) -> str:
+        """The text protocol, for a model whose engine has no native tool calls."""
+        tools = "\n".join(f"- {tool.signature}: {' '.join(tool.description.split())}" for tool in self.tools)
+        return (
+            "You have tools. To call one, write a block with one JSON object:\n\n"
+            '```tool\n{"name": "the tool\'s name", "arguments": {"the argument\'s name": "its value"}}\n```\n\n'
+            "Several blocks run at the same time. Stop after them: you are told the results and go on. A reply "
+            f"without a block is your answer.\n\nTools:\n{tools}"
+        )
+
+    async def run(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
+        """One result per call, in order; they run side by side."""
+        return list(await asyncio.gather(*(self._run(call, index) for index, call in enumerate(calls))))
+
+    def metrics(self) -> dict[str, float]:
+        """Calls, failed calls and seconds, in all and by tool. Calls of tools that do not exist count in all only."""
+        found: dict[str, float] = {}
+        for key, counts in self._counts.items():
+            found[key] = counts.total()
+            found |= {f"{key}_{name}": counts[name] for name in self._by_name}
+        return found
+
+    async def _run(self, call: ToolCall, index: int) -> ToolResult:
+        tool = self._by_name.get(call.name)
+        text = call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments, ensure_ascii=False)
+        result = ToolResult(call.name, text, id=call.id)
+        try:
+            if index >= MAX_CALLS:
+                raise ValueError(f"only the first {MAX_CALLS} calls of a reply are run")
+            if tool is None:
+                raise ValueError(f"there is no tool {call.name!r}, only {', '.join(self._by_name)}")
+            arguments = tool.arguments(call.arguments)
+        except ValueError as error:
+            result.error = _one_line(str(error))
+        else:
+            async with self._slots:
+                start = time.monotonic()
+                await self._call(tool, arguments, result)
+                result.seconds = time.monotonic() - start
+        result.output = bound(result.output, (tool and tool.max_chars) or self.max_chars)
+        for key, amount in zip(METRICS, (1, result.error is not None, result.seconds), strict=True):
+            self._counts[key][call.name if tool else ""] += amount
+        return result
+
+    async def _call(self, tool: Tool, arguments: dict[str, Any], result: ToolResult) -> None:
+        limit = tool.timeout or self.timeout
+        try:
+            async with asyncio.timeout(limit) as timer:
+                result.output = _text(await _invoke(tool.function, arguments))
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            result.error = "it was cancelled"
+        except TimeoutError as error:
+            result.error = (
+                f"it took longer than {limit:g} s" if timer.expired() else _one_line(f"TimeoutError: {error}")
+            )
+        except (Exception, SystemExit) as error:
+            result.error = _one_line(f"{type(error).__name__}: {error}")
+
+
+def read_calls(completion: Completion, *, native: bool) -> list[ToolCall]:
+    """The tool calls of a reply, in order; an empty list where it is an answer."""
+    if native:
+        functions = [(call.get("function") or {}, call.get("id")) for call in completion.tool_calls]
+        return [ToolCall(str(f.get("name") or ""), f.get("arguments") or "", id) for f, id in functions]
+    text = strip_thinking(completion.text)
+    found = sorted([*_FENCE.finditer(text), *_TAG.finditer(text)], key=lambda match: match.start())
+    return [_from_text(match[1].strip()) for match in found]
+
+
+def tell(results: Sequence[ToolResult], *, native: bool) -> list[Message]:
+    """What the model is told of its calls: a tool message each, or one user message in the text protocol."""
+    if native:
+        return [{"role": "tool", "tool_call_id": r.id or "", "name": r.name, "content": r.told} for r in results]
+    return [{"role": "user", "content": "\n\n".join(f"[{r.name or 'no tool'}]\n{r.told}" for r in results)}]
+
+
+def _from_text(body: str) -> ToolCall:
+    try:
+        call = json.loads(body)
+    except (ValueError, RecursionError):
+        return ToolCall("", body)
+    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+        return ToolCall("", body)
+    return ToolCall(call["name"], call.get("arguments", {}))
+
+
+async def _invoke(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+        return await function(**arguments)
+    value = await _in_thread(function, arguments)
+    return await value if inspect.isawaitable(value) else value
+
+
+async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """In a daemon thread of its own: one that hangs holds up neither the other calls nor the end of the program,
+    as a worker of the shared thread pool would."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def settle(value: Any, error: BaseException | None) -> None:
+        if not done.done():
+            done.set_exception(error) if error is not None else done.set_result(value)
+
+    def work() -> None:
+        value, error = None, None
+        try:
+            value = function(**arguments)
+        except StopIteration as stop:  # a future refuses it
+            error = RuntimeError(f"StopIteration: {stop}")
+        except BaseException as raised:
+            error = raised
+        try:
+            loop.call_soon_threadsafe(settle, value, error)
+        except RuntimeError:
+            return  # the loop has ended; nobody waits
+
+    threading.Thread(target=work, name="rlm-env-tool", daemon=True).start()
+    return await done
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _one_line(text: str) -> str:
+    """The first line, and not all of it: what follows is often the host's business."""
+    return next(iter(text.splitlines()), "")[:ERROR_CHARS].rstrip(": ")
