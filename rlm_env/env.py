@@ -53,6 +53,8 @@ class RLMConfig(BaseModel):
     Both are understood in any case."""
     tips: bool = False
     """Whether the environment's tips stand in the system prompt."""
+    sub_llms: bool = True
+    """Whether the REPL has `llm_batch`. Without, neither the REPL nor the system prompt knows of it."""
     sub_system_prompt: str | None = None
     repl: ReplConfig = ReplConfig()
 
@@ -100,7 +102,16 @@ class RLMEnv:
             "max_observation_chars": f"{config.max_observation_chars:,}",
             "code_timeout": f"{config.code_timeout:g}",
         }
-        return render_prompt(self._prompt_text, use_tool=use_tool, tips=self._tips, fields=fields)
+        text = render_prompt(
+            self._prompt_text, use_tool=use_tool, sub_llms=config.sub_llms, tips=self._tips, fields=fields
+        )
+        if not config.sub_llms and "llm_batch" in text:
+            where = "text of the tips" if "llm_batch" in self._tips else f"prompt {config.prompt!r}"
+            raise ValueError(
+                f"sub_llms is off, but the {where} speaks of llm_batch; in a prompt, put such text between <sub> and "
+                "</sub>, and what stands for it between <alone> and </alone>"
+            )
+        return text
 
     async def rollout(self, task: Task, root: LLM, sub: LLM | None = None, *, id: str | None = None) -> Rollout:
         """Runs one rollout; `sub` defaults to `root`. The result is not scored yet.
@@ -128,19 +139,22 @@ class RLMEnv:
             info={
                 "task": task.info,
                 "root": root.name,
-                "sub": (sub or root).name,
+                "sub": (sub or root).name if config.sub_llms else None,
                 "sampling": {"root": config.root.recorded(), "sub": config.sub.recorded()},
                 "prompt": config.prompt,
                 "prompt_sha256": prompt_hash(system),
             },
         )
+        if self._tips:
+            record.info["tips_sha256"] = prompt_hash(self._tips)
         episode = _Episode(config, task, root, subs, budget, record, use_tool)
         start = time.monotonic()
         try:
             pool = await self._open_pool()
             record.info["sandbox"] = pool.report.to_dict()
             seed = zlib.crc32(record.id.encode())
-            async with pool.open(context=task.context, llm_batch=subs, seed=seed) as repl:
+            llm_batch = subs if config.sub_llms else None
+            async with pool.open(context=task.context, llm_batch=llm_batch, seed=seed) as repl:
                 record.timing.setup = time.monotonic() - start
                 record.stop_reason = await episode.run(repl)
         except EngineUnavailable:

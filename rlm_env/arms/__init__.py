@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from rlm_env.arms.standard import StandardArm
+from rlm_env.arms.variants import NoSubArm, TipsArm
 from rlm_env.env import RLMConfig, RLMEnv
 from rlm_env.environment import Environment
 from rlm_env.llm.base import LLM
@@ -33,7 +34,9 @@ class Arm(Protocol):
         ...
 
 
-ARMS: dict[str, Callable[[Environment, RLMConfig], Arm]] = {"standard": StandardArm, "rlm": RLMEnv}
+ARMS: dict[str, Callable[[Environment, RLMConfig], Arm]] = {
+    arm.name: arm for arm in (StandardArm, RLMEnv, TipsArm, NoSubArm)
+}
 
 
 def make_arm(name: str, environment: Environment, options: Mapping[str, Any] | None = None) -> Arm:

@@ -122,7 +122,7 @@ class BatchHost:
     async def _answer(self, number: int, batch: _Incoming) -> None:
         try:
             if self._handler is None:
-                raise RuntimeError("this REPL was opened without an llm_batch handler")
+                raise RuntimeError("this REPL has no sub-LLMs")
             answers = await self._handler(batch.items)
             frames = _answer_frames(number, answers, batch.total)
         except Exception as error:

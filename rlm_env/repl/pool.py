@@ -49,8 +49,8 @@ class ReplPool:
         """A new REPL: `async with pool.open(...) as repl`, or `repl = await pool.open(...)`.
 
         `context`: see `rlm_env.repl.context`; or what `share` returned. `llm_batch`: an async function of a list of
-        prompts (str or dict) that returns a list of answers (str, or SubError where there is none). `seed`: of
-        `random` and `numpy.random`.
+        prompts (str or dict) that returns a list of answers (str, or SubError where there is none); without one the
+        REPL has no `llm_batch`. `seed`: of `random` and `numpy.random`.
         """
         return _Opening(self, context, llm_batch, seed)
 

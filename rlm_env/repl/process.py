@@ -113,7 +113,7 @@ class ReplProcess:
     ) -> ReplProcess:
         """Forks, connects, and waits until the child is behind its walls. `answer` is the content to begin with."""
         self = cls(config, handler, on_busy)
-        request = {"kind": context.kind, "size": context.size, "seed": seed}
+        request = {"kind": context.kind, "size": context.size, "seed": seed, "llm": handler is not None}
         control, control_child = socket.socketpair()
         llm, llm_child = socket.socketpair()
         fds = [control_child.fileno(), llm_child.fileno()]

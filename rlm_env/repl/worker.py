@@ -34,7 +34,7 @@ CONTROL, LLM, OUTPUT, RULESET, CONTEXT, FIRST_FREE = 3, 4, 5, 6, 7, 8
 RESERVE = 8 * 2**20
 DENIED = (
     "(The sandbox denies this: a REPL has no files but Python's own modules, no network, no other processes. "
-    "Work on `context` in memory and use llm_batch.)"
+    "Work on `context` in memory.)"
 )
 NO_PROCESSES = "a REPL is a single process: subprocesses are not allowed here; use Python instead"
 _exit = os._exit
@@ -54,6 +54,8 @@ class Job:
     context_size: int
     loaded: Any
     seed: int
+    has_llm: bool
+    """Whether the host answers `llm_batch`; else the name is not there."""
     max_output: int
     max_answer: int
     max_items: int
@@ -138,10 +140,10 @@ class Worker:
         if job.context is not None:
             value = contexts.decode(CONTEXT, job.context_kind, job.context_size)
             os.close(CONTEXT)
-        batches = BatchClient(llm, self._interrupts, job.max_items, job.max_bytes)
         names = self._namespace.names
         names["context"] = value
-        names["llm_batch"] = batches.call
+        if job.has_llm:
+            names["llm_batch"] = BatchClient(llm, self._interrupts, job.max_items, job.max_bytes).call
         self._answer = Answer(names, job.max_answer)
         _seed(job.seed)
 

@@ -189,6 +189,7 @@ class Zygote:
             context_size=request["size"],
             loaded=self._loaded,
             seed=request["seed"],
+            has_llm=request["llm"],
             max_output=self._spec["max_output"],
             max_answer=self._spec["max_answer"],
             max_items=self._spec["max_items"],

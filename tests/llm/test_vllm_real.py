@@ -34,7 +34,7 @@ from rlm_env.llm import (
     VLLMServer,
     VLLMStartError,
 )
-from rlm_env.prompts import load_prompt
+from rlm_env.prompts import load_prompt, render_prompt
 from tests.llm.test_vllm_server import exists, wait_for
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
@@ -48,7 +48,7 @@ async def policy(vllm_server: VLLMServer) -> AsyncIterator[TokenPolicy]:
 
 
 QUESTION = [
-    {"role": "system", "content": load_prompt("tiny")},
+    {"role": "system", "content": render_prompt(load_prompt("tiny"), use_tool=False)},
     {
         "role": "user",
         "content": "Question: In the above data, how many data points should be classified as label 'food'? Give your "

@@ -77,7 +77,7 @@ async def test_handler_errors_are_one_exception():
         assert "0 answers for 1 prompts" in (await repl.run("llm_batch(['short'])")).error
         assert "returned a int" in (await repl.run("llm_batch(['type'])")).error
         async with pool.open() as without:
-            assert "without an llm_batch handler" in (await without.run("llm_batch(['a'])")).error
+            assert "name 'llm_batch' is not defined" in (await without.run("llm_batch(['a'])")).error
 
 
 async def test_from_threads_functions_and_nested(repl: Repl):
