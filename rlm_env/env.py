@@ -21,7 +21,7 @@ from rlm_env.environment import Environment
 from rlm_env.llm.base import LLM, Completion, ContextOverflow, EngineUnavailable, LLMError, Sampling
 from rlm_env.prompts import load_prompt, prompt_hash, render_prompt
 from rlm_env.protocol import TOOL, Cell, bound, extract, join_observations, observation, user_message
-from rlm_env.repl import Repl, ReplConfig, ReplError, ReplPool
+from rlm_env.repl import Repl, ReplConfig, ReplError, ReplPool, SharedContext
 from rlm_env.rollout import Message, Rollout, Score, StopReason, Turn
 from rlm_env.sub_llm import SubLLM
 from rlm_env.task import Split, Task, Tasks
@@ -113,9 +113,25 @@ class RLMEnv:
             )
         return text
 
-    async def rollout(self, task: Task, root: LLM, sub: LLM | None = None, *, id: str | None = None) -> Rollout:
+    async def share(self, task: Task) -> SharedContext:
+        """Loads the task's context once for several rollouts (`rollout(..., context=...)`), which share its memory.
+
+        To be closed when they have begun. Raises ReplError.
+        """
+        return await (await self._open_pool()).share(task.context)
+
+    async def rollout(
+        self,
+        task: Task,
+        root: LLM,
+        sub: LLM | None = None,
+        *,
+        id: str | None = None,
+        context: SharedContext | None = None,
+    ) -> Rollout:
         """Runs one rollout; `sub` defaults to `root`. The result is not scored yet.
 
+        `context`: what `share(task)` returned; None loads the task's context for this rollout alone.
         Whatever goes wrong with the model, its code or one request ends in the rollout's `stop_reason`.
         Raises only EngineUnavailable (no rollout can succeed) and asyncio.CancelledError.
         """
@@ -153,8 +169,8 @@ class RLMEnv:
             pool = await self._open_pool()
             record.info["sandbox"] = pool.report.to_dict()
             seed = zlib.crc32(record.id.encode())
-            llm_batch = subs if config.sub_llms else None
-            async with pool.open(context=task.context, llm_batch=llm_batch, seed=seed) as repl:
+            held = task.context if context is None else context
+            async with pool.open(held, subs if config.sub_llms else None, seed) as repl:
                 record.timing.setup = time.monotonic() - start
                 record.stop_reason = await episode.run(repl)
         except EngineUnavailable:

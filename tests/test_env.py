@@ -403,3 +403,11 @@ def test_environment_is_abstract():
 
     with pytest.raises(TypeError, match="score"):
         Half()
+
+
+async def test_rollouts_of_a_task_can_share_its_context(env):
+    task = Task("How many words?", "word " * 1000)
+    context = await env.share(task)
+    rollouts = await asyncio.gather(*(env.rollout(task, script(DONE), context=context) for _ in range(3)))
+    await context.close()
+    assert [rollout.answer for rollout in rollouts] == ["1000"] * 3

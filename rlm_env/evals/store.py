@@ -88,6 +88,11 @@ class RunFolder:
                 os.fsync(self._file)
                 self._synced = time.monotonic()
 
+    def sync(self) -> None:
+        """What was appended so far is on the disk, not only in its cache, when this returns."""
+        with self._disk_errors("syncing rollouts"):
+            os.fsync(self._file)
+
     def rollouts(self) -> Iterator[Rollout]:
         """The rollouts stored so far, in the order of the file."""
         return read_rollouts(self.path / ROLLOUTS)

@@ -11,9 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
-from rlm_env.environment import Environment
 from rlm_env.evals.errors import ConfigError
 from rlm_env.task import Task, Tasks
 from rlm_env.train.run_config import EnvironmentConfig, PoolsConfig
@@ -21,8 +19,8 @@ from rlm_env.train.run_config import EnvironmentConfig, PoolsConfig
 MAX_SKIPPED = 1000
 """Tasks of easy and hard pools that are passed over in a row before one is taken after all."""
 
-MakeEnvironment = Callable[[EnvironmentConfig, dict[str, Any]], Environment]
-"""Makes an environment of the mix with these options over its own."""
+TasksOf = Callable[[str, int], Tasks]
+"""The `train` split of an environment, by name, at a stage of its curriculum (-1: before the first one)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +40,15 @@ class Draw:
 class TaskSampler:
     """The order of training tasks. Equal seeds, steps and rewards give equal draws.
 
-    `make` is called once for every environment and stage that is reached. Not safe for use from two threads at once.
+    `tasks_of` is called once for every environment and stage that is reached. Not safe for use from two threads at
+    once.
     """
 
     def __init__(
-        self, environments: Sequence[EnvironmentConfig], make: MakeEnvironment, seed: int, pools: PoolsConfig | None
+        self, environments: Sequence[EnvironmentConfig], tasks_of: TasksOf, seed: int, pools: PoolsConfig | None = None
     ) -> None:
-        self._environments = {config.name: config for config in environments}
-        self._make = make
+        self._environments = list(environments)
+        self._tasks_of = tasks_of
         self._seed = seed
         self._pools = None if pools is None else _Pools(pools)
         self._streams: dict[tuple[str, int], _Stream] = {}
@@ -59,8 +58,7 @@ class TaskSampler:
         """The next task; `step` decides the stage of the curriculum. Raises ConfigError on an empty split."""
         group, self._next_group = self._next_group, self._next_group + 1
         chance = random.Random(f"{self._seed}/{group}")
-        configs = list(self._environments.values())
-        (config,) = chance.choices(configs, [config.weight for config in configs])
+        (config,) = chance.choices(self._environments, [config.weight for config in self._environments])
         stage = sum(stage.from_step <= step for stage in config.curriculum) - 1
         stream = self._stream(config.name, stage)
         for _ in range(MAX_SKIPPED):
@@ -82,10 +80,7 @@ class TaskSampler:
     def _stream(self, environment: str, stage: int) -> _Stream:
         key = (environment, stage)
         if key not in self._streams:
-            config = self._environments[environment]
-            options = config.curriculum[stage].options if stage >= 0 else {}
-            made = self._make(config, options)
-            self._streams[key] = _Stream(environment, Tasks(lambda: made.tasks("train"), "train"))
+            self._streams[key] = _Stream(environment, self._tasks_of(environment, stage))
         return self._streams[key]
 
 

@@ -1,0 +1,91 @@
+"""A group of rollouts of one task, and the batch of groups that one optimiser step trains.
+
+Covered: rewards, costs, which groups teach nothing, the rows of a batch with their advantages. Not covered: how
+rollouts are made (`scheduler.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rlm_env.rollout import Rollout
+from rlm_env.train.advantage import group_advantages
+from rlm_env.train.rows import Row, rollout_rows
+from rlm_env.train.run_config import TrainConfig
+
+
+@dataclass(slots=True)
+class Group:
+    """Rollouts of one task. One without a score failed: it is in neither mean nor count."""
+
+    number: int
+    environment: str
+    rollouts: list[Rollout] = field(default_factory=list)
+
+    @property
+    def rewards(self) -> list[float | None]:
+        """Shape [rollouts]; None where a rollout failed."""
+        return [None if rollout.score is None else rollout.score.value for rollout in self.rollouts]
+
+    @property
+    def scored(self) -> list[float]:
+        return [reward for reward in self.rewards if reward is not None]
+
+    @property
+    def flat(self) -> bool:
+        """Whether all scored alike, so that every advantage is 0."""
+        return len(set(self.scored)) < 2
+
+    @property
+    def version(self) -> int:
+        """Updates of the weights that its oldest rollout began with."""
+        return min(rollout.info["policy_version"] for rollout in self.rollouts)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one optimiser step trains, and what was thrown away to get it."""
+
+    step: int
+    """1 for the first optimiser step."""
+    groups: list[Group]
+    version: int
+    """Updates of the weights that it trains: `step - 1`."""
+    flat: int = 0
+    """Groups that all scored alike and were replaced."""
+    stale: int = 0
+    """Groups whose rollouts were too old and were replaced."""
+    failed: int = 0
+    """Groups in which too few rollouts had a score and were replaced."""
+    seconds: float = 0.0
+    """Time that the trainer waited for it."""
+
+    @property
+    def rollouts(self) -> list[Rollout]:
+        return [rollout for group in self.groups for rollout in group.rollouts]
+
+    def rows(self, config: TrainConfig) -> list[Row]:
+        """The rows of all scored rollouts, with advantages. Raises ValueError where a rollout has no token ids."""
+        rows = []
+        for group in self.groups:
+            costs = [cost_of(rollout, config.groups.cost) for rollout in group.rollouts]
+            advantages = group_advantages(group.rewards, config.advantage, costs)
+            for rollout, reward, advantage in zip(group.rollouts, group.rewards, advantages, strict=True):
+                if reward is not None:
+                    rows += _with_advantage(rollout_rows(rollout, config.rows), advantage)
+        return rows
+
+
+def cost_of(rollout: Rollout, unit: str) -> float:
+    """What a rollout cost: the number of its sub-calls, or all tokens of root and sub-LLMs."""
+    if unit == "sub_calls":
+        return float(len(rollout.sub_calls))
+    usages = (rollout.root_usage, rollout.sub_usage)
+    return float(sum(usage.prompt_tokens + usage.completion_tokens for usage in usages))
+
+
+def _with_advantage(rows: Sequence[Row], advantage: float) -> Sequence[Row]:
+    for row in rows:
+        row.advantage = advantage
+    return rows

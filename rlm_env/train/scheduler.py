@@ -1,0 +1,292 @@
+"""Groups of rollouts in flight while the trainer works.
+
+Owns the order of work: which groups run, which of them a step trains, what is thrown away, and that all of it is on
+disk before it is trained. Invariants: no group is trained by more than `max_staleness` updates later than it was
+begun; no group is trained twice, whatever kills the run; a slow or failed rollout never stalls a step for ever.
+Not covered: the update itself (`trainer.py`), the engine (`engine.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import traceback
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+from statistics import fmean
+from types import TracebackType
+from typing import Protocol, Self
+
+from rlm_env.env import RLMEnv, score
+from rlm_env.evals.errors import RunStopped
+from rlm_env.evals.store import RunFolder
+from rlm_env.llm.base import LLM, EngineUnavailable
+from rlm_env.repl import ReplError, SharedContext
+from rlm_env.rollout import Rollout, StopReason
+from rlm_env.task import Task
+from rlm_env.train.groups import Batch, Group
+from rlm_env.train.journal import Journal
+from rlm_env.train.mix import Mix
+from rlm_env.train.run_config import TrainConfig
+from rlm_env.train.sampler import Draw, TaskSampler
+
+ATTEMPTS = 3
+"""How often a rollout is begun before it counts as failed: the engine or a REPL may die under it."""
+LARGE_CONTEXT = 2**20
+"""Characters from which the rollouts of a group share one copy of their context."""
+
+
+class Engine(Protocol):
+    """What the scheduler needs of `TrainEngine`."""
+
+    llm: LLM
+    version: int
+
+    async def restart(self) -> None: ...
+
+
+class Scheduler:
+    """Makes rollouts ahead of the trainer; an async context manager.
+
+    `batch = await next_batch()`, train it, bring the weights into the engine, `updated()`, and so on. While the
+    trainer works, groups for the next `max_staleness` steps are made.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        mix: Mix,
+        engine: Engine,
+        folder: RunFolder,
+        journal: Journal,
+        trained: int = 0,
+    ) -> None:
+        """`trained`: steps that the weights have seen. What the journal holds beyond them is handed out again, from
+        the rollouts on disk, before anything new is made."""
+        self._config = config
+        self._groups = config.groups
+        self._mix = mix
+        self._engine = engine
+        self._folder = folder
+        self._journal = journal
+        self._sampler = TaskSampler(config.environments, mix.tasks, config.seed, config.groups.pools)
+        self._trained = trained
+        self._handed = trained
+        self._slots = asyncio.Semaphore(config.groups.concurrency)
+        self._outstanding = 0
+        """Groups in flight or done that no step has been given."""
+        self._done: asyncio.Queue[Group | BaseException] = asyncio.Queue()
+        self._running: dict[asyncio.Task[None], Group] = {}
+        self._begun: dict[int, int] = {}
+        """Group in flight -> updates of the weights that its first rollout began with."""
+        self._overtaken = 0
+        """Groups that were given up in flight, since the last batch."""
+        self._closing = False
+        self._reopened: deque[Draw] = deque()
+        self._stored: dict[int, dict[int, Rollout]] = defaultdict(dict)
+        self._replayed: dict[int, Batch] = {}
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._load)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the next batch was handed out before the run was killed: it needs no engine."""
+        return self._handed + 1 in self._replayed
+
+    @property
+    def in_flight(self) -> int:
+        """Groups that are being made."""
+        return len(self._running)
+
+    async def next_batch(self) -> Batch:
+        """The groups of the next step. Raises RunStopped where no rollouts can be made."""
+        start = time.monotonic()
+        step = self._handed + 1
+        if self.replaying:
+            batch = self._replayed.pop(step)
+            self._handed = step
+        else:
+            batch = await self._gather(Batch(step, [], self._trained))
+            self._outstanding -= len(batch.groups)
+            self._folder.sync()
+            self._journal.batch(step, [group.number for group in batch.groups])
+            self._handed = step
+            self._fill()
+        batch.seconds = time.monotonic() - start
+        return batch
+
+    def updated(self) -> None:
+        """The batch that was handed out is trained, and the engine has the new weights."""
+        self._trained += 1
+        for task, group in self._running.items():
+            if self._trained - self._begun.get(group.number, self._trained) > self._groups.max_staleness:
+                task.cancel()
+        if not self.replaying:
+            self._fill()
+
+    async def _gather(self, batch: Batch) -> Batch:
+        wanted = self._groups.per_step
+        most_flat = round(wanted * self._groups.max_flat_share / (1 - self._groups.max_flat_share))
+        if not self._groups.replace_flat:
+            most_flat = 0
+        while len(batch.groups) < wanted:
+            self._fill()
+            group = await self._done.get()
+            if isinstance(group, BaseException):
+                raise group
+            if len(group.scored) < self._groups.min_size:
+                batch.failed += 1
+                self._drop(group.number, "failed")
+                if batch.failed > 3 * wanted:
+                    reasons = {rollout.error for rollout in group.rollouts if rollout.error}
+                    raise RunStopped(
+                        "rollouts fail", f"{batch.failed} groups of one step failed; the last: {reasons}", 1
+                    )
+            elif self._trained - group.version > self._groups.max_staleness:
+                batch.stale += 1
+                self._drop(group.number, "stale")
+            elif group.flat and batch.flat < most_flat:
+                batch.flat += 1
+                self._drop(group.number, "flat")
+            else:
+                batch.groups.append(group)
+        batch.stale += self._overtaken
+        self._overtaken = 0
+        batch.groups.sort(key=lambda group: group.number)
+        return batch
+
+    def _drop(self, number: int, reason: str) -> None:
+        self._outstanding -= 1
+        self._journal.dropped(number, reason)
+
+    def _fill(self) -> None:
+        """Begins as many groups as staleness allows, and as the run still needs."""
+        ahead = self._groups.max_staleness + self._trained - self._handed + 1
+        ahead = min(ahead, self._config.steps - self._handed)
+        while self._outstanding < self._groups.per_step * ahead:
+            if self._reopened:
+                draw = self._reopened.popleft()
+            else:
+                draw = self._sampler.draw(self._handed)
+                self._journal.drew(draw)
+            self._outstanding += 1
+            group = Group(draw.group, draw.environment)
+            task = asyncio.create_task(self._make(group, draw))
+            self._running[task] = group
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        group = self._running.pop(task)
+        self._begun.pop(group.number, None)
+        if self._closing:
+            return
+        if task.cancelled():
+            self._overtaken += 1
+            self._drop(group.number, "stale")
+            self._fill()
+        elif task.exception() is not None:
+            self._done.put_nowait(task.exception())
+        else:
+            self._done.put_nowait(group)
+
+    async def _make(self, group: Group, draw: Draw) -> None:
+        """Fills a group; what has not ended at its time-out is left out."""
+        arm = self._mix.arm(draw.environment, draw.stage)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._groups.timeout), _shared(arm, draw.task) as context:
+                members = [
+                    asyncio.create_task(self._member(group, member, draw, arm, context))
+                    for member in range(self._groups.size)
+                ]
+                try:
+                    await asyncio.gather(*members)
+                finally:
+                    for member in members:
+                        member.cancel()
+                    await asyncio.gather(*members, return_exceptions=True)
+        group.rollouts.sort(key=lambda rollout: rollout.info["member"])
+        if group.scored:
+            self._sampler.observe(draw, fmean(group.scored))
+
+    async def _member(self, group: Group, member: int, draw: Draw, arm: RLMEnv, context: SharedContext | None) -> None:
+        stored = self._stored.get(draw.group, {}).get(member)
+        if stored is not None:
+            group.rollouts.append(stored)
+            return
+        async with self._slots:
+            self._begun.setdefault(group.number, self._engine.version)
+            rollout = await self._rollout(f"{draw.group:06}/{member}", draw, arm, context)
+        rollout.info |= {"group": draw.group, "member": member, "environment": draw.environment}
+        self._folder.append(rollout)
+        group.rollouts.append(rollout)
+
+    async def _rollout(self, name: str, draw: Draw, arm: RLMEnv, context: SharedContext | None) -> Rollout:
+        """One scored rollout; one without a score where it failed again and again."""
+        for _ in range(ATTEMPTS):
+            version = self._engine.version
+            try:
+                rollout = await arm.rollout(draw.task, self._engine.llm, id=name, context=context)
+                if rollout.stop_reason not in (StopReason.ERROR, StopReason.CANCELLED):
+                    await arm.judge(draw.task, rollout)
+                    rollout.score = score(arm.environment, draw.task, rollout)
+            except EngineUnavailable as error:
+                rollout = _failed(name, draw.task, f"EngineUnavailable: {error}")
+                await self._engine.restart()
+            except Exception as error:
+                rollout = _failed(name, draw.task, f"{type(error).__name__}: {error}")
+                rollout.info["traceback"] = traceback.format_exc()
+            rollout.info["policy_version"] = version
+            if rollout.score is not None:
+                break
+        return rollout
+
+    def _load(self) -> None:
+        """Takes up what the journal and rollouts.jsonl say. Batches that the weights have not seen are handed out
+        again; groups that were begun go on, with the rollouts that they have."""
+        history = self._journal.history
+        later = {step: numbers for step, numbers in history.batches.items() if step > self._trained}
+        wanted = {number for numbers in later.values() for number in numbers} | set(history.open)
+        for rollout in self._folder.rollouts():
+            if rollout.info.get("group") in wanted and rollout.score is not None:
+                self._stored[rollout.info["group"]][rollout.info["member"]] = rollout
+        for step, numbers in sorted(later.items()):
+            groups = [
+                Group(number, history.drawn[number]["environment"], list(self._stored.pop(number).values()))
+                for number in numbers
+            ]
+            self._replayed[step] = Batch(step, groups, step - 1)
+        still_open = set(history.open)
+        for number, place in history.drawn.items():
+            draw = self._sampler.repeat(number, place["environment"], place["stage"], place["index"])
+            if number in still_open:
+                self._reopened.append(draw)
+
+
+def _failed(name: str, task: Task, error: str) -> Rollout:
+    return Rollout(id=name, task_id=task.id, stop_reason=StopReason.ERROR, error=error)
+
+
+@contextlib.asynccontextmanager
+async def _shared(arm: RLMEnv, task: Task) -> AsyncIterator[SharedContext | None]:
+    """The task's context loaded once for the group, where that pays."""
+    context, shared = task.context, None
+    if isinstance(context, Path) or (isinstance(context, str | bytes) and len(context) >= LARGE_CONTEXT):
+        with contextlib.suppress(ReplError):  # then each rollout opens its own, and says what is wrong
+            shared = await arm.share(task)
+    try:
+        yield shared
+    finally:
+        if shared is not None:
+            await shared.close()
