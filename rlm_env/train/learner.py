@@ -1,0 +1,292 @@
+"""The learner: rows in, one optimiser step out.
+
+Covered: everything between rows with advantages and new weights, on one process or many; log-probabilities for
+checks; weights as a folder for an engine; its own state on disk. Not covered: where rows come from, engines, when to
+save.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+
+from rlm_env.train import distributed
+from rlm_env.train.checkpoint import atomic_folder
+from rlm_env.train.config import LossConfig
+from rlm_env.train.logprobs import TokenLogprobs
+from rlm_env.train.loss import loss_denominator, policy_loss
+from rlm_env.train.memory import require_memory
+from rlm_env.train.model import (
+    PackModel,
+    base_model,
+    compute_dtype,
+    load_model,
+    merged_weights,
+    pick_device,
+    write_model,
+)
+from rlm_env.train.optimizer import Optimizer, split_masters
+from rlm_env.train.packing import Pack, collate
+from rlm_env.train.packing_check import TOLERANCES, check_packing
+from rlm_env.train.rows import Row, RowKind
+from rlm_env.train.run_config import ModelConfig, OptimizerConfig
+
+_MEANS = ("entropy", "mismatch_kl", "ratio", "log_ratio_abs", "clipped", "clipped_high", "clipped_low")
+"""Metrics that are means over trained tokens."""
+_STATE = "learner.json"
+
+
+class Learner:
+    """Owns model, optimiser, schedule and random state; knows nothing of rollouts and engines.
+
+    `folder`: the model to begin with, which stays as it is. `total_steps`: where the schedule ends. `seed`: of the
+    adapter and the random state. On several processes (`distributed.process_group`) every method is called on all
+    of them, with equal arguments (`distributed.leading` and `follow` see to that), and does the same as on one.
+
+    Construction refuses a model that does not fit the memory at hand (ModelError) and one whose rows reach each
+    other in a pack (PackingError).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: ModelConfig,
+        optimizer: OptimizerConfig,
+        loss: LossConfig,
+        total_steps: int,
+        seed: int = 0,
+    ) -> None:
+        self.folder = Path(folder)
+        self.config = model
+        self.loss = loss
+        self.version = 0
+        """Optimiser steps done, those counted too that were skipped."""
+        if model.threads is not None:
+            torch.set_num_threads(model.threads)
+        self.device = pick_device(model, distributed.local_rank())
+        require_memory(self.folder, model, self.device)
+        torch.manual_seed(seed)
+        random.seed(seed)
+        self.model = load_model(self.folder, model, seed)
+        self.root = PackModel(self.model)
+        masters = self._place()
+        self.optimizer = Optimizer(self.root, masters, optimizer, total_steps)
+        self._master_of = {id(p): masters[n] for n, p in self.root.named_parameters() if n in masters}
+
+    def _place(self) -> dict[str, torch.nn.Parameter]:
+        """Puts the model on its device, checks that packs are exact, and returns the float32 masters."""
+        dtype = compute_dtype(self.config)
+        if distributed.world_size() == 1:
+            self.root.to(self.device)
+            masters = split_masters(self.root, dtype)
+            check_packing(self.model, tolerance=TOLERANCES[dtype])
+            return masters
+        if distributed.rank() == 0:  # of the whole model, before it is in shards
+            check_packing(self.model, tolerance=TOLERANCES[torch.float32])
+        distributed.shard(self.root, list(base_model(self.model).get_decoder().layers), dtype, self.device)
+        self.root.to(self.device)  # buffers
+        return split_masters(self.root, torch.float32)
+
+    def step(self, rows: list[Row]) -> dict[str, float]:
+        """One optimiser step on all `rows`, whose advantages are set. All ranks are given the same rows.
+
+        Every pack is one forward and backward. Rows whose loss is 0 whatever the policy (advantage 0, no KL term)
+        are not run, but count in the denominator. A gradient that is not finite is not applied: `skipped` is 1.
+
+        Metrics: `loss`, `grad_norm` (before clipping), `lr`, `skipped`; `trained_tokens`, `tokens`, `rows`, `packs`
+        as they were run; means over the trained tokens: `entropy` (nats), `mismatch_kl`, `ratio`, `log_ratio_abs`,
+        `clipped`, `clipped_high`, `clipped_low`, and the same under `root/` and `sub/` where there are such rows;
+        `seconds/forward`, `seconds/backward`, `seconds/update`, of which on a GPU only the sum is exact.
+
+        Raises ValueError, before anything is changed, on a row longer than a pack and where nothing is trained.
+        """
+        denominator = loss_denominator(rows, self.loss)
+        run = [row for row in rows if row.trained_tokens and (row.advantage or self.loss.kl_tau)]
+        packs = distributed.share(run, self.config.pack_tokens)
+        sums: dict[str, Tensor] = {}
+        seconds = dict.fromkeys(("forward", "backward", "update"), 0.0)
+        for pack_rows in packs:
+            start = time.perf_counter()
+            pack = self._collate(pack_rows)
+            loss = self._pack_loss(pack, self.root(pack), denominator, sums)
+            middle = time.perf_counter()
+            loss.backward()
+            seconds["forward"] += middle - start
+            seconds["backward"] += time.perf_counter() - middle
+        start = time.perf_counter()
+        update = self.optimizer.step(self.version)
+        self.version += 1
+        metrics = self._metrics(sums)
+        seconds["update"] = time.perf_counter() - start
+        return {
+            **metrics,
+            "grad_norm": update.grad_norm,
+            "lr": update.lr,
+            "skipped": float(not update.applied),
+            "tokens": float(sum(map(len, run))),
+            "rows": float(len(run)),
+            "packs": float(len(packs) * distributed.world_size()),
+            **{f"seconds/{phase}": value for phase, value in seconds.items()},
+        }
+
+    def _collate(self, rows: list[Row]) -> Pack:
+        pack = collate(rows)
+        vocab = self.model.get_input_embeddings().num_embeddings
+        if int(pack.input_ids.max()) >= vocab or int(pack.input_ids.min()) < 0:
+            raise ValueError(
+                f"a row of rollout {_foreign(rows, vocab).rollout_id!r} has token ids outside of the model's "
+                f"vocabulary of {vocab:,}: it was sampled from another model"
+            )
+        return pack.to(self.device)
+
+    def _pack_loss(self, pack: Pack, found: TokenLogprobs, denominator: float, sums: dict[str, Tensor]) -> Tensor:
+        """The pack's share of the step's loss; adds its metrics to `sums`."""
+        advantages = pack.spread([row.advantage for row in pack.rows])
+        total = found.logprobs.new_zeros(())
+        for kind in RowKind:
+            of_kind = [float(row.kind == kind) for row in pack.rows]
+            if not any(of_kind):
+                continue
+            mask = pack.mask & pack.spread(of_kind).bool()
+            loss, metrics = policy_loss(
+                found.logprobs,
+                pack.behavior_logprobs,
+                advantages,
+                mask,
+                self.loss,
+                pack.sequence_ids,
+                pack.weights,
+            )
+            total = total + loss / denominator
+            if distributed.is_filler(pack.rows):
+                continue
+            metrics["entropy"] = found.entropy[mask].sum()
+            metrics["loss"] = loss.detach() / denominator
+            for name, value in metrics.items():
+                key = f"{kind}/{name}"
+                sums[key] = sums[key] + value if key in sums else value
+        return total
+
+    def _metrics(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Sums by kind, of this process, to the step's metrics."""
+        names = ("tokens", "loss", *_MEANS)
+        keys = [f"{kind}/{name}" for kind in RowKind for name in names]
+        found = distributed.sum_over_processes({key: float(sums.get(key, 0.0)) for key in keys})
+        metrics = {"loss": sum(found[f"{kind}/loss"] for kind in RowKind)}
+        for prefix, kinds in {"": tuple(RowKind), **{f"{kind}/": (kind,) for kind in RowKind}}.items():
+            tokens = sum(found[f"{kind}/tokens"] for kind in kinds)
+            metrics[f"{prefix}trained_tokens"] = tokens
+            if tokens:
+                for name in _MEANS:
+                    metrics[prefix + name] = sum(found[f"{kind}/{name}"] for kind in kinds) / tokens
+        return metrics
+
+    @torch.no_grad()
+    def score(self, rows: list[Row]) -> list[list[float]]:
+        """Log-probabilities of the trained tokens of each row, in order, at the row's temperature."""
+        rows = [copy.copy(row) for row in rows]  # so that each is an object of its own, to be found again
+        place = {id(row): index for index, row in enumerate(rows)}
+        mine: dict[int, list[float]] = {}
+        for pack_rows in distributed.share(rows, self.config.pack_tokens):
+            pack = self._collate(pack_rows)
+            logprobs = self.root(pack).logprobs
+            if distributed.is_filler(pack_rows):
+                continue
+            for number, row in enumerate(pack_rows):
+                mine[place[id(row)]] = logprobs[pack.mask & (pack.sequence_ids == number)].tolist()
+        if distributed.world_size() > 1:
+            self.root.reshard()  # which the backward would have done
+        found: dict[int, list[float]] = {}
+        for part in distributed.gather(mine):
+            found |= part
+        return [found[index] for index in range(len(rows))]
+
+    def export(self, folder: Path) -> None:
+        """Writes the weights, in the type of the forward and with an adapter merged in, as a Hugging Face folder
+        that an engine serves. The folder appears at once and replaces one that is there."""
+        weights = merged_weights(self.model, compute_dtype(self.config), self._exact)
+        if distributed.rank() == 0:
+            with atomic_folder(Path(folder), durable=False) as unfinished:
+                write_model(self.model, weights, self.folder, unfinished)
+        distributed.barrier()
+
+    def export_adapter(self, folder: Path) -> None:
+        """Writes the adapter alone as peft does, in float32. Raises ValueError without `trainer.lora`."""
+        if self.config.lora is None:
+            raise ValueError("there is no adapter to export: trainer.lora is not set")
+        exact = {name: self._exact(p).cpu() for name, p in self.model.named_parameters() if p.requires_grad}
+        if distributed.rank() == 0:
+            with atomic_folder(Path(folder), durable=False) as unfinished:
+                self.model.save_pretrained(unfinished, state_dict=exact)
+                (unfinished / "README.md").unlink()  # a model card without content
+        distributed.barrier()
+
+    def save(self, folder: Path) -> None:
+        """Writes all that the learner is into a folder that exists: masters, moments, random state, version."""
+        folder = Path(folder)
+        with _quietly():
+            dcp.save(self.optimizer.state(), checkpoint_id=folder / "tensors")
+        torch.save(_random_state(), folder / f"random-{distributed.rank()}.pt")
+        if distributed.rank() == 0:
+            (folder / _STATE).write_text(json.dumps({"version": self.version, "lora": self._lora()}), "utf-8")
+        distributed.barrier()
+
+    def load(self, folder: Path) -> None:
+        """Goes back to what `save` wrote, to the bit; on another number of processes, the same weights.
+
+        The model's own weights under an adapter are not in there: they are those of `self.folder`.
+        Raises ValueError where the adapter was another.
+        """
+        folder = Path(folder)
+        state = json.loads((folder / _STATE).read_text("utf-8"))
+        if state["lora"] != self._lora():
+            raise ValueError(f"{folder} was saved with trainer.lora = {state['lora']}, this run has {self._lora()}")
+        with _quietly():
+            dcp.load(self.optimizer.state(), checkpoint_id=folder / "tensors")
+        self.optimizer.refresh()
+        random_state = folder / f"random-{distributed.rank()}.pt"
+        if random_state.is_file():
+            _set_random_state(torch.load(random_state, weights_only=False))
+        self.version = state["version"]
+
+    def _lora(self) -> dict[str, Any] | None:
+        return self.config.lora.model_dump(mode="json") if self.config.lora else None
+
+    def _exact(self, parameter: Tensor) -> Tensor:
+        """The whole float32 tensor of a parameter that is trained; one that is not, as it is."""
+        return distributed.whole(self._master_of.get(id(parameter), parameter).detach())
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the warning that there is one process only."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _foreign(rows: list[Row], vocab: int) -> Row:
+    return next(row for row in rows if not all(0 <= token < vocab for token in row.token_ids))
+
+
+def _random_state() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {"torch": torch.get_rng_state(), "cuda": cuda, "python": random.getstate()}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    random.setstate(state["python"])

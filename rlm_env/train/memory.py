@@ -1,0 +1,139 @@
+"""How much memory training needs, before anything is loaded.
+
+Covered: weights, masters, gradients, moments, activations of one pack, and the refusal of what does not fit. Not
+covered: fragmentation and what libraries take for themselves; the estimate of activations is rough (within a factor
+of about two), that of the rest exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlm_env.train import distributed
+from rlm_env.train.logprobs import CHUNK_ELEMENTS
+from rlm_env.train.model import ModelError, compute_dtype, read_config
+from rlm_env.train.run_config import LoraConfig, ModelConfig
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of one process, by what they hold."""
+
+    weights: int
+    """In the type of the forward, and float32 masters where that is another."""
+    gradients: int
+    """Float32 sums of the trained parameters."""
+    moments: int
+    """AdamW's two, float32."""
+    activations: int
+    """Of one pack, and the logits of one chunk of tokens."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.moments + self.activations
+
+    def __str__(self) -> str:
+        parts = ("weights", "gradients", "moments", "activations")
+        return ", ".join(f"{part} {getattr(self, part) / GIB:.2f}" for part in parts)
+
+
+def require_memory(folder: Path, config: ModelConfig, device: torch.device) -> Memory:
+    """What training the model in `folder` needs. Raises ModelError where the device has less, saying how much."""
+    need = training_memory(read_config(folder, config), config, distributed.world_size())
+    available = available_memory(device) // (1 if device.type == "cuda" else distributed.world_size())
+    if need.total > available:
+        raise ModelError(
+            f"training {folder} needs about {need.total / GIB:.2f} GiB on {device} ({need}), and "
+            f"{available / GIB:.2f} GiB are free; {_remedies(config)}"
+        )
+    return need
+
+
+def training_memory(model_config: Any, config: ModelConfig, processes: int = 1) -> Memory:
+    """An estimate for a model of this (Hugging Face) configuration, none of which is allocated."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(model_config)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    width = compute_dtype(config).itemsize
+    trained = _adapter_size(model, config.lora) if config.lora else total
+    frozen = total if config.lora else 0
+    masters = 4 * trained
+    if processes == 1:
+        copies = width * trained if width < 4 else 0
+    else:  # gathered: what is in no layer for the whole pass, and two layers at a time
+        layers = model.get_decoder().layers
+        layer = sum(parameter.numel() for parameter in layers[0].parameters())
+        copies = width * (total - layer * (len(layers) - 2))
+    return Memory(
+        weights=(masters + frozen * width) // processes + copies,
+        gradients=4 * trained // processes,
+        moments=8 * trained // processes,
+        activations=_activations(model_config.get_text_config(), config, width),
+    )
+
+
+def available_memory(device: torch.device) -> int:
+    """Free bytes of the device; of a CPU, what the kernel and a control group would still give."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(lines["MemAvailable"].split()[0]) * 1024
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+    except OSError:
+        return available
+    return available if limit == "max" else min(available, int(limit) - int(used))
+
+
+def _activations(text: Any, config: ModelConfig, width: int) -> int:
+    """What the backward needs of one pack: per layer and token the inputs of two norms and their float32 copies,
+    queries, keys, values and what attention gives, and the gated MLP's four parts (compare arXiv:2205.05198,
+    section 4.1). With gradient checkpointing a layer keeps its input alone, and one layer is whole at a time."""
+    heads = text.num_attention_heads
+    head_width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    key_heads = getattr(text, "num_key_value_heads", None) or heads
+    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    tokens = config.pack_tokens
+    layer = tokens * (text.hidden_size * (6 * width + 8) + 3 * width * head_width * (heads + key_heads))
+    layer += tokens * 4 * inner * width
+    mask = tokens * tokens * (1 if config.attention == "sdpa" else 4 * heads if config.attention == "eager" else 0)
+    if config.attention == "eager":
+        layer, mask = layer + mask, 0
+    if config.gradient_checkpointing:
+        kept = text.num_hidden_layers * tokens * text.hidden_size * width + layer
+    else:
+        kept = text.num_hidden_layers * layer
+    logits = 3 * 4 * min(CHUNK_ELEMENTS, tokens * text.vocab_size)
+    head = 0 if config.lora else 4 * text.vocab_size * text.hidden_size
+    return kept + mask + logits + head
+
+
+def _adapter_size(model: nn.Module, lora: LoraConfig) -> int:
+    """Parameters of the adapter."""
+    head = model.get_output_embeddings()
+    found = 0
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module is not head:
+            named = any(name == target or name.endswith(f".{target}") for target in lora.targets)
+            if lora.targets == "all-linear" or named:
+                found += lora.rank * (module.in_features + module.out_features)
+    return found
+
+
+def _remedies(config: ModelConfig) -> str:
+    found = [] if config.gradient_checkpointing else ["trainer.gradient_checkpointing = true"]
+    if config.lora is None:
+        found.append("an adapter (trainer.lora)")
+    if config.dtype == "float32":
+        found.append('trainer.dtype = "bfloat16"')
+    return ", ".join(["try a smaller trainer.pack_tokens", *found, "a smaller model"]) + ", or more GPUs (torchrun)"
