@@ -13,6 +13,7 @@ from rlm_env.repl import ReplConfig, ReplPool, SubError
 from rlm_env.rollout import Rollout, Score, StopReason
 from rlm_env.solve import solve
 from rlm_env.task import Task
+from rlm_env.tool_schema import Tool
 
 __version__ = version("rlm-env")
 
@@ -27,6 +28,7 @@ __all__ = [
     "StopReason",
     "SubError",
     "Task",
+    "Tool",
     "load_environment",
     "solve",
 ]

@@ -14,7 +14,7 @@ class Budget:
 
     Tokens are prompt and completion together, as the engine bills them. They are known only after a call, so a
     limit can be passed by one root call or one batch of sub-calls; sub-calls are counted before they are made
-    and never exceeded.
+    and never exceeded. Every reply of a sub-LLM with tools counts as one.
     """
 
     max_turns: int

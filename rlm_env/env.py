@@ -20,11 +20,15 @@ from rlm_env.budget import Budget
 from rlm_env.environment import Environment
 from rlm_env.llm.base import LLM, Completion, ContextOverflow, EngineUnavailable, LLMError, Sampling
 from rlm_env.prompts import load_prompt, prompt_hash, render_prompt
-from rlm_env.protocol import TOOL, Cell, bound, extract, join_observations, observation, user_message
+from rlm_env.protocol import TOOL, TOOL_NAME, Cell, bound, extract, join_observations, observation, user_message
 from rlm_env.repl import Repl, ReplConfig, ReplError, ReplPool, SharedContext
 from rlm_env.rollout import Message, Rollout, Score, StopReason, Turn
 from rlm_env.sub_llm import SubLLM
 from rlm_env.task import Split, Task, Tasks
+from rlm_env.tools import ToolBox, ToolUser, read_calls, root_note
+
+Told = tuple[str | None, str]
+"""What a model is told of one thing that it asked for, and the id of the tool call, where it was one."""
 
 
 class RLMConfig(BaseModel):
@@ -56,6 +60,14 @@ class RLMConfig(BaseModel):
     sub_llms: bool = True
     """Whether the REPL has `llm_batch`. Without, neither the REPL nor the system prompt knows of it."""
     sub_system_prompt: str | None = None
+    tools_for: Literal["sub", "root", "both", "none"] = "sub"
+    """Who may call the environment's tools, where it has any. Where there is only one LLM, it is that one, or none."""
+    max_tool_turns: int = Field(8, ge=1)
+    """Replies of one sub-LLM in which it may call tools; then it is asked for its answer."""
+    tool_timeout: float = Field(60.0, gt=0)
+    """Seconds for one call of a tool."""
+    max_tool_chars: int = Field(8192, ge=200)
+    """Of one result of a tool."""
     repl: ReplConfig = ReplConfig()
 
 
@@ -94,16 +106,17 @@ class RLMEnv:
         """An answer that scores 1.0. Host side only."""
         return self.environment.perfect_answer(task)
 
-    def system_prompt(self, *, use_tool: bool) -> str:
-        """The system prompt as the root LLM gets it."""
+    def system_prompt(self, *, use_tool: bool, tools: ToolBox | None = None) -> str:
+        """The system prompt as the root LLM gets it, with `tools` for whom the configuration says."""
         config = self.config
         fields = {
             "max_turns": config.max_turns,
             "max_observation_chars": f"{config.max_observation_chars:,}",
             "code_timeout": f"{config.code_timeout:g}",
         }
+        note = root_note(tools, self._tool_users(), native=use_tool) if tools else ""
         text = render_prompt(
-            self._prompt_text, use_tool=use_tool, sub_llms=config.sub_llms, tips=self._tips, fields=fields
+            self._prompt_text, use_tool=use_tool, sub_llms=config.sub_llms, note=note, tips=self._tips, fields=fields
         )
         if not config.sub_llms and "llm_batch" in text:
             where = "text of the tips" if "llm_batch" in self._tips else f"prompt {config.prompt!r}"
@@ -143,9 +156,12 @@ class RLMEnv:
             config.max_sub_calls,
             config.max_seconds,
         )
-        subs = SubLLM(sub or root, config.sub, budget, config.sub_system_prompt)
+        tools = ToolBox(self.environment.tools(task), config.tool_timeout, config.max_tool_chars)
+        users = self._tool_users() if tools else set()
+        sub_tools, root_tools = (tools if who in users else None for who in ("sub", "root"))
+        subs = SubLLM(sub or root, config.sub, budget, config.sub_system_prompt, sub_tools, config.max_tool_turns)
         use_tool = root.supports_tools if config.action == "auto" else config.action == "tool"
-        system = self.system_prompt(use_tool=use_tool)
+        system = self.system_prompt(use_tool=use_tool, tools=tools)
         record = Rollout(
             id=id or uuid.uuid4().hex,
             task_id=task.id,
@@ -163,7 +179,9 @@ class RLMEnv:
         )
         if self._tips:
             record.info["tips_sha256"] = prompt_hash(self._tips)
-        episode = _Episode(config, task, root, subs, budget, record, use_tool)
+        if users:
+            record.info["tools"] = {"for": sorted(users), "names": [tool.name for tool in tools.tools]}
+        episode = _Episode(config, task, root, subs, budget, record, use_tool, root_tools)
         start = time.monotonic()
         try:
             pool = await self._open_pool()
@@ -183,7 +201,17 @@ class RLMEnv:
             record.stop_reason, record.error = StopReason.ERROR, f"{type(error).__name__}: {error}"
         record.timing.total = time.monotonic() - start
         episode.summarise()
+        if users:
+            record.metrics |= tools.metrics() | {"sub_turns": sum(len(call.replies) for call in record.sub_calls)}
         return record
+
+    def _tool_users(self) -> set[ToolUser]:
+        """Who may call the environment's tools."""
+        if self.config.tools_for == "none":
+            return set()
+        if not self.config.sub_llms:
+            return {"root"}
+        return {"root", "sub"} if self.config.tools_for == "both" else {self.config.tools_for}
 
     def describe(self) -> dict[str, Any]:
         """What is recorded with a run: configuration, prompt hashes, sandbox."""
@@ -196,10 +224,11 @@ class RLMEnv:
         }
 
     async def aclose(self) -> None:
-        """Ends the pool of REPLs. The environment can be used again afterwards."""
+        """Ends the pool of REPLs and what the environment's tools hold. Both can be used again afterwards."""
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.__aexit__(None, None, None)
+        await self.environment.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -231,6 +260,8 @@ class _Episode:
     budget: Budget
     record: Rollout
     use_tool: bool
+    tools: ToolBox | None = None
+    """What the root LLM itself may call besides the REPL."""
     cells: int = 0
     failed_cells: int = 0
     truncated_chars: int = 0
@@ -241,16 +272,16 @@ class _Episode:
             try:
                 async with asyncio.timeout(self.budget.seconds_left):
                     completion = await self._ask_root()
+                    told = await self._use_tools(self.record.turns[-1])
             except TimeoutError:
                 return StopReason.WALL_TIME
-            turn = self.record.turns[-1]
-            if await self._act(repl, turn, completion):
+            if await self._act(repl, self.record.turns[-1], completion, told):
                 return StopReason.READY
         return stop
 
     async def _ask_root(self) -> Completion:
         start = time.monotonic()
-        tools = [TOOL] if self.use_tool else None
+        tools = [TOOL, *(self.tools.schemas if self.tools else ())] if self.use_tool else None
         completion = await self.root.complete(self.record.messages, tools, self.config.root)
         seconds = time.monotonic() - start
         self.budget.turns += 1
@@ -260,11 +291,25 @@ class _Episode:
         self.record.turns.append(Turn.from_completion(completion, seconds))
         return completion
 
-    async def _act(self, repl: Repl, turn: Turn, completion: Completion) -> bool:
-        """Runs the cells of a reply and tells the model what came of it. True when the answer is ready."""
-        told: list[tuple[str | None, str]] = []
+    async def _use_tools(self, turn: Turn) -> list[Told]:
+        """Runs the calls of the root LLM's own tools."""
+        if not self.tools:
+            return []
+        calls = read_calls(turn, native=self.use_tool)
+        turn.tool_results = await self.tools.run([call for call in calls if call.name != TOOL_NAME])
+        return [(result.id, result.told) for result in turn.tool_results]
+
+    async def _act(self, repl: Repl, turn: Turn, completion: Completion, told: list[Told]) -> bool:
+        """Runs the cells of a reply and tells the model what came of it, after what was `told` of its tools. True
+        when the answer is ready."""
+        if told and completion.tool_calls:
+            mine = [call for call in completion.tool_calls if (call.get("function") or {}).get("name") == TOOL_NAME]
+            completion = replace(completion, tool_calls=mine)
+        items = extract(completion, use_tool=self.use_tool)
+        if told and not (completion.tool_calls if self.use_tool else any(isinstance(item, Cell) for item in items)):
+            items = []  # no code, and none was to be expected
         ready = False
-        for item in extract(completion, use_tool=self.use_tool):
+        for item in items:
             if not isinstance(item, Cell):
                 told.append((item.tool_call_id, item.text))
             elif ready or ((left := self.budget.seconds_left) is not None and left <= 0):
@@ -322,7 +367,7 @@ class _Episode:
         }
 
 
-def _tell(told: list[tuple[str | None, str]]) -> list[Message]:
+def _tell(told: list[Told]) -> list[Message]:
     """Observations as messages: one tool message per tool call, one user message for fenced blocks."""
     if told[0][0] is None:
         return [{"role": "user", "content": join_observations([text for _, text in told])}]

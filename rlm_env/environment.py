@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
 
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Split, Task
+from rlm_env.tool_schema import Tool
 
 
 class Environment(ABC):
@@ -30,6 +31,17 @@ class Environment(ABC):
     @abstractmethod
     def score(self, task: Task, rollout: Rollout) -> Score | float:
         """What the rollout's answer is worth, in [0, 1]."""
+
+    def tools(self, task: Task) -> Sequence[Tool | Callable[..., Any]]:
+        """What models may call while they work on this task: typed, documented functions, sync or async (`Tool`).
+
+        They run on the host, never in the REPL. Who gets them is the option `tools_for`: the sub-LLMs, unless set.
+        """
+        return ()
+
+    async def aclose(self) -> None:
+        """Releases what the tools hold (servers, connections); called when an arm is closed, possibly more than once.
+        The environment can be used again afterwards."""
 
     async def judge(self, task: Task, rollout: Rollout) -> None:
         """Runs before `score` where a verdict needs I/O (an LLM judge); leaves the verdict in `rollout.info`."""

@@ -158,6 +158,20 @@ class SubTurn:
     usage: Usage = field(default_factory=Usage)
     tool_results: list[ToolResult] = field(default_factory=list)
 
+    @classmethod
+    def from_completion(cls, completion: Completion) -> SubTurn:
+        """The turn that an engine's reply begins."""
+        return cls(
+            text=completion.text,
+            reasoning=completion.reasoning,
+            tool_calls=completion.tool_calls,
+            finish_reason=completion.finish_reason,
+            prompt_ids=completion.prompt_ids,
+            completion_ids=completion.token_ids,
+            logprobs=completion.logprobs,
+            usage=completion.usage,
+        )
+
 
 @dataclass(slots=True)
 class SubCall:

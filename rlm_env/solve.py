@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlm_env.env import RLMConfig, RLMEnv
@@ -9,6 +10,7 @@ from rlm_env.environment import Environment
 from rlm_env.llm.base import LLM
 from rlm_env.rollout import Rollout
 from rlm_env.task import Context, Split, Task
+from rlm_env.tool_schema import Tool
 
 
 class _Question(Environment):
@@ -16,8 +18,9 @@ class _Question(Environment):
 
     name = "solve"
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, tools: Sequence[Tool | Callable[..., Any]]) -> None:
         self.task = task
+        self._tools = tools
 
     def tasks(self, split: Split) -> list[Task]:
         return [self.task]
@@ -25,13 +28,25 @@ class _Question(Environment):
     def score(self, task: Task, rollout: Rollout) -> float:
         raise ValueError("a question without an environment has no score")
 
+    def tools(self, task: Task) -> Sequence[Tool | Callable[..., Any]]:
+        return self._tools
 
-async def solve(question: str, context: Context, root: LLM, sub: LLM | None = None, **config: Any) -> Rollout:
+
+async def solve(
+    question: str,
+    context: Context,
+    root: LLM,
+    sub: LLM | None = None,
+    *,
+    tools: Sequence[Tool | Callable[..., Any]] = (),
+    **config: Any,
+) -> Rollout:
     """Answers one question about a context of any length with an RLM; `rollout.answer` is the answer.
 
-    `config` holds fields of `RLMConfig`. Raises EngineUnavailable when the engine cannot be reached; everything
-    else that goes wrong is told by `rollout.stop_reason` and `rollout.error`.
+    `tools`: typed, documented functions that the sub-LLMs may call. `config` holds fields of `RLMConfig`.
+    Raises EngineUnavailable when the engine cannot be reached; everything else that goes wrong is told by
+    `rollout.stop_reason` and `rollout.error`.
     """
     task = Task(question, context, id="question")
-    async with RLMEnv(_Question(task), RLMConfig(**config)) as env:
+    async with RLMEnv(_Question(task, tools), RLMConfig(**config)) as env:
         return await env.rollout(task, root, sub)

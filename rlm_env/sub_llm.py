@@ -1,20 +1,37 @@
 """`llm_batch` on the host: from the prompts of a cell to answers, under the rollout's budget, all on record.
 
-Covered: reading the items, budget, the batch itself, what was paid for and may be used again. Not covered: the
-channel to the REPL (`repl/`), transports (`llm/`).
+Covered: reading the items, budget, the batch itself, turns with tools, what was paid for and may be used again. Not
+covered: the channel to the REPL (`repl/`), transports (`llm/`), what tools are and how they run (`tools.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import defaultdict, deque
+from dataclasses import dataclass
 from typing import Any
 
 from rlm_env.budget import Budget
-from rlm_env.llm.base import LLM, Completion, ContextOverflow, EngineUnavailable, LLMError, Request, Sampling
+from rlm_env.llm.base import (
+    LLM,
+    Completion,
+    ContextOverflow,
+    EngineUnavailable,
+    LLMError,
+    Request,
+    Sampling,
+    ToolSchema,
+)
 from rlm_env.repl import SubError
-from rlm_env.rollout import Message, StopReason, SubCall
+from rlm_env.rollout import Message, StopReason, SubCall, SubTurn
+from rlm_env.tools import ToolBox, read_calls, tell
+
+FINAL = "You cannot call tools any more. Give your final answer now, from what you have found."
+NO_ROOM = "the result did not fit into your context window"
+NO_ANSWER = "it called tools instead of giving its answer"
+STOPPED = "it was stopped before it had answered"
 
 _REFUSALS = {
     StopReason.SUB_CALLS: "the budget of sub-LLM calls is used up",
@@ -23,15 +40,54 @@ _REFUSALS = {
 }
 
 
+@dataclass(slots=True)
+class _Item:
+    """A prompt of a batch that is being answered."""
+
+    index: int
+    key: str
+    messages: list[Message]
+    """The conversation so far."""
+    call: SubCall
+    told_at: int = 0
+    """Where the messages about the last tool calls begin."""
+    final: bool = False
+    """Whether it has been asked for its answer, without tools."""
+    shortened: bool = False
+    """Whether its last results were taken out for want of room."""
+
+    def ask_for_answer(self) -> None:
+        self.final = True
+        last = self.messages[-1]
+        if last["role"] == "user":  # some chat templates take no two user messages in a row
+            self.messages[-1] = {**last, "content": f"{last['content']}\n\n{FINAL}"}
+        else:
+            self.messages.append({"role": "user", "content": FINAL})
+
+
 class SubLLM:
     """The sub-LLM of one rollout; calling it answers one `llm_batch`.
+
+    With `tools` a sub-LLM may call them in up to `max_tool_turns` replies, side by side where it makes several calls;
+    after that it is asked for its answer once more, without tools. All conversations of a batch go on in rounds, each
+    round one batch of the engine, and every reply counts as a sub-call of the budget. A conversation that outgrows
+    the window loses its last results and is asked for its answer. Engines without native tool calls get the text
+    protocol of `tools.py`.
 
     Answers that a failed cell has paid for are kept for the next cell: its identical prompts are answered from
     them, each answer once, in the order in which they came. They are dropped as soon as a cell succeeds; equal
     prompts are independent samples otherwise.
     """
 
-    def __init__(self, llm: LLM, sampling: Sampling, budget: Budget, system_prompt: str | None = None) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        sampling: Sampling,
+        budget: Budget,
+        system_prompt: str | None = None,
+        tools: ToolBox | None = None,
+        max_tool_turns: int = 8,
+    ) -> None:
         self.calls: list[SubCall] = []
         self.batches = 0
         self.reused = 0
@@ -41,6 +97,8 @@ class SubLLM:
         self._sampling = sampling
         self._budget = budget
         self._system = system_prompt
+        self._tools = tools
+        self._max_tool_turns = max_tool_turns
         self._turn = 0
         self._paid: dict[str, deque[str]] = defaultdict(deque)
         self._kept: dict[str, deque[str]] = defaultdict(deque)
@@ -81,41 +139,91 @@ class SubLLM:
         granted = self._budget.grant_sub_calls(len(waiting)) if waiting else 0
         for index, _, _ in waiting[granted:]:
             results[index] = SubError(_REFUSALS[self._budget.refused])
-        await self._ask(batch, waiting[:granted], results)
+        items: list[_Item] = []
+        for index, key, messages in waiting[:granted]:
+            call = SubCall(len(self.calls), self._turn, batch, self._with_tools(messages), error=STOPPED)
+            self.calls.append(call)
+            items.append(_Item(index, key, list(call.messages), call))
+        await self._ask(items, results)
         return results
 
-    async def _ask(
-        self, batch: int, items: list[tuple[int, str, list[Message]]], results: list[str | SubError | None]
-    ) -> None:
-        if not items:
-            return
+    async def _ask(self, items: list[_Item], results: list[str | SubError | None]) -> None:
+        """Rounds until every item has its answer or its error."""
         start = time.monotonic()
-        answers = await self._llm.complete_many([Request(m, sampling=self._sampling) for _, _, m in items])
-        seconds = time.monotonic() - start
-        for (index, key, messages), answer in zip(items, answers, strict=True):
-            call = SubCall(len(self.calls), self._turn, batch, messages, seconds=seconds)
-            self.calls.append(call)
-            if isinstance(answer, Completion):
-                self._record(call, answer)
-                results[index] = answer.text
-                self._paid[key].append(answer.text)
-                continue
-            call.error = _reason(answer)
-            results[index] = SubError(call.error)
-            if isinstance(answer, EngineUnavailable):
-                self.unavailable = answer
-        if self.unavailable is not None:
-            raise self.unavailable
+        while items:
+            requests = [Request(item.messages, self._schemas(item), self._sampling) for item in items]
+            answers = await self._llm.complete_many(requests)
+            going_on = []
+            for item, answer in zip(items, answers, strict=True):
+                item.call.seconds = time.monotonic() - start
+                if self._take(item, answer):
+                    going_on.append(item)
+                else:
+                    results[item.index] = SubError(item.call.error) if item.call.error else item.call.text
+            if self.unavailable is not None:
+                raise self.unavailable
+            await asyncio.gather(*(self._use_tools(item) for item in going_on if not item.final))
+            granted = self._budget.grant_sub_calls(len(going_on)) if going_on else 0
+            for item in going_on[granted:]:
+                item.call.error = _REFUSALS[self._budget.refused]
+                results[item.index] = SubError(item.call.error)
+            items = going_on[:granted]
 
-    def _record(self, call: SubCall, answer: Completion) -> None:
-        call.text, call.reasoning, call.finish_reason = answer.text, answer.reasoning, answer.finish_reason
-        call.prompt_ids, call.completion_ids, call.logprobs = (
-            answer.prompt_ids,
-            answer.token_ids,
-            answer.logprobs,
-        )
-        call.usage = answer.usage
-        self._budget.sub += answer.usage
+    def _take(self, item: _Item, answer: Completion | LLMError) -> bool:
+        """Records a reply; whether the conversation goes on."""
+        call = item.call
+        if isinstance(answer, Completion):
+            self._budget.sub += answer.usage
+            call.usage += answer.usage
+            tool_calls = read_calls(answer, native=self._llm.supports_tools) if self._tools else []
+            if tool_calls and not item.final:
+                call.turns.append(SubTurn.from_completion(answer))
+                item.messages.append(answer.message())
+                return True
+            call.text, call.reasoning, call.finish_reason = answer.text, answer.reasoning, answer.finish_reason
+            call.prompt_ids, call.completion_ids = answer.prompt_ids, answer.token_ids
+            call.logprobs = answer.logprobs
+            call.error = NO_ANSWER if tool_calls and not (self._llm.supports_tools and answer.text.strip()) else None
+            if call.error is None:
+                self._paid[item.key].append(answer.text)
+            return False
+        if isinstance(answer, ContextOverflow) and call.turns and not item.shortened:
+            self._make_room(item)
+            return True
+        call.error = _reason(answer)
+        if isinstance(answer, EngineUnavailable):
+            self.unavailable = answer
+        return False
+
+    async def _use_tools(self, item: _Item) -> None:
+        native = self._llm.supports_tools
+        turn = item.call.turns[-1]
+        turn.tool_results = await self._tools.run(read_calls(turn, native=native))
+        item.told_at = len(item.messages)
+        item.messages += tell(turn.tool_results, native=native)
+        if len(item.call.turns) >= self._max_tool_turns:
+            item.ask_for_answer()
+
+    def _make_room(self, item: _Item) -> None:
+        """Takes the last results out of a conversation that has outgrown the window, and asks for its answer."""
+        results = item.call.turns[-1].tool_results
+        for result in results:
+            result.error, result.output = NO_ROOM, ""
+        item.messages[item.told_at :] = tell(results, native=self._llm.supports_tools)
+        item.shortened = True
+        item.ask_for_answer()
+
+    def _schemas(self, item: _Item) -> list[ToolSchema] | None:
+        return self._tools.schemas if self._tools and self._llm.supports_tools and not item.final else None
+
+    def _with_tools(self, messages: list[Message]) -> list[Message]:
+        """The chat with the text protocol in its system message, where the engine needs it."""
+        if not self._tools or self._llm.supports_tools:
+            return messages
+        if messages[0]["role"] != "system":
+            return [{"role": "system", "content": self._tools.instructions()}, *messages]
+        first = {**messages[0], "content": f"{messages[0]['content']}\n\n{self._tools.instructions()}"}
+        return [first, *messages[1:]]
 
     def _messages(self, item: Any) -> list[Message]:
         """The chat of one item: a str, {"prompt": str} or {"messages": [...]}. Raises ValueError saying what it is."""

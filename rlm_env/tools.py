@@ -16,19 +16,21 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rlm_env.llm.base import Completion, ToolSchema
 from rlm_env.protocol import bound, strip_thinking
-from rlm_env.rollout import Message, ToolResult
+from rlm_env.rollout import Message, SubTurn, ToolResult, Turn
 from rlm_env.tool_schema import Tool
 
 MAX_CALLS = 16
 """Most tool calls of one reply that are run; the others are told so."""
 ERROR_CHARS = 300
 """Most characters of an error's text that a model is told."""
+ToolUser = Literal["root", "sub"]
+
 METRICS = ("tool_calls", "tool_calls_failed", "tool_seconds")
 """What is counted, each in all and by tool (`tool_calls_NAME`)."""
 
@@ -145,7 +147,7 @@ class ToolBox:
             result.error = _one_line(f"{type(error).__name__}: {error}")
 
 
-def read_calls(completion: Completion, *, native: bool) -> list[ToolCall]:
+def read_calls(completion: Completion | Turn | SubTurn, *, native: bool) -> list[ToolCall]:
     """The tool calls of a reply, in order; an empty list where it is an answer."""
     if native:
         functions = [(call.get("function") or {}, call.get("id")) for call in completion.tool_calls]
@@ -160,6 +162,23 @@ def tell(results: Sequence[ToolResult], *, native: bool) -> list[Message]:
     if native:
         return [{"role": "tool", "tool_call_id": r.id or "", "name": r.name, "content": r.told} for r in results]
     return [{"role": "user", "content": "\n\n".join(f"[{r.name or 'no tool'}]\n{r.told}" for r in results)}]
+
+
+def root_note(tools: ToolBox, users: Container[ToolUser], *, native: bool) -> str:
+    """What the root LLM's system prompt says of the tools. `native`: whether the root calls tools natively."""
+    if "root" in users:
+        own = (
+            f"Besides the REPL you have these tools, for which your code has no function:\n{tools.listing()}"
+            if native
+            else f"{tools.instructions()}\n\nYour code has no function for them."
+        )
+        return f"{own}\nThe models that answer `llm_batch` have the same tools." if "sub" in users else own
+    if "sub" in users:
+        return (
+            "The models that answer `llm_batch` have tools, which they call on their own, several times if need be, "
+            f"before they answer. Neither you nor your code can call them:\n{tools.listing()}"
+        )
+    return ""
 
 
 def _from_text(body: str) -> ToolCall:

@@ -33,10 +33,16 @@ def load_prompt(name: str) -> str:
 
 
 def render_prompt(
-    text: str, *, use_tool: bool, sub_llms: bool = True, tips: str = "", fields: dict[str, object] | None = None
+    text: str,
+    *,
+    use_tool: bool,
+    sub_llms: bool = True,
+    note: str = "",
+    tips: str = "",
+    fields: dict[str, object] | None = None,
 ) -> str:
     """A system prompt for a model that runs code by the tool (`use_tool`) or by fenced blocks, with or without
-    `sub_llms`.
+    `sub_llms`; `note` is a paragraph at its end, before the tips.
 
     Raises ValueError on a `$name` that is no field, and on tips that hold the tags that they stand in.
     """
@@ -50,6 +56,7 @@ def render_prompt(
         text = Template(text).substitute(fields or {}).strip()
     except KeyError as error:
         raise ValueError(f"the prompt asks for ${error.args[0]}; known fields: {', '.join(fields or {})}") from None
+    text = f"{text}\n\n{note.strip()}" if note.strip() else text
     return f"{text}\n\n<tips>\n{tips.strip()}\n</tips>" if tips.strip() else text
 
 
