@@ -57,6 +57,51 @@ async def test_the_standard_arm_ends_at_its_wall_time_and_raises_when_the_engine
         await arm.rollout(TASK, script(EngineUnavailable("gone")))
 
 
+class Library(WordCount):
+    """Counts words that only a tool tells."""
+
+    def tools(self, task: Task) -> list:
+        def look(page: int) -> str:
+            """Reads a page."""
+            return f"page {page}: " + "word " * 8
+
+        return [look]
+
+
+def call(page: int, native: bool) -> Completion:
+    if native:
+        function = {"name": "look", "arguments": json.dumps({"page": page})}
+        return Completion("", tool_calls=[{"id": f"c{page}", "type": "function", "function": function}])
+    return Completion(f'```tool\n{{"name": "look", "arguments": {{"page": {page}}}}}\n```')
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("name", ["standard", "summary"])
+async def test_the_plain_arms_call_the_benchmarks_tools(name, native):
+    root = script(call(1, native), call(2, native), "16")
+    root.supports_tools = native
+    rollout = await make_arm(name, Library()).rollout(TASK, root)
+    assert (rollout.answer, rollout.stop_reason, len(rollout.turns)) == ("16", StopReason.READY, 3)
+    assert [result.told[:6] for turn in rollout.turns for result in turn.tool_results] == ["page 1", "page 2"]
+    assert rollout.metrics["tool_calls"] == rollout.metrics["tool_calls_look"] == 2
+    assert [m["role"] for m in root.seen[-1]].count("tool") == (2 if native else 0)
+    assert rollout.info["tools"] == {"for": ["root"], "names": ["look"]}
+    none = await make_arm(name, Library(), {"tools_for": "none"}).rollout(TASK, script("3"))
+    assert "tools" not in none.info
+
+
+async def test_the_last_turn_asks_for_the_answer_without_tools():
+    forced = script(call(1, True), "8")
+    forced.supports_tools = True
+    rollout = await make_arm("standard", Library(), {"max_turns": 2}).rollout(TASK, forced)
+    assert (rollout.answer, rollout.stop_reason) == ("8", StopReason.READY)
+    assert "final answer now" in forced.seen[-1][-1]["content"]
+    stubborn = script(call(1, False))
+    rollout = await make_arm("standard", Library(), {"max_turns": 2}).rollout(TASK, stubborn)
+    assert (rollout.answer, rollout.stop_reason, len(rollout.turns)) == ("", StopReason.MAX_TURNS, 2)
+    assert rollout.metrics["tool_calls"] == 1
+
+
 def test_arms_are_made_by_name_and_options_are_checked():
     for name in ARMS:
         arm = make_arm(name, Tipped(), {"max_turns": 3, "root": {"max_tokens": 5}})

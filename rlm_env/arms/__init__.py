@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from rlm_env.arms.standard import StandardArm
+from rlm_env.arms.summary import SummaryArm
 from rlm_env.arms.variants import NoSubArm, TipsArm
 from rlm_env.env import RLMConfig, RLMEnv
 from rlm_env.environment import Environment
@@ -35,8 +36,13 @@ class Arm(Protocol):
 
 
 ARMS: dict[str, Callable[[Environment, RLMConfig], Arm]] = {
-    arm.name: arm for arm in (StandardArm, RLMEnv, TipsArm, NoSubArm)
+    arm.name: arm for arm in (StandardArm, RLMEnv, TipsArm, NoSubArm, SummaryArm)
 }
+
+
+def config_type(name: str) -> type[RLMConfig]:
+    """The configuration of an arm: `RLMConfig`, or one with further fields."""
+    return getattr(ARMS[name], "Config", RLMConfig)
 
 
 def make_arm(name: str, environment: Environment, options: Mapping[str, Any] | None = None) -> Arm:
@@ -46,4 +52,4 @@ def make_arm(name: str, environment: Environment, options: Mapping[str, Any] | N
     """
     if name not in ARMS:
         raise ValueError(f"unknown arm {name!r}; known arms: {', '.join(ARMS)}")
-    return ARMS[name](environment, RLMConfig(**(options or {})))
+    return ARMS[name](environment, config_type(name)(**(options or {})))

@@ -12,8 +12,7 @@ from collections.abc import AsyncIterator
 
 from pydantic import ValidationError
 
-from rlm_env.arms import Arm, make_arm
-from rlm_env.env import RLMConfig
+from rlm_env.arms import Arm, config_type, make_arm
 from rlm_env.environment import Environment
 from rlm_env.evals.config import EvalConfig
 from rlm_env.evals.errors import ConfigError, explain
@@ -75,7 +74,7 @@ async def make_arms(config: EvalConfig, environment: Environment, root: ModelRef
             try:
                 arms[name] = make_arm(name, environment, config.options_of(name, profile))
             except ValidationError as error:
-                raise ConfigError(explain(error, RLMConfig, f"arm_options of arm {name}")) from error
+                raise ConfigError(explain(error, config_type(name), f"arm_options of arm {name}")) from error
             except (ValueError, OSError) as error:
                 raise ConfigError(f"arm_options of arm {name}: {error}") from error
         yield arms

@@ -209,7 +209,7 @@ def test_an_unfinished_run_can_be_reported(run, capfd):
         (("-n", "0"), "n: Input should be greater than or equal to 1, got 0"),
         (("-r", "0"), "repeats:"),
         (("--arms", "rml"), "did you mean 'rlm'?"),
-        (("--arm-option", "max_turn=3"), "did you mean 'max_turns'?"),
+        (("--arm-option", "max_turn=3"), "did you mean 'max_turns'"),
         (("--arm-option", "max_turns=none"), "max_turns"),
         (("--arm-option", "prompt=nowhere"), "nowhere"),
         (("--env-option", "length=3"), "length"),

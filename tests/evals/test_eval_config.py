@@ -71,7 +71,7 @@ def test_a_typo_names_the_key_the_file_and_near_matches(tmp_path, key, said):
         ({"api_key_env": "KEY"}, "api_key_env goes with base_url"),
         ({"base_url": "http://x/v1", "engine_options": {"dtype": "float32"}}, "no effect on the endpoint"),
         ({"engine_options": {"dtyp": "float32"}}, "unknown key 'engine_options.dtyp'; did you mean 'dtype'?"),
-        ({"arm_options": {"max_turn": 3}}, "unknown key 'max_turn'; did you mean 'max_turns'?"),
+        ({"arm_options": {"max_turn": 3}}, "unknown key 'max_turn'; did you mean 'max_turns'"),
         ({"arms": "rlm", "arm_options": {"standard": {"max_turns": 3}}}, "this arm is not in arms (rlm)"),
         ({"base_url": "localhost:8000/v1"}, "base_url must begin with http"),
         ({"model": None}, "model"),
