@@ -12,7 +12,8 @@ answer, lists without a price for extra items. Where that scorer raises, the sco
   (`1,234` is one): right or wrong, no partial credit;
 - a comparison must hold exactly one of the three phrases and no "not";
 - dates are MM/DD/YYYY, YYYY-MM-DD or written out, complete, never guessed;
-- lists count as multisets: the score is their F1, so extra items and missing repeats cost.
+- lists count as multisets: the score is their F1, so extra items and missing repeats cost;
+- pairs must all be there, in brackets, each once and the lower number first, and no others.
 
 Every function is total: any input, however long or odd, gives a number in [0, 1] in linear time. Not covered: answer
 extraction by a model, which the paper uses where no \\boxed{} is found.
@@ -30,6 +31,7 @@ from typing import Any
 from dateutil import parser as dates
 
 MODES = ("official", "strict")
+SUBSETS = ("synth", "real", "pairs")
 PHRASES = ("more common", "less common", "same frequency")
 DATE_LENGTH = 200
 """Longer texts are not dates; keeps the date parser's time bounded."""
@@ -44,8 +46,9 @@ def score(
 
     `gold` is the published column `answer`: for synth a list written in Python (`"['spam']"`, `"[12]"`,
     `"[datetime.date(2023, 1, 6)]"`), for real plain text (`"84"`, `"Fireball, Shield"`); Python lists, numbers and
-    dates are taken too. `answer_type` (synth) is LABEL, NUMERIC, COMPARISON, USER, DATE or MONTH_YEAR, with or without
-    the published prefix `ANSWER_TYPE.`. Raises ValueError on an unknown subset or mode, on nothing else.
+    dates are taken too. For pairs it is what `pairs_f1` takes, which is their official score. `answer_type` (synth) is
+    LABEL, NUMERIC, COMPARISON, USER, DATE or MONTH_YEAR, with or without the published prefix `ANSWER_TYPE.`. Raises
+    ValueError on an unknown subset or mode, on nothing else.
     """
     return judge(output, gold, subset, answer_type, mode)[0]
 
@@ -54,14 +57,16 @@ def judge(
     output: Any, gold: Any, subset: str = "synth", answer_type: str | None = None, mode: str = "official"
 ) -> tuple[float, str]:
     """The score and, in a few words, why: what was read, or what could not be."""
-    if subset not in ("synth", "real"):
-        raise ValueError(f"subset must be synth or real, got {subset!r}")
+    if subset not in SUBSETS:
+        raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}")
     if mode not in MODES:
         raise ValueError(f"mode must be official or strict, got {mode!r}")
     if not isinstance(output, str):
         return 0.0, "the output is not text"
     if not output.strip():
         return 0.0, "the output is empty"
+    if subset == "pairs":
+        return official_pairs(output, gold) if mode == "official" else strict_pairs(output, gold)
     kind = str(answer_type or "").rpartition(".")[2].upper()
     if subset == "real":
         return (official_real if mode == "official" else strict_real)(output, write_real_gold(gold))
@@ -152,6 +157,18 @@ def strict_real(output: str, gold: str) -> tuple[float, str]:
     return (2 * both / (wanted.total() + given.total()) if both else 0.0), why
 
 
+def official_pairs(output: str, gold: Any) -> tuple[float, str]:
+    found = pairs_f1(output, gold)
+    return found["f1"], f"precision {found['precision']:.3f}, recall {found['recall']:.3f}"
+
+
+def strict_pairs(output: str, gold: Any) -> tuple[float, str]:
+    given = [(numeral(a), numeral(b)) for a, b in BRACKETED_PAIR.findall(output)]
+    wanted = {pair if is_lower(*pair) else pair[::-1] for pair in read_pairs(gold)}
+    right = len(given) == len(wanted) and set(given) == wanted
+    return float(right), f"{len(given)} pairs in brackets, of {len(wanted)}"
+
+
 def pairs_f1(prediction: Any, gold: Any) -> dict[str, float]:
     """Precision, recall and F1 over unordered pairs of whole numbers (RLM paper, appendix on Oolong-Pairs).
 
@@ -194,6 +211,14 @@ def numeral(digits: str) -> str:
     """Numerals are compared as text: `int` of a long one takes quadratic time."""
     sign, value = digits[: digits.startswith("-")], digits.lstrip("-").lstrip("0")
     return sign + value if value else "0"
+
+
+def is_lower(a: str, b: str) -> bool:
+    """Whether numeral `a` is at most `b`, without reading long ones as numbers."""
+    if a.startswith("-") != b.startswith("-"):
+        return a.startswith("-")
+    smaller = (len(a), a) <= (len(b), b)
+    return a == b or smaller != a.startswith("-")
 
 
 def read_gold(gold: Any) -> Any:

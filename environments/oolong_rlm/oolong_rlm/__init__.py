@@ -1,5 +1,5 @@
 """Oolong for Recursive Language Models; see README.md."""
 
-from oolong_rlm.environment import Oolong
+from oolong_rlm.environment import Oolong, OolongPairs
 
-__all__ = ["Oolong"]
+__all__ = ["Oolong", "OolongPairs"]

@@ -10,9 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from oolong_rlm.hub import PUBLISHED, HubOptions, hub_tasks
+from oolong_rlm.hub import HubOptions, hub_tasks
+from oolong_rlm.hub_pairs import SOURCE
 from oolong_rlm.measure import make_measure
-from oolong_rlm.questions import pick_families
+from oolong_rlm.pairs import PAIR_FAMILIES
+from oolong_rlm.questions import EASY_FAMILIES, pick_families
 from oolong_rlm.real import RealOptions, real_tasks
 from oolong_rlm.synth import SynthOptions, synth_tasks
 from oolong_rlm.transcripts import find_transcripts, read_transcripts
@@ -27,8 +29,10 @@ from rlm_env.task import Split, Task, Tasks
 GENERATED = {"families", "vocabulary", "leak", "with_labels", "tokenizer", "questions_per_context"}
 OPTIONS_OF = {
     "synth": {"lengths", "lines", *GENERATED},
+    "pairs": {"lengths", "lines", *GENERATED},
     "real": {"transcripts", "episodes", "tokenizer"},
     "hub-synth": {"lengths", "sources", "with_labels", "revision", "files"},
+    "hub-pairs": {"lengths", "with_labels", "revision", "files"},
     "hub-real": {"revision", "files"},
 }
 """Dataset -> the options that only some datasets have."""
@@ -47,18 +51,18 @@ class Oolong(Environment):
 
     Options, all by keyword:
 
-    - `dataset`: `synth` (generated), `real` (events planted in real transcripts), `hub-synth` and `hub-real` (the
-      published sets through `datasets`).
+    - `dataset`: `synth` (generated), `pairs` (generated; answers are lists of pairs of users), `real` (events planted
+      in real transcripts), `hub-synth`, `hub-pairs` and `hub-real` (the published sets through `datasets`).
     - `seed`; `num_tasks`: how many tasks a split has (None: endless where generated, all where published).
     - `scoring`: `official` or `strict`, see `rewards/oolong.py`.
-    - synth: `lengths` in tokens, or instead `lines`, cycled over (None: 4096 tokens); `families` or groups (None: all,
-      or the easy ones); `vocabulary` (`standard`, or `easy` for very small models); `leak`, the share of instances
-      whose words give the label away (None: 0 for standard, 1 for easy); `with_labels`; `tokenizer` (a callable or a
-      path; None: characters / 4); `questions_per_context`.
+    - synth and pairs: `lengths` in tokens, or instead `lines`, cycled over (None: 4096 tokens); `families` or groups
+      (None: all, or the easy ones); `vocabulary` (`standard`, or `easy` for very small models); `leak`, the share of
+      instances whose words give the label away (None: 0 for standard, 1 for easy); `with_labels`; `tokenizer` (a
+      callable or a path; None: characters / 4); `questions_per_context`.
     - real: `transcripts` (a path; None: see `transcripts.find_transcripts`); `episodes` of a context, cycled over
       (None: 1); `tokenizer`, only to report lengths.
-    - hub-synth and hub-real: `revision` (None: the tested commit); `files`, a local copy; hub-synth also `lengths` and
-      `sources` to keep and `with_labels`.
+    - published: `revision` (None: the tested commit); `files`, a local copy; hub-synth and hub-pairs also `lengths` to
+      keep and `with_labels`; hub-synth also `sources` to keep.
 
     The families of the easy vocabulary are most_common, least_common, compare, count (of a label), user_label (the
     user with most instances of a label), users_count (instances of a label by one user), month_count.
@@ -70,7 +74,7 @@ class Oolong(Environment):
     def __init__(
         self,
         *,
-        dataset: Literal["synth", "real", "hub-synth", "hub-real"] = "synth",
+        dataset: Literal["synth", "pairs", "real", "hub-synth", "hub-pairs", "hub-real"] = "synth",
         seed: int = 0,
         num_tasks: int | None = None,
         scoring: Literal["official", "strict"] = "official",
@@ -102,12 +106,17 @@ class Oolong(Environment):
         at_least("num_tasks", num_tasks, 1)
         self.dataset, self.scoring, self.num_tasks = dataset, scoring, num_tasks
 
-        if dataset == "synth":
+        if dataset in ("synth", "pairs"):
             easy = vocabulary == "easy"
+            if dataset == "pairs":
+                picked = pick_families(families, PAIR_FAMILIES)
+            else:
+                picked = pick_families(EASY_FAMILIES if easy and families is None else families)
             synth = SynthOptions(
                 seed=seed,
                 sizes=sizes_of(lengths, lines),
-                families=pick_families(families, easy),
+                families=picked,
+                subset="pairs" if dataset == "pairs" else "synth",
                 vocabulary=load_vocabulary(vocabulary or "standard"),
                 leak=float(easy) if leak is None else leak,
                 with_labels=bool(with_labels),
@@ -129,7 +138,9 @@ class Oolong(Environment):
             self._make = lambda split: real_tasks(real, split)
         else:
             keep = None if lengths is None else counts("lengths", lengths)
-            hub = HubOptions(PUBLISHED[dataset], revision, files, keep, sources, bool(with_labels))
+            hub = HubOptions(
+                dataset, revision, files, keep, [SOURCE] if dataset == "hub-pairs" else sources, bool(with_labels)
+            )
             self._make = lambda split: hub_tasks(hub, split)
 
     def tasks(self, split: Split) -> Iterable[Task]:
@@ -138,6 +149,11 @@ class Oolong(Environment):
         return Tasks(lambda: islice(self._make(split), self.num_tasks), split)
 
     def score(self, task: Task, rollout: Rollout) -> Score:
+        if task.info["subset"] == "pairs":
+            found = oolong.pairs_f1(rollout.answer, task.gold)
+            strict = oolong.score(rollout.answer, task.gold, "pairs", mode="strict")
+            metrics = {"exact": float(found["f1"] == 1.0), "strict": strict, **found}
+            return Score(strict if self.scoring == "strict" else found["f1"], metrics)
         subset, answer_type = task.info["subset"], task.info.get("answer_type")
         value, why = oolong.judge(rollout.answer, task.gold, subset, answer_type, self.scoring)
         strict = oolong.score(rollout.answer, task.gold, subset, answer_type, "strict")
@@ -145,6 +161,8 @@ class Oolong(Environment):
 
     def perfect_answer(self, task: Task) -> str:
         """The gold in the form that the question names."""
+        if task.info["subset"] == "pairs":
+            return task.gold
         if task.info["subset"] == "real":
             return f"\\boxed{{{task.gold}}}"
         value = oolong.show_gold(task.gold)
@@ -154,6 +172,15 @@ class Oolong(Environment):
             value = BEFORE.get(value, value)
         slot = next((slot for slot in ("[month] [year]", "[X]", "answer", "number") if slot in tail), tail)
         return f"{head}: {tail.replace(slot, value, 1)}"
+
+
+class OolongPairs(Oolong):
+    """`Oolong` with `dataset="pairs"` unless another one is named."""
+
+    name = "oolong-pairs-rlm"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"dataset": "pairs", **options})
 
 
 def sizes_of(lengths: int | Sequence[int] | None, lines: int | Sequence[int] | None) -> list[Size]:

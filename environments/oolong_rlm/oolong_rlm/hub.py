@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oolong_rlm.hub_pairs import pair_tasks
 from oolong_rlm.real import SUFFIX
 from rlm_env.published import Published, read_rows
 from rlm_env.task import Split, Task
 
 SPLITS = {"eval": "test", "train": "validation"}
-
-
 PUBLISHED = {
     "hub-synth": Published(
         "oolongbench/oolong-synth",
@@ -55,35 +54,42 @@ PUBLISHED = {
         },
     ),
 }
+PUBLISHED["hub-pairs"] = PUBLISHED["hub-synth"]
 
 
 @dataclass(frozen=True)
 class HubOptions:
-    published: Published
+    dataset: str
+    """A key of `PUBLISHED`."""
     revision: str | None
     """A commit (40 hex digits); None is the pinned one."""
     files: str | Path | None
     """A folder or file with the published rows (parquet, json or jsonl) to be read instead of the hub."""
     lengths: Sequence[int] | None
-    """synth: values of `context_len` to keep."""
+    """synth and pairs: values of `context_len` to keep."""
     sources: Sequence[str] | None
     """synth: values of `dataset` to keep, for example trec_coarse."""
     with_labels: bool
 
 
 def hub_tasks(options: HubOptions, split: Split) -> Iterator[Task]:
-    """The rows of the split `test` (eval) or `validation` (train), in order.
+    """The rows of the split `test` (eval) or `validation` (train), in order; for pairs, questions about their windows.
 
     Raises ImportError without `datasets`, ValueError where revision, columns or values are not as expected, and
     FileNotFoundError where `files` has none."""
-    subset = "synth" if options.published is PUBLISHED["hub-synth"] else "real"
-    for row in read_rows(options.published, SPLITS[split], options.revision, options.files):
-        if subset == "real":
+    windows: set[tuple[int, str]] = set()
+    for row in read_rows(PUBLISHED[options.dataset], SPLITS[split], options.revision, options.files):
+        if options.dataset == "hub-real":
             yield real_task(row)
         elif (options.lengths is None or row["context_len"] in options.lengths) and (
             options.sources is None or row["dataset"] in options.sources
         ):
-            yield synth_task(row, options.with_labels)
+            window = (row["context_len"], str(row["context_window_id"]))
+            if options.dataset == "hub-synth":
+                yield synth_task(row, options.with_labels)
+            elif window not in windows:
+                windows.add(window)
+                yield from pair_tasks(row, options.with_labels)
 
 
 def synth_task(row: Mapping[str, Any], with_labels: bool) -> Task:

@@ -360,19 +360,21 @@ EASY_FAMILIES = ("most_common", "least_common", "compare", "count", "user_label"
 """What is asked about the easy vocabulary unless told otherwise: short texts of few patterns."""
 
 
-def pick_families(names: Sequence[str] | None, easy: bool) -> dict[str, tuple[str, Family]]:
-    """Name -> (group, family) for names of families or of whole groups. None is all of them, or the easy ones.
+def pick_families(
+    names: str | Sequence[str] | None, table: dict[str, dict[str, Family]] = FAMILIES
+) -> dict[str, tuple[str, Family]]:
+    """Name -> (group, family) for names of families or of whole groups of a table. None is all of them.
     Raises ValueError naming what there is."""
-    known = {name: (group, family) for group, members in FAMILIES.items() for name, family in members.items()}
+    known = {name: (group, family) for group, members in table.items() for name, family in members.items()}
     if names is None:
-        names = EASY_FAMILIES if easy else list(known)
+        names = list(known)
     picked: dict[str, tuple[str, Family]] = {}
     for name in [names] if isinstance(names, str) else names:
-        members = FAMILIES.get(name, [name])
+        members = table.get(name, [name])
         for member in members:
             if member not in known:
                 raise ValueError(
-                    f"families: {name!r} does not exist; there are the groups {', '.join(FAMILIES)} and the families "
+                    f"families: {name!r} does not exist; there are the groups {', '.join(table)} and the families "
                     f"{', '.join(known)}"
                 )
             picked[member] = known[member]

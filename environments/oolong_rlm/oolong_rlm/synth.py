@@ -1,4 +1,4 @@
-"""Tasks of Oolong-synth: windows of the asked lengths with questions about them, endless and seeded.
+"""Tasks of Oolong-synth and Oolong-Pairs: windows of the asked lengths with questions about them, endless and seeded.
 
 A task depends on seed, split, its own index and the options, on nothing else, so splits are disjoint streams and
 any task can be made again alone. A family whose question would be ambiguous in a window yields to the next one;
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Literal
 
 from oolong_rlm.measure import Measure
 from oolong_rlm.questions import Family, Question
@@ -30,10 +31,13 @@ class SynthOptions:
     sizes: Sequence[Size]
     """How long contexts are; context i has `sizes[i % len(sizes)]`."""
     families: dict[str, tuple[str, Family]]
+    """Name -> (group, family); see `questions.FAMILIES` and `pairs.PAIR_FAMILIES`."""
     vocabulary: Vocabulary
     leak: float
     with_labels: bool
     measure: Measure
+    subset: Literal["synth", "pairs"] = "synth"
+    """How answers are scored."""
     questions_per_context: int = 1
     """So many consecutive tasks ask about the same context (25 in the paper), which prefix caches like."""
 
@@ -49,7 +53,15 @@ def window_tasks(options: SynthOptions, split: Split, place: int) -> list[Task]:
     size = options.sizes[place % len(options.sizes)]
     for attempt in range(WINDOWS_PER_TASK):
         draw = Draw("oolong-synth", FORMAT, options.seed, split, place, attempt)
-        window = make_window(options.vocabulary, size, options.leak, options.with_labels, options.measure, draw)
+        window = make_window(
+            options.vocabulary,
+            size,
+            options.leak,
+            options.with_labels,
+            options.measure,
+            draw,
+            crowd=options.subset == "pairs",
+        )
         asked = [
             ask(window, options, Draw("question", FORMAT, options.seed, split, place, attempt, i))
             for i in range(options.questions_per_context)
@@ -80,7 +92,7 @@ def make_task(
     options: SynthOptions, split: Split, index: int, size: Size, window: Window, name: str, question: Question
 ) -> Task:
     info = {
-        "subset": "synth",
+        "subset": options.subset,
         "answer_type": question.answer_type,
         "task_group": options.families[name][0],
         "family": name,

@@ -74,9 +74,16 @@ class Size:
 
 
 def make_window(
-    vocabulary: Vocabulary, size: Size, leak: float, with_labels: bool, measure: Measure, draw: Draw
+    vocabulary: Vocabulary,
+    size: Size,
+    leak: float,
+    with_labels: bool,
+    measure: Measure,
+    draw: Draw,
+    crowd: bool = False,
 ) -> Window:
-    """Draws a window of that size. Raises ValueError where it holds fewer than four lines."""
+    """Draws a window of that size; with `crowd` an easy one has more users, the longer it is. Raises ValueError where
+    it holds fewer than four lines."""
     easy = vocabulary.name == "easy"
     names = list(vocabulary.labels)
     labels = draw.sample(names, draw.between(2, MAX_LABELS))
@@ -93,7 +100,7 @@ def make_window(
     if size.unit == "tokens":
         budget = size.amount * measure.per_token - frame_units
         most_lines = max(1, budget) // line_units
-    users, user_wheel = draw_users(draw, most_lines, easy)
+    users, user_wheel = draw_users(draw, most_lines, easy, crowd)
     heads = [f" || User: {user} || Instance: " for user in users]
     tails = [f" || Label: {label}\n" if with_labels else "\n" for label in labels]
 
@@ -134,10 +141,10 @@ def make_window(
     return Window(text, labels, label_of, user_of, date_of, used + count(header) + count(recall))
 
 
-def draw_users(draw: Draw, lines: int, easy: bool) -> tuple[list[int], list[int]]:
+def draw_users(draw: Draw, lines: int, easy: bool, crowd: bool) -> tuple[list[int], list[int]]:
     """User ids, and a wheel of indices into them by which lines are signed."""
     if easy:
-        users = draw.sample(range(10, 100), draw.between(3, 5))
+        users = draw.sample(range(10, 100), min(90, max(draw.between(3, 5), lines // 3 if crowd else 0)))
         return users, wheel([draw.between(1, 4) for _ in users])
     n = max(5, min(1000, lines // 6))
     seen: dict[int, None] = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from oolong_rlm import Oolong
+from oolong_rlm.pairs import PAIR_FAMILIES
 from oolong_rlm.questions import EASY_FAMILIES, FAMILIES
 from rlm_env.task import Task
 
@@ -151,8 +152,8 @@ def test_families_are_chosen_by_name_or_group():
 def test_the_readme_names_every_family():
     readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
     section = readme.partition("### Families")[2].partition("\n### ")[0]
-    for group, members in FAMILIES.items():
-        row = re.search(rf"^\| `{group}` \|(.*)$", section, re.M)[1]
+    for group, members in (FAMILIES | PAIR_FAMILIES).items():
+        row = re.search(rf"^\| `{group}` [^|]*\|(.*)$", section, re.M)[1]
         assert re.findall(r"`(\w+)`", row) == list(members)
     named = re.search(r"vocabulary is asked about .*?:(.*)\.", section)[1]
     assert tuple(re.findall(r"`(\w+)`", named)) == EASY_FAMILIES
@@ -191,7 +192,7 @@ def test_a_long_context_is_not_held_twice():
         (dict(vocabulary="hard"), ValueError, "vocabulary: 'hard' does not exist; there are easy, standard"),
         (dict(families=["counts"]), ValueError, "families: 'counts' does not exist; there are the groups counting"),
         (dict(families=[]), ValueError, "at least one family"),
-        (dict(dataset="oolong"), ValueError, "dataset: 'oolong' does not exist; there are synth, real"),
+        (dict(dataset="oolong"), ValueError, "dataset: 'oolong' does not exist; there are synth, pairs, real"),
         (dict(scoring="mild"), ValueError, "scoring: 'mild' does not exist"),
         (dict(num_tasks=0), ValueError, "num_tasks must be at least 1"),
         (dict(episodes=2), ValueError, "dataset 'synth' has no option episodes"),

@@ -107,6 +107,27 @@ def test_real_rows_become_tasks_whose_question_names_the_box(tmp_path: Path):
         assert env.score(task, Rollout.from_answer(task, env.perfect_answer(task))).value == 1.0
 
 
+def test_each_window_is_asked_for_pairs_once(tmp_path: Path):
+    days = ("Jan 06, 2023", "Feb 01, 2023", "Mar 20, 2023", "Jun 01, 2023")
+    lines = [f"Date: {day} || User: {user} || Instance: Who {day}?" for user in (4, 7, 76063) for day in days]
+    labels = ("human being", "location", "entity", "numeric value", "abbreviation")
+    plain = "\n".join(lines)
+    labelled = "\n".join(f"{line} || Label: {labels[i % 5]}" for i, line in enumerate(lines))
+    window = {"context_window_text": plain, "context_window_text_with_labels": labelled}
+    rows = [synth_row(i, "Well?", "[1]", "NUMERIC", dataset="trec_coarse", **window) for i in range(3)]
+    rows.append(rows[0] | {"context_len": 2048})
+    write(tmp_path / "test.jsonl", [*ROWS, *rows])
+    env = Oolong(dataset="hub-pairs", files=tmp_path, lengths=1024)
+    tasks = list(env.tasks("eval"))
+    assert len({task.id for task in tasks}) == len(tasks) > 8
+    assert {task.context for task in tasks} == {plain}
+    assert tasks[0].info["family"] == "pairs_1"
+    assert tasks[0].gold == "(4, 7)\n(4, 76063)\n(7, 76063)"
+    for task in tasks:
+        assert env.score(task, Rollout.from_answer(task, env.perfect_answer(task))).metrics["strict"] == 1.0
+    assert len(list(Oolong(dataset="hub-pairs", files=tmp_path).tasks("eval"))) == 2 * len(tasks)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
