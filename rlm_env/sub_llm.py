@@ -24,12 +24,14 @@ from rlm_env.llm.base import (
     Sampling,
     ToolSchema,
 )
+from rlm_env.protocol import strip_thinking
 from rlm_env.repl import SubError
 from rlm_env.rollout import Message, StopReason, SubCall, SubTurn
 from rlm_env.tools import ToolBox, read_calls, tell
 
 FINAL = "You cannot call tools any more. Give your final answer now, from what you have found."
 NO_ROOM = "the result did not fit into your context window"
+ALL_THOUGHT = "its token limit was used up before it had answered"
 NO_ANSWER = "it called tools instead of giving its answer"
 STOPPED = "it was stopped before it had answered"
 
@@ -159,7 +161,7 @@ class SubLLM:
                 if self._take(item, answer):
                     going_on.append(item)
                 else:
-                    results[item.index] = SubError(item.call.error) if item.call.error else item.call.text
+                    results[item.index] = SubError(item.call.error) if item.call.error else _told(item.call.text)
             if self.unavailable is not None:
                 raise self.unavailable
             await asyncio.gather(*(self._use_tools(item) for item in going_on if not item.final))
@@ -184,8 +186,10 @@ class SubLLM:
             call.prompt_ids, call.completion_ids = answer.prompt_ids, answer.token_ids
             call.logprobs = answer.logprobs
             call.error = NO_ANSWER if tool_calls and not (self._llm.supports_tools and answer.text.strip()) else None
+            if call.error is None and answer.finish_reason == "length" and not _told(answer.text):
+                call.error = ALL_THOUGHT
             if call.error is None:
-                self._paid[item.key].append(answer.text)
+                self._paid[item.key].append(_told(answer.text))
             return False
         if isinstance(answer, ContextOverflow) and call.turns and not item.shortened:
             self._make_room(item)
@@ -255,6 +259,11 @@ def _is_chat(messages: Any) -> bool:
             for m in messages
         )
     )
+
+
+def _told(text: str) -> str:
+    """A reply as the root's code gets it: without thoughts that the engine has not parted from it."""
+    return strip_thinking(text).lstrip() if text.lstrip().startswith("<think>") else text
 
 
 def _reason(error: LLMError) -> str:
