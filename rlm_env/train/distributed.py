@@ -135,14 +135,15 @@ class Leader:
 
 @contextmanager
 def leading(learner: Any) -> Iterator[Any]:
-    """On rank 0: the learner to work with, whose followers stop at the end. One process: the learner itself."""
+    """On rank 0: the learner to work with, whose followers stop at the end. One process: the learner itself.
+
+    After an error followers are not told to stop, as they may be in the midst of what failed: torchrun ends them.
+    """
     if world_size() == 1:
         yield learner
         return
-    try:
-        yield Leader(learner)
-    finally:
-        dist.broadcast_object_list([None], src=0, device=torch.device("cpu"))
+    yield Leader(learner)
+    dist.broadcast_object_list([None], src=0, device=torch.device("cpu"))
 
 
 def follow(learner: Any) -> None:

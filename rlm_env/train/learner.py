@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import random
 import time
 import warnings
 from collections.abc import Iterator
@@ -77,7 +76,6 @@ class Learner:
         self.device = pick_device(model, distributed.local_rank())
         require_memory(self.folder, model, self.device)
         torch.manual_seed(seed)
-        random.seed(seed)
         self.model = load_model(self.folder, model, seed)
         self.root = PackModel(self.model)
         masters = self._place()
@@ -93,7 +91,7 @@ class Learner:
             check_packing(self.model, tolerance=TOLERANCES[dtype])
             return masters
         if distributed.rank() == 0:  # of the whole model, before it is in shards
-            check_packing(self.model, tolerance=TOLERANCES[torch.float32])
+            check_packing(self.model, tolerance=TOLERANCES[dtype if self.config.lora else torch.float32])
         distributed.shard(self.root, list(base_model(self.model).get_decoder().layers), dtype, self.device)
         self.root.to(self.device)  # buffers
         return split_masters(self.root, torch.float32)
@@ -113,12 +111,14 @@ class Learner:
         """
         denominator = loss_denominator(rows, self.loss)
         run = [row for row in rows if row.trained_tokens and (row.advantage or self.loss.kl_tau)]
-        packs = distributed.share(run, self.config.pack_tokens)
+        packs = [self._collate(pack) for pack in distributed.share(run, self.config.pack_tokens)]
+        fillers = sum(distributed.is_filler(pack.rows) for pack in packs)
         sums: dict[str, Tensor] = {}
         seconds = dict.fromkeys(("forward", "backward", "update"), 0.0)
-        for pack_rows in packs:
+        self.optimizer.clear()  # of what a step left that was broken off
+        for pack in packs:
             start = time.perf_counter()
-            pack = self._collate(pack_rows)
+            pack = pack.to(self.device)
             loss = self._pack_loss(pack, self.root(pack), denominator, sums)
             middle = time.perf_counter()
             loss.backward()
@@ -127,7 +127,7 @@ class Learner:
         start = time.perf_counter()
         update = self.optimizer.step(self.version)
         self.version += 1
-        metrics = self._metrics(sums)
+        metrics = self._metrics(sums, len(packs) - fillers)
         seconds["update"] = time.perf_counter() - start
         return {
             **metrics,
@@ -136,7 +136,6 @@ class Learner:
             "skipped": float(not update.applied),
             "tokens": float(sum(map(len, run))),
             "rows": float(len(run)),
-            "packs": float(len(packs) * distributed.world_size()),
             **{f"seconds/{phase}": value for phase, value in seconds.items()},
         }
 
@@ -148,7 +147,7 @@ class Learner:
                 f"a row of rollout {_foreign(rows, vocab).rollout_id!r} has token ids outside of the model's "
                 f"vocabulary of {vocab:,}: it was sampled from another model"
             )
-        return pack.to(self.device)
+        return pack
 
     def _pack_loss(self, pack: Pack, found: TokenLogprobs, denominator: float, sums: dict[str, Tensor]) -> Tensor:
         """The pack's share of the step's loss; adds its metrics to `sums`."""
@@ -178,12 +177,12 @@ class Learner:
                 sums[key] = sums[key] + value if key in sums else value
         return total
 
-    def _metrics(self, sums: dict[str, Tensor]) -> dict[str, float]:
+    def _metrics(self, sums: dict[str, Tensor], packs: int) -> dict[str, float]:
         """Sums by kind, of this process, to the step's metrics."""
-        names = ("tokens", "loss", *_MEANS)
-        keys = [f"{kind}/{name}" for kind in RowKind for name in names]
-        found = distributed.sum_over_processes({key: float(sums.get(key, 0.0)) for key in keys})
-        metrics = {"loss": sum(found[f"{kind}/loss"] for kind in RowKind)}
+        keys = [f"{kind}/{name}" for kind in RowKind for name in ("tokens", "loss", *_MEANS)]
+        mine = {key: float(sums.get(key, 0.0)) for key in keys}
+        found = distributed.sum_over_processes({**mine, "packs": float(packs)})
+        metrics = {"loss": sum(found[f"{kind}/loss"] for kind in RowKind), "packs": found["packs"]}
         for prefix, kinds in {"": tuple(RowKind), **{f"{kind}/": (kind,) for kind in RowKind}}.items():
             tokens = sum(found[f"{kind}/tokens"] for kind in kinds)
             metrics[f"{prefix}trained_tokens"] = tokens
@@ -199,7 +198,7 @@ class Learner:
         place = {id(row): index for index, row in enumerate(rows)}
         mine: dict[int, list[float]] = {}
         for pack_rows in distributed.share(rows, self.config.pack_tokens):
-            pack = self._collate(pack_rows)
+            pack = self._collate(pack_rows).to(self.device)
             logprobs = self.root(pack).logprobs
             if distributed.is_filler(pack_rows):
                 continue
@@ -215,8 +214,12 @@ class Learner:
     def export(self, folder: Path) -> None:
         """Writes the weights, in the type of the forward and with an adapter merged in, as a Hugging Face folder
         that an engine serves. The folder appears at once and replaces one that is there."""
-        weights = merged_weights(self.model, compute_dtype(self.config), self._exact)
-        if distributed.rank() == 0:
+        leads = distributed.rank() == 0
+        weights = {}
+        for name, weight in merged_weights(self.model, self._exact):  # which all ranks must put together
+            if leads:
+                weights[name] = weight.to(compute_dtype(self.config)).cpu()
+        if leads:
             with atomic_folder(Path(folder), durable=False) as unfinished:
                 write_model(self.model, weights, self.folder, unfinished)
         distributed.barrier()
@@ -257,7 +260,7 @@ class Learner:
         self.optimizer.refresh()
         random_state = folder / f"random-{distributed.rank()}.pt"
         if random_state.is_file():
-            _set_random_state(torch.load(random_state, weights_only=False))
+            _set_random_state(torch.load(random_state, weights_only=True))
         self.version = state["version"]
 
     def _lora(self) -> dict[str, Any] | None:
@@ -282,11 +285,10 @@ def _foreign(rows: list[Row], vocab: int) -> Row:
 
 def _random_state() -> dict[str, Any]:
     cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    return {"torch": torch.get_rng_state(), "cuda": cuda, "python": random.getstate()}
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
 def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
+    torch.set_rng_state(state["cpu"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-    random.setstate(state["python"])

@@ -140,25 +140,22 @@ def lora_layers(model: nn.Module) -> dict[str, Any]:
     return {} if base is model else {n: m for n, m in base.named_modules() if hasattr(m, "lora_A")}
 
 
-def merged_weights(model: nn.Module, dtype: torch.dtype, exact: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    """The model's weights by their names without an adapter, on the CPU; with one, W + scaling B A.
+def merged_weights(model: nn.Module, exact: Callable[[Tensor], Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The model's weights and their names without an adapter; with one, W + scaling B A. Tied weights come once.
 
-    `exact`: gives the whole float32 tensor of a parameter. Tied weights come once.
+    `exact`: gives the whole tensor of a parameter, in float32 if it is trained.
     """
     layers = lora_layers(model)
-    weights = {}
     for name, parameter in base_model(model).named_parameters():
         if ".lora_" in name:
             continue
+        weight = exact(parameter)
         layer = layers.get(name.removesuffix(".base_layer.weight")) if name.endswith(".base_layer.weight") else None
-        value = exact(parameter)
         if layer is not None:
             (adapter,) = layer.active_adapters
-            value = value.float() + layer.scaling[adapter] * (
-                exact(layer.lora_B[adapter].weight) @ exact(layer.lora_A[adapter].weight)
-            )
-        weights[name.replace(".base_layer.", ".")] = value.to(dtype).cpu()
-    return weights
+            up, down = exact(layer.lora_B[adapter].weight), exact(layer.lora_A[adapter].weight)
+            weight = weight.float() + layer.scaling[adapter] * (up @ down)
+        yield name.replace(".base_layer.", "."), weight
 
 
 def write_model(model: nn.Module, weights: dict[str, Tensor], source: Path, folder: Path) -> None:

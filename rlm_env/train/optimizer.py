@@ -124,8 +124,12 @@ class Optimizer:
                 group["lr"] = lr
             self.adam.step()
             self.refresh()
-        self.adam.zero_grad(set_to_none=True)
+        self.clear()
         return Update(norm.item(), lr, applied)
+
+    def clear(self) -> None:
+        """Forgets the gradients gathered since the last step."""
+        self.adam.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -1,0 +1,326 @@
+"""The learner: steps that learn, packs that do not matter, adapters, exports that transformers loads, refusals."""
+
+import json
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from rlm_env.train.config import LossConfig  # noqa: E402
+from rlm_env.train.forward import pack_logprobs  # noqa: E402
+from rlm_env.train.learner import Learner  # noqa: E402
+from rlm_env.train.loss import loss_denominator, policy_loss  # noqa: E402
+from rlm_env.train.memory import training_memory  # noqa: E402
+from rlm_env.train.model import ModelError, load_model, read_config  # noqa: E402
+from rlm_env.train.packing import collate  # noqa: E402
+from rlm_env.train.rows import Row, RowKind  # noqa: E402
+from rlm_env.train.run_config import LoraConfig, ModelConfig, OptimizerConfig  # noqa: E402
+from tests.tiny_model import make_tokenizer  # noqa: E402
+
+VOCAB = 97
+FLOAT32 = ModelConfig(dtype="float32", device="cpu", pack_tokens=200)
+
+
+@pytest.fixture(scope="module")
+def folder(make_qwen3, tmp_path_factory):
+    """A tiny model with tied weights, its tokenizer and its profile."""
+    path = tmp_path_factory.mktemp("model")
+    make_qwen3(tie_word_embeddings=True, attention_dropout=0.1).save_pretrained(path)
+    make_tokenizer().save_pretrained(path)
+    (path / "rlm_env.json").write_text('{"max_turns": 3}')
+    (path / "README.md").write_text("about other weights")
+    return path
+
+
+def learner(folder, model=FLOAT32, loss=None, steps=10, **optimizer):
+    return Learner(folder, model, OptimizerConfig(**{"lr": 1e-3, **optimizer}), loss or LossConfig(), steps)
+
+
+def with_(**changes):
+    return ModelConfig(**{**FLOAT32.model_dump(exclude_none=True), **changes})
+
+
+def make_rows(count=8, seed=0, temperature=0.7):
+    """Ragged rows of both kinds with gaps in their masks; behaviour is somebody else's."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for index in range(count):
+        size = int(torch.randint(4, 40, (1,), generator=generator))
+        ids = torch.randint(0, VOCAB, (size,), generator=generator).tolist()
+        mask = [False, *(torch.rand(size - 2, generator=generator) < 0.7).tolist(), True]
+        logprobs = (-4 - torch.rand(size, generator=generator)).tolist()
+        rows.append(
+            Row(
+                ids,
+                mask,
+                [value if trained else 0.0 for value, trained in zip(logprobs, mask, strict=True)],
+                f"r{index // 2}",
+                kind=RowKind.SUB if index % 2 else RowKind.ROOT,
+                weight=0.5 if index % 2 else 1.0,
+                temperature=temperature,
+                advantage=(-1.0) ** (index // 2),
+            )
+        )
+    return rows
+
+
+def on_policy(found, rows):
+    for row, logprobs in zip(rows, found.score(rows), strict=True):
+        values = iter(logprobs)
+        row.behavior_logprobs = [next(values) if trained else 0.0 for trained in row.mask]
+    return rows
+
+
+def gradients(found, rows):
+    """Those of a step, which is not taken."""
+    seen = {}
+    step = found.optimizer.step
+
+    def look(number):
+        seen.update({name: master.grad.clone() for name, master in found.optimizer.masters.items()})
+        return step(number)
+
+    found.optimizer.step = look
+    metrics = found.step(rows)
+    return metrics, seen
+
+
+def distance(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    return max((ours[n] - theirs[n]).norm().item() / max(theirs[n].norm().item(), 1e-12) for n in theirs)
+
+
+def test_a_step_is_the_gradient_of_the_loss_over_all_rows(folder):
+    rows = make_rows()
+    metrics, ours = gradients(learner(folder), rows)
+    model = load_model(folder, FLOAT32)
+    total = 0.0
+    for row in rows:
+        pack = collate([row])
+        found = pack_logprobs(model, pack, row.temperature)
+        advantages = pack.spread([row.advantage])
+        loss, _ = policy_loss(found.logprobs, pack.behavior_logprobs, advantages, pack.mask, None, None, pack.weights)
+        total = total + loss / loss_denominator(rows)
+    total.backward()
+    theirs = {f"model.{name}": parameter.grad for name, parameter in model.named_parameters()}
+    assert metrics["loss"] == pytest.approx(total.item(), rel=1e-5)
+    assert distance(ours, theirs) < 1e-5
+    norm = math.sqrt(sum(gradient.square().sum().item() for gradient in theirs.values()))
+    assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["prime", "gspo"])
+def test_neither_packs_nor_gradient_checkpointing_change_gradients(folder, preset):
+    rows, loss = make_rows(), LossConfig(preset=preset)
+    whole, expected = gradients(learner(folder, with_(pack_tokens=1000), loss), rows)
+    assert whole["packs"] == 1
+    for settings in ({"pack_tokens": 110}, {"pack_tokens": 50}, {"gradient_checkpointing": True}):
+        metrics, found = gradients(learner(folder, with_(**settings), loss), rows)
+        assert metrics["packs"] > 1 or "pack_tokens" not in settings
+        assert distance(found, expected) < 1e-5
+        assert metrics["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+        assert metrics["mismatch_kl"] == pytest.approx(whole["mismatch_kl"], rel=1e-5)
+
+
+@pytest.mark.parametrize("model", [FLOAT32, with_(dtype="bfloat16"), with_(lora=LoraConfig(rank=4))])
+def test_it_learns_what_is_rewarded(folder, model):
+    found = learner(folder, model, lr=1e-2)
+    rows = on_policy(found, make_rows())
+    before = found.score(rows)
+    metrics = [found.step(rows) for _ in range(4)]
+    after = found.score(rows)
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    assert found.version == 4
+    moved = [row.advantage * (sum(a) - sum(b)) for row, a, b in zip(rows, after, before, strict=True)]
+    assert min(moved) > 0
+
+
+def test_on_policy_ratios_are_1_and_metrics_split_by_kind(folder):
+    found = learner(folder)
+    rows = on_policy(found, make_rows())
+    metrics = found.step(rows)
+    assert metrics["ratio"] == pytest.approx(1, abs=1e-5)
+    assert metrics["log_ratio_abs"] < 1e-5
+    assert metrics["clipped"] == metrics["skipped"] == 0
+    of_kind = {kind: sum(row.trained_tokens for row in rows if row.kind == kind) for kind in RowKind}
+    assert {kind: metrics[f"{kind}/trained_tokens"] for kind in RowKind} == of_kind
+    assert metrics["trained_tokens"] == sum(of_kind.values())
+    mean = sum(metrics[f"{kind}/entropy"] * tokens for kind, tokens in of_kind.items()) / metrics["trained_tokens"]
+    assert 0 < metrics["entropy"] == pytest.approx(mean)
+    assert metrics["tokens"] == sum(map(len, rows))
+
+
+def test_scores_are_those_of_the_model_in_the_order_of_the_rows(folder):
+    rows = make_rows(5)
+    rows.append(rows[0])  # the same object twice
+    found = learner(folder).score(rows)
+    model = load_model(folder, FLOAT32)
+    for row, logprobs in zip(rows, found, strict=True):
+        logits = model(input_ids=torch.tensor([row.token_ids])).logits[0] / row.temperature
+        expected = torch.log_softmax(logits, -1)[:-1].gather(1, torch.tensor(row.token_ids)[1:, None])[:, 0]
+        assert logprobs == pytest.approx(expected[torch.tensor(row.mask[1:])].tolist(), abs=1e-5)
+
+
+def test_each_row_has_a_temperature_of_its_own(folder):
+    found = learner(folder)
+    cold, hot = make_rows(1, temperature=0.5), make_rows(1, temperature=2.0)
+    for together, alone in zip(found.score(cold + hot), [*found.score(cold), *found.score(hot)], strict=True):
+        assert together == pytest.approx(alone, abs=1e-5)
+    assert found.score(cold) != found.score(hot)
+
+
+def test_rows_without_advantage_are_left_out_where_they_change_nothing(folder):
+    rows = make_rows()
+    for row in rows[:4]:
+        row.advantage = 0.0
+    some, few = gradients(learner(folder, loss=LossConfig(preset="dapo")), rows)
+    every, all_of_them = gradients(learner(folder, loss=LossConfig(preset="dapo", kl_tau=1e-30)), rows)
+    assert (some["rows"], every["rows"]) == (4, 8)
+    assert distance(few, all_of_them) < 1e-5
+    nothing = learner(folder, loss=LossConfig(preset="dapo"))
+    before = weights(nothing)
+    metrics = nothing.step(rows[:4])
+    assert (metrics["rows"], metrics["grad_norm"], metrics["loss"], nothing.version) == (0, 0, 0, 1)
+    assert_equal(weights(nothing), before)
+
+
+def test_a_gradient_that_is_not_finite_is_not_applied(folder):
+    found, twin = learner(folder), learner(folder)
+    rows = make_rows(4)
+    found.step(rows), twin.step(rows)
+    before = {name: value.clone() for name, value in found.optimizer.state().items()}
+    broken = make_rows(4)
+    broken[0].behavior_logprobs = [-math.inf if trained else 0.0 for trained in broken[0].mask]
+    metrics = found.step(broken)
+    assert metrics["skipped"] == 1
+    assert not math.isfinite(metrics["grad_norm"])
+    assert found.version == 2
+    assert_equal(found.optimizer.state(), before)
+    twin.version = 2
+    assert found.step(rows)["skipped"] == 0
+    twin.step(rows)
+    assert_equal(weights(found), weights(twin))
+
+
+def test_rows_that_cannot_be_trained_are_named(folder):
+    found = learner(folder)
+    before = weights(found)
+    foreign, long = make_rows(1), make_rows(1)
+    foreign[0].token_ids[1] = VOCAB
+    long[0].token_ids, long[0].mask = [0] * 201, [False] + [True] * 200
+    for rows, message in (
+        (foreign, "'r0' has token ids outside of the model's vocabulary of 97"),
+        (long, "'r0' has 201"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            found.step(rows)
+    assert found.version == 0
+    assert_equal(weights(found), before)
+
+
+def weights(found):
+    return {name: parameter.detach().clone() for name, parameter in found.model.named_parameters()}
+
+
+def assert_equal(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_export_is_a_model_folder_with_the_trained_weights(folder, dtype, tmp_path):
+    found = learner(folder, with_(dtype=dtype), lr=1e-2)
+    rows = make_rows()
+    found.step(rows)
+    for _ in range(2):  # the second replaces the first
+        found.export(tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "rlm_env.json"} <= names
+    assert "README.md" not in names
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["dtype"], config["tie_word_embeddings"]) == (dtype, True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    assert_equal(dict(model.named_parameters()), weights(found))
+    assert learner(tmp_path / "out", with_(dtype=dtype)).score(rows) == found.score(rows)
+    transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+
+
+def test_an_adapter_alone_is_trained_and_merges_into_what_was_trained(folder, tmp_path):
+    import peft
+
+    found = learner(folder, with_(lora=LoraConfig(rank=4, alpha=8)), lr=1e-2)
+    rows = make_rows()
+    plain = learner(folder).score(rows)
+    assert found.score(rows)[0] == pytest.approx(plain[0], abs=1e-6)  # nothing is changed by a fresh one
+    before = weights(found)
+    for _ in range(3):
+        found.step(rows)
+    changed = {name for name, weight in weights(found).items() if not torch.equal(weight, before[name])}
+    assert changed == {name for name in before if ".lora_" in name}
+    assert len(changed) == 2 * 2 * 7  # A and B of each linear layer, but not of the head
+
+    found.export(tmp_path / "merged")
+    found.export_adapter(tmp_path / "adapter")
+    base = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    reference = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").merge_and_unload()
+    merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert distance(dict(merged.named_parameters()), dict(reference.named_parameters())) < 1e-6
+    for ours, theirs in zip(learner(tmp_path / "merged").score(rows), found.score(rows), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+    with pytest.raises(ValueError, match=r"trainer\.lora is not set"):
+        learner(folder).export_adapter(tmp_path / "none")
+
+
+def test_named_targets_get_adapters_and_unknown_ones_are_refused(folder):
+    found = learner(folder, with_(lora=LoraConfig(targets=("q_proj", "v_proj"))))
+    trained = {name.split(".lora_")[0].rpartition(".")[2] for name in found.optimizer.masters}
+    assert trained == {"q_proj", "v_proj"}
+    for target, message in (("query", "query"), ("lm_head", "keep adapters off the head")):
+        with pytest.raises(ValueError, match=message):
+            learner(folder, with_(lora=LoraConfig(targets=(target,))))
+
+
+def test_dropout_is_off(folder):
+    assert json.loads((folder / "config.json").read_text())["attention_dropout"] == 0.1
+    found = learner(folder)
+    assert found.model.config.attention_dropout == 0
+    assert found.score(make_rows()) == found.score(make_rows())
+
+
+def test_a_model_over_the_memory_at_hand_is_refused_before_it_is_loaded(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_size": 65536, "intermediate_size": 262144, "num_hidden_layers": 100}
+    config["layer_types"] = ["full_attention"] * 100
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"needs about [\d.]+ GiB on cpu \(weights .* are free; try .*trainer\.lora"):
+        learner(tmp_path)
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=4), LoraConfig(rank=3, targets=("q_proj", "down_proj"))])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_memory_of_weights_gradients_and_moments_is_exact(folder, lora, dtype):
+    settings = with_(dtype=dtype, lora=lora)
+    need = training_memory(read_config(folder, settings), settings)
+    found = learner(folder, settings)
+    tensors = {id(t): t for t in [*found.model.parameters(), *found.optimizer.masters.values()]}
+    trained = sum(master.numel() for master in found.optimizer.masters.values())
+    assert need.weights == sum(t.numel() * t.element_size() for t in tensors.values())
+    assert need.gradients == 4 * trained
+    assert need.moments == 8 * trained
+
+
+def test_a_folder_without_a_model_or_without_all_weights_is_refused(folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        learner(tmp_path)
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    kept = load_file(folder / "model.safetensors")
+    kept.pop("model.norm.weight")
+    save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 of the model's weights, such as model\.norm\.weight"):
+        learner(tmp_path)
