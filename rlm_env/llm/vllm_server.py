@@ -167,6 +167,14 @@ class VLLMServer:
         options.setdefault("hint", f"its log: {self.log_path}")
         return TokenPolicy(self.served_name or self.folder.name, self.base_url, self.folder.path, **options)
 
+    def answers(self, timeout: float = 30.0) -> bool:
+        """Whether the engine says within so many seconds that it is healthy."""
+        try:
+            with urllib.request.urlopen(f"{self.root_url}/health", timeout=timeout):
+                return self.alive
+        except OSError:
+            return False
+
     def reload_weights(self, path: str | os.PathLike[str]) -> None:
         """Replaces the weights by those in another folder of the same architecture, in place.
 
@@ -176,7 +184,22 @@ class VLLMServer:
         folder = find_model(path)
         call = {"method": "reload_weights", "kwargs": {"weights_path": str(folder.path)}}
         self._post("/collective_rpc", call)
-        self._post("/reset_prefix_cache", None)
+        if is_cpu_build():
+            self._post("/collective_rpc", {"method": "refresh_heads"})
+        self.reset_prefix_cache()
+
+    def load_adapter(self, name: str, path: str | os.PathLike[str]) -> None:
+        """Serves the model with the LoRA adapter in a peft folder under `name`, in place of an earlier one of that
+        name. Needs `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1. Raises LLMError where the engine refuses."""
+        self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": os.fspath(path), "load_inplace": True})
+        self.reset_prefix_cache()
+
+    def reset_prefix_cache(self) -> None:
+        """Forgets the keys and values of all prompts. Requests in flight are computed again from their beginning:
+        while they hold blocks of the cache, vLLM would not empty it. Raises LLMError where it did not."""
+        reply = self._post("/reset_prefix_cache?reset_running_requests=true", None)
+        if json.loads(reply or b"{}").get("success") is not True:
+            raise LLMError(f"vLLM did not empty its prefix cache: {reply.decode()[:300]}; log: {self.log_path}")
 
     def warm_up(self, prompts: int = 64) -> None:
         """Runs one small batch, so that what is set up on first use does not fall into the first rollout."""
@@ -232,6 +255,8 @@ class VLLMServer:
             command += ["--max-model-len", str(self.max_model_len)]
         if self._is_eager():
             command += ["--enforce-eager"]
+        if is_cpu_build():
+            command += ["--worker-extension-cls", "rlm_env.llm.vllm_worker.WorkerExtension"]
         if is_tiny_on_cpu(folder):
             command += ["--distributed-executor-backend", "uni"]
         return [*command, *self.extra_args]
@@ -271,14 +296,14 @@ class VLLMServer:
         self.max_model_len = card.get("max_model_len", self.max_model_len)
         return True
 
-    def _post(self, path: str, body: Any) -> None:
+    def _post(self, path: str, body: Any) -> bytes:
         data = b"" if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             self.root_url + path, data=data, headers={"Content-Type": "application/json"}, method="POST"
         )
         try:
             with urllib.request.urlopen(request, timeout=600) as reply:
-                reply.read()
+                return reply.read()
         except urllib.error.HTTPError as error:
             detail = error.read().decode(errors="replace")[:300]
             raise LLMError(f"vLLM refused {path}: {error.code} {detail}; log: {self.log_path}") from None
