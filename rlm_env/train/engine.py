@@ -1,0 +1,257 @@
+"""The vLLM that a training run samples from: it takes new weights while rollouts are in flight, and comes back after
+a crash with the weights that were last published.
+
+Covered: one vLLM of our own that serves root and sub-LLM alike, which are the same model (two models cannot be
+trained together). Not covered: where weights come from and whether they arrived (`weight_sync.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rlm_env.evals.config import EngineOptions
+from rlm_env.evals.errors import ConfigError
+from rlm_env.llm.base import LLM, EngineUnavailable
+from rlm_env.llm.http import Endpoint
+from rlm_env.llm.model_folder import find_model
+from rlm_env.llm.token_batches import probe_logprobs_mode
+from rlm_env.llm.token_policy import TokenPolicy
+from rlm_env.llm.vllm_install import VLLMStartError, vllm_version
+from rlm_env.profile import load_profile
+from rlm_env.train.gate import Gate, GatedLLM
+
+if TYPE_CHECKING:
+    from rlm_env.llm.vllm_server import Progress, VLLMServer
+
+ADAPTER = "policy"
+"""The name under which vLLM serves an adapter that is trained."""
+HEALTH_SECONDS = 30.0
+"""A vLLM that has not answered for so long is taken for dead."""
+
+
+class TrainEngine:
+    """An async context manager around one vLLM process tree.
+
+    `model`: the folder that training begins with; its tokenizer and renderer are used throughout.
+    `options`: how vLLM is started. `dtype`: the trainer's, in which it runs where `options.dtype` is "auto".
+    `log_folder`: gets one log per start. `lora_rank`: largest rank of an adapter that it will be given; None: it
+    takes whole weights. `max_restarts`: after so many deaths the next one is final.
+    Errors: VLLMStartError where vLLM does not start, ConfigError where its log-probabilities are of no use.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        options: EngineOptions | None = None,
+        *,
+        log_folder: Path,
+        dtype: str,
+        seed: int = 0,
+        lora_rank: int | None = None,
+        max_restarts: int = 10,
+        progress: Progress | None = None,
+    ) -> None:
+        self.model = find_model(model)
+        self.options = options or EngineOptions()
+        self.served = self.model.path
+        """The folder of the weights that it serves, or of the adapter."""
+        self.version = 0
+        """Of these weights: optimiser steps done."""
+        self.restarts = 0
+        self.gate = Gate()
+        self.dtype = dtype if self.options.dtype == "auto" else self.options.dtype
+        self._log_folder = log_folder
+        self._seed = seed
+        self._lora_rank = lora_rank
+        self._max_restarts = max_restarts
+        self._progress = progress
+        self._adapter: Path | None = None
+        self._server: VLLMServer | None = None
+        self._endpoint: Endpoint | None = None
+        self._policy: TokenPolicy | None = None
+        self._llm: GatedLLM | None = None
+        self._lifecycle = asyncio.Lock()
+        """Held while an engine is replaced or given weights, so that none comes up with the weights before."""
+
+    async def __aenter__(self) -> Self:
+        await self._start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    @property
+    def llm(self) -> LLM:
+        """Root and sub-LLM: the same object across updates and restarts. While the engine is dead, requests raise
+        EngineUnavailable; while it is paused, they wait."""
+        if self._llm is None:
+            raise RuntimeError("the engine is not started: use `async with TrainEngine(...)`")
+        return self._llm
+
+    @property
+    def policy(self) -> TokenPolicy:
+        """What stands behind `llm` at the moment, without the gate; for requests while the engine is paused.
+        Raises EngineUnavailable while it is being restarted."""
+        if self._policy is None:
+            raise EngineUnavailable("vLLM is being restarted")
+        return self._policy
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs (not whether it answers)."""
+        return self._server is not None and self._server.alive
+
+    @property
+    def base_url(self) -> str:
+        """Of the OpenAI-compatible routes, with `/v1`; another one after a restart."""
+        return self._running().base_url
+
+    @property
+    def log_path(self) -> Path | None:
+        """Of the vLLM that runs, or ran last."""
+        return None if self._server is None else self._server.log_path
+
+    @property
+    def seconds_paused(self) -> float:
+        """In total, draining included."""
+        return self.gate.seconds_closed
+
+    def paused(self, drain_seconds: float = 120.0) -> contextlib.AbstractAsyncContextManager[float]:
+        """No request is in flight and new ones wait; gives the seconds until that was so.
+
+        Requests in flight end first, so that none spans two states of the weights; those that take longer than
+        `drain_seconds` raise `RequestCut`, an LLMError, and only their rollouts fail.
+        """
+        return self.gate.closed(drain_seconds)
+
+    async def load(self, folder: Path, version: int) -> None:
+        """Serves the weights in `folder` from now on; only while paused. Where the engine turns out to be dead, it
+        is started again on them. Raises LLMError where it refuses."""
+        async with self._lifecycle:
+            dead = await self._dies_of(lambda server: server.reload_weights(folder))
+            self.served, self.version = folder, version
+            if dead:
+                await self._revive()
+
+    async def load_adapter(self, folder: Path, version: int) -> None:
+        """Serves the model with the adapter in `folder` from now on; else like `load`."""
+        if self._lora_rank is None:
+            raise RuntimeError("the engine was started without lora_rank and takes no adapter")
+        async with self._lifecycle:
+            dead = await self._dies_of(lambda server: server.load_adapter(ADAPTER, folder))
+            self.served, self.version, self._adapter = folder, version, folder
+            if dead:
+                await self._revive()
+            elif self.policy.name != ADAPTER:
+                await self._connect(ADAPTER)
+
+    async def restart(self) -> None:
+        """After its death, starts vLLM again on the weights that were last loaded; does nothing where it answers.
+
+        However many ask at once, there is one start, and all return when it is done. Raises VLLMStartError where it
+        does not start, or has died too often.
+        """
+        async with self._lifecycle:
+            if self._policy is None or not await asyncio.to_thread(self._running().answers, HEALTH_SECONDS):
+                await self._revive()
+
+    async def completions(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """vLLM's reply to a request to `/v1/completions`, past the gate. Raises LLMError."""
+        if self._endpoint is None:
+            raise EngineUnavailable("vLLM is being restarted")
+        return await self._endpoint.post("/completions", {"model": self.policy.name, **body})
+
+    def _running(self) -> VLLMServer:
+        if self._server is None:
+            raise EngineUnavailable("vLLM is not running")
+        return self._server
+
+    async def _dies_of(self, change: Callable[[VLLMServer], None]) -> bool:
+        """Whether there is no engine left, or none any more, to which the change could be made."""
+        try:
+            await asyncio.to_thread(change, self._running())
+        except EngineUnavailable:
+            return True
+        return False
+
+    async def _revive(self) -> None:
+        if self.restarts >= self._max_restarts:
+            raise VLLMStartError(f"vLLM has died {self.restarts + 1} times; its last log: {self.log_path}")
+        self.restarts += 1
+        await self._stop()
+        await self._start()
+
+    async def _start(self) -> None:
+        from rlm_env.llm.vllm_server import VLLMServer
+
+        options = self.options.model_dump(include=set(EngineOptions.model_fields))
+        options["dtype"] = self.dtype
+        env = {}
+        if self._lora_rank is not None:
+            options["extra_args"] += ("--enable-lora", "--max-loras", "1", "--max-lora-rank", str(self._lora_rank))
+            env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
+        server = VLLMServer(
+            self.model.path if self._lora_rank is not None else self.served,
+            served_name=self.model.name,
+            seed=self._seed,
+            env=env,
+            log_path=self._log_folder / f"vllm-{self.restarts}.log",
+            progress=self._progress,
+            **options,
+        )
+        self._server = await server.__aenter__()
+        try:
+            if self._adapter is not None:
+                await asyncio.to_thread(server.load_adapter, ADAPTER, self._adapter)
+            await self._connect(self.model.name if self._adapter is None else ADAPTER)
+            await asyncio.to_thread(server.warm_up)
+        except BaseException:
+            await self._stop()
+            raise
+
+    async def _connect(self, name: str) -> None:
+        """A client of the engine that runs. Raises ConfigError where its log-probabilities are before temperature."""
+        server = self._running()
+        hint = f"its log: {server.log_path}"
+        endpoint = Endpoint(server.base_url, retries=0, timeout=600, hint=hint)
+        policy = TokenPolicy(
+            name,
+            server.base_url,
+            self.model.path,
+            renderer=load_profile(self.model.path).get("renderer"),
+            context_window=server.max_model_len,
+            engine=f"vllm {vllm_version()}",
+            logprobs_mode="processed_logprobs",
+            hint=hint,
+        )
+        prompt = policy.tokens.prompt([{"role": "user", "content": "Hello"}], None)
+        mode = await probe_logprobs_mode(endpoint, name, prompt.ids)
+        if mode != "processed_logprobs":
+            raise ConfigError(
+                f"engine.extra_args: the engine's log-probabilities are {mode}, before temperature, and cannot be "
+                "trained on: leave --logprobs-mode out"
+            )
+        await self._disconnect()
+        self._endpoint, self._policy = endpoint, policy
+        if self._llm is None:
+            self._llm = GatedLLM(self.gate, lambda: self.policy, policy)
+
+    async def _disconnect(self) -> None:
+        endpoint, policy, self._endpoint, self._policy = self._endpoint, self._policy, None, None
+        if endpoint is not None:
+            await endpoint.aclose()
+        if policy is not None:
+            await policy.aclose()
+
+    async def _stop(self) -> None:
+        await self._disconnect()
+        if self._server is not None:
+            await asyncio.to_thread(self._server.stop)

@@ -1,0 +1,122 @@
+"""A gate before an engine: requests pass while it is open; closing it waits for those inside.
+
+Covered: draining with a time limit, cutting off what takes longer, an `LLM` behind a gate. Not covered: what happens
+to the engine while the gate is closed (`engine.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from rlm_env.llm.base import LLM, Completion, LLMError, Request, Sampling, ToolSchema
+from rlm_env.rollout import Message
+
+Result = TypeVar("Result")
+
+
+class RequestCut(LLMError):
+    """A request that was still running when the time for draining was over."""
+
+
+class Gate:
+    """For one event loop. Whoever closes it while it is closed waits until it is open again."""
+
+    def __init__(self) -> None:
+        self.seconds_closed = 0.0
+        """In total, draining included."""
+        self.cut = 0
+        """Requests that were cut off, in total."""
+        self._open = asyncio.Event()
+        self._open.set()
+        self._closing = asyncio.Lock()
+        self._inside: set[asyncio.Future[Any]] = set()
+        self._cut: set[asyncio.Future[Any]] = set()
+
+    @property
+    def inside(self) -> int:
+        """Requests in flight."""
+        return len(self._inside)
+
+    async def run(self, request: Callable[[], Awaitable[Result]]) -> Result:
+        """What `request()` returns, begun when the gate is open. Raises RequestCut where draining took too long."""
+        while not self._open.is_set():
+            await self._open.wait()
+        task = asyncio.ensure_future(request())
+        self._inside.add(task)
+        task.add_done_callback(self._inside.discard)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task in self._cut and not (caller and caller.cancelling()):
+                raise RequestCut("cut off: the engine took new weights before the reply was complete") from None
+            raise
+        finally:
+            self._cut.discard(task)
+
+    @contextlib.asynccontextmanager
+    async def closed(self, drain_seconds: float) -> AsyncIterator[float]:
+        """Nothing is inside and nothing comes in; gives the seconds that draining took. What is still running after
+        `drain_seconds` is cut off."""
+        async with self._closing:
+            start = time.monotonic()
+            self._open.clear()
+            try:
+                await self._drain(drain_seconds)
+                yield time.monotonic() - start
+            finally:
+                self._open.set()
+                self.seconds_closed += time.monotonic() - start
+
+    async def _drain(self, seconds: float) -> None:
+        if not self._inside:
+            return
+        _, slow = await asyncio.wait(self._inside, timeout=seconds)
+        if slow:
+            self.cut += len(slow)
+            self._cut |= slow
+            for task in slow:
+                task.cancel()
+            await asyncio.wait(slow)
+
+
+class GatedLLM(LLM):
+    """The LLM that `current()` gives, behind a gate: the same object whatever stands behind it.
+
+    A request passes as a whole, its continuations included, so that all of its tokens come from one state of the
+    engine. `current` may raise EngineUnavailable, which then is what the request raises.
+    """
+
+    def __init__(self, gate: Gate, current: Callable[[], LLM], facts: LLM) -> None:
+        """`facts`: an LLM of the same name, window and tokenizer, which answers what needs no engine."""
+        self._gate = gate
+        self._current = current
+        self._facts = facts
+        self.name = facts.name
+        self.context_window = facts.context_window
+        self.supports_tools = facts.supports_tools
+        self.concurrency = facts.concurrency
+
+    async def complete(
+        self, messages: list[Message], tools: list[ToolSchema] | None = None, sampling: Sampling | None = None
+    ) -> Completion:
+        return await self._gate.run(lambda: self._current().complete(messages, tools, sampling))
+
+    async def complete_many(self, requests: Sequence[Request]) -> list[Completion | LLMError]:
+        async def answer() -> list[Completion | LLMError]:
+            return await self._current().complete_many(requests)
+
+        try:
+            return await self._gate.run(answer)
+        except LLMError as error:
+            return [error] * len(requests)
+
+    def count_tokens(self, messages: list[Message], tools: list[ToolSchema] | None = None) -> int | None:
+        return self._facts.count_tokens(messages, tools)
+
+    def describe(self) -> dict[str, Any]:
+        return self._facts.describe()

@@ -1,0 +1,186 @@
+"""Whether the engine serves the trainer's weights: log-probabilities of a fixed conversation, asked of both.
+
+Covered: weights that did not arrive or arrived in part, keys and values of earlier weights in the prefix cache, types
+that differ. Not covered: how weights travel (`weight_sync.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Self
+
+from rlm_env.llm.base import LLMError, Request, Sampling
+from rlm_env.llm.token_batches import NEUTRAL_SAMPLING
+from rlm_env.train.engine import TrainEngine
+from rlm_env.train.rows import Row
+
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05}
+"""Largest mean absolute difference, in nats, by the coarser of the two types."""
+PARTS = 8
+REPLY_TOKENS = 48
+LAST_TOKENS = 16
+"""Tokens that are asked one by one after the conversation before them, which the prefix cache may hold."""
+FOLLOWED = 0.25
+"""Largest distance from 1 of `SyncCheck.followed`."""
+CERTAIN = 0.05
+"""Standard error up to which `SyncCheck.followed` is believed."""
+
+
+class SyncError(Exception):
+    """The engine does not serve the weights that the trainer has; the message says how that shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncCheck:
+    """How far the engine's log-probabilities are from the trainer's, in nats."""
+
+    max_abs: float
+    mean_abs: float
+    cached_mean_abs: float
+    """Of the tokens that follow a prefix which the cache may hold: far off alone where the cache is stale."""
+    tokens: int
+    followed: float | None = None
+    """How much of the trainer's movement since the last check the engine made too: 1 where it has the new weights, 0
+    where it has the old ones. None where there was none, or too little to tell from rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Log-probabilities of the conversation's tokens, all but the first, as one side says them."""
+
+    whole: list[float]
+    """[tokens - 1], computed afresh."""
+    last: list[float]
+    """[LAST_TOKENS], computed after a prefix that may come out of the cache."""
+
+
+class Probe:
+    """The fixed conversation: what the engine said at the start of the run to a few questions, end to end."""
+
+    def __init__(self, ids: list[int]) -> None:
+        self.ids = ids
+        self._last = min(LAST_TOKENS, len(ids) // 2)
+
+    @classmethod
+    async def sample(cls, engine: TrainEngine) -> Self:
+        """Samples it. Its length is bounded by the window."""
+        extra = {"ignore_eos": True, "stop_token_ids": []}
+        requests = [
+            Request(
+                [{"role": "user", "content": f"Part {part}: how many lines are there, and what do they say?"}],
+                sampling=Sampling(max_tokens=REPLY_TOKENS, seed=part, extra=extra),
+            )
+            for part in range(PARTS)
+        ]
+        ids: list[int] = []
+        for result in await engine.policy.complete_many(requests):
+            if isinstance(result, LLMError):
+                raise result
+            ids += result.prompt_ids + result.token_ids
+        window = engine.policy.context_window
+        return cls(ids[: window - 1] if window else ids)
+
+    @property
+    def row(self) -> Row:
+        """It as a row that a trainer scores, at temperature 1."""
+        size = len(self.ids)
+        return Row(self.ids, [False] + [True] * (size - 1), [0.0] * size, "sync-check")
+
+    def trainer_scores(self, logprobs: Sequence[float]) -> Scores:
+        """From the log-probabilities of the row's trained tokens."""
+        if len(logprobs) != len(self.ids) - 1:
+            raise ValueError(f"expected {len(self.ids) - 1} log-probabilities, got {len(logprobs)}")
+        return Scores(list(logprobs), list(logprobs[-self._last :]))
+
+    async def engine_scores(self, engine: TrainEngine) -> Scores:
+        """Asked past the gate. First the last tokens, since asking for log-probabilities of a prompt makes vLLM
+        compute all of it afresh. Raises LLMError."""
+        return Scores(last=await self._ask_last(engine), whole=await self._ask_whole(engine))
+
+    async def fill_cache(self, engine: TrainEngine) -> None:
+        """Leaves keys and values of the conversation in the prefix cache: should they outlive an update, it shows."""
+        await self._ask_last(engine)
+
+    async def _ask_last(self, engine: TrainEngine) -> list[float]:
+        targets = self.ids[-self._last :]
+        body = {
+            "prompt": [self.ids[: len(self.ids) - self._last + index] for index in range(self._last)],
+            "max_tokens": 1,
+            "logprobs": 0,
+            "logprob_token_ids": sorted(set(targets)),
+            "return_tokens_as_token_ids": True,
+        }
+        reply = await engine.completions(body | NEUTRAL)
+        choices = sorted(reply["choices"], key=lambda choice: choice["index"])
+        return [
+            choice["logprobs"]["top_logprobs"][0][f"token_id:{target}"]
+            for choice, target in zip(choices, targets, strict=True)
+        ]
+
+    async def _ask_whole(self, engine: TrainEngine) -> list[float]:
+        body = {"prompt": self.ids, "max_tokens": 1, "prompt_logprobs": 0}
+        reply = await engine.completions(body | NEUTRAL)
+        found = reply["choices"][0]["prompt_logprobs"]
+        return [found[place][str(self.ids[place])]["logprob"] for place in range(1, len(self.ids))]
+
+
+NEUTRAL = NEUTRAL_SAMPLING | {"temperature": 1.0, "top_p": 1.0}
+
+
+def compare(engine: Scores, trainer: Scores, before: tuple[Scores, Scores] | None = None) -> SyncCheck:
+    """`before`: the same two before the update."""
+    gaps = _gaps(engine.whole, trainer.whole)
+    cached = _gaps(engine.last, trainer.last)
+    return SyncCheck(
+        max_abs=max(*gaps, *cached),
+        mean_abs=fmean(gaps),
+        cached_mean_abs=fmean(cached),
+        tokens=len(gaps),
+        followed=None if before is None else _followed(engine.whole, trainer.whole, before[0].whole, before[1].whole),
+    )
+
+
+def judge(check: SyncCheck, tolerance: float, version: int) -> None:
+    """Raises SyncError where the engine's numbers cannot come from the trainer's weights."""
+    found = (
+        f"after the update to version {version}, the engine's log-probabilities of {check.tokens} fixed tokens differ "
+        f"from the trainer's by {check.mean_abs:.3g} on average (largest {check.max_abs:.3g}; at most {tolerance:g} "
+        "expected)"
+    )
+    moved = "" if check.followed is None else f" and made {check.followed:.0%} of the trainer's last movement"
+    if not check.mean_abs <= tolerance:  # also refuses nan
+        raise SyncError(f"{found}{moved}: it serves other weights. {_REMEDY}")
+    if not check.cached_mean_abs <= tolerance:
+        raise SyncError(
+            f"after the update to version {version}, the engine's log-probabilities after a cached prefix differ from "
+            f"the trainer's by {check.cached_mean_abs:.3g} on average (at most {tolerance:g} expected), those computed "
+            f"afresh by {check.mean_abs:.3g}: its prefix cache holds keys and values of earlier weights. Leave the "
+            'cache out with engine.extra_args = ["--no-enable-prefix-caching"], and look into the engine\'s log'
+        )
+    if check.followed is not None and abs(check.followed - 1) > FOLLOWED:
+        raise SyncError(f"{found}{moved}, which should be 100%: it has kept earlier weights, or a part. {_REMEDY}")
+
+
+_REMEDY = (
+    "Look into the engine's log for tensors that were not loaded, and compare engine.dtype with trainer.dtype; if the "
+    "two only round differently, raise sync.check_tolerance"
+)
+
+
+def _gaps(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    return [abs(a - b) for a, b in zip(first, second, strict=True)]
+
+
+def _followed(
+    engine: Sequence[float], trainer: Sequence[float], engine_before: Sequence[float], trainer_before: Sequence[float]
+) -> float | None:
+    """Slope of the engine's movement on the trainer's, by least squares, if its standard error is small."""
+    moves = [(e - eb, t - tb) for e, t, eb, tb in zip(engine, trainer, engine_before, trainer_before, strict=True)]
+    size = sum(t * t for _, t in moves)
+    noise = fmean((e - t) ** 2 for e, t in zip(engine_before, trainer_before, strict=True))
+    if size == 0 or math.sqrt(2 * noise / size) > CERTAIN:
+        return None
+    return sum(e * t for e, t in moves) / size
