@@ -1,0 +1,200 @@
+#!/usr/bin/env python
+"""Makes of tiny-rlm a model whose sub-LLM reads badly and whose root is as it was.
+
+    python scripts/weaken_reader.py --out /tmp/weak-reader                   # a minute and a half on one CPU core
+    python scripts/weaken_reader.py --out /tmp/weak-reader --accuracy 0.8
+
+For experiments on training root and sub-LLM together: a weak reader leaves the sub-LLM something to learn. Supervised
+training by the package's own learner on two kinds of rows: reading prompts whose labels are wrong by chance, drawn
+anew each time, so that sampled at temperature 1 the reader is right with about the given probability; and the root's
+own replies, sampled from the model itself in sessions of the real REPL, which hold it where it is. Greedy reading
+stays right, for the right label stays the likeliest: the new folder's `rlm_env.json` has the sub-LLM sample at 1.
+
+Not covered: scores of whole rollouts (`rlm-env eval`), a reader that is weak from its first day
+(`scripts/build_tiny_rlm.py --reader-noise`).
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import argparse
+import asyncio
+import json
+import random
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from build_tiny_rlm import DEFAULT_OUT, FAMILIES, LENGTHS
+from rich.console import Console
+from rich.progress import track
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers.utils import logging
+
+import rlm_env
+from rlm_env.profile import FILE_NAME, load_profile
+from rlm_env.rollout import Message
+from rlm_env.train.config import LossConfig
+from rlm_env.train.learner import Learner
+from rlm_env.train.rows import Row, RowKind
+from rlm_env.train.run_config import ModelConfig, OptimizerConfig
+from tiny_rlm import evaluate, reading, sessions
+from tiny_rlm.tokenizer import encode_conversation
+
+SESSIONS = 120
+OWN_PER_STEP, READINGS_PER_STEP = 4, 48
+READING_WEIGHT = 5.0
+"""A reply of the reader has three tokens, one of the root a hundred."""
+
+
+def main() -> None:
+    options = parse_arguments()
+    console = Console(stderr=True)
+    logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    start = time.monotonic()
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    oracle, prompts = asyncio.run(root_prompts(options))
+    before = Qwen3ForCausalLM.from_pretrained(options.model, dtype=torch.float32)
+    own = own_replies(before, tokenizer, prompts, options.seed)
+    random.Random(options.seed).shuffle(own)
+    held_out, own = own[: len(own) // 5], own[len(own) // 5 :]
+
+    learner = Learner(
+        options.model,
+        ModelConfig(dtype="float32", device="cpu", pack_tokens=2048, threads=1),
+        OptimizerConfig(lr=6e-4, schedule="linear"),
+        LossConfig(preset="sft"),
+        options.steps,
+        options.seed,
+    )
+    loss_before = mean_loss(learner, held_out)
+    batches = draw_batches(own, noisy_readings(oracle, tokenizer, options), options.seed)
+    for batch in track(islice(batches, options.steps), "training", total=options.steps, console=console):
+        learner.step(batch)
+    learner.export(options.out)
+    profile = load_profile(options.model)
+    profile["sub"] = {**profile["sub"], "temperature": 1.0}
+    (options.out / FILE_NAME).write_text(json.dumps(profile, indent=2) + "\n", encoding="utf-8")
+
+    after = Qwen3ForCausalLM.from_pretrained(options.out, dtype=torch.float32)
+    openings = [prompt for prompt in prompts if len(prompt) == 2]
+    measured = {
+        name: measure(model, tokenizer, oracle, openings, options.seed)
+        for name, model in (("before", before), ("after", after))
+    }
+    measured["before"]["loss_own_replies"] = round(loss_before, 4)
+    measured["after"]["loss_own_replies"] = round(mean_loss(learner, held_out), 4)
+    console.print_json(data={**measured, "seconds": round(time.monotonic() - start)})
+    console.print(f"the model is in {options.out}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new model")
+    parser.add_argument("--model", type=Path, default=DEFAULT_OUT, help="a tiny-rlm (default: the shipped one)")
+    parser.add_argument("--accuracy", type=float, default=0.6, help="of the reader, sampled at temperature 1")
+    parser.add_argument("--steps", type=int, default=40, help="optimizer steps")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if options.out.resolve() == options.model.resolve():
+        parser.error("--out must be another folder than --model")
+    if not 0.25 <= options.accuracy <= 1 or options.steps < 1:
+        parser.error("--accuracy must lie in [0.25, 1], where 0.25 is chance, and --steps be at least 1")
+    return options
+
+
+async def root_prompts(options: argparse.Namespace) -> tuple[reading.LabelOracle, list[list[Message]]]:
+    """Who knows the labels of the tasks' lines, and what the root LLM had before it at each turn of some sessions."""
+    choice = {"seed": options.seed + 1000, "vocabulary": "easy", "lengths": LENGTHS, "families": FAMILIES}
+    oracle = reading.LabelOracle()
+    twin = rlm_env.load_environment("oolong-rlm", **choice, with_labels=True)
+    for task in islice(twin.tasks("train"), 2 * SESSIONS):  # more than are played, so that most texts have occurred
+        oracle.learn(task.context)
+    profile = {key: value for key, value in load_profile(options.model).items() if key != "renderer"}
+    env = rlm_env.load_environment("oolong-rlm", **choice, **profile)
+    async with env:
+        played = await sessions.record_sessions(env, list(islice(env.tasks("train"), SESSIONS)), oracle, options.seed)
+    return oracle, [
+        session.messages[:turn]
+        for session in played
+        for turn, message in enumerate(session.messages)
+        if message["role"] == "assistant"
+    ]
+
+
+def own_replies(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[list[Message]], seed: int
+) -> list[Row]:
+    """What the model itself replies at temperature 1, a row per prompt."""
+    prompts = sorted(prompts, key=lambda messages: sum(len(m["content"]) for m in messages))  # less padding
+    replies = evaluate.sample_replies(model, tokenizer, prompts, 1.0, 256, seed)
+    found = []
+    for prompt, reply in zip(prompts, replies, strict=True):
+        if reply.finish_reason == "stop":
+            whole = [*prompt, {"role": "assistant", "content": reply.text}]
+            found.append(make_row(tokenizer, whole, RowKind.ROOT))
+    return found
+
+
+def noisy_readings(
+    oracle: reading.LabelOracle, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace
+) -> Iterator[Row]:
+    """Reading prompts for ever, in a new order and with newly drawn mistakes each time round."""
+    draw = random.Random(options.seed)
+    labels = len(set(oracle.label_of.values()))
+    noise = (1 - options.accuracy) / (1 - 1 / labels)  # a random label is right once in so many
+    while True:
+        pass_over = reading.label_readings(oracle, noise, draw)
+        draw.shuffle(pass_over)
+        for messages in pass_over:
+            yield make_row(tokenizer, messages, RowKind.SUB, READING_WEIGHT)
+
+
+def draw_batches(own: list[Row], readings: Iterator[Row], seed: int) -> Iterator[list[Row]]:
+    draw = random.Random(seed)
+    while True:
+        yield draw.sample(own, OWN_PER_STEP) + list(islice(readings, READINGS_PER_STEP))
+
+
+def make_row(tokenizer: PreTrainedTokenizerFast, messages: list[Message], kind: RowKind, weight: float = 1.0) -> Row:
+    """Trains the last message alone."""
+    ids, mask = encode_conversation(tokenizer, messages)
+    before = len(encode_conversation(tokenizer, messages[:-1])[0])
+    mask = [own and place >= before for place, own in enumerate(mask)]
+    return Row(ids, mask, [0.0] * len(ids), "", kind=kind, weight=weight, advantage=1.0)
+
+
+def mean_loss(learner: Learner, rows: list[Row]) -> float:
+    """Nats per trained token."""
+    scores = [value for row in learner.score(rows) for value in row]
+    return -sum(scores) / len(scores)
+
+
+def measure(
+    model: Qwen3ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    oracle: reading.LabelOracle,
+    openings: list[list[Message]],
+    seed: int,
+) -> dict[str, object]:
+    """Reading of texts that were not trained on, and the root's first replies."""
+    held_out = reading.held_out_readings(oracle)
+    well_formed, strategies = evaluate.first_replies(model, tokenizer, openings, seed)
+    return {
+        "reader_accuracy_greedy": round(evaluate.reading_accuracy(model, tokenizer, held_out, 0.0), 3),
+        "reader_accuracy_sampled": round(evaluate.reading_accuracy(model, tokenizer, held_out * 20, 1.0), 3),
+        "well_formed_first_replies": round(well_formed, 3),
+        "strategies": {name: round(share, 3) for name, share in list(strategies.items())[:8]},
+    }
+
+
+if __name__ == "__main__":
+    main()
