@@ -1,6 +1,6 @@
-"""The command line: `rlm-env eval | report | envs`.
+"""The command line: `rlm-env eval | train | report | envs`.
 
-Covered: arguments, messages, exit codes. Not covered: the work itself (`evals/`).
+Covered: arguments, messages, exit codes. Not covered: the work itself (`evals/`, `train/`).
 Exit codes: 0 done; 1 nothing could be scored, or the disk refused; 2 a mistake in what was asked for; 3 the engine
 did not start or died; 4 stopped by --max-cost; 130 interrupted (143 by SIGTERM).
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,6 +19,8 @@ from typing import Any
 from rich.console import Console
 
 from rlm_env.evals.errors import ConfigError, RunStopped
+from rlm_env.interrupt import Terminated, interruptible
+from rlm_env.train.command import add_train
 
 EXIT_NOTHING_SCORED, EXIT_USAGE, EXIT_MAX_COST, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 4, 130, 143
 PLAIN_WIDTH = 120
@@ -51,10 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rlm-env", description="Evaluate Recursive Language Models.")
+    parser = argparse.ArgumentParser(prog="rlm-env", description="Evaluate and train Recursive Language Models.")
     parser.add_argument("--version", action="version", version=f"rlm-env {version('rlm-env')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_eval(commands)
+    add_train(commands)
     report = commands.add_parser("report", help="print the tables of a run again, from its folder")
     report.add_argument("folder", type=Path, help="for example outputs/NAME")
     report.add_argument("--markdown", action="store_true", help="as Markdown")
@@ -104,15 +106,15 @@ def _eval(arguments: argparse.Namespace) -> int:
     config = _config(arguments)
     progress = Console(stderr=True)
     try:
-        result = asyncio.run(_interruptible(run_eval(config, progress, resume=arguments.resume)))
-    except (RunStopped, KeyboardInterrupt, _Terminated) as stop:
+        result = asyncio.run(interruptible(run_eval(config, progress, resume=arguments.resume)))
+    except (RunStopped, KeyboardInterrupt, Terminated) as stop:
         _say(progress, f"\nstopped: {str(stop) or 'interrupted'}", "red")
         stored = config.out / "rollouts.jsonl"
         if stored.exists() and stored.stat().st_size:
             _say(progress, f"Finished rollouts are in {config.out}. To go on:\n  {resume_command(config.out)}")
         if isinstance(stop, RunStopped):
             return stop.exit_code
-        return EXIT_TERMINATED if isinstance(stop, _Terminated) else EXIT_INTERRUPTED
+        return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
     _print_tables(result.summary, result.title, markdown=arguments.markdown)
     _say(progress, f"stored in {result.path}")
     if result.status != "complete":
@@ -123,32 +125,6 @@ def _eval(arguments: argparse.Namespace) -> int:
         return EXIT_MAX_COST
     failed = all(group.outcomes[Outcome.ERROR] == group.rollouts for group in result.summary.arms)
     return EXIT_NOTHING_SCORED if failed else 0
-
-
-class _Terminated(Exception):
-    """SIGTERM came."""
-
-    def __str__(self) -> str:
-        return "terminated"
-
-
-async def _interruptible(work: Any) -> Any:
-    """Awaits `work`; SIGTERM cancels it as Ctrl-C does, so that engines are stopped and files closed."""
-    task = asyncio.ensure_future(work)
-    terminated = False
-
-    def terminate() -> None:
-        nonlocal terminated
-        terminated = True
-        task.cancel()
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        if terminated:
-            raise _Terminated from None
-        raise
 
 
 def _config(arguments: argparse.Namespace) -> Any:
@@ -205,3 +181,7 @@ def _print_tables(summary: Any, title: str, *, markdown: bool) -> None:
 def _say(console: Console, text: str, style: str | None = None) -> None:
     """Text as it is: no markup, no wrapping, so that a command can be copied."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rlm_env.env import RLMConfig
-from rlm_env.evals.config import EngineOptions, merge, read_toml
+from rlm_env.evals.config import RECORD, EngineOptions, merge, read_toml
 from rlm_env.evals.errors import ConfigError, explain, near
 from rlm_env.train.config import AdvantageConfig, LossConfig, RowsConfig
 
@@ -243,7 +243,10 @@ class TrainConfig(Part):
 
 def load_train_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
     """A config from a TOML file with other values laid over it. Raises ConfigError that names key and remedy."""
-    values = merge(read_toml(path), overrides or {})
+    values = read_toml(path)
+    if values.pop(RECORD, None):  # the config of a run on disk: that is where it is, from wherever we look
+        values["out"] = str(path.parent)
+    values = merge(values, overrides or {})
     values.setdefault("out", f"outputs/{path.stem}")
     try:
         return TrainConfig.model_validate(values)

@@ -11,40 +11,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-import traceback
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 from statistics import fmean
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
-from rlm_env.env import RLMEnv, score
+from rlm_env.env import RLMEnv
 from rlm_env.evals.errors import RunStopped
 from rlm_env.evals.store import RunFolder
-from rlm_env.llm.base import LLM, EngineUnavailable
 from rlm_env.repl import ReplError, SharedContext
-from rlm_env.rollout import Rollout, StopReason
+from rlm_env.rollout import Rollout
 from rlm_env.task import Task
 from rlm_env.train.groups import Batch, Group
 from rlm_env.train.journal import Journal
 from rlm_env.train.mix import Mix
+from rlm_env.train.rollouts import Engine, scored_rollout
 from rlm_env.train.run_config import TrainConfig
 from rlm_env.train.sampler import Draw, TaskSampler
 
-ATTEMPTS = 3
-"""How often a rollout is begun before it counts as failed: the engine or a REPL may die under it."""
 LARGE_CONTEXT = 2**20
 """Characters from which the rollouts of a group share one copy of their context."""
-
-
-class Engine(Protocol):
-    """What the scheduler needs of `TrainEngine`."""
-
-    llm: LLM
-    version: int
-
-    async def restart(self) -> None: ...
 
 
 class Scheduler:
@@ -227,30 +215,10 @@ class Scheduler:
             return
         async with self._slots:
             self._begun.setdefault(group.number, self._engine.version)
-            rollout = await self._rollout(f"{draw.group:06}/{member}", draw, arm, context)
+            rollout = await scored_rollout(f"{draw.group:06}/{member}", arm, draw.task, self._engine, context)
         rollout.info |= {"group": draw.group, "member": member, "environment": draw.environment}
         self._folder.append(rollout)
         group.rollouts.append(rollout)
-
-    async def _rollout(self, name: str, draw: Draw, arm: RLMEnv, context: SharedContext | None) -> Rollout:
-        """One scored rollout; one without a score where it failed again and again."""
-        for _ in range(ATTEMPTS):
-            version = self._engine.version
-            try:
-                rollout = await arm.rollout(draw.task, self._engine.llm, id=name, context=context)
-                if rollout.stop_reason not in (StopReason.ERROR, StopReason.CANCELLED):
-                    await arm.judge(draw.task, rollout)
-                    rollout.score = score(arm.environment, draw.task, rollout)
-            except EngineUnavailable as error:
-                rollout = _failed(name, draw.task, f"EngineUnavailable: {error}")
-                await self._engine.restart()
-            except Exception as error:
-                rollout = _failed(name, draw.task, f"{type(error).__name__}: {error}")
-                rollout.info["traceback"] = traceback.format_exc()
-            rollout.info["policy_version"] = version
-            if rollout.score is not None:
-                break
-        return rollout
 
     def _load(self) -> None:
         """Takes up what the journal and rollouts.jsonl say. Batches that the weights have not seen are handed out
@@ -272,10 +240,6 @@ class Scheduler:
             draw = self._sampler.repeat(number, place["environment"], place["stage"], place["index"])
             if number in still_open:
                 self._reopened.append(draw)
-
-
-def _failed(name: str, task: Task, error: str) -> Rollout:
-    return Rollout(id=name, task_id=task.id, stop_reason=StopReason.ERROR, error=error)
 
 
 @contextlib.asynccontextmanager

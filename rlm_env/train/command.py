@@ -1,0 +1,82 @@
+"""The command `rlm-env train`: arguments, messages, exit codes. Imports torch only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rlm_env.evals.config import merge_options
+from rlm_env.evals.errors import ConfigError, RunStopped
+from rlm_env.interrupt import Terminated
+
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+EXAMPLES = """\
+examples:
+  rlm-env train configs/train/tiny.toml
+  rlm-env train configs/train/tiny.toml --set steps=5 --set groups.size=4 --out outputs/try
+  rlm-env train configs/train/qwen3_4b_lora_1gpu.toml --dry-run
+  rlm-env train outputs/try/config.toml --resume
+  torchrun --nproc-per-node 8 -m rlm_env.cli train configs/train/qwen3_8gpu_fsdp.toml
+"""
+
+
+def add_train(commands: Any) -> None:
+    """Adds the command to the parser of `rlm-env`."""
+    command = commands.add_parser(
+        "train",
+        help="train a policy by reinforcement learning on its own rollouts",
+        description="Samples groups of rollouts on a local vLLM, scores them, updates the policy and brings the new "
+        "weights into the engine, step by step. A run that was stopped goes on with --resume.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("config", type=Path, metavar="CONFIG.toml", help="see configs/train/ and docs/training.md")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="over the file, for example optimizer.lr=1e-5")
+    add("--out", type=Path, metavar="FOLDER", help="output folder (default: outputs/ and the config's name)")
+    add("--seed", type=int)
+    add("--resume", action="store_true", help="go on with the run in the output folder")
+    add("--dry-run", action="store_true", help="check everything, show what it comes to, start nothing")
+    add("--dump-rows", type=Path, metavar="FOLDER", help="write the rows that each step trains")
+    add("--from-rows", type=Path, metavar="FOLDER", help="train on rows that were written before, without an engine")
+    command.set_defaults(run=_train)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    console = Console(stderr=True)
+    config = _config(arguments)
+    try:
+        from rlm_env.train.preflight import dry_run
+        from rlm_env.train.trainer import Options, train
+    except ImportError as error:
+        raise ConfigError(f"training needs the package {error.name!r}: pip install 'rlm-env[train]'") from error
+    if arguments.dry_run:
+        dry_run(config, Console())
+        return 0
+    options = Options(arguments.resume, arguments.dump_rows, arguments.from_rows)
+    try:
+        model = train(config, console, options)
+    except (RunStopped, KeyboardInterrupt, Terminated) as stop:
+        console.print(f"\nstopped: {str(stop) or 'interrupted'}", style="red", markup=False, highlight=False)
+        command = f"rlm-env train {shlex.quote(str(config.out / 'config.toml'))} --resume"
+        if arguments.from_rows:
+            command += f" --from-rows {shlex.quote(str(arguments.from_rows))}"
+        console.print(f"To go on:\n  {command}", markup=False, highlight=False, soft_wrap=True)
+        if isinstance(stop, RunStopped):
+            return stop.exit_code
+        return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+    if model is not None:
+        console.print(f"the trained model is in {model}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _config(arguments: argparse.Namespace) -> Any:
+    from rlm_env.train.run_config import load_train_config
+
+    overrides = merge_options(arguments.set)
+    overrides |= {key: value for key in ("out", "seed") if (value := getattr(arguments, key)) is not None}
+    return load_train_config(arguments.config, overrides)

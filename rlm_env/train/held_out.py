@@ -1,0 +1,93 @@
+"""The periodic evaluation during training: the environments' `eval` split, answered with the weights of the moment.
+
+Covered: rollouts on the engine that trains, scores with intervals, going on after a kill. Not covered: full
+evaluations with several arms, which are `rlm-env eval` on an exported checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+
+from rlm_env.evals.stats import clustered_mean
+from rlm_env.rollout import Rollout, read_rollouts
+from rlm_env.task import Task
+from rlm_env.train.mix import Mix
+from rlm_env.train.rollouts import Engine, scored_rollout
+from rlm_env.train.run_config import TrainConfig
+
+HELD_OUT = "held_out.jsonl"
+
+
+class HeldOut:
+    """The held-out tasks of a run. Its rollouts are stored in the run's folder, under the step they belong to."""
+
+    def __init__(self, config: TrainConfig, mix: Mix, engine: Engine, folder: Path) -> None:
+        self._config = config.held_out
+        self._seed = config.seed
+        self._concurrency = config.groups.concurrency
+        self._mix = mix
+        self._engine = engine
+        self._path = folder / HELD_OUT
+        self._tasks: dict[str, list[Task]] = {}
+
+    async def run(self, step: int) -> dict[str, float]:
+        """Scores of each environment after `step` updates: `eval/<environment>/score`, with `low` and `high` of its
+        95 % interval, and means per rollout of `turns`, `sub_calls`, `root_prompt_tokens_max`, and the `error` share.
+        Rollouts that are on disk already are not made again."""
+        if not self._tasks:
+            self._tasks = await asyncio.to_thread(self._load_tasks)
+        done = self._stored(step)
+        slots = asyncio.Semaphore(self._concurrency)
+
+        async def one(name: str, task: Task, repeat: int) -> None:
+            key = f"{name}/{task.id}/{repeat}"
+            if key in done:
+                return
+            async with slots:
+                rollout = await scored_rollout(f"{step}/{key}", self._mix.held_out(name), task, self._engine)
+            rollout.info |= {"step": step, "key": key, "environment": name}
+            self._append(rollout)
+            done[key] = rollout
+
+        async with asyncio.TaskGroup() as jobs:
+            for name, tasks in self._tasks.items():
+                for task in tasks:
+                    for repeat in range(self._config.repeats):
+                        jobs.create_task(one(name, task, repeat))
+        return self._metrics(list(done.values()))
+
+    def _load_tasks(self) -> dict[str, list[Task]]:
+        return {name: self._mix.held_out(name).tasks("eval").take(self._config.n) for name in self._mix.names}
+
+    def _stored(self, step: int) -> dict[str, Rollout]:
+        if not self._path.exists():
+            return {}
+        data = self._path.read_bytes()
+        os.truncate(self._path, data.rfind(b"\n") + 1)
+        rollouts = [rollout for rollout in read_rollouts(self._path) if rollout.info["step"] == step]
+        return {rollout.info["key"]: rollout for rollout in rollouts if rollout.score is not None}
+
+    def _append(self, rollout: Rollout) -> None:
+        with open(self._path, "a", encoding="ascii") as out:
+            out.write(rollout.to_json() + "\n")
+
+    def _metrics(self, rollouts: list[Rollout]) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for name in self._mix.names:
+            mine = [rollout for rollout in rollouts if rollout.info["environment"] == name]
+            scores: dict[str, list[float]] = defaultdict(list)
+            for rollout in mine:
+                if rollout.score is not None:
+                    scores[rollout.task_id].append(rollout.score.value)
+            estimate = clustered_mean(scores, self._seed)
+            if estimate is not None:
+                parts = {"score": estimate.mean, "low": estimate.low, "high": estimate.high}
+                metrics |= {f"eval/{name}/{part}": value for part, value in parts.items()}
+            for fact in ("turns", "sub_calls", "root_prompt_tokens_max"):
+                metrics[f"eval/{name}/{fact}"] = fmean(rollout.metrics.get(fact, 0.0) for rollout in mine)
+            metrics[f"eval/{name}/error"] = fmean(rollout.score is None for rollout in mine)
+        return metrics

@@ -1,0 +1,142 @@
+"""What can be found wrong with a run before it has cost anything.
+
+Covered: the chat template, rows against packs, the memory that training needs, what `--dry-run` shows. Not covered:
+what environments and sampling are refused for (`mix.py`), and the engine (`engine.py`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rlm_env.evals.errors import ConfigError
+from rlm_env.evals.models import resolve_model
+from rlm_env.llm.base import Completion
+from rlm_env.llm.chat_tokens import ChatTokens
+from rlm_env.profile import load_profile
+from rlm_env.rollout import Message
+from rlm_env.train.memory import GIB, available_memory, training_memory
+from rlm_env.train.mix import Mix
+from rlm_env.train.model import pick_device, read_config
+from rlm_env.train.rows import Row
+from rlm_env.train.run_config import TrainConfig
+
+CODE = "```repl\nprint(len(context))\n```"
+REASONING = "<think>\nFirst look.\n</think>\n\n"
+
+
+def keeps_prefix(tokens: ChatTokens) -> bool:
+    """Whether a second turn's prompt begins with exactly the ids of the first turn; its reasoning included, where the
+    template knows of any."""
+    thinks = "think" in (tokens.tokenizer.chat_template or "")
+    return all(_extends(tokens, reply) for reply in ([CODE, REASONING + CODE] if thinks else [CODE]))
+
+
+def _extends(tokens: ChatTokens, reply: str) -> bool:
+    messages: list[Message] = [{"role": "system", "content": "Write code."}, {"role": "user", "content": "How many?"}]
+    prompt = tokens.prompt(messages, None)
+    ids = tokens.tokenizer.encode(reply, add_special_tokens=False) + tokens.stop_token_ids[:1]
+    completion = Completion("", prompt_ids=prompt.ids, token_ids=ids, history_key=prompt.history_key)
+    tokens.parse(completion, None)
+    return tokens.prompt([*messages, completion.message(), {"role": "user", "content": "Output:\n12"}], None).extended
+
+
+def check_template(model: Path, config: TrainConfig) -> bool:
+    """Whether conversations stay one row each. Raises ConfigError where they do not and `allow_forks` is off."""
+    tokens = ChatTokens(model, load_profile(model).get("renderer"))
+    kept = keeps_prefix(tokens)
+    if not kept and not config.allow_forks:
+        raise ConfigError(
+            f"allow_forks is off, but the chat template of {config.model} (renderer {tokens.renderer_name}) rewrites "
+            "earlier turns, so that each turn would be a row of its own: allow it, or choose a renderer in the model's "
+            'rlm_env.json that keeps them (for Qwen3: {"name": "qwen3", "thinking_retention": "all"})'
+        )
+    return kept
+
+
+def check_window(config: TrainConfig, window: int | None) -> None:
+    """Raises ConfigError where a conversation could grow longer than a pack. `window`: the engine's, in tokens."""
+    if window is not None and config.trainer.pack_tokens < window:
+        raise ConfigError(
+            f"trainer.pack_tokens is {config.trainer.pack_tokens:,}, less than the engine's window of {window:,} "
+            "tokens: a long rollout could not be trained; raise it, or lower engine.max_model_len"
+        )
+
+
+def check_rows_fit(rows: Sequence[Row], config: TrainConfig, where: str) -> None:
+    """Raises ConfigError where a row is longer than a pack or nothing is trained."""
+    longest = max((len(row) for row in rows), default=0)
+    if longest > config.trainer.pack_tokens:
+        raise ConfigError(f"{where}: a row has {longest:,} tokens; raise trainer.pack_tokens to that at least")
+    if not any(row.trained_tokens for row in rows):
+        raise ConfigError(f"{where}: no row has a trained token")
+
+
+def dry_run(config: TrainConfig, console: Console) -> None:
+    """Checks all of a config and shows what it comes to. Starts and writes nothing. Raises ConfigError."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    groups = config.groups
+    rollouts = groups.size * groups.per_step
+    table.add_row("run", f"{config.steps} steps of {groups.per_step} groups x {groups.size} = {rollouts} rollouts")
+    table.add_row("policy", f"{config.model}, {_how_trained(config)}")
+    table.add_row("loss", f"{config.loss.preset}, divided by {config.loss.norm}; advantages {config.advantage.mode}")
+    trained = "root and sub-LLM tokens" if config.rows.train_sub_calls else "root tokens"
+    table.add_row("trains", f"{trained}, at most {groups.max_staleness} updates old")
+    folder = _model_on_disk(config)
+    if folder is None:
+        note = f"not on this disk (hf download {config.model}): template, memory and tasks that need it are unchecked"
+        table.add_row("model", note)
+        console.print(table)
+        return
+    kept = check_template(folder, config)
+    table.add_row("template", "a conversation is one row" if kept else "rewrites earlier turns: a row for each turn")
+    device = pick_device(config.trainer)
+    need = training_memory(read_config(folder, config.trainer), config.trainer)
+    free = available_memory(device)
+    table.add_row("memory", f"about {need.total / GIB:.2f} GiB of {free / GIB:.2f} GiB free on {device} ({need})")
+    for name, value in _tasks(config, Mix(config, folder)):
+        table.add_row(name, value)
+    table.add_row("engine", "vLLM" if importlib.util.find_spec("vllm") else "vLLM is not installed here")
+    table.add_row("output", str(config.out))
+    console.print(table)
+
+
+def _model_on_disk(config: TrainConfig) -> Path | None:
+    """The model's folder; None for a Hub id that was not downloaded. Raises ConfigError for anything else."""
+    try:
+        return resolve_model(config.model).folder
+    except ConfigError:
+        if config.model.count("/") == 1 and not config.model.startswith((".", "/", "~")):
+            return None
+        raise
+
+
+def _how_trained(config: TrainConfig) -> str:
+    lora = config.trainer.lora
+    weights = f"LoRA of rank {lora.rank}" if lora else "all weights"
+    return f"{weights}, {config.trainer.dtype}, lr {config.optimizer.lr:g} ({config.optimizer.schedule})"
+
+
+def _tasks(config: TrainConfig, mix: Mix) -> list[tuple[str, Any]]:
+    """One line for each environment: its first task proves that its options work."""
+    total = sum(environment.weight for environment in config.environments)
+    lines = []
+    for environment in config.environments:
+        for stage in range(-1, len(environment.curriculum)):
+            try:
+                (task,) = mix.tasks(environment.name, stage).take(1)
+            except (TypeError, ValueError, OSError) as error:
+                raise ConfigError(f"environment {environment.name} cannot make its tasks: {error}") from error
+            example = f"for example: {task.question[:100]!r}"
+            if stage < 0:
+                lines.append((environment.name, f"{environment.weight / total:.0%} of the groups; {example}"))
+            else:
+                lines.append(("", f"from step {environment.curriculum[stage].from_step}; {example}"))
+    return lines

@@ -1,0 +1,61 @@
+"""One scored rollout on an engine that may die under it.
+
+Covered: scoring, another try where engine or REPL failed, which weights it began with. Not covered: which rollouts
+are made (`scheduler.py`, `held_out.py`).
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Protocol
+
+from rlm_env.env import RLMEnv, score
+from rlm_env.llm.base import LLM, EngineUnavailable
+from rlm_env.repl import SharedContext
+from rlm_env.rollout import Rollout, StopReason
+from rlm_env.task import Task
+
+ATTEMPTS = 3
+"""How often a rollout is begun before it counts as failed."""
+
+
+class Engine(Protocol):
+    """What rollouts need of `TrainEngine`."""
+
+    version: int
+
+    @property
+    def llm(self) -> LLM: ...
+
+    async def restart(self) -> None: ...
+
+
+async def scored_rollout(
+    name: str, arm: RLMEnv, task: Task, engine: Engine, context: SharedContext | None = None
+) -> Rollout:
+    """A rollout with its score and `info["policy_version"]`, the weights that it began with; without a score where it
+    failed `ATTEMPTS` times, and then `error` says how.
+
+    A dead engine is started again. Raises what `engine.restart` raises, and CancelledError.
+    """
+    for _ in range(ATTEMPTS):
+        version = engine.version
+        try:
+            rollout = await arm.rollout(task, engine.llm, id=name, context=context)
+            if rollout.stop_reason not in (StopReason.ERROR, StopReason.CANCELLED):
+                await arm.judge(task, rollout)
+                rollout.score = score(arm.environment, task, rollout)
+        except EngineUnavailable as error:
+            rollout = _failed(name, task, f"EngineUnavailable: {error}")
+            await engine.restart()
+        except Exception as error:
+            rollout = _failed(name, task, f"{type(error).__name__}: {error}")
+            rollout.info["traceback"] = traceback.format_exc()
+        rollout.info["policy_version"] = version
+        if rollout.score is not None:
+            break
+    return rollout
+
+
+def _failed(name: str, task: Task, error: str) -> Rollout:
+    return Rollout(id=name, task_id=task.id, stop_reason=StopReason.ERROR, error=error)

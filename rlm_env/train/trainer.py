@@ -1,0 +1,285 @@
+"""A training run from its config to the trained model: sample, score, update, bring the weights back, and again.
+
+Owns the order of events and what is on disk at each of them, so that a run that is killed anywhere goes on with
+nothing trained twice and nothing lost. Covered: live runs on an engine, runs from saved rows. Not covered: the parts
+themselves (scheduler, learner, weight sync, checkpoints), the command line (`command.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rlm_env.evals.config import RECORD
+from rlm_env.evals.errors import ConfigError, RunStopped
+from rlm_env.evals.models import resolve_model
+from rlm_env.evals.record import describe_model, versions
+from rlm_env.evals.store import RunFolder, read_config
+from rlm_env.interrupt import interruptible
+from rlm_env.llm.base import EngineUnavailable
+from rlm_env.train import distributed
+from rlm_env.train.batch_metrics import batch_metrics
+from rlm_env.train.checkpoint import Checkpoints
+from rlm_env.train.engine import TrainEngine
+from rlm_env.train.held_out import HeldOut
+from rlm_env.train.journal import Journal
+from rlm_env.train.learner import Learner
+from rlm_env.train.metrics import Metrics
+from rlm_env.train.mix import Mix
+from rlm_env.train.model import ModelError, pick_device
+from rlm_env.train.packing_check import PackingError
+from rlm_env.train.preflight import check_rows_fit, check_template, check_window
+from rlm_env.train.row_files import read_rows, row_files, write_rows
+from rlm_env.train.rows import Row
+from rlm_env.train.run_config import TrainConfig, check_resume
+from rlm_env.train.scheduler import Scheduler
+from rlm_env.train.sync_check import SyncError
+from rlm_env.train.weight_sync import make_sync
+
+CHECKPOINTS, WEIGHTS, MODEL = "checkpoints", "weights", "model"
+"""Folders within that of a run: what it resumes from, what the engine serves, and the trained model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run is told beside its config."""
+
+    resume: bool = False
+    dump_rows: Path | None = None
+    """Folder for the rows of every step."""
+    from_rows: Path | None = None
+    """Train on the rows in this folder, without an engine."""
+
+
+def train(config: TrainConfig, console: Console, options: Options | None = None) -> Path | None:
+    """Runs what `config` describes into its output folder, or what is left of it; returns the trained model's folder.
+
+    Under torchrun every process calls this; all but the first return None. Raises ConfigError before anything is
+    changed, RunStopped where engine, disk or rollouts give up, KeyboardInterrupt; what had happened is on disk.
+    """
+    options = options or Options()
+    ref = resolve_model(config.model)
+    device = pick_device(config.trainer, distributed.local_rank())
+    with distributed.process_group(device):
+        leads = distributed.rank() == 0
+        mix = None
+        if leads and options.from_rows is None:
+            mix = Mix(config, ref.folder)
+            if not check_template(ref.folder, config):
+                console.print("note: the chat template rewrites earlier turns; each turn becomes a row of its own")
+        try:
+            learner = Learner(ref.folder, config.trainer, config.optimizer, config.loss, config.steps, config.seed)
+        except (ModelError, PackingError) as error:
+            raise ConfigError(str(error)) from error
+        if not leads:
+            distributed.follow(learner)
+            return None
+        with distributed.leading(learner) as led, _open_run(config, options, led, console) as run:
+            if options.from_rows is not None:
+                asyncio.run(interruptible(run.from_rows(options.from_rows)))
+            else:
+                asyncio.run(interruptible(run.live(mix, ref.folder)))
+        return config.out / MODEL
+
+
+@contextlib.contextmanager
+def _open_run(config: TrainConfig, options: Options, learner: Learner, console: Console) -> Iterator[_Run]:
+    """The run's folder, taken up where a resumed run was. Raises ConfigError where that does not fit."""
+    checkpoints = Checkpoints(config.out / CHECKPOINTS, config.checkpoint.keep)
+    if not options.resume and checkpoints.latest() is not None:
+        raise ConfigError(f"{config.out} already holds a run; add --resume to go on, or choose another --out folder")
+    record = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": describe_model(resolve_model(config.model)),
+        "versions": versions(),
+    }
+    with RunFolder(config.out, resume=options.resume) as folder:
+        if options.resume:
+            old = read_config(config.out)
+            was = old.pop(RECORD)
+            check_resume(old, config)
+            if was["model"] != record["model"]:
+                raise ConfigError(f"{config.out} began with other weights than are in {config.model} now")
+            record["started"] = was["started"]
+            if (latest := checkpoints.latest()) is not None:
+                checkpoints.load(learner, latest)
+                console.print(f"resumed after {learner.version} steps from {latest}", markup=False)
+        else:
+            for name in (CHECKPOINTS, WEIGHTS, MODEL):
+                shutil.rmtree(config.out / name, ignore_errors=True)
+        folder.write_config({**config.as_toml(), RECORD: record})
+        with Metrics(config.out, config, console, trained=learner.version) as metrics:
+            yield _Run(config, options, learner, folder, checkpoints, metrics, console)
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run that goes on."""
+
+    config: TrainConfig
+    options: Options
+    learner: Learner
+    folder: RunFolder
+    checkpoints: Checkpoints
+    metrics: Metrics
+    console: Console
+    saved: int = -1
+    recorded: int = field(init=False)
+    """Steps whose metrics are written; a checkpoint is only of a step that is recorded."""
+
+    def __post_init__(self) -> None:
+        self.recorded = self.learner.version
+
+    async def from_rows(self, source: Path) -> None:
+        """One step on each file of rows."""
+        files = row_files(source)[: self.config.steps]
+        async with self._saving():
+            for path in files[self.learner.version :]:
+                start = time.monotonic()
+                rows = read_rows(path)
+                check_rows_fit(rows, self.config, str(path))
+                values = await self._update(rows)
+                values["seconds/step"] = time.monotonic() - start
+                await self._record(self.learner.version, len(files), values)
+        await self._finish()
+
+    async def live(self, mix: Mix, model: Path) -> None:
+        """Rollouts and updates side by side, up to the last step."""
+        config = self.config
+        try:
+            async with self._engine(model) as engine:
+                check_window(config, engine.policy.context_window)
+                sync = make_sync(config.sync, config.out / WEIGHTS, config.trainer.dtype)
+                found = await sync.start(self.learner, engine)
+                self.console.print(
+                    f"engine and trainer agree: mean |difference| of log-probabilities {found['sync_mean_abs']:.1e}",
+                    markup=False,
+                )
+                held_out = HeldOut(config, mix, engine, config.out)
+                journal = Journal(config.out)
+                scheduler = Scheduler(config, mix, engine, self.folder, journal, self.learner.version)
+                with contextlib.closing(journal):
+                    async with self._saving(), scheduler:
+                        while self.learner.version < config.steps:
+                            await self._evaluate(held_out, scheduler)
+                            await self._step(scheduler, sync.publish)
+                    await self._evaluate(held_out, None)
+                await self._finish()
+        except (EngineUnavailable, SyncError) as error:
+            status = "weights not in the engine" if isinstance(error, SyncError) else "engine unavailable"
+            raise RunStopped(status, str(error), 3) from error
+        finally:
+            await mix.aclose()
+
+    async def _step(self, scheduler: Scheduler, publish: Callable[[int], Any]) -> None:
+        start = time.monotonic()
+        step = self.learner.version + 1
+        replayed = scheduler.replaying
+        with self.console.status(f"step {step}: waiting for rollouts"):
+            batch = await scheduler.next_batch()
+        rows = await asyncio.to_thread(batch.rows, self.config)
+        if not rows:
+            raise RunStopped("nothing to train", f"step {step}: no rollout has a sampled token", 1)
+        if self.options.dump_rows is not None:
+            write_rows(self.options.dump_rows, step, rows)
+        with self.console.status(f"step {step}: updating; {scheduler.in_flight} groups in flight"):
+            values = await self._update(rows)
+        published = time.monotonic()
+        if not scheduler.replaying:
+            values |= await publish(self.learner.version)
+        values["seconds/sync"] = time.monotonic() - published
+        scheduler.updated()
+        values |= batch_metrics(batch, rows)
+        seconds = time.monotonic() - start
+        values |= {
+            "seconds/wait": batch.seconds,
+            "seconds/step": seconds,
+            "tokens_per_second": values["tokens/sampled"] / seconds,
+            "replayed": float(replayed),
+        }
+        await self._record(step, self.config.steps, values)
+
+    async def _update(self, rows: list[Row]) -> dict[str, float]:
+        start = time.monotonic()
+        values = await _to_its_end(self.learner.step, rows)
+        return values | {"seconds/train": time.monotonic() - start}
+
+    async def _record(self, step: int, steps: int, values: dict[str, float]) -> None:
+        self.metrics.write(step, values)
+        self.metrics.show_step(step, steps, values)
+        self.recorded = step
+        if step % self.config.checkpoint.every == 0:
+            await self._save()
+
+    async def _save(self) -> None:
+        if self.saved != self.learner.version == self.recorded:
+            await _to_its_end(self.checkpoints.save, self.recorded, self.learner, {"step": self.recorded})
+            self.saved = self.recorded
+
+    @contextlib.asynccontextmanager
+    async def _saving(self) -> AsyncIterator[None]:
+        """However the work ends, what is trained is kept; after a kill, the journal does that."""
+        try:
+            yield
+        finally:
+            if self.learner.version:
+                await self._save()
+
+    async def _evaluate(self, held_out: HeldOut, scheduler: Scheduler | None) -> None:
+        """Where it is due: before the first step, every so often, and after the last one."""
+        config, step = self.config.held_out, self.learner.version
+        due = scheduler is None or step == 0 or (config.every is not None and step % config.every == 0)
+        if not config.n or not due or self.metrics.evaluated(step) or (scheduler and scheduler.replaying):
+            return
+        start = time.monotonic()
+        with self.console.status(f"held-out evaluation after {step} steps"):
+            values = await held_out.run(step)
+        self.metrics.write(step, {**values, "seconds/eval": time.monotonic() - start})
+        self.metrics.show_evaluation(step, values)
+
+    async def _finish(self) -> None:
+        await _to_its_end(self.learner.export, self.config.out / MODEL)
+        self.folder.write_summary({"status": "complete", "steps": self.learner.version, "model": MODEL})
+
+    @contextlib.asynccontextmanager
+    async def _engine(self, model: Path) -> AsyncIterator[TrainEngine]:
+        config = self.config
+        with self.console.status("starting vLLM") as status:
+
+            def show(stage: str, seconds: float) -> None:
+                status.update(f"starting vLLM: {stage}, {seconds:.0f} s")
+
+            lora_rank = config.trainer.lora.rank if config.sync.method == "lora" else None
+            engine = TrainEngine(
+                model,
+                config.engine,
+                log_folder=config.out,
+                dtype=config.trainer.dtype,
+                seed=config.seed,
+                lora_rank=lora_rank,
+                progress=show,
+            )
+            await engine.__aenter__()
+        try:
+            yield engine
+        finally:
+            await engine.__aexit__(None, None, None)
+
+
+async def _to_its_end(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Runs in a thread, and returns or raises only when it has ended: an update is whole or has not begun."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
