@@ -1,8 +1,14 @@
-"""Baselines that do not read: label every instance by keywords, or at random, then compute the answer exactly.
+"""Baselines that do not read: what a score may owe to keywords, to chance, or to saying everything at once.
 
-The keyword baseline knows every phrase of the vocabulary, more than anybody can guess. With `leak=0` it is at chance
-(the random one), with `leak=1` it is perfect: the difference is what a number on this benchmark may owe to keywords.
-Host side: `answer(task, keyword_label)` gives a text to be scored. Not covered: Oolong-real.
+`BASELINES` maps a name to a function from a task to an answer that is to be scored, for every data set: `random` and
+`keyword` label each instance at random or by keywords and then compute the answer exactly, `majority` gives all
+instances the label that keywords name most often, `list everything` names all answers there could be, `label dump`
+hands in a label for every line in place of the answer, `no context` guesses from the question alone. For transcripts
+see `real_baselines.py`.
+
+The keyword baseline knows every phrase of a generated vocabulary, more than anybody can guess. With `leak=0` it is at
+chance (the random one), with `leak=1` it is perfect: the difference is what a number on this benchmark may owe to
+keywords. Of published windows it knows the labels' own names only. Host side.
 """
 
 from __future__ import annotations
@@ -10,24 +16,18 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
-from datetime import date, datetime
+from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from itertools import combinations
 
-from oolong_rlm.questions import MONTH_NAMES
+from oolong_rlm.pairs import write_pairs
+from oolong_rlm.real_baselines import REAL_BASELINES
+from oolong_rlm.solving import Labeller, read_rows, solve
 from oolong_rlm.vocabulary import load_vocabulary
 from rlm_env.task import Task
 
-LINE = re.compile(r"^Date: (\w{3} \d\d, \d{4}) \|\| User: (\d+) \|\| Instance: (.*?)(?: \|\| Label: .*)?$", re.M)
-Labeller = Callable[[str, list[str], str], str]
-"""(instance text, labels of the window, name of the vocabulary) -> label."""
-
-
-class Row(NamedTuple):
-    day: date
-    user: int
-    label: str
+ANSWERS_LISTED = 500
+"""`list everything` names so many users, dates or numbers at most."""
 
 
 @cache
@@ -44,7 +44,7 @@ def keywords(vocabulary: str) -> dict[str, str]:
 
 def keyword_label(text: str, labels: list[str], vocabulary: str) -> str:
     """The label most of whose phrases' words occur; among equals one that the text's checksum picks."""
-    known = keywords(vocabulary)
+    known = keywords(vocabulary) if vocabulary else {word: label for label in labels for word in label.split()}
     votes = Counter({known[word] for word in re.findall(r"[\w-]+", text) if known.get(word) in labels})
     best = max(votes.values(), default=0)
     tied = [label for label in sorted(labels) if votes[label] == best]
@@ -56,76 +56,87 @@ def chance_label(text: str, labels: list[str], vocabulary: str) -> str:
     return sorted(labels)[zlib.crc32(text.encode()) % len(labels)]
 
 
-def read_rows(task: Task, labeller: Labeller) -> list[Row]:
-    """The lines of a synth task with the labels that the labeller gives them; printed labels are not looked at."""
-    labels, vocabulary = task.info["labels"], task.info["vocabulary"]
-    return [
-        Row(datetime.strptime(day, "%b %d, %Y").date(), int(user), labeller(text, labels, vocabulary))
-        for day, user, text in LINE.findall(task.context)
-    ]
-
-
 def answer(task: Task, labeller: Labeller) -> str:
-    """The answer to a synth task in the official form, computed from the labeller's labels."""
+    """The answer to a synth or pairs task in its form, computed from the labeller's labels."""
     return solve(task.question, read_rows(task, labeller))
 
 
-def top(values: Iterable[Any], rank: int = 0) -> Any:
-    """The value at a rank by frequency; ties fall to the smaller one, an absent rank to the last."""
-    ranked = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
-    return ranked[min(rank, len(ranked) - 1)][0] if ranked else "none"
+def random_labels(task: Task) -> str:
+    return answer(task, chance_label)
 
 
-def solve(question: str, rows: list[Row]) -> str:
-    """The answer to a question of Oolong-synth about labelled rows. Raises ValueError on an unknown pattern."""
+def keyword(task: Task) -> str:
+    return answer(task, keyword_label)
 
-    def found(pattern: str) -> re.Match | None:
-        return re.search(pattern, question)
 
-    if m := found(r"user IDs ([\d, ]+)\.") or found(r"users with IDs ([\d, ]+)\."):
-        users = {int(user) for user in m[1].split(",")}
-        rows = [row for row in rows if row.user in users]
-    if m := found(r"occur in (\w+) of any year"):
-        rows = [row for row in rows if MONTH_NAMES[row.day.month - 1] == m[1]]
-    if m := found(r"occur between (\w+ \d+, \d+) and (\w+ \d+, \d+), inclusive"):
-        first, last = (datetime.strptime(text, "%b %d, %Y").date() for text in m.groups())
-        rows = [row for row in rows if first <= row.day <= last]
-    count = Counter(row.label for row in rows)
-    months: dict[tuple[int, int], Counter] = {}
-    for row in sorted(rows):
-        months.setdefault((row.day.year, row.day.month), Counter())[row.label] += 1
+def majority(task: Task) -> str:
+    label = Counter(row.label for row in read_rows(task, keyword_label)).most_common(1)[0][0]
+    return answer(task, lambda text, labels, vocabulary: label)
 
-    if m := found(r"which of the labels is the (most|least) common\?.* one of the labels: (.*)\.$"):
-        sign = -1 if m[1] == "most" else 1
-        return f"Label: {min(m[2].split(', '), key=lambda label: sign * count[label])}"
-    if m := found(r"is label '(.+?)' more common, less common, or the same frequency as label '(.+?)'\?"):
-        a, b = count[m[1]], count[m[2]]
-        said = "more common than" if a > b else "less common than" if a < b else "same frequency as"
-        return f"Answer: {m[1]} is {said} {m[2]}"
-    if m := found(r"how many data points should be classified as label '(.+?)'\?"):
-        return f"Answer: {count[m[1]]}"
-    if m := found(r"which (user|date) is represented (the second )?most often\?"):
-        if m[1] == "user":
-            return f"User: {top((row.user for row in rows), int(bool(m[2])))}"
-        return f"Date: {top((row.day for row in rows), int(bool(m[2])))}"
-    if m := found(r"which user has the most instances with the label (.+?)\?"):
-        return f"User: {top(row.user for row in rows if row.label == m[1])}"
-    if m := found(r"more instances with the label (.+?): User (\d+) or User (\d+)\?"):
-        return f"User: {top(row.user for row in rows if row.label == m[1] and str(row.user) in m.groups()[1:])}"
-    if m := found(r"how many dates are represented exactly (\d+) times?\?"):
-        return f"Answer: {sum(n == int(m[1]) for n in Counter(row.day for row in rows).values())}"
-    if m := found(r"was label '(.+?)' more common, .* before (\w+ \d+, \d+), as compared"):
-        day = datetime.strptime(m[2], "%b %d, %Y").date()
-        before, after = [row for row in rows if row.day < day], [row for row in rows if row.day > day]
-        a = sum(row.label == m[1] for row in before) * len(after)
-        b = sum(row.label == m[1] for row in after) * len(before)
-        said = "more common" if a > b else "less common" if a < b else "the same frequency"
-        return f"Answer: {m[1]} is {said} before {m[2]}"
-    if m := found(r"In which month did the label '(.+?)' first occur more often than the label '(.+?)'\?"):
-        year, month = next((key for key, n in months.items() if n[m[1]] > n[m[2]]), (0, 1))
-        return f"Answer: {MONTH_NAMES[month - 1]} {year}"
-    if m := found(r"For how many months does the label '(.+?)' occur more frequently than the label '(.+?)'\?"):
-        return f"Answer: {sum(n[m[1]] > n[m[2]] for n in months.values())}"
-    if m := found(r"For how many months is the label '(.+?)' the single most"):
-        return f"Answer: {sum(all(n[m[1]] > v for k, v in n.items() if k != m[1]) for n in months.values())}"
-    raise ValueError(f"no known question: {question[:200]!r}")
+
+def list_everything(task: Task) -> str:
+    """All pairs of users; else all labels, users, dates or small numbers, behind the key that the question names."""
+    rows = read_rows(task, chance_label)
+    users = sorted({row.user for row in rows})
+    kind = task.info["answer_type"]
+    if kind == "PAIRS":
+        return write_pairs(list(combinations(users, 2)))
+    if kind == "LABEL":
+        return f"Label: {', '.join(sorted({row.label for row in rows}))}"
+    if kind == "USER":
+        return f"User: {', '.join(map(str, users[:ANSWERS_LISTED]))}"
+    if kind == "DATE":
+        return f"Date: {', '.join(f'{day:%m/%d/%Y}' for day in sorted({row.day for row in rows})[:ANSWERS_LISTED])}"
+    if kind == "COMPARISON":
+        return "Answer: more common than, less common than, same frequency as"
+    return f"Answer: {', '.join(map(str, range(min(len(rows), ANSWERS_LISTED) + 1)))}"
+
+
+def label_dump(task: Task) -> str:
+    """A label for every line, right where keywords are."""
+    return "\n".join(f"User {row.user}: {row.label}" for row in read_rows(task, keyword_label))
+
+
+def no_context(task: Task) -> str:
+    """From the question alone: the label or user that it names first, else what is most often right."""
+    named = re.search(r"one of the labels: ([^,.]+)", task.question)
+    user = re.search(r"(?:IDs|User) (\d+)", task.question)
+    guesses = {
+        "LABEL": f"Label: {named[1] if named else 'none'}",
+        "USER": f"User: {user[1] if user else 10000}",
+        "DATE": "Date: 01/06/2023",
+        "COMPARISON": "Answer: more common than",
+        "MONTH_YEAR": "Answer: March 2022",
+        "PAIRS": "(10000, 10001)",
+    }
+    return guesses.get(task.info["answer_type"], "Answer: 1")
+
+
+def for_task(name: str, baseline: Callable[[Task], str]) -> Callable[[Task], str]:
+    """The baseline of that name for any data set. A published question of unknown form is answered with nothing."""
+
+    def run(task: Task) -> str:
+        if task.info["subset"] == "real":
+            return REAL_BASELINES[name](task)
+        try:
+            return baseline(task)
+        except ValueError:
+            if "vocabulary" in task.info:
+                raise
+            return ""
+
+    return run
+
+
+BASELINES: dict[str, Callable[[Task], str]] = {
+    name: for_task(name, baseline)
+    for name, baseline in {
+        "random": random_labels,
+        "majority": majority,
+        "keyword": keyword,
+        "list everything": list_everything,
+        "label dump": label_dump,
+        "no context": no_context,
+    }.items()
+}
+"""Name -> a function from a task to the answer of that baseline."""

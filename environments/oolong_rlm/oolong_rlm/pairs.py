@@ -9,6 +9,7 @@ earns little, and no gold is empty.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -116,6 +117,25 @@ def find_pairs(users: dict[int, User], one: Role, other: Role | None = None) -> 
 def write_pairs(pairs: Sequence[tuple[int, int]]) -> str:
     """A gold: one pair a line."""
     return "\n".join(f"({a}, {b})" for a, b in pairs)
+
+
+NEED = re.compile(r"(at least|exactly) (\d+) instances? with the label '([^']+)'")
+DATED = re.compile(r"all instances with the label '([^']+)' of both users are (after|before) (\w+) (\d+), (\d+)")
+
+
+def read_roles(text: str) -> tuple[Role, Role | None]:
+    """The conditions of a generated question, read from its words. Raises ValueError where it is none."""
+    condition, *other = text.partition(FORM)[0].partition(", and all instances")[0].split(", and the other user has ")
+    needs, *others = (
+        tuple(Need(label, int(n), how == "exactly") for how, n, label in NEED.findall(part))
+        for part in (condition, *other)
+    )
+    if not needs:
+        raise ValueError(f"no generated question about pairs: {text[:200]!r}")
+    found = DATED.search(text)
+    day = found and date(int(found[5]), MONTH_NAMES.index(found[3]) + 1, int(found[4]))
+    dated = Dated(found[1], found[2], day) if found else None
+    return Role(needs, dated, any_of=" or " in condition), Role(others[0]) if others else None
 
 
 def some_need(users: Sequence[User], labels: Sequence[str], draw: Draw, exactly: bool = False) -> Need | None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
+from statistics import mean
 
 import pytest
 
-from oolong_rlm import Oolong, baselines
+from oolong_rlm import Oolong, OolongPairs, baselines
+from oolong_rlm.pairs import MAX_SHARE
 from oolong_rlm.vocabulary import load_vocabulary
 from rlm_env.rollout import Rollout
+from rlm_env.task import Task
 
 VOCABULARIES = ("easy", "standard")
+COUNT = "In the above data, how many data points should be classified as label 'spam'? Well?"
 
 
 def accuracy_and_scores(vocabulary: str, leak: float, lengths: list[int]) -> tuple[float, float, float, float]:
@@ -61,9 +68,71 @@ def test_a_solver_with_the_true_labels_scores_one(vocabulary: str):
         assert env.score(task, Rollout.from_answer(task, answer)).value == 1.0, task.question
 
 
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+def test_a_solver_with_the_true_labels_finds_all_pairs(vocabulary: str):
+    env = OolongPairs(vocabulary=vocabulary, lengths=[512, 2048], with_labels=True)
+    for task in env.tasks("train").take(150):
+        truth = iter([line.rpartition(" || Label: ")[2] for line in task.context.split("\n") if " || Label: " in line])
+        assert baselines.answer(task, lambda text, labels, vocabulary, truth=truth: next(truth)) == task.gold
+
+
+def mean_scores(env: Oolong, n: int) -> dict[str, float]:
+    tasks = env.tasks("eval").take(n)
+    return {
+        name: mean(env.score(task, Rollout.from_answer(task, answer(task))).value for task in tasks)
+        for name, answer in baselines.BASELINES.items()
+    }
+
+
+def test_the_floors_of_synth_and_pairs_are_low():
+    synth = mean_scores(Oolong(lengths=[2048, 8192], families="counting"), 50)
+    assert max(synth.values()) < 0.5
+    assert synth["list everything"] < 0.25
+    assert synth["label dump"] < 0.25
+    pairs = mean_scores(OolongPairs(lengths=[2048, 8192]), 50)
+    assert pairs["label dump"] == pairs["no context"] == 0.0
+    assert pairs["list everything"] < 2 * MAX_SHARE / (1 + MAX_SHARE)
+    assert abs(pairs["keyword"] - pairs["random"]) < 0.1
+
+
+def test_baselines_answer_the_same_each_time_and_never_the_gold_by_name():
+    for env in (Oolong(vocabulary="easy", lines=8, leak=0.0), OolongPairs(lengths=1024)):
+        for task in env.tasks("train").take(40):
+            blind = replace(task, gold=None)
+            for answer in baselines.BASELINES.values():
+                assert answer(blind) == answer(task)
+
+
+def test_published_windows_have_floors_too():
+    lines = [f"Date: Jan 0{i}, 2023 || User: {i} || Instance: a question about spam {i}" for i in range(1, 9)]
+    context = "Each line has one of 2 categories: 'spam', 'ham'.\n\n" + "\n".join(lines)
+    info = {"subset": "synth", "answer_type": "NUMERIC"}
+    known = Task(COUNT, context, "[8]", info=info)
+    unknown = Task("How many of them are long?", context, "[8]", info=info)
+    assert baselines.BASELINES["keyword"](known) == "Answer: 8"
+    assert baselines.BASELINES["keyword"](unknown) == ""
+    assert baselines.BASELINES["list everything"](unknown) == "Answer: 0, 1, 2, 3, 4, 5, 6, 7, 8"
+
+
+def test_transcripts_have_floors(tmp_path: Path):
+    path = tmp_path / "episodes.jsonl"
+    turns = [(("ANNA", "ZOE", "ANNA", "BOB", "CARL")[i % 5], f"Well, {i}.") for i in range(200)]
+    path.write_text("".join(json.dumps({"episode": f"E{n}", "turns": turns}) + "\n" for n in range(4)))
+    env = Oolong(dataset="real", transcripts=path, episodes=[1, 4])
+    scores = mean_scores(env, 120)
+    assert set(scores) == set(baselines.BASELINES)
+    assert scores["label dump"] == 0.0
+    assert scores["list everything"] < 0.3
+    assert max(scores.values()) == scores["keyword"] < 0.8
+    bare = Task("How many spells were cast?", "A published transcript.", "3", info={"subset": "real"})
+    assert {name for name, answer in baselines.BASELINES.items() if answer(bare)} == {"no context"}
+
+
 def test_unknown_questions_are_refused():
     with pytest.raises(ValueError, match="no known question"):
         baselines.solve("How are you?", [])
+    with pytest.raises(ValueError, match="no generated question about pairs"):
+        baselines.solve("In the above data, list all pairs of user IDs of friends.", [])
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
