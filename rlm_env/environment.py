@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from rlm_env.rollout import Rollout, Score
@@ -45,6 +45,14 @@ class Environment(ABC):
 
     async def judge(self, task: Task, rollout: Rollout) -> None:
         """Runs before `score` where a verdict needs I/O (an LLM judge); leaves the verdict in `rollout.info`."""
+
+    def floors(self) -> Mapping[str, Callable[[Task], str]]:
+        """Policies that do not understand the task (keyword search, listing everything), by name: task -> answer.
+
+        Every report shows what they score on its tasks, beside those that can be made for any environment
+        (`evals/floors.py`). Host side only: they may look at `task.context` and `task.info`, and must not at `gold`.
+        """
+        return {}
 
     def perfect_answer(self, task: Task) -> str:
         """An answer that scores 1.0. Host side only: it must never come near a REPL or a prompt."""

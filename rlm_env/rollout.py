@@ -218,6 +218,8 @@ class Score:
     metrics: dict[str, float] = field(default_factory=dict)
     """Named numbers that are not the reward."""
     explanation: str | None = None
+    answered: bool = True
+    """False where no answer could be read from the output: reports tell that apart from a wrong one."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.value <= 1.0:  # also refuses nan

@@ -136,11 +136,12 @@ def _completion(reply: dict[str, Any]) -> Completion:
     message = choice["message"]
     usage = reply.get("usage") or {}
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    refusal = message.get("refusal")
     return Completion(
-        text=message.get("content") or "",
+        text=message.get("content") or refusal or "",
         tool_calls=[_tool_call(call) for call in message.get("tool_calls") or ()],
         reasoning=message.get("reasoning_content") or message.get("reasoning") or None,
-        finish_reason=choice.get("finish_reason"),
+        finish_reason="refusal" if refusal else choice.get("finish_reason"),
         usage=Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached, calls=1),
     )
 
