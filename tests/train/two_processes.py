@@ -1,0 +1,97 @@
+"""What tests of several processes have done on one and on two: `torchrun -m tests.train.two_processes MODEL FOLDER`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlm_env.train import distributed
+from rlm_env.train.config import LossConfig
+from rlm_env.train.learner import Learner
+from rlm_env.train.rows import Row, RowKind
+from rlm_env.train.run_config import LoraConfig, ModelConfig, OptimizerConfig
+
+_COMMON = {"device": "cpu", "pack_tokens": 50, "threads": 1}
+CASES = {
+    "full": ModelConfig(dtype="float32", **_COMMON),
+    "bfloat16": ModelConfig(dtype="bfloat16", gradient_checkpointing=True, **_COMMON),
+    "lora": ModelConfig(dtype="float32", lora=LoraConfig(rank=4), **_COMMON),
+}
+TOLERANCE = {"float32": 2e-5, "bfloat16": 0.02}
+"""Relative: sums over packs are formed in another order."""
+
+
+def make_learner(model: Path, case: str) -> Learner:
+    # An eps that is not far below the gradients: else the sign of a rounding error would decide an update.
+    optimizer = OptimizerConfig(lr=1e-3, eps=1e-2, weight_decay=0.1, schedule="linear", max_grad_norm=0.5)
+    return Learner(model, CASES[case], optimizer, LossConfig(), total_steps=6)
+
+
+def make_rows() -> list[Row]:
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for index, size in enumerate((40, 30, 21, 14, 12, 9, 5)):
+        ids = torch.randint(0, 97, (size,), generator=generator).tolist()
+        mask = [False, False] + [True] * (size - 2)
+        logprobs = [0.0, 0.0] + [-4.5] * (size - 2)
+        kind = RowKind.SUB if index % 3 == 0 else RowKind.ROOT
+        rows.append(Row(ids, mask, logprobs, str(index), 0, kind, 1.0, 0.7, (-1.0) ** index))
+    return rows
+
+
+def summary(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not name.startswith("seconds/")}
+
+
+def work(model: Path, folder: Path) -> None:
+    """Every case from beginning to end, led by the first process."""
+    found: dict[str, Any] = {}
+    with distributed.process_group(torch.device("cpu")):
+        for case in CASES:
+            learner = make_learner(model, case)
+            tensors = _keeps_gradients(learner)
+            if distributed.rank() == 0:
+                with distributed.leading(learner) as led:
+                    found[case] = _lead(led, folder, case)
+            else:
+                distributed.follow(learner)
+            weights = {n: distributed.whole(m.detach()) for n, m in learner.optimizer.masters.items()}
+            if distributed.rank() == 0:
+                torch.save({"gradients": tensors, "weights": weights}, folder / f"{case}.pt")
+    if found:
+        (folder / "results.json").write_text(json.dumps(found))
+
+
+def _lead(learner: Any, folder: Path, case: str) -> dict[str, Any]:
+    rows = make_rows()
+    metrics = [summary(learner.step(rows)) for _ in range(3)]
+    scores = learner.score(rows)
+    learner.export(folder / f"{case}-out")
+    saved = folder / f"{case}-saved"
+    saved.mkdir()
+    learner.save(saved)
+    last = summary(learner.step(rows))
+    learner.load(saved)
+    return {"metrics": metrics, "scores": scores, "last": last, "again": summary(learner.step(rows))}
+
+
+def _keeps_gradients(learner: Learner) -> dict[str, torch.Tensor]:
+    """Filled with the gradients of the first step."""
+    kept: dict[str, torch.Tensor] = {}
+    step = learner.optimizer.step
+
+    def look(number: int) -> Any:
+        if not kept:
+            kept.update({n: distributed.whole(m.grad).clone() for n, m in learner.optimizer.masters.items()})
+        return step(number)
+
+    learner.optimizer.step = look
+    return kept
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]), Path(sys.argv[2]))
