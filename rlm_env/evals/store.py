@@ -1,4 +1,4 @@
-"""The output folder of a run: rollouts.jsonl, config.toml, summary.json.
+"""The output folder of a run: rollouts.jsonl, config.toml, summary.json, and results.jsonl, which is made of the first.
 
 Invariants: rollouts.jsonl only ever grows by whole lines, each flushed when it is written; what a crash or a full
 disk cut off is removed before the next line. summary.json and config.toml are replaced as wholes. One process
@@ -14,7 +14,7 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +24,7 @@ import tomli_w
 from rlm_env.evals.errors import ConfigError, RunStopped
 from rlm_env.rollout import Rollout, read_rollouts
 
-ROLLOUTS, CONFIG, SUMMARY = "rollouts.jsonl", "config.toml", "summary.json"
+ROLLOUTS, CONFIG, SUMMARY, RESULTS = "rollouts.jsonl", "config.toml", "summary.json", "results.jsonl"
 FSYNC_SECONDS = 1.0
 """A power cut can cost the rollouts of this long; a crash of ours costs none."""
 
@@ -52,7 +52,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise ConfigError(f"{self.path} cannot be used as an output folder: {error.strerror}") from error
-        with self._disk_errors("opening it"):
+        with _disk_errors(self.path, "opening it"):
             self._file = os.open(self.path / ROLLOUTS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,7 +76,7 @@ class RunFolder:
         """Adds one rollout. Raises RunStopped when the disk refuses; the file then ends with the line before."""
         data = (rollout.to_json() + "\n").encode("ascii")
         written = 0
-        with self._disk_errors("writing a rollout; the run can be resumed, and repeats that one"):
+        with _disk_errors(self.path, "writing a rollout; the run can be resumed, and repeats that one"):
             try:
                 while written < len(data):
                     written += os.pwrite(self._file, memoryview(data)[written:], self._end + written)
@@ -90,7 +90,7 @@ class RunFolder:
 
     def sync(self) -> None:
         """What was appended so far is on the disk, not only in its cache, when this returns."""
-        with self._disk_errors("syncing rollouts"):
+        with _disk_errors(self.path, "syncing rollouts"):
             os.fsync(self._file)
 
     def rollouts(self) -> Iterator[Rollout]:
@@ -98,21 +98,37 @@ class RunFolder:
         return read_rollouts(self.path / ROLLOUTS)
 
     def write_config(self, config: dict[str, Any]) -> None:
-        with self._disk_errors(f"writing {CONFIG}"):
-            _replace(self.path / CONFIG, tomli_w.dumps(plain(config)))
+        write_config(self.path, config)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        with self._disk_errors(f"writing {SUMMARY}"):
-            _replace(self.path / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+        write_summary(self.path, summary)
 
-    @contextlib.contextmanager
-    def _disk_errors(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            reason = "the disk is full" if full else str(error.strerror)
-            raise RunStopped("disk full" if full else "disk error", f"{self.path}: {reason} ({doing})", 1) from error
+    def write_results(self, results: Iterable[dict[str, Any]]) -> None:
+        """One flat record per rollout, without its tokens and texts: what a data frame is made of."""
+        with _disk_errors(self.path, f"writing {RESULTS}"):
+            _replace(self.path / RESULTS, "".join(json.dumps(result, allow_nan=False) + "\n" for result in results))
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Replaces the config.toml of a folder. Raises RunStopped when the disk refuses."""
+    with _disk_errors(folder, f"writing {CONFIG}"):
+        _replace(folder / CONFIG, tomli_w.dumps(plain(config)))
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Replaces the summary.json of a folder. Raises RunStopped when the disk refuses."""
+    with _disk_errors(folder, f"writing {SUMMARY}"):
+        _replace(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else str(error.strerror)
+        raise RunStopped("disk full" if full else "disk error", f"{folder}: {reason} ({doing})", 1) from error
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -123,6 +139,16 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} holds no run: cannot read {CONFIG} ({error.strerror})") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path / CONFIG} is damaged: {error}") from error
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The summary.json of a run's folder; {} where it was not written yet. Raises ConfigError where it is damaged."""
+    try:
+        return json.loads((path / SUMMARY).read_text("utf-8"))
+    except OSError:
+        return {}
+    except ValueError as error:
+        raise ConfigError(f"{path / SUMMARY} is damaged: {error}") from error
 
 
 def _whole_lines(file: int) -> int:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from statistics import fmean
 from types import TracebackType
@@ -204,7 +204,7 @@ class Scheduler:
                     for member in members:
                         member.cancel()
                     await asyncio.gather(*members, return_exceptions=True)
-        group.rollouts.sort(key=lambda rollout: rollout.info["member"])
+        group.rollouts = _in_order(group.rollouts)
         if group.scored:
             self._sampler.observe(draw, fmean(group.scored))
 
@@ -231,7 +231,7 @@ class Scheduler:
                 self._stored[rollout.info["group"]][rollout.info["member"]] = rollout
         for step, numbers in sorted(later.items()):
             groups = [
-                Group(number, history.drawn[number]["environment"], list(self._stored.pop(number).values()))
+                Group(number, history.drawn[number]["environment"], _in_order(self._stored.pop(number).values()))
                 for number in numbers
             ]
             self._replayed[step] = Batch(step, groups, step - 1)
@@ -240,6 +240,10 @@ class Scheduler:
             draw = self._sampler.repeat(number, place["environment"], place["stage"], place["index"])
             if number in still_open:
                 self._reopened.append(draw)
+
+
+def _in_order(rollouts: Iterable[Rollout]) -> list[Rollout]:
+    return sorted(rollouts, key=lambda rollout: rollout.info["member"])
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,117 @@
+"""What the tests of the scheduler share: an arm that scores by script, an engine that only has a version."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from pathlib import Path
+
+from rlm_env.environment import Environment
+from rlm_env.evals.store import RunFolder
+from rlm_env.llm.base import EngineUnavailable
+from rlm_env.rollout import Rollout, Score, StopReason, Turn
+from rlm_env.task import Task, Tasks
+from rlm_env.train.journal import Journal
+from rlm_env.train.run_config import TrainConfig
+from rlm_env.train.scheduler import Scheduler
+
+
+class Scripted(Environment):
+    """Its score is what the arm has put into the answer."""
+
+    def tasks(self, split):
+        index = 0
+        while True:
+            yield Task(f"question {index}", id=f"task-{index}")
+            index += 1
+
+    def score(self, task, rollout):
+        return Score(float(rollout.answer))
+
+
+class Arm:
+    """`reply(task, member)` -> a score, an exception to raise, or an error's text; `delay` says after how long."""
+
+    def __init__(self, reply=lambda task, member: float(member % 2), delay=lambda task, member: 0.0):
+        self.environment = Scripted()
+        self.reply, self.delay = reply, delay
+        self.begun: list[str] = []
+
+    async def rollout(self, task, llm, *, id, context):
+        self.begun.append(id)
+        member = int(id.rpartition("/")[2])
+        await asyncio.sleep(self.delay(task, member))
+        reply = self.reply(task, member)
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(reply, str):
+            return Rollout(id=id, task_id=task.id, stop_reason=StopReason.ERROR, error=reply)
+        turn = Turn(prompt_ids=[1, 2], completion_ids=[3], logprobs=[-0.5])
+        return Rollout(id=id, task_id=task.id, answer=str(reply), turns=[turn])
+
+    async def judge(self, task, rollout):
+        pass
+
+
+class Mix:
+    """One environment, `scripted`, answered by one arm."""
+
+    def __init__(self, arm):
+        self._arm = arm
+
+    def arm(self, name, stage):
+        return self._arm
+
+    def tasks(self, name, stage):
+        return Tasks(lambda: self._arm.environment.tasks("train"), "train")
+
+
+class Engine:
+    """Dead while `dead` is above 0; each restart takes one off."""
+
+    llm = None
+
+    def __init__(self):
+        self.version = 0
+        self.restarts = 0
+
+    async def restart(self):
+        self.restarts += 1
+
+
+def config(steps=4, **groups) -> TrainConfig:
+    groups = {"size": 4, "per_step": 2, "max_staleness": 1, "concurrency": 64, **groups}
+    values = {"model": "m", "out": "o", "environments": [{"name": "scripted"}], "steps": steps, "groups": groups}
+    return TrainConfig.model_validate(values)
+
+
+@contextlib.asynccontextmanager
+async def scheduling(folder: Path, config: TrainConfig, arm: Arm, trained: int = 0, engine: Engine | None = None):
+    """A scheduler over `folder`, as a run would open it, and its engine."""
+    engine = engine or Engine()
+    engine.version = trained
+    with (
+        RunFolder(folder, resume=(folder / "config.toml").exists()) as run,
+        contextlib.closing(Journal(folder)) as journal,
+    ):
+        run.write_config({})
+        async with Scheduler(config, Mix(arm), engine, run, journal, trained) as scheduler:
+            yield scheduler, engine
+
+
+async def train_one(scheduler: Scheduler, engine: Engine, seconds: float = 0.0):
+    """One step of a trainer that takes `seconds`."""
+    batch = await scheduler.next_batch()
+    await asyncio.sleep(seconds)
+    engine.version += 1
+    scheduler.updated()
+    return batch
+
+
+def shaky(seed: int, longest: float = 0.01):
+    """Delays that differ from rollout to rollout."""
+    return lambda task, member: random.Random(f"{seed}{task.id}{member}").random() * longest
+
+
+DEAD = EngineUnavailable("no engine")

@@ -1,0 +1,117 @@
+"""The order of tasks: the mix, the curriculum, pools, repeating draws after a restart; and the journal."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlm_env.evals.errors import ConfigError
+from rlm_env.task import Task, Tasks
+from rlm_env.train.journal import Journal, read_journal
+from rlm_env.train.run_config import EnvironmentConfig, PoolsConfig
+from rlm_env.train.sampler import TaskSampler
+
+
+def tasks_of(sizes=None):
+    """`<name>:<stage>` numbered tasks; endless unless `sizes` names a length."""
+
+    def tasks(name, stage):
+        def make():
+            index = 0
+            while sizes is None or index < sizes[name]:
+                yield Task(f"{name}:{stage}:{index}", id=f"{stage}-{index}", info={"length": index % 2})
+                index += 1
+
+        return Tasks(make, "train")
+
+    return tasks
+
+
+def environments(**weights):
+    return [EnvironmentConfig(name=name, weight=weight) for name, weight in weights.items()]
+
+
+def questions(sampler, count, step=0):
+    return [sampler.draw(step).task.question for _ in range(count)]
+
+
+def test_environments_come_by_weight_and_each_in_its_own_order():
+    sampler = TaskSampler(environments(a=3, b=1), tasks_of(), seed=0)
+    draws = [sampler.draw(0) for _ in range(2000)]
+    share = Counter(draw.environment for draw in draws)["a"] / 2000
+    assert 0.71 < share < 0.79
+    for name in "ab":
+        mine = [draw for draw in draws if draw.environment == name]
+        assert [draw.index for draw in mine] == list(range(len(mine)))
+        assert mine[5].task.question == f"{name}:-1:5"
+    assert [draw.group for draw in draws] == list(range(2000))
+
+
+def test_equal_seeds_give_equal_orders_and_others_do_not():
+    first = questions(TaskSampler(environments(a=1, b=1), tasks_of(), seed=3), 50)
+    assert questions(TaskSampler(environments(a=1, b=1), tasks_of(), seed=3), 50) == first
+    assert questions(TaskSampler(environments(a=1, b=1), tasks_of(), seed=4), 50) != first
+
+
+def test_a_finite_split_is_gone_through_again_and_an_empty_one_is_refused():
+    assert questions(TaskSampler(environments(a=1), tasks_of({"a": 2}), seed=0), 5) == [
+        "a:-1:0",
+        "a:-1:1",
+        "a:-1:0",
+        "a:-1:1",
+        "a:-1:0",
+    ]
+    with pytest.raises(ConfigError, match="a has no tasks"):
+        TaskSampler(environments(a=1), tasks_of({"a": 0}), seed=0).draw(0)
+
+
+def test_the_curriculum_follows_the_step():
+    stages = ({"from_step": 10, "options": {}}, {"from_step": 20, "options": {}})
+    sampler = TaskSampler([EnvironmentConfig(name="a", curriculum=stages)], tasks_of(), seed=0)
+    found = [sampler.draw(step).task.question for step in (0, 9, 10, 19, 20, 500)]
+    assert found == ["a:-1:0", "a:-1:1", "a:0:0", "a:0:1", "a:1:0", "a:1:1"]
+
+
+def test_easy_pools_are_asked_less_often():
+    pools = PoolsConfig(by="length", window=2, keep_easy=0.25)
+    sampler = TaskSampler(environments(a=1), tasks_of(), seed=0, pools=pools)
+    seen = Counter()
+    for _ in range(800):
+        draw = sampler.draw(0)
+        seen[draw.task.info["length"]] += 1
+        sampler.observe(draw, 1.0 if draw.task.info["length"] == 1 else 0.5)
+    assert 0.15 < seen[1] / 800 < 0.26  # a quarter of the odd ones against all of the even ones
+    lost = PoolsConfig(by="size")
+    with pytest.raises(ConfigError, match=r"groups\.pools\.by: tasks of a have no info 'size'; they have length"):
+        TaskSampler(environments(a=1), tasks_of(), seed=0, pools=lost).draw(0)
+
+
+@given(count=st.integers(1, 30), seed=st.integers(0, 5), step=st.integers(0, 30))
+def test_repeated_draws_are_the_same_and_what_follows_is_too(count, seed, step):
+    mix = [EnvironmentConfig(name="a", curriculum=({"from_step": 15, "options": {}},)), EnvironmentConfig(name="b")]
+    sampler = TaskSampler(mix, tasks_of({"a": 7, "b": 1000}), seed)
+    draws = [sampler.draw(step + group) for group in range(count + 5)]
+    resumed = TaskSampler(mix, tasks_of({"a": 7, "b": 1000}), seed)
+    again = [resumed.repeat(d.group, d.environment, d.stage, d.index) for d in draws[:count]]
+    again += [resumed.draw(step + group) for group in range(count, count + 5)]
+    assert again == draws
+
+
+def test_the_journal_tells_what_is_open(tmp_path):
+    sampler = TaskSampler(environments(a=1), tasks_of(), seed=0)
+    journal = Journal(tmp_path)
+    for _ in range(5):
+        journal.drew(sampler.draw(0))
+    journal.dropped(1, "flat")
+    journal.batch(1, [0, 3])
+    journal.close()
+    with open(journal.path, "a") as out:
+        out.write('{"event":"batch","step":2,"gro')  # a crash
+    history = read_journal(journal.path)
+    assert (history.open, history.dropped, history.batches) == ([2, 4], {1}, {1: [0, 3]})
+    assert history.drawn[4] == {"environment": "a", "stage": -1, "index": 4, "task_id": "-1-4"}
+    again = Journal(tmp_path)
+    again.batch(2, [2, 4])
+    again.close()
+    assert read_journal(journal.path).batches == {1: [0, 3], 2: [2, 4]}

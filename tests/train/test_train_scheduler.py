@@ -1,0 +1,169 @@
+"""The scheduler: which groups a step trains, what is thrown away, and that a killed run goes on as if nothing were."""
+
+import asyncio
+
+import pytest
+
+from rlm_env.evals.errors import RunStopped
+from rlm_env.rollout import read_rollouts
+from rlm_env.train.journal import read_journal
+from tests.train.scheduling import DEAD, Arm, config, scheduling, shaky, train_one
+
+
+def numbers(batch):
+    return [group.number for group in batch.groups]
+
+
+async def test_a_step_gets_whole_groups_that_are_on_disk(tmp_path):
+    async with scheduling(tmp_path, config(), Arm()) as (scheduler, _):
+        batch = await scheduler.next_batch()
+        stored = {rollout.id for rollout in read_rollouts(tmp_path / "rollouts.jsonl")}
+        assert numbers(batch) == [0, 1]
+        assert [group.rewards for group in batch.groups] == [[0.0, 1.0, 0.0, 1.0]] * 2
+        assert {rollout.id for rollout in batch.rollouts} <= stored
+        assert read_journal(tmp_path / "journal.jsonl").batches == {1: [0, 1]}
+        rows = batch.rows(config())
+        assert [row.advantage for row in rows] == [-0.5, 0.5, -0.5, 0.5] * 2
+        assert {row.policy_version for row in rows} == {0}
+
+
+async def test_without_staleness_nothing_is_begun_while_the_trainer_works(tmp_path):
+    arm = Arm()
+    async with scheduling(tmp_path, config(max_staleness=0), arm) as (scheduler, engine):
+        for step in range(4):
+            await scheduler.next_batch()
+            begun = len(arm.begun)
+            await asyncio.sleep(0.02)
+            assert len(arm.begun) == begun == 8 * (step + 1)
+            engine.version += 1
+            scheduler.updated()
+
+
+async def test_with_staleness_one_the_next_step_is_made_while_the_trainer_works(tmp_path):
+    arm = Arm()
+    async with scheduling(tmp_path, config(steps=3), arm) as (scheduler, _):
+        await scheduler.next_batch()
+        await asyncio.sleep(0.05)
+        assert len(arm.begun) == 2 * 8  # this step's and the next one's, not those after it
+
+
+async def test_no_more_is_made_than_the_run_needs(tmp_path):
+    arm = Arm()
+    async with scheduling(tmp_path, config(steps=2), arm) as (scheduler, engine):
+        for _ in range(2):
+            await train_one(scheduler, engine)
+        await asyncio.sleep(0.02)
+    assert len(arm.begun) == 2 * 8
+
+
+@pytest.mark.parametrize("staleness", [0, 1, 2])
+async def test_staleness_is_never_exceeded(tmp_path, staleness):
+    arm = Arm(delay=shaky(staleness, 0.03))
+    seen = []
+    async with scheduling(tmp_path, config(steps=12, max_staleness=staleness), arm) as (scheduler, engine):
+        for step in range(12):
+            batch = await train_one(scheduler, engine, seconds=0.005 * (step % 3))
+            seen += [step - rollout.info["policy_version"] for rollout in batch.rollouts]
+    assert max(seen) <= staleness
+    assert (max(seen) > 0) == (staleness > 0)
+
+
+async def test_a_group_that_has_grown_too_old_in_flight_is_given_up(tmp_path):
+    arm = Arm(delay=lambda task, member: 60.0 if task.id == "task-2" else 0.0)
+    async with scheduling(tmp_path, config(steps=6), arm) as (scheduler, engine):
+        batches = [await train_one(scheduler, engine) for _ in range(6)]
+    assert not any(2 in numbers(batch) for batch in batches)
+    assert sum(batch.stale for batch in batches) == 1
+    assert 2 in read_journal(tmp_path / "journal.jsonl").dropped
+
+
+async def test_flat_groups_are_replaced_and_their_number_is_bounded(tmp_path):
+    flat = {"task-0", "task-2", "task-3"}
+    arm = Arm(reply=lambda task, member: 1.0 if task.id in flat else float(member % 2))
+    async with scheduling(tmp_path, config(max_staleness=0), arm) as (scheduler, _):
+        batch = await scheduler.next_batch()
+    assert (numbers(batch), batch.flat) == ([1, 4], 3)
+    always = Arm(reply=lambda task, member: 1.0)
+    async with scheduling(tmp_path / "all", config(max_flat_share=0.5), always) as (scheduler, _):
+        batch = await scheduler.next_batch()
+    assert (len(batch.groups), batch.flat) == (2, 2)
+    assert all(row.advantage == 0 for row in batch.rows(config()))
+
+
+async def test_a_rollout_that_hangs_does_not_hold_up_its_group_for_ever(tmp_path):
+    arm = Arm(delay=lambda task, member: 60.0 if member == 3 else 0.0)
+    async with scheduling(tmp_path, config(timeout=0.2), arm) as (scheduler, _):
+        batch = await scheduler.next_batch()
+    assert [group.rewards for group in batch.groups] == [[0.0, 1.0, 0.0]] * 2
+
+
+async def test_a_rollout_of_a_dead_engine_is_made_again(tmp_path):
+    deaths = {"task-0": 2}
+
+    def reply(task, member):
+        if member == 1 and deaths.get(task.id):
+            deaths[task.id] -= 1
+            return DEAD
+        return float(member % 2)
+
+    async with scheduling(tmp_path, config(), Arm(reply)) as (scheduler, engine):
+        batch = await scheduler.next_batch()
+    assert engine.restarts == 2
+    assert [group.rewards for group in batch.groups] == [[0.0, 1.0, 0.0, 1.0]] * 2
+
+
+async def test_a_failed_rollout_is_outside_mean_and_count(tmp_path):
+    arm = Arm(reply=lambda task, member: "REPL: gone" if member == 0 else float(member == 1))
+    async with scheduling(tmp_path, config(), arm) as (scheduler, _):
+        batch = await scheduler.next_batch()
+    assert batch.groups[0].rewards == [None, 1.0, 0.0, 0.0]
+    advantages = [row.advantage for row in batch.rows(config())][:3]
+    assert advantages == pytest.approx([2 / 3, -1 / 3, -1 / 3])
+
+
+async def test_rollouts_that_all_fail_stop_the_run_and_say_why(tmp_path):
+    async with scheduling(tmp_path, config(), Arm(reply=lambda task, member: "REPL: no walls")) as (scheduler, _):
+        with pytest.raises(RunStopped, match="no walls"):
+            await scheduler.next_batch()
+
+
+async def test_an_error_that_nobody_expected_reaches_the_trainer(tmp_path):
+    class Broken(Arm):
+        async def rollout(self, *args, **kwargs):
+            raise asyncio.CancelledError  # not an Exception: nothing turns it into a failed rollout
+
+    async with scheduling(tmp_path, config(), Broken()) as (scheduler, _):
+        with pytest.raises((RunStopped, TimeoutError)):
+            await asyncio.wait_for(scheduler.next_batch(), 5)
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+@pytest.mark.parametrize(("checkpoint", "killed"), [(0, 1), (2, 4), (3, 3), (1, 5)])
+async def test_a_killed_run_goes_on_with_nothing_trained_twice_or_lost(tmp_path, checkpoint, killed, staleness):
+    settings = config(steps=8, max_staleness=staleness)
+    async with scheduling(tmp_path / "whole", settings, Arm()) as (scheduler, engine):
+        whole = [await train_one(scheduler, engine) for _ in range(8)]
+    arm = Arm(delay=shaky(1))
+    async with scheduling(tmp_path / "cut", settings, arm) as (scheduler, engine):
+        first = [await train_one(scheduler, engine) for _ in range(killed)]
+        before = len(arm.begun)
+    again = Arm(delay=shaky(2))
+    async with scheduling(tmp_path / "cut", settings, again, trained=checkpoint) as (scheduler, engine):
+        replayed = [scheduler.replaying]
+        second = []
+        for _ in range(checkpoint, 8):
+            second.append(await train_one(scheduler, engine))
+            replayed.append(scheduler.replaying)
+    assert replayed[: killed - checkpoint + 1] == [True] * (killed - checkpoint) + [False]
+    for old, new in zip(first[checkpoint:], second, strict=False):
+        assert [r.to_dict() for r in old.rollouts] == [r.to_dict() for r in new.rollouts]
+    trained = [number for batch in [*first[:checkpoint], *second] for number in numbers(batch)]
+    history = read_journal(tmp_path / "cut" / "journal.jsonl")
+    assert len(trained) == len(set(trained)) == 16
+    assert not history.dropped & set(trained)
+    assert [history.drawn[number]["index"] for number in sorted(history.drawn)] == sorted(history.drawn)
+    if staleness == 0:
+        assert sorted(trained) == sorted(number for batch in whole for number in numbers(batch))
+    assert before > 0
+    made = [rollout.id for rollout in read_rollouts(tmp_path / "cut" / "rollouts.jsonl")]
+    assert len(made) == len(set(made))
