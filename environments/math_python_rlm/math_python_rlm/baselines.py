@@ -1,6 +1,6 @@
 """Baselines that do not compute: numbers that anybody may guess, numbers of the question, and many boxes at once.
 
-Host side: each gives an answer to be scored.
+`BASELINES` maps a name to a function from a task to an answer that is to be scored. Host side.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from rlm_env.task import Task
 NUMBER = re.compile(r"[0-9]+")
 
 
-def from_the_question(task: Task) -> str:
+def random_number(task: Task) -> str:
+    return f"\\boxed{{{Draw('random', task.id).below(10_000)}}}"
+
+
+def keyword(task: Task) -> str:
+    """A number of the question."""
     return f"\\boxed{{{Draw('question', task.id).choice(NUMBER.findall(task.question))}}}"
 
 
@@ -24,9 +29,12 @@ def list_everything(task: Task) -> str:
 
 
 BASELINES: dict[str, Callable[[Task], str]] = {
-    "0": lambda task: "\\boxed{0}",
-    "1": lambda task: "\\boxed{1}",
-    "number of the question": from_the_question,
+    "random": random_number,
+    "majority": lambda task: "\\boxed{1}",
+    "keyword": keyword,
     "list everything": list_everything,
-    "the question": lambda task: task.question,
+    "label dump": lambda task: task.question,
+    "no context": lambda task: "\\boxed{0}",
 }
+"""`majority` is the commonest answer of textbooks; `label dump` hands the question back. There is no context, so that
+`no context` knows of nothing at all."""

@@ -1,13 +1,15 @@
 """Baselines that do not understand the sentence: what a score may owe to searching for the name or for any number.
 
-Host side: each gives an answer to be scored.
+`BASELINES` maps a name to a function from a task to an answer that is to be scored. Host side.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 
+from needle_rlm.prose import VOCABULARIES
 from rlm_env.draw import Draw
 from rlm_env.task import Task
 
@@ -35,15 +37,36 @@ def random_number(task: Task) -> str:
     return f"Answer: {Draw('random', task.id).choice(NUMBER.findall(task.context))}"
 
 
+def majority(task: Task) -> str:
+    """The number that occurs most often, of the longest ones: what a policy says that looks at no name."""
+    numbers = Counter(NUMBER.findall(task.context))
+    digits = max(map(len, numbers))
+    return f"Answer: {max((n for n in numbers if len(n) == digits), key=lambda n: (numbers[n], n))}"
+
+
 def list_everything(task: Task) -> str:
     """All numbers of the context."""
     return "Answer: " + ", ".join(NUMBER.findall(task.context))
 
 
+def label_dump(task: Task) -> str:
+    """All sentences in which the name occurs, in place of the answer."""
+    name = NAME.search(task.question)[1]
+    return "\n".join(sentence.strip() for sentence in SENTENCE.findall(task.context) if name in sentence)
+
+
+def no_context(task: Task) -> str:
+    """A number of the right length."""
+    digits = VOCABULARIES[task.info["profile"]].digits
+    return f"Answer: {Draw('no context', task.id).between(10 ** (digits - 1), 10**digits - 1)}"
+
+
 BASELINES: dict[str, Callable[[Task], str]] = {
+    "random": random_number,
+    "majority": majority,
     "keyword": keyword,
     "first match": first_match,
-    "random": random_number,
     "list everything": list_everything,
-    "no context": lambda task: "Answer: 4401937",
+    "label dump": label_dump,
+    "no context": no_context,
 }

@@ -152,6 +152,8 @@ def test_reading_is_needed():
 
     assert mean("keyword", "strict") < 0.15
     assert mean("random", "strict") < 0.1
+    assert mean("majority", "strict") < 0.1
+    assert mean("label dump", "strict") == 0.0
     assert mean("no context", "strict") == 0.0
     assert mean("list everything", "strict") == 0.0
     assert mean("list everything", "official") == 1.0

@@ -1,14 +1,19 @@
 """Copies that are nearly right: what careless models and pipelines make of a text.
 
-Host side: each gives an answer to be scored. Their exact matches say how much of the benchmark each slip costs.
+`BASELINES` maps a name to a function from a task to an answer that is to be scored: the slips of `CHANGES`, whose exact
+matches say how much of the benchmark each costs, and floors that copy nothing: `random` (the text's characters in
+random order), `majority` (its commonest character, so often), `label dump` (the whole question), `no context` (a text
+of one's own). Host side.
 """
 
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
+from rlm_env.draw import Draw
 from rlm_env.task import Task
 
 CHANGES: dict[str, Callable[[str], str]] = {
@@ -36,4 +41,19 @@ def baseline(change: str, task: Task) -> str:
     return f"<answer>{CHANGES[change](task.gold)}</answer>"
 
 
-BASELINES: dict[str, Callable[[Task], str]] = {change: partial(baseline, change) for change in CHANGES}
+def shuffled(task: Task) -> str:
+    return f"<answer>{''.join(Draw('random', task.id).shuffled(task.gold))}</answer>"
+
+
+def commonest(task: Task) -> str:
+    [(character, _)] = Counter(task.gold).most_common(1)
+    return f"<answer>{character * len(task.gold)}</answer>"
+
+
+FLOORS: dict[str, Callable[[Task], str]] = {
+    "random": shuffled,
+    "majority": commonest,
+    "label dump": lambda task: task.question,
+    "no context": lambda task: "<answer>Lorem ipsum dolor sit amet.</answer>",
+}
+BASELINES: dict[str, Callable[[Task], str]] = FLOORS | {change: partial(baseline, change) for change in CHANGES}
