@@ -23,7 +23,7 @@ from rlm_env.evals.config import RECORD
 from rlm_env.evals.errors import ConfigError, RunStopped
 from rlm_env.evals.models import resolve_model
 from rlm_env.evals.record import describe_model, versions
-from rlm_env.evals.store import RunFolder, read_config
+from rlm_env.evals.store import RunFolder, plain, read_config
 from rlm_env.interrupt import interruptible
 from rlm_env.llm.base import EngineUnavailable
 from rlm_env.train import distributed
@@ -99,7 +99,7 @@ def _open_run(config: TrainConfig, options: Options, learner: Learner, console: 
         raise ConfigError(f"{config.out} already holds a run; add --resume to go on, or choose another --out folder")
     record = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": describe_model(resolve_model(config.model)),
+        "model": plain(describe_model(resolve_model(config.model))),
         "versions": versions(),
     }
     with RunFolder(config.out, resume=options.resume) as folder:
@@ -147,7 +147,10 @@ class _Run:
                 start = time.monotonic()
                 rows = read_rows(path)
                 check_rows_fit(rows, self.config, str(path))
-                values = await self._update(rows)
+                try:
+                    values = await self._update(rows)
+                except ValueError as error:
+                    raise ConfigError(f"{path}: {error}") from error
                 values["seconds/step"] = time.monotonic() - start
                 await self._record(self.learner.version, len(files), values)
         await self._finish()
