@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rlm_env.evals.config import EngineOptions
 from rlm_env.evals.errors import ConfigError
-from rlm_env.llm.base import LLM, EngineUnavailable
-from rlm_env.llm.http import Endpoint
+from rlm_env.llm.base import LLM, EngineUnavailable, LLMError
+from rlm_env.llm.http import Endpoint, EndpointError
 from rlm_env.llm.model_folder import find_model
 from rlm_env.llm.token_batches import probe_logprobs_mode
 from rlm_env.llm.token_policy import TokenPolicy
@@ -164,10 +164,14 @@ class TrainEngine:
                 await self._revive()
 
     async def completions(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """vLLM's reply to a request to `/v1/completions`, past the gate. Raises LLMError."""
+        """vLLM's reply to a request to `/v1/completions`, past the gate. Raises EngineUnavailable or another
+        LLMError."""
         if self._endpoint is None:
             raise EngineUnavailable("vLLM is being restarted")
-        return await self._endpoint.post("/completions", {"model": self.policy.name, **body})
+        try:
+            return await self._endpoint.post("/completions", {"model": self.policy.name, **body})
+        except EndpointError as error:
+            raise EngineUnavailable(str(error)) if await self._died_of(error) else error from None
 
     def _running(self) -> VLLMServer:
         if self._server is None:
@@ -175,12 +179,20 @@ class TrainEngine:
         return self._server
 
     async def _dies_of(self, change: Callable[[VLLMServer], None]) -> bool:
-        """Whether there is no engine left, or none any more, to which the change could be made."""
+        """Makes a change to the engine; whether there was none to make it to, or there is none any more."""
         try:
             await asyncio.to_thread(change, self._running())
-        except EngineUnavailable:
+        except LLMError as error:
+            if not await self._died_of(error):
+                raise
             return True
         return False
+
+    async def _died_of(self, error: LLMError) -> bool:
+        """A refusal may be the last word of a server whose engine has died."""
+        if isinstance(error, EngineUnavailable):
+            return True
+        return not await asyncio.to_thread(self._running().answers, HEALTH_SECONDS)
 
     async def _revive(self) -> None:
         if self.restarts >= self._max_restarts:

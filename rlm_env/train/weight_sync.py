@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Protocol
 
 from rlm_env.llm.base import EngineUnavailable, LLMError
+from rlm_env.train.decoy import write_decoy
 from rlm_env.train.engine import TrainEngine
 from rlm_env.train.rows import Row
 from rlm_env.train.run_config import SyncConfig
 from rlm_env.train.sync_check import TOLERANCES, Probe, Scores, SyncCheck, SyncError, compare, judge
+
+DECOY = "decoy"
 
 
 class Publisher(Protocol):
@@ -45,17 +48,24 @@ class WeightSync(ABC):
         self.config = config
         self.folder = folder
         self._dtype = dtype
+        self._before: tuple[Scores, Scores] | None = None
+        """What engine and trainer said at the last check."""
 
     async def start(self, learner: Publisher, engine: TrainEngine) -> dict[str, float]:
-        """Publishes the learner's weights as they are, before the first rollout. Else like `publish`."""
+        """Publishes the learner's weights as they are, before the first rollout. Else like `publish`.
+
+        Since the engine may serve the same weights already, it is first given others (`decoy.py`), which must show:
+        an engine that takes nothing is found out before anything is sampled. One that takes a part only is found
+        out at the first update.
+        """
         self._learner = learner
         self._engine = engine
-        self._before: tuple[Scores, Scores] | None = None
+        self._before = None
         types = {self._dtype, engine.dtype}
         self.tolerance = self.config.check_tolerance or TOLERANCES["float32" if types == {"float32"} else "bfloat16"]
         shutil.rmtree(self.folder, ignore_errors=True)
         self._probe = await Probe.sample(engine)
-        return await self.publish(learner.version)
+        return await self._publish(learner.version, prove=True)
 
     async def publish(self, version: int) -> dict[str, float]:
         """Serves the learner's weights as `version`, while rollouts are in flight, and verifies them before the
@@ -66,24 +76,7 @@ class WeightSync(ABC):
         the way, it is started again on the new weights. Raises SyncError, and EngineUnavailable where it cannot be
         started.
         """
-        metrics: dict[str, float] = {}
-        folder = self.folder / f"v{version:06d}"
-        served = self._engine.served
-        if folder == served:  # published before: what is served must not change under the engine
-            folder = folder.with_name(f"{folder.name}-again")
-        with _timed(metrics, "export"):
-            await asyncio.to_thread(self._write, folder)
-        with _timed(metrics, "score"):
-            expected = await self._trainer_scores()
-        async with self._engine.paused(self.config.drain_seconds) as drained:
-            metrics["sync_seconds_drain"] = drained
-            with _timed(metrics, "load"):
-                await self._replace(folder, version)
-            with _timed(metrics, "verify"):
-                check = await self._check(expected, version)
-        if self.folder in served.parents:
-            await asyncio.to_thread(shutil.rmtree, served, ignore_errors=True)
-        return metrics | _as_metrics(check)
+        return await self._publish(version)
 
     async def verify(self) -> SyncCheck:
         """Asks the engine and the learner again, at any time. Raises SyncError where they do not agree."""
@@ -102,6 +95,39 @@ class WeightSync(ABC):
     async def _load(self, folder: Path, version: int) -> None:
         """Makes the engine serve it, and forget what it cached."""
 
+    async def _publish(self, version: int, prove: bool = False) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        served = self._engine.served
+        folder = self.folder / f"v{version:06d}"
+        if folder == served:  # which must not change under the engine
+            folder = folder.with_name(f"{folder.name}-again")
+        with _timed(metrics, "export"):
+            await asyncio.to_thread(self._write, folder)
+        with _timed(metrics, "score"):
+            expected = await self._trainer_scores()
+        async with self._engine.paused(self.config.drain_seconds) as drained:
+            metrics["sync_seconds_drain"] = drained
+            if prove:
+                await self._prove(folder, version, expected)
+            with _timed(metrics, "load"):
+                await self._replace(folder, version)
+            with _timed(metrics, "verify"):
+                check = await self._check(expected, version)
+        shutil.rmtree(self.folder / DECOY, ignore_errors=True)
+        if self.folder in served.parents:
+            await asyncio.to_thread(shutil.rmtree, served, ignore_errors=True)
+        return metrics | _as_metrics(check)
+
+    async def _prove(self, folder: Path, version: int, expected: Scores) -> None:
+        decoy = self.folder / DECOY
+        await asyncio.to_thread(write_decoy, folder, decoy)
+        await self._replace(decoy, version)
+        if compare(await self._engine_scores(), expected).mean_abs <= self.tolerance:
+            raise SyncError(
+                "the engine was given other weights and answers as before: updates do not reach it. Look into its "
+                f"log ({self._engine.log_path}), and leave out of engine.extra_args what changes how weights are loaded"
+            )
+
     async def _replace(self, folder: Path, version: int) -> None:
         try:
             with suppress(EngineUnavailable):  # then it is started again on the new weights
@@ -116,12 +142,15 @@ class WeightSync(ABC):
         (logprobs,) = await asyncio.to_thread(self._learner.score, [self._probe.row])
         return self._probe.trainer_scores(logprobs)
 
-    async def _check(self, expected: Scores, version: int) -> SyncCheck:
+    async def _engine_scores(self) -> Scores:
         try:
-            found = await self._probe.engine_scores(self._engine)
+            return await self._probe.engine_scores(self._engine)
         except EngineUnavailable:
             await self._engine.restart()
-            found = await self._probe.engine_scores(self._engine)
+            return await self._probe.engine_scores(self._engine)
+
+    async def _check(self, expected: Scores, version: int) -> SyncCheck:
+        found = await self._engine_scores()
         check = compare(found, expected, self._before)
         judge(check, self.tolerance, version)
         self._before = found, expected

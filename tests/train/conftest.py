@@ -1,10 +1,16 @@
-"""What the tests of training share: a tiny random model."""
+"""What the tests of training share: a tiny random model, and one real engine that takes new weights."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
+
+if TYPE_CHECKING:
+    from rlm_env.train.engine import TrainEngine
 
 VOCAB = 97
 
@@ -34,3 +40,14 @@ def make_qwen3():
             return transformers.Qwen3ForCausalLM(config).to(dtype)
 
     return make
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def train_engine(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TrainEngine]:
+    """A real vLLM for training in float32. Tests may kill it; it serves what the last one published."""
+    pytest.importorskip("vllm")
+    from rlm_env.train.engine import TrainEngine
+
+    logs = tmp_path_factory.mktemp("engine")
+    async with TrainEngine(tiny_model_path, log_folder=logs, dtype="float32", max_restarts=5) as engine:
+        yield engine

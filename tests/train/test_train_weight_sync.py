@@ -1,0 +1,229 @@
+"""New weights into the real vLLM while it is used, and every way in which that can go wrong unnoticed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("vllm")
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from rlm_env.llm import Request, Sampling, VLLMServer  # noqa: E402
+from rlm_env.train.engine import TrainEngine  # noqa: E402
+from rlm_env.train.gate import RequestCut  # noqa: E402
+from rlm_env.train.run_config import SyncConfig  # noqa: E402
+from rlm_env.train.sync_check import SyncError  # noqa: E402
+from rlm_env.train.weight_sync import DiskSync, make_sync  # noqa: E402
+from tests.train.sync_stand_in import StandIn  # noqa: E402
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
+
+ENDLESS = {"ignore_eos": True, "stop_token_ids": []}
+
+
+def ask(text: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": text}]
+
+
+@pytest.fixture
+def trainer(tiny_model_path: Path) -> StandIn:
+    return StandIn(tiny_model_path)
+
+
+@pytest.fixture
+def sync(tmp_path: Path) -> DiskSync:
+    return make_sync(SyncConfig(drain_seconds=30), tmp_path / "weights", "float32")
+
+
+async def test_new_weights_arrive_and_the_check_says_so(
+    train_engine: TrainEngine, trainer: StandIn, sync: DiskSync
+) -> None:
+    found = await sync.start(trainer, train_engine)
+    assert found["sync_mean_abs"] < 1e-5  # measured: 2e-6
+    for size in (0.02, 1e-5):  # a movement that shows in every reply, and one far below the tolerance
+        trainer.step(size)
+        found = await sync.publish(trainer.version)
+        assert found["sync_mean_abs"] < 1e-5
+        assert found["sync_followed"] == pytest.approx(1, abs=0.02)
+        assert {f"sync_seconds_{part}" for part in ("export", "score", "drain", "load", "verify")} < found.keys()
+    assert train_engine.version == trainer.version == 2
+    assert train_engine.seconds_paused > 0
+    check = await sync.verify()
+    assert check.mean_abs < 1e-5
+    assert check.followed is None  # nothing has moved
+    assert [path.name for path in sync.folder.iterdir()] == ["v000002"]
+    assert train_engine.served == sync.folder / "v000002"
+    await sync.publish(trainer.version)  # once more, as after a resume
+    assert train_engine.served.exists()
+
+
+async def test_each_tensor_of_the_model_arrives(train_engine: TrainEngine, trainer: StandIn, sync: DiskSync) -> None:
+    """The tied vocabulary head among them, which vLLM's own reload leaves as it was on CPU."""
+    await sync.start(trainer, train_engine)
+    for name, parameter in trainer.model.named_parameters():
+        if "layers." in name and "layers.2." not in name:
+            continue
+        with torch.no_grad():
+            parameter *= 1.2
+        trainer.version += 1
+        assert (await sync.publish(trainer.version))["sync_mean_abs"] < 1e-5, name
+
+
+async def test_tied_head_that_keeps_its_old_weights_is_noticed(
+    train_engine: TrainEngine, trainer: StandIn, sync: DiskSync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sync.start(trainer, train_engine)
+    monkeypatch.setattr("rlm_env.llm.vllm_server.is_cpu_build", lambda: False)  # as vLLM does it by itself
+    trainer.step()
+    with pytest.raises(SyncError, match="serves other weights"):
+        await sync.publish(trainer.version)
+
+
+async def test_engine_that_takes_no_weights_is_found_out_before_the_first_rollout(
+    train_engine: TrainEngine, trainer: StandIn, sync: DiskSync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sync.start(trainer, train_engine)  # so that it serves what the trainer has, as at the start of a run
+    monkeypatch.setattr(VLLMServer, "reload_weights", lambda server, _: server.reset_prefix_cache())
+    with pytest.raises(SyncError, match="updates do not reach it") as caught:
+        await sync.start(trainer, train_engine)
+    assert str(train_engine.log_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [0.02, 1e-5])
+async def test_update_without_a_reload_is_noticed(
+    train_engine: TrainEngine, trainer: StandIn, sync: DiskSync, monkeypatch: pytest.MonkeyPatch, size: float
+) -> None:
+    """Also where the step was so small that old weights are within the tolerance."""
+    await sync.start(trainer, train_engine)
+    trainer.step()
+    await sync.publish(trainer.version)
+    monkeypatch.setattr(VLLMServer, "reload_weights", lambda server, _: server.reset_prefix_cache())
+    trainer.step(size)
+    with pytest.raises(SyncError, match=r"made -?\d% of the trainer's last movement"):
+        await sync.publish(trainer.version)
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+async def test_stale_prefix_cache_is_noticed(
+    train_engine: TrainEngine, trainer: StandIn, sync: DiskSync, monkeypatch: pytest.MonkeyPatch, at_start: bool
+) -> None:
+    await sync.start(trainer, train_engine)
+    monkeypatch.setattr(VLLMServer, "reset_prefix_cache", lambda _: None)
+    trainer.step()
+    with pytest.raises(SyncError, match="prefix cache holds keys and values of earlier weights"):
+        await (sync.start(trainer, train_engine) if at_start else sync.publish(trainer.version))
+
+
+@pytest.mark.parametrize("size", [0.02, 1e-5])
+async def test_update_of_half_the_tensors_is_noticed(
+    train_engine: TrainEngine, trainer: StandIn, sync: DiskSync, size: float
+) -> None:
+    await sync.start(trainer, train_engine)
+    export = trainer.export
+
+    def half(folder: Path) -> None:
+        export(folder)
+        new, old = load_file(folder / "model.safetensors"), load_file(train_engine.served / "model.safetensors")
+        mixed = {name: (old if index % 2 else new)[name] for index, name in enumerate(sorted(new))}
+        save_file(mixed, folder / "model.safetensors", {"format": "pt"})
+
+    trainer.export = half
+    trainer.step(size)
+    with pytest.raises(SyncError, match=r"a part|serves other weights"):
+        await sync.publish(trainer.version)
+
+
+async def test_refusal_of_the_engine(train_engine: TrainEngine, trainer: StandIn, sync: DiskSync) -> None:
+    await sync.start(trainer, train_engine)
+    served, export = train_engine.served, trainer.export
+
+    def without_weights(folder: Path) -> None:
+        export(folder)
+        (folder / "model.safetensors").write_bytes(b"nothing")
+
+    trainer.export = without_weights
+    with pytest.raises(SyncError, match="did not take version 7"):
+        await sync.publish(7)
+    assert train_engine.served == served
+    assert served.exists()
+
+
+async def test_conversation_goes_on_with_the_new_weights(
+    train_engine: TrainEngine, trainer: StandIn, sync: DiskSync
+) -> None:
+    """Updates while 16 conversations are in flight: each turn is of one state of the weights throughout, and a turn
+    that begins after an update is of the new ones."""
+    await sync.start(trainer, train_engine)
+    sampling = Sampling(max_tokens=24, temperature=1.0, extra=ENDLESS)
+    turns: list[tuple[Any, int, int]] = []
+    states = [{name: value.clone() for name, value in trainer.model.state_dict().items()}]
+
+    async def converse(number: int) -> None:
+        messages = ask(f"Count the lines of part {number}.")
+        for turn in range(6):
+            before = train_engine.version
+            completion = await train_engine.llm.complete(messages, None, sampling)
+            turns.append((completion, before, train_engine.version))
+            messages = [*messages, completion.message(), {"role": "user", "content": f"output {turn}"}]
+
+    async def update() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            trainer.step()
+            states.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
+            await sync.publish(trainer.version)
+
+    await asyncio.gather(update(), *(converse(number) for number in range(16)))
+    versions = []
+    from rlm_env.train.rows import Row
+
+    for completion, before, after in turns:
+        prompt, sampled = completion.prompt_ids, completion.token_ids
+        mask = [False] * len(prompt) + [True] * len(sampled)
+        row = Row(prompt + sampled, mask, [0.0] * len(prompt) + completion.logprobs, "turn")
+        gaps = []
+        for version in range(before, after + 1):
+            trainer.model.load_state_dict(states[version])
+            (expected,) = trainer.score([row])
+            gaps.append(max(abs(a - b) for a, b in zip(expected, completion.logprobs, strict=True)))
+        assert min(gaps) < 1e-3  # of all tokens of the turn
+        versions.append(before + gaps.index(min(gaps)))
+    assert len(turns) == 96
+    assert len(set(versions)) >= 2
+
+
+async def test_slow_requests_are_cut_off_and_the_update_goes_on(
+    train_engine: TrainEngine, trainer: StandIn, tmp_path: Path
+) -> None:
+    sync = make_sync(SyncConfig(drain_seconds=0.2), tmp_path / "weights", "float32")
+    await sync.start(trainer, train_engine)
+    slow = Request(ask("Count."), sampling=Sampling(max_tokens=900, temperature=1.0, extra=ENDLESS))
+    batch = asyncio.create_task(train_engine.llm.complete_many([slow] * 32))
+    await asyncio.sleep(0.5)
+    trainer.step()
+    found = await sync.publish(trainer.version)
+    assert found["sync_mean_abs"] < 1e-5
+    assert found["sync_cached_mean_abs"] < 1e-5
+    assert all(isinstance(answer, RequestCut) for answer in await batch)
+    assert (await train_engine.llm.complete(ask("Count."), None, Sampling(max_tokens=4))).token_ids
+
+
+async def test_the_learner_itself(train_engine: TrainEngine, tiny_model_path: Path, sync: DiskSync) -> None:
+    from rlm_env.train.config import LossConfig
+    from rlm_env.train.learner import Learner
+    from rlm_env.train.rows import Row
+    from rlm_env.train.run_config import ModelConfig, OptimizerConfig
+
+    config = ModelConfig(dtype="float32", pack_tokens=2048, device="cpu")
+    learner = Learner(tiny_model_path, config, OptimizerConfig(lr=1e-4), LossConfig(), total_steps=2)
+    await sync.start(learner, train_engine)
+    ids = train_engine.policy.tokens.prompt(ask("Count the lines."), None).ids
+    learner.step([Row(ids, [False] + [True] * (len(ids) - 1), [-1.0] * len(ids), "r", advantage=1.0)])
+    found = await sync.publish(learner.version)
+    assert found["sync_mean_abs"] < 1e-5
+    assert found["sync_followed"] == pytest.approx(1, abs=0.02)
