@@ -1,4 +1,4 @@
-"""What an eval is: one validated object, from a TOML file, the command line, or both.
+"""What an eval is: one validated object, from a TOML file, the command line, or both; on one environment or several.
 
 Covered: the keys, reading TOML, command-line values laid over a file's, what may differ when a run is resumed.
 Not covered: whether an environment or an arm knows the options handed to it (they say so themselves).
@@ -38,13 +38,11 @@ class EngineOptions(BaseModel):
     startup_timeout: float = Field(900.0, gt=0)
 
 
-class EvalConfig(BaseModel):
-    """Everything that decides a run. Unknown keys are errors."""
+class SharedConfig(BaseModel):
+    """What decides a run, whatever it is run on. Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    environment: str
-    """The environment's name, for example `oolong-rlm`."""
     model: str
     """The root LLM: a model folder or `tiny-rlm` (served by a vLLM of our own), or with `base_url` the name of a
     model there."""
@@ -66,10 +64,9 @@ class EvalConfig(BaseModel):
     """Name of the environment variable that holds the endpoint's key (never the key itself)."""
     tokens: str | None = None
     """Model folder whose tokenizer and template match a vLLM at `base_url`: turns on the token path."""
-    env_options: dict[str, Any] = Field(default_factory=dict)
     arm_options: dict[str, Any] = Field(default_factory=dict)
     """Fields of `RLMConfig` for every arm, over the model's own profile; under an arm's name for that arm alone:
-    `max_turns = 8`, `rlm.max_turns = 8`."""
+    `max_turns = 8`, `rlm.max_turns = 8`. Some arms have fields of their own: `summary.final = "sub"`."""
     engine_options: EngineOptions = EngineOptions()
     """Of the local vLLM."""
     max_cost: float | None = Field(None, gt=0)
@@ -101,7 +98,7 @@ class EvalConfig(BaseModel):
         return names
 
     @model_validator(mode="after")
-    def _consistent(self) -> EvalConfig:
+    def _consistent(self) -> SharedConfig:
         if self.max_cost is not None and self.prices is None:
             raise ValueError("max_cost needs prices (a table of US dollars per million tokens)")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
@@ -128,32 +125,102 @@ class EvalConfig(BaseModel):
         return merge(merge(dict(profile), shared), self.arm_options.get(arm, {}))
 
     def as_toml(self) -> dict[str, Any]:
-        """The keys that are set, as plain values; `EvalConfig.model_validate` reads them back."""
+        """The keys that are set, as plain values; `model_validate` reads them back."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
-def load_config(path: Path | None, overrides: dict[str, Any], default_out: str | None = None) -> EvalConfig:
-    """A config from a TOML file (or none), with the command line's values laid over it.
+class EvalConfig(SharedConfig):
+    """A run on one environment."""
 
-    Where neither names an output folder it is `outputs/<environment>-<model>-<default_out>`; None: it must be named.
-    Options in `env_options`, `arm_options` and `engine_options` are merged key by key. Relative paths of prices
-    are relative to the current directory, as on the command line. Raises ConfigError.
+    environment: str
+    """The environment's name, for example `oolong-rlm`."""
+    env_options: dict[str, Any] = Field(default_factory=dict)
+
+
+class EnvironmentEntry(BaseModel):
+    """One environment of a matrix."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    """The environment's name, for example `oolong-rlm`."""
+    label: str | None = Field(None, pattern=r"^[\w.-]+$")
+    """Its row in the table and its folder; the name if left out. Tells apart two entries of one environment."""
+    n: int | None = Field(None, ge=1)
+    """Number of tasks; the matrix's `n` if left out."""
+    env_options: dict[str, Any] = Field(default_factory=dict)
+    arm_options: dict[str, Any] = Field(default_factory=dict)
+    """Over the matrix's own, for this environment alone."""
+
+
+class MatrixConfig(SharedConfig):
+    """Runs on several environments with the same model, arms and budgets, behind the same engines.
+
+    Each is an ordinary run in a folder of its own below `out`.
+    """
+
+    environments: tuple[EnvironmentEntry, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _unique(self) -> MatrixConfig:
+        labels = [entry.label or entry.name for entry in self.environments]
+        if twice := {label for label in labels if labels.count(label) > 1}:
+            raise ValueError(f"environments: '{min(twice)}' is there twice; give each its own label")
+        return self
+
+    def runs(self) -> dict[str, EvalConfig]:
+        """The runs by label. Raises ConfigError where an entry's options contradict the rest."""
+        shared = self.model_dump(exclude={"environments"})
+        found: dict[str, EvalConfig] = {}
+        for entry in self.environments:
+            label = entry.label or entry.name
+            own = {
+                "environment": entry.name,
+                "n": entry.n or self.n,
+                "env_options": entry.env_options,
+                "arm_options": merge(self.arm_options, entry.arm_options),
+                "out": self.out / label,
+            }
+            try:
+                found[label] = EvalConfig.model_validate(shared | own)
+            except ValidationError as error:
+                raise ConfigError(explain(error, EvalConfig, f"environments: {label}")) from error
+        return found
+
+
+def load_config(
+    path: Path | None, overrides: dict[str, Any], default_out: str | None = None
+) -> EvalConfig | MatrixConfig:
+    """A config from a TOML file (or none), with the command line's values laid over it: a matrix where the file
+    has `environments`, else a single run.
+
+    Where neither names an output folder it is `outputs/<environment>-<model>-<default_out>`, of a matrix with the
+    file's name first; None: it must be named. Options in `env_options`, `arm_options` and `engine_options` are merged
+    key by key; `n` holds for every environment of a matrix. Relative paths of prices are relative to the current
+    directory, as on the command line. Raises ConfigError.
     """
     values = read_toml(path) if path else {}
+    kind = MatrixConfig if "environments" in values else EvalConfig
     if path and values.pop(RECORD, None):  # the config of a run on disk: that is where it is, from wherever we look
         values["out"] = str(path.parent)
     for key, value in overrides.items():
         values[key] = merge(values.get(key), value)
+    where = str(path) if path else "command line"
+    if kind is MatrixConfig:
+        if "env_options" in overrides:
+            raise ConfigError(f"--env-option does not go with {where}: its environments differ in their options")
+        if "n" in overrides and isinstance(entries := values["environments"], list):
+            values["environments"] = [e | {"n": overrides["n"]} if isinstance(e, dict) else e for e in entries]
     if "out" not in values:
         if default_out is None:
             raise ConfigError("--resume needs the run's folder: give --out FOLDER, or FOLDER/config.toml as the config")
         model = Path(str(values.get("model", ""))).name
-        values["out"] = f"outputs/{values.get('environment')}-{model}-{default_out}"
-    where = str(path) if path else "command line"
+        what = path.stem if path and kind is MatrixConfig else values.get("environment")
+        values["out"] = f"outputs/{what}-{model}-{default_out}"
     try:
-        return EvalConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(error, EvalConfig, where)) from error
+        raise ConfigError(explain(error, kind, where)) from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:

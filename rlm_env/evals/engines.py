@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from rlm_env.evals.config import EngineOptions, EvalConfig
+from rlm_env.evals.config import EngineOptions, SharedConfig
 from rlm_env.evals.errors import ConfigError, RunStopped
 from rlm_env.evals.models import ModelRef
 from rlm_env.llm.base import LLM, EngineUnavailable, LLMError
@@ -53,7 +53,7 @@ class Engines:
 
 @contextlib.asynccontextmanager
 async def open_engines(
-    config: EvalConfig, models: Mapping[str, ModelRef], log_folder: Path, console: Console
+    config: SharedConfig, models: Mapping[str, ModelRef], log_folder: Path, console: Console
 ) -> AsyncIterator[Engines]:
     """The engines of a run, ready to answer; closed and stopped on the way out.
 
@@ -74,7 +74,7 @@ async def open_engines(
         yield Engines(llms[models["root"]], llms[models["sub"]], servers)
 
 
-def api_key(config: EvalConfig) -> str | None:
+def api_key(config: SharedConfig) -> str | None:
     """The endpoint's key from its environment variable. Raises ConfigError where that is not set."""
     if config.api_key_env is None:
         return None
@@ -83,7 +83,7 @@ def api_key(config: EvalConfig) -> str | None:
     raise ConfigError(f"the environment variable {config.api_key_env} (api_key_env) is not set")
 
 
-async def connect(config: EvalConfig, ref: ModelRef) -> LLM:
+async def connect(config: SharedConfig, ref: ModelRef) -> LLM:
     """A client of the model at `ref.base_url`. Raises ConfigError, and RunStopped where a vLLM does not answer."""
     if config.tokens is None:
         from rlm_env.llm.openai_chat import OpenAIChat
@@ -112,7 +112,7 @@ def server_options(options: EngineOptions, sharing: int) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def _serve(
-    config: EvalConfig, ref: ModelRef, folder: Path, log_folder: Path, console: Console, servers: int
+    config: SharedConfig, ref: ModelRef, folder: Path, log_folder: Path, console: Console, servers: int
 ) -> AsyncIterator[VLLMServer]:
     from rlm_env.llm.vllm_server import VLLMServer, is_cpu_build
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from rlm_env.evals.config import EvalConfig
+from rlm_env.evals.config import SharedConfig
 from rlm_env.evals.errors import ConfigError, near
 from rlm_env.llm.model_folder import ModelNotFound, find_model
 
@@ -20,7 +20,7 @@ class ModelRef:
     base_url: str | None = None
 
 
-def resolve_models(config: EvalConfig) -> dict[str, ModelRef]:
+def resolve_models(config: SharedConfig) -> dict[str, ModelRef]:
     """The root and the sub model of a config, under "root" and "sub". Raises ConfigError."""
     root = resolve_model(config.model, config.base_url)
     return {"root": root, "sub": resolve_model(config.sub_model, config.base_url) if config.sub_model else root}

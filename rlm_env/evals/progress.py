@@ -16,7 +16,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from rlm_env.evals.rows import Outcome, Row
+from rlm_env.evals.outcomes import Outcome
+from rlm_env.evals.rows import Row
 
 LINE_SECONDS = 10.0
 """Without a terminal: a line at most this often, and one at the end."""

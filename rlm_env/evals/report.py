@@ -1,23 +1,27 @@
 """The tables that an eval ends with, on a terminal and as Markdown, from the very same cells.
 
-Covered: layout and wording. Not covered: the numbers (`summary.py`, `stats.py`).
+Covered: layout and wording, for one environment. Not covered: the numbers (`summary.py`, `stats.py`), the table of
+several environments (`matrix_report.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rlm_env.evals.rows import Outcome
+from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.stats import Estimate
-from rlm_env.evals.summary import Group, Summary
+from rlm_env.evals.summary import Comparison, Group, Summary
 
 NONE = "-"
-LEFT = ("", "context", "arm", "outcomes")
+LEFT = ("", "context", "arm", "outcomes", "environment", "policy")
 """Columns of words."""
+RARE = (Outcome.UNPARSED, Outcome.REFUSED, Outcome.TIMEOUT)
+"""Rows that are shown only where there is one."""
 
 
 @dataclass(slots=True)
@@ -43,16 +47,24 @@ def arm_table(summary: Summary, title: str) -> Cells:
     for k in sorted({k for g in arms for k in g.pass_at_k}):
         add(f"pass@{k}", [_estimate(g.pass_at_k.get(k)) for g in arms])
     add("majority vote", [_estimate(g.majority) for g in arms])
-    for comparison in summary.comparisons:
-        cells = [_signed(comparison.difference) if g.arm == comparison.arm else NONE for g in arms]
-        add(f"minus {comparison.baseline}, paired", cells)
+    compared = {comparison.arm: comparison for comparison in summary.comparisons}
+    if compared:
+        baseline = summary.comparisons[0].baseline
+        pairs = [compared.get(g.arm) for g in arms]
+        add(f"minus {baseline}, paired", [_signed(c.difference) if c else NONE for c in pairs])
+        add("  right alone, wrong alone (McNemar p)", [_mcnemar(c) for c in pairs])
+        add(
+            "  tasks needed to tell (power 0.8)",
+            [f"{c.tasks_needed:,}" if c and c.tasks_needed else NONE for c in pairs],
+        )
     for outcome in Outcome:
         values = [str(g.outcomes[outcome]) for g in arms]
         if outcome is Outcome.BUDGET:
             values = [_budgets(g) for g in arms]
         if outcome is Outcome.OVERFLOW:
             values = [_overflow(g) for g in arms]
-        add(f"rollouts: {outcome}", values)
+        if outcome not in RARE or any(g.outcomes[outcome] for g in arms):
+            add(f"rollouts: {outcome}", values)
     add("turns", [_number(g.turns, g) for g in arms])
     add("root prompt tokens, longest", [f"{g.longest_prompt:,}" if g.ran else NONE for g in arms])
     add("root prompt tokens", [_number(g.root_prompt_tokens, g) for g in arms])
@@ -64,7 +76,17 @@ def arm_table(summary: Summary, title: str) -> Cells:
     for part, name in (("root", "root LLM"), ("sub", "sub-LLMs"), ("code", "code"), ("setup", "REPL set-up")):
         add(f"  {name}", [_seconds(g.seconds[part], g) if g.seconds[part] else NONE for g in arms])
     add("REPL walls", [", ".join(g.sandboxes) or NONE for g in arms])
+    efficiency = [g.score_per_1k_root_tokens for g in arms]
+    add("score per 1,000 root tokens", [NONE if value is None else f"{value:.3f}" for value in efficiency])
     add("cost, US$", [NONE if g.cost is None else f"{g.cost:.4f}" for g in arms])
+    return table
+
+
+def floor_table(summary: Summary) -> Cells:
+    """What answers without understanding score on the same tasks, the highest first."""
+    table = Cells("Floors on the same tasks", ["policy", "score [95 % interval]"])
+    for floor in sorted(summary.floors, key=lambda floor: -(floor.score.mean if floor.score else -1.0)):
+        table.rows.append([floor.name, _estimate(floor.score)])
     return table
 
 
@@ -92,40 +114,57 @@ def length_table(summary: Summary) -> Cells:
 
 def notes(summary: Summary) -> list[str]:
     """What a reader of the tables must know, one sentence each."""
-    lines = ["Turns, tokens, sub-calls and seconds are means per rollout that ran (overflows and errors did not)."]
+    lines = [
+        "Turns, tokens, sub-calls and seconds are means per rollout that ran (overflows and errors did not). Score per "
+        "1,000 root tokens is over all that were scored; an overflow is charged with the prompt that did not fit."
+    ]
     for group in summary.arms:
         if count := group.outcomes[Outcome.ERROR]:
             reasons = "; ".join(f"{n} x {text}" for text, n in group.errors.items())
             lines.append(f"{group.arm}: {count} rollouts failed and are in no mean ({reasons}). --resume repeats them.")
+    if summary.floors:
+        lines.append("Floors are answers without understanding: what a score may owe to the form of the answer alone.")
+    lines += [f"Not on equal terms: {difference}" for difference in summary.differences]
     return lines
 
 
 def print_report(console: Console, summary: Summary, title: str) -> None:
     """Prints the tables with rich."""
-    for cells in _tables(summary, title):
+    print_tables(console, _tables(summary, title), notes(summary))
+
+
+def markdown_report(summary: Summary, title: str) -> str:
+    """The same tables as GitHub Markdown."""
+    return markdown_tables(_tables(summary, title), notes(summary))
+
+
+def print_tables(console: Console, tables: Iterable[Cells], lines: Iterable[str]) -> None:
+    """Tables and then notes, with rich."""
+    for cells in tables:
         table = Table(title=cells.title, title_justify="left", title_style="bold")
         for name in cells.header:
             table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name != "outcomes")
         for row in cells.rows:
             table.add_row(*map(escape, row))
         console.print(table)
-    for line in notes(summary):
+    for line in lines:
         console.print(line, markup=False, highlight=False, style="dim")
 
 
-def markdown_report(summary: Summary, title: str) -> str:
-    """The same tables as GitHub Markdown."""
+def markdown_tables(tables: Iterable[Cells], notes: Iterable[str]) -> str:
+    """Tables and then notes, as GitHub Markdown."""
     blocks = []
-    for cells in _tables(summary, title):
+    for cells in tables:
         lines = [[_pad(cell) for cell in row] for row in [cells.header, *cells.rows]]
         rule = ["---" if name in LEFT else "---:" for name in cells.header]
         table = "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
         blocks.append(f"**{cells.title}**\n\n{table}")
-    return "\n\n".join([*blocks, "\n".join(f"- {line}" for line in notes(summary))]) + "\n"
+    return "\n\n".join([*blocks, "\n".join(f"- {line}" for line in notes)]) + "\n"
 
 
 def _tables(summary: Summary, title: str) -> list[Cells]:
-    return [arm_table(summary, title), *([length_table(summary)] if summary.lengths else [])]
+    more = (length_table(summary) if summary.lengths else None, floor_table(summary) if summary.floors else None)
+    return [arm_table(summary, title), *(table for table in more if table)]
 
 
 def _pad(cell: str) -> str:
@@ -143,6 +182,13 @@ def _estimate(estimate: Estimate | None, *, short: bool = False) -> str:
 
 def _signed(estimate: Estimate) -> str:
     return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+def _mcnemar(comparison: Comparison | None) -> str:
+    if comparison is None or comparison.mcnemar is None:
+        return NONE
+    test = comparison.mcnemar
+    return f"{test.only_ours}, {test.only_theirs} ({test.p:.3f})"
 
 
 def _number(value: float, group: Group) -> str:

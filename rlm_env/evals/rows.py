@@ -1,50 +1,21 @@
-"""One scored rollout as the few numbers that statistics and reports need, and its outcome class.
+"""One scored rollout as the few numbers that statistics and reports need.
 
-Covered: the outcome of a rollout and its row. Not covered: sums over rows (`summary.py`).
+Covered: the row of a rollout. Not covered: outcomes (`outcomes.py`), sums over rows (`summary.py`).
 A row is small where a rollout can hold megabytes of tokens, so that a long run keeps only rows in memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import Any
 
+from rlm_env.evals.outcomes import Outcome, outcome_of
 from rlm_env.evals.prices import Price, rollout_cost
+from rlm_env.ledger import ledger
 from rlm_env.rollout import Rollout, StopReason, Timing, Usage
-
-
-class Outcome(StrEnum):
-    """What a rollout came to. Every rollout has exactly one; only `ERROR` has no score."""
-
-    ANSWERED = "answered"
-    """The policy gave its answer (in the standard arm also one that the token limit cut off)."""
-    BUDGET = "budget"
-    """A budget ended the rollout; what stood in the answer was scored."""
-    OVERFLOW = "overflow"
-    """The root prompt did not fit the window; without an answer that is worth 0."""
-    ERROR = "error"
-    """The engine, the REPL or the scorer failed. Left out of every mean, shown, repeated by --resume."""
-
-
-BUDGETS = (
-    StopReason.MAX_TURNS,
-    StopReason.ROOT_TOKENS,
-    StopReason.SUB_TOKENS,
-    StopReason.SUB_CALLS,
-    StopReason.WALL_TIME,
-)
 
 Key = tuple[str, str, int]
 """(arm, task id, repeat): which rollout of a run it is."""
-
-
-def outcome_of(rollout: Rollout) -> Outcome:
-    """The class of a rollout by how it ended; one without a score is an error, whatever it says."""
-    if rollout.score is None or rollout.stop_reason in (StopReason.ERROR, StopReason.CANCELLED):
-        return Outcome.ERROR
-    if rollout.stop_reason is StopReason.CONTEXT_OVERFLOW:
-        return Outcome.OVERFLOW
-    return Outcome.BUDGET if rollout.stop_reason in BUDGETS else Outcome.ANSWERED
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +45,36 @@ class Row:
     sandbox: str | None
     """The tier of walls that the REPL ran behind; None where there was no REPL."""
     cost: float | None
+    ledger: dict[str, float]
+    """See `rlm_env.ledger`."""
+    metrics: dict[str, float]
+    """The scorer's further numbers."""
+
+    @property
+    def charged_tokens(self) -> int | None:
+        """Tokens of the root LLM, with the prompt that did not fit or was not answered in time; None where even that
+        is unknown. An arm that cannot start is not a cheap one."""
+        spent = self.root.prompt_tokens + self.root.completion_tokens
+        if self.outcome is Outcome.OVERFLOW:
+            missing = self.needed_prompt or self.length
+            return None if missing is None else spent + missing
+        return spent or self.length
+
+    def result(self) -> dict[str, Any]:
+        """One flat record, as dashboards read them."""
+        return {
+            "task_id": self.task_id,
+            "arm": self.arm,
+            "repeat": self.repeat,
+            "outcome": self.outcome.value,
+            "stop_reason": self.stop_reason.value,
+            "reward": self.score,
+            "answer": self.answer,
+            "error": self.error,
+            "cost_usd": self.cost,
+            **self.metrics,
+            **self.ledger,
+        }
 
     @property
     def key(self) -> Key:
@@ -104,4 +105,6 @@ def row_of(rollout: Rollout, prices: tuple[Price, Price] | None = None) -> Row:
         timing=rollout.timing,
         sandbox=rollout.info.get("sandbox", {}).get("tier"),
         cost=rollout_cost(rollout, *prices) if prices else None,
+        ledger=ledger(rollout),
+        metrics=rollout.score.metrics if rollout.score else {},
     )

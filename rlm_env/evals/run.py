@@ -1,7 +1,7 @@
 """Runs an eval: the same tasks and repeats in every arm, stored as they finish, resumable at any point.
 
 Covered: the order of work, bounded concurrency, scoring, what stops a run. Not covered: what is made before
-(`setup.py`), engines (`engines.py`), files (`store.py`), numbers (`summary.py`).
+(`setup.py`), engines (`engines.py`), files (`store.py`), numbers (`summary.py`), several environments (`matrix.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import contextlib
 import json
 import shlex
 import traceback
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,17 @@ from rlm_env.environment import Environment
 from rlm_env.evals.config import RECORD, EvalConfig, check_resume
 from rlm_env.evals.engines import Engines, api_key, open_engines
 from rlm_env.evals.errors import RunStopped
+from rlm_env.evals.fairness import setting_differences
+from rlm_env.evals.floors import Floor, measure_floors
 from rlm_env.evals.models import ModelRef, resolve_models
+from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.prices import Price
 from rlm_env.evals.progress import Progress
 from rlm_env.evals.record import check_record, make_record
-from rlm_env.evals.rows import Key, Outcome, Row, row_of
+from rlm_env.evals.rows import Key, Row, row_of
 from rlm_env.evals.setup import load_tasks, make_arms, make_environment, price_pair
-from rlm_env.evals.store import ROLLOUTS, RunFolder, read_config
+from rlm_env.evals.stats import Estimate
+from rlm_env.evals.store import ROLLOUTS, RunFolder, read_config, read_summary
 from rlm_env.evals.summary import Summary, summarise
 from rlm_env.llm.base import EngineUnavailable
 from rlm_env.rollout import Rollout, Score, StopReason, read_rollouts
@@ -57,6 +62,22 @@ def resume_command(out: Path) -> str:
     return f"rlm-env eval {shlex.quote(str(out / 'config.toml'))} --resume"
 
 
+@dataclass(slots=True)
+class Purse:
+    """What may be spent, by one run or by several together."""
+
+    limit: float | None = None
+    spent: float = 0.0
+    """US dollars, of rollouts that failed and were repeated too."""
+
+    @property
+    def empty(self) -> bool:
+        return self.limit is not None and self.spent >= self.limit
+
+
+OpenEngines = Callable[[], AbstractAsyncContextManager[Engines]]
+
+
 async def run_eval(config: EvalConfig, console: Console, *, resume: bool = False) -> Result:
     """Runs what `config` describes into its output folder, or what is left of it.
 
@@ -64,10 +85,19 @@ async def run_eval(config: EvalConfig, console: Console, *, resume: bool = False
     finished is on disk), CancelledError when it is interrupted (likewise).
     """
     models = resolve_models(config)
+    async with prepare(config, models, console, Purse(config.max_cost), resume=resume) as run:
+        return await run.finish(lambda: open_engines(config, models, config.out, console))
+
+
+@contextlib.asynccontextmanager
+async def prepare(
+    config: EvalConfig, models: dict[str, ModelRef], console: Console, purse: Purse, *, resume: bool
+) -> AsyncIterator[Run]:
+    """A run with all that it needs but engines; what is stored of it is taken in. Raises ConfigError."""
     prices = price_pair(config)
     api_key(config)  # a missing one is found before anything is made
     environment = make_environment(config, models["root"])
-    with console.status("making the tasks"):
+    with console.status(f"making the tasks of {config.environment}"):
         tasks = load_tasks(config, environment)
     if len(tasks) < config.n:
         console.print(f"note: the split '{config.split}' has {len(tasks)} tasks only", markup=False, style="yellow")
@@ -82,13 +112,13 @@ async def run_eval(config: EvalConfig, console: Console, *, resume: bool = False
                     console.print(f"note: {warning}", markup=False, style="yellow")
                 record["started"] = old_record["started"]
             folder.write_config({**config.as_toml(), RECORD: record})
-            run = _Run(config, environment, tasks, arms, folder, console, prices)
+            run = Run(config, environment, tasks, arms, folder, console, prices, purse)
             run.load_stored()
-            return await run.finish(models)
+            yield run
 
 
 @dataclass(slots=True)
-class _Run:
+class Run:
     """A run that is going on."""
 
     config: EvalConfig
@@ -98,9 +128,11 @@ class _Run:
     folder: RunFolder
     console: Console
     prices: tuple[Price, Price] | None
+    purse: Purse
     rows: dict[Key, Row] = field(default_factory=dict)
+    floors: list[Floor] = field(default_factory=list)
     spent: float = 0.0
-    """US dollars, of rollouts that failed and were repeated too."""
+    """US dollars, by this run alone."""
 
     def load_stored(self) -> None:
         """Takes in what is on disk."""
@@ -110,10 +142,7 @@ class _Run:
     def _count(self, row: Row) -> None:
         self.rows[row.key] = row
         self.spent += row.cost or 0.0
-
-    @property
-    def over_budget(self) -> bool:
-        return self.config.max_cost is not None and self.spent >= self.config.max_cost
+        self.purse.spent += row.cost or 0.0
 
     def jobs(self) -> list[Job]:
         """What is left to do: all tasks once before any is repeated, a task's arms side by side."""
@@ -126,14 +155,15 @@ class _Run:
         done = {key for key, row in self.rows.items() if row.outcome is not Outcome.ERROR}
         return [job for job in wanted if (job[0].name, job[1].id, job[2]) not in done]
 
-    async def finish(self, models: dict[str, ModelRef]) -> Result:
-        """Does what is left, and keeps summary.json true to how it ended."""
+    async def finish(self, engines: OpenEngines) -> Result:
+        """Does what is left, on engines that are opened only for that, and keeps summary.json true to how it ended."""
         status = "failed"
         try:
-            if (jobs := self.jobs()) and not self.over_budget:
-                async with open_engines(self.config, models, self.config.out, self.console) as engines:
-                    await self._work(jobs, engines)
-            status = "stopped by max-cost" if self.over_budget and self.jobs() else "complete"
+            if (jobs := self.jobs()) and not self.purse.empty:
+                async with engines() as opened:
+                    await self._work(jobs, opened)
+            status = "stopped by max-cost" if self.purse.empty and self.jobs() else "complete"
+            self.floors = await measure_floors(self.environment, self.tasks, self.config.seed)
         except RunStopped as stop:
             status = stop.status
             raise
@@ -142,8 +172,9 @@ class _Run:
             raise
         finally:
             with contextlib.suppress(RunStopped):  # the reason that is being raised already says more
-                self.folder.write_summary(self._summary(status))
-        return Result(self.config.out, status, self._summarise(), self.title)
+                self.folder.write_summary(self.to_summary(status))
+                self.folder.write_results(row.result() for row in self.rows.values())
+        return Result(self.config.out, status, self.summarise(), self.title)
 
     async def _work(self, jobs: list[Job], engines: Engines) -> None:
         repeats = len(self.tasks) * self.config.repeats
@@ -177,7 +208,7 @@ class _Run:
 
     async def _worker(self, left: Iterator[Job], engines: Engines, progress: Progress) -> None:
         for arm, task, repeat in left:
-            if self.over_budget:
+            if self.purse.empty:
                 return
             rollout = await self._one(arm, task, repeat, engines)
             self.folder.append(rollout)
@@ -212,24 +243,27 @@ class _Run:
     async def _keep_summary(self) -> None:
         while True:
             await asyncio.sleep(SUMMARY_SECONDS)
-            self.folder.write_summary(await asyncio.to_thread(self._summary, "running", dict(self.rows)))
+            self.folder.write_summary(await asyncio.to_thread(self.to_summary, "running", dict(self.rows)))
 
     @property
     def title(self) -> str:
         return run_title(self.config, len(self.tasks))
 
-    def _summarise(self, rows: dict[Key, Row] | None = None) -> Summary:
+    def summarise(self, rows: dict[Key, Row] | None = None) -> Summary:
+        """The numbers so far."""
         rows = self.rows if rows is None else rows
-        return summarise(rows.values(), self.config.arms, self.config.seed)
+        differences = setting_differences({name: arm.describe() for name, arm in self.arms.items()})
+        return summarise(rows.values(), self.config.arms, self.config.seed, self.floors, differences)
 
-    def _summary(self, status: str, rows: dict[Key, Row] | None = None) -> dict[str, Any]:
+    def to_summary(self, status: str, rows: dict[Key, Row] | None = None) -> dict[str, Any]:
+        """What summary.json holds."""
         return {
             "status": status,
             "title": self.title,
             "rollouts_planned": len(self.tasks) * self.config.repeats * len(self.arms),
             "rollouts_stored": len(self.rows if rows is None else rows),
             "spent_usd": self.spent if self.prices else None,
-            **self._summarise(rows).to_dict(),
+            **self.summarise(rows).to_dict(),
         }
 
 
@@ -240,7 +274,9 @@ def stored_summary(path: Path) -> tuple[Summary, str]:
     config = EvalConfig.model_validate(stored)
     prices = price_pair(config)
     rows = {row.key: row for row in (row_of(rollout, prices) for rollout in read_rollouts(path / ROLLOUTS))}
-    return summarise(rows.values(), config.arms, config.seed), run_title(config, record["tasks"])
+    floors = [Floor(f["name"], f["score"] and Estimate(**f["score"])) for f in read_summary(path).get("floors", ())]
+    summary = summarise(rows.values(), config.arms, config.seed, floors, setting_differences(record["arms"]))
+    return summary, run_title(config, record["tasks"])
 
 
 def run_title(config: EvalConfig, tasks: int) -> str:

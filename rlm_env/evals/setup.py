@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from rlm_env.arms import Arm, config_type, make_arm
 from rlm_env.environment import Environment
-from rlm_env.evals.config import EvalConfig
+from rlm_env.evals.config import EvalConfig, SharedConfig
 from rlm_env.evals.errors import ConfigError, explain
 from rlm_env.evals.models import ModelRef
 from rlm_env.evals.prices import Price, price_of
@@ -23,7 +23,7 @@ from rlm_env.registry import find_environment
 from rlm_env.task import Task, Tasks
 
 
-def price_pair(config: EvalConfig) -> tuple[Price, Price] | None:
+def price_pair(config: SharedConfig) -> tuple[Price, Price] | None:
     """Prices of the root and the sub-LLM, by the names that the config gives them. Raises ConfigError."""
     if config.prices is None:
         return None

@@ -10,11 +10,15 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rlm_env.evals.rows import Outcome, Row
+from rlm_env.evals.floors import Floor
+from rlm_env.evals.outcomes import Outcome
+from rlm_env.evals.pairs import McNemar, mcnemar, tasks_needed
+from rlm_env.evals.rows import Row
 from rlm_env.evals.stats import Estimate, clustered_mean, majority_vote, mean_pass_at_k, paired_difference
+from rlm_env.ledger import NAMES
 
 SAME_LENGTH = 1.5
 """Context lengths within this factor of the shortest of a group are reported as one."""
@@ -42,7 +46,7 @@ class Group:
     pass_at_k: dict[int, Estimate]
     majority: Estimate | None
     ran: int
-    """Rollouts with at least one turn; the means below are over these."""
+    """Rollouts with at least one reply; the means below are over these."""
     turns: float
     root_prompt_tokens: float
     root_completion_tokens: float
@@ -56,6 +60,11 @@ class Group:
     sub_completion_tokens: float
     seconds: dict[str, float]
     """total, root, sub, code, setup; what is left of the total is the host's own work."""
+    ledger: dict[str, float]
+    """Means of `rlm_env.ledger`."""
+    score_per_1k_root_tokens: float | None
+    """Main-model token efficiency: the scores of all scored rollouts over the root tokens of all of them, those with
+    an overflow charged with the prompt that did not fit; None where a prompt's length is unknown."""
     sandboxes: tuple[str, ...]
     """The tiers of walls that REPLs ran behind; empty for an arm without a REPL."""
     cost: float | None
@@ -69,6 +78,10 @@ class Comparison:
     arm: str
     baseline: str
     difference: Estimate
+    mcnemar: McNemar | None
+    """Where every task is right or wrong as a whole."""
+    tasks_needed: int | None
+    """To tell a difference such as this one from none, with a power of 0.8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +91,22 @@ class Summary:
     arms: list[Group]
     lengths: list[Group]
     comparisons: list[Comparison]
+    floors: list[Floor] = field(default_factory=list)
+    """What answers without understanding score on the same tasks; empty until a run has ended."""
+    differences: list[str] = field(default_factory=list)
+    """Settings in which the arms are not equal, one sentence each."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def summarise(rows: Iterable[Row], arms: Sequence[str], seed: int = 0) -> Summary:
+def summarise(
+    rows: Iterable[Row],
+    arms: Sequence[str],
+    seed: int = 0,
+    floors: Sequence[Floor] = (),
+    differences: Sequence[str] = (),
+) -> Summary:
     """Sums up rows, arm by arm in the order given. The first arm is what the others are compared with."""
     rows = list(rows)
     by_arm = {arm: [row for row in rows if row.arm == arm] for arm in arms}
@@ -95,11 +118,17 @@ def summarise(rows: Iterable[Row], arms: Sequence[str], seed: int = 0) -> Summar
         if (here := [row for row in members if row.arm == arm])
     ]
     comparisons = [
-        Comparison(arm, arms[0], difference)
-        for arm in arms[1:]
-        if (difference := paired_difference(_scores(by_arm[arm]), _scores(by_arm[arms[0]]), seed))
+        comparison for arm in arms[1:] if (comparison := _compare(arm, by_arm[arm], arms[0], by_arm[arms[0]], seed))
     ]
-    return Summary(groups, by_length, comparisons)
+    return Summary(groups, by_length, comparisons, list(floors), list(differences))
+
+
+def _compare(arm: str, rows: list[Row], baseline: str, others: list[Row], seed: int) -> Comparison | None:
+    ours, theirs = _scores(rows), _scores(others)
+    difference = paired_difference(ours, theirs, seed)
+    if difference is None:
+        return None
+    return Comparison(arm, baseline, difference, mcnemar(ours, theirs), tasks_needed(ours, theirs))
 
 
 def length_groups(rows: Iterable[Row]) -> list[tuple[int, list[Row]]]:
@@ -115,7 +144,7 @@ def length_groups(rows: Iterable[Row]) -> list[tuple[int, list[Row]]]:
 def _group(arm: str, length: int | None, rows: list[Row], seed: int) -> Group:
     outcomes = Counter(row.outcome for row in rows)
     scores, scored = _scores(rows), [row for row in rows if row.score is not None]
-    ran = [row for row in rows if row.turns and row.outcome is not Outcome.ERROR]
+    ran = [row for row in rows if (row.turns or row.sub_calls) and row.outcome is not Outcome.ERROR]
     most_repeats = max(map(len, scores.values()), default=0)
     votes: dict[str, list[tuple[str, float]]] = defaultdict(list)
     for row in scored:
@@ -148,9 +177,18 @@ def _group(arm: str, length: int | None, rows: list[Row], seed: int) -> Group:
             part: _mean([getattr(row.timing, part) for row in ran])
             for part in ("total", "root", "sub", "code", "setup")
         },
+        ledger={name: _mean([row.ledger[name] for row in ran]) for name in NAMES},
+        score_per_1k_root_tokens=_efficiency(scored),
         sandboxes=tuple(sorted({row.sandbox for row in rows if row.sandbox})),
         cost=math.fsum(costs) if costs else None,
     )
+
+
+def _efficiency(scored: list[Row]) -> float | None:
+    charged = [row.charged_tokens for row in scored]
+    if not charged or None in charged or not sum(charged):
+        return None
+    return 1000 * math.fsum(row.score for row in scored) / sum(charged)
 
 
 def powers(most: int) -> list[int]:

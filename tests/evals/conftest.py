@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -40,6 +39,9 @@ class WordCount(Environment):
                 continue
             info = {"length_tokens": float("nan") if self.spoilt == "info" else len(words)}
             yield Task("How often does spam occur?", " ".join(words), gold, info=info)
+
+    def floors(self):
+        return {"always seven": lambda task: "7"}
 
     def score(self, task, rollout):
         if self.spoilt and task.id.endswith(self.spoilt):
@@ -87,6 +89,7 @@ class StubEndpoint:
         self._loop = asyncio.new_event_loop()
         self._runner: web.AppRunner | None = None
         self.url = ""
+        self._port = 0
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def start(self) -> StubEndpoint:
@@ -100,6 +103,10 @@ class StubEndpoint:
             asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
             self._runner = None
 
+    def restart(self) -> None:
+        """Answers again, at the same port."""
+        asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(10)
+
     def end(self) -> None:
         self.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -111,9 +118,10 @@ class StubEndpoint:
         app.router.add_post("/v1/chat/completions", self._complete)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1"
+        self._port = site._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}/v1"
 
     async def _complete(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -145,8 +153,3 @@ def endpoint() -> Iterator[StubEndpoint]:
     stub = StubEndpoint().start()
     yield stub
     stub.end()
-
-
-def lines(path: Path) -> list[dict]:
-    """The records of a JSONL file."""
-    return [json.loads(line) for line in path.read_text().splitlines()]

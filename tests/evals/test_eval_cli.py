@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlm_env.cli import main
+from tests.evals.run_files import lines
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def run(workplace, endpoint, capfd, monkeypatch):
 
 
 def records(folder: str = "out") -> list[dict]:
-    return [json.loads(line) for line in Path(folder, "rollouts.jsonl").read_text().splitlines()]
+    return lines(Path(folder, "rollouts.jsonl"))
 
 
 def summary() -> dict:
@@ -41,16 +42,46 @@ def test_an_eval_scores_both_arms_on_the_same_tasks(run):
     standard, rlm = summary()["arms"]
     assert summary()["status"] == "complete"
     assert (len(standard["sandboxes"]), len(rlm["sandboxes"])) == (0, 1)
-    assert standard["outcomes"] == {"answered": 4, "budget": 0, "overflow": 4, "error": 0}
+    assert {name: count for name, count in standard["outcomes"].items() if count} == {"answered": 4, "overflow": 4}
     assert standard["score"]["mean"] == 0.5
     assert standard["needed_prompt"] >= 200
-    assert rlm["outcomes"] == {"answered": 8, "budget": 0, "overflow": 0, "error": 0}
+    assert {name: count for name, count in rlm["outcomes"].items() if count} == {"answered": 8}
     assert rlm["score"]["mean"] == 1.0
     assert rlm["sub_calls"] == 1.0
     assert rlm["sub_completion_tokens"] > 0
     for text in ("score [95 % interval]", "rollouts: overflow", "4 (up to", "pass@2", "majority vote", "root LLM"):
         assert text in out
     assert "By context length" in out
+
+
+def test_a_data_frame_of_results_has_the_names_that_dashboards_know(run):
+    run("-n", "2")
+    results = [json.loads(line) for line in Path("out/results.jsonl").read_text().splitlines()]
+    assert len(results) == 4
+    rlm = next(result for result in results if result["arm"] == "rlm")
+    assert (rlm["reward"], rlm["outcome"]) == (1.0, "answered")
+    assert rlm["sub_llm_call_count"] == rlm["sub_llm_batch_count"] == 1
+    assert rlm["repl_call_count"] == rlm["main_rlm_turns"] == 1
+    assert rlm["main_rlm_prompt_tokens"] > 0
+    assert summary()["arms"][1]["ledger"]["sub_llm_call_count"] == 1
+
+
+def test_floors_are_measured_on_the_same_tasks(run, capfd):
+    _, out, _ = run("-n", "6")
+    floors = {floor["name"]: floor["score"]["mean"] for floor in summary()["floors"]}
+    assert set(floors) == {"no context", "random", "majority", "label dump", "prompt injection", "always seven"}
+    assert max(floors.values()) < 1.0
+    assert "Floors on the same tasks" in out
+    assert main(["report", "out"]) == 0
+    assert "prompt injection" in capfd.readouterr().out
+
+
+def test_unequal_settings_are_told(run):
+    _, out, _ = run("-n", "1", "--arm-option", "rlm.max_turns=3", "--arm-option", "standard.root.max_tokens=9")
+    assert "Not on equal terms: max_turns is not equal in all arms: standard 30, rlm 3." in " ".join(out.split())
+    assert "max_tokens 9" in out
+    _, out, _ = run("-n", "1", "--out", "equal")
+    assert "Not on equal terms" not in out
 
 
 def test_the_config_that_is_stored_makes_the_same_run_again(run, endpoint):

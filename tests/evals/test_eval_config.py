@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_env.arms import make_arm
-from rlm_env.evals.config import EvalConfig, check_resume, load_config, merge_options, parse_option
+from rlm_env.evals.config import EvalConfig, MatrixConfig, check_resume, load_config, merge_options, parse_option
 from rlm_env.evals.errors import ConfigError
+from rlm_env.registry import find_environment
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "eval").glob("*.toml"))
 MINIMAL = {"environment": "oolong-rlm", "model": "tiny-rlm", "out": "outputs/x"}
@@ -23,12 +24,15 @@ def load(overrides: dict) -> EvalConfig:
 def test_every_shipped_config_parses(path, monkeypatch):
     monkeypatch.chdir(path.parents[2])  # a price table is named relative to the project
     config = load_config(path, {}, "now")
-    for arm in config.arms:
-        make_arm(arm, None, config.options_of(arm, {}))
+    runs = config.runs().values() if isinstance(config, MatrixConfig) else [config]
+    for run in runs:
+        environment = find_environment(run.environment)
+        for arm in run.arms:
+            make_arm(arm, environment, run.options_of(arm, {}))
 
 
 def test_there_are_shipped_configs():
-    assert {"quickstart.toml", "oolong_openai.toml"} <= {path.name for path in SHIPPED}
+    assert {"quickstart.toml", "oolong_openai.toml", "matrix_tiny.toml"} <= {path.name for path in SHIPPED}
 
 
 def test_defaults():

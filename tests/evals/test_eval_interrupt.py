@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.evals.run_files import lines
+
+ROLLOUTS = Path("out/rollouts.jsonl")
 COMMAND = "import sys; from rlm_env.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -23,15 +26,9 @@ def start(endpoint, *arguments: str) -> subprocess.Popen:
     )
 
 
-def stored() -> list[dict]:
-    path = Path("out/rollouts.jsonl")
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def wait_for_some(process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 60
-    while len(stored()) < 5:
+    while len(lines(ROLLOUTS)) < 5:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -50,7 +47,7 @@ def test_an_interrupted_run_keeps_what_it_has_and_goes_on(workplace, endpoint, n
     assert f"stopped: {said}" in err
     assert "rlm-env eval out/config.toml --resume" in err
     assert "Traceback" not in err
-    before = stored()
+    before = lines(ROLLOUTS)
     assert 5 <= len(before) < 120
     assert json.loads(Path("out/summary.json").read_text())["status"] == "interrupted"
     assert not Path("out/summary.json.tmp").exists()
@@ -59,8 +56,8 @@ def test_an_interrupted_run_keeps_what_it_has_and_goes_on(workplace, endpoint, n
     again = start(endpoint, "--resume")
     out, err = again.communicate(timeout=60)
     assert again.returncode == 0, err
-    assert stored()[: len(before)] == before
-    keys = [(record["arm"], record["task_id"]) for record in stored()]
+    assert lines(ROLLOUTS)[: len(before)] == before
+    keys = [(record["arm"], record["task_id"]) for record in lines(ROLLOUTS)]
     assert len(keys) == len(set(keys)) == 120
     assert "score" in out
 
@@ -77,4 +74,4 @@ def test_a_killed_run_goes_on(workplace, endpoint):
     again = start(endpoint, "--resume")
     _, err = again.communicate(timeout=60)
     assert again.returncode == 0, err
-    assert len({(record["arm"], record["task_id"]) for record in stored()}) == 120
+    assert len({(record["arm"], record["task_id"]) for record in lines(ROLLOUTS)}) == 120

@@ -5,9 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
+from rlm_env.evals.outcomes import Outcome, outcome_of
 from rlm_env.evals.prices import Price, rollout_cost
 from rlm_env.evals.report import arm_table, length_table, markdown_report, print_report
-from rlm_env.evals.rows import Outcome, outcome_of, row_of
+from rlm_env.evals.rows import row_of
 from rlm_env.evals.summary import length_groups, powers, summarise
 from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Timing, Turn, Usage
 
@@ -54,7 +55,7 @@ def summary_of(*rollouts: Rollout):
 def test_every_stop_reason_has_an_outcome(stop):
     expected = {
         "ready": Outcome.ANSWERED,
-        "length": Outcome.ANSWERED,
+        "wall_time": Outcome.TIMEOUT,
         "context_overflow": Outcome.OVERFLOW,
         "error": Outcome.ERROR,
         "cancelled": Outcome.ERROR,
@@ -92,10 +93,54 @@ def test_an_overflow_that_cost_nothing_does_not_make_an_arm_look_cheap():
 
 def test_budgets_are_listed_by_name():
     [arm] = summary_of(
-        rollout("rlm", 1, stop="max_turns"), rollout("rlm", 2, stop="max_turns"), rollout("rlm", 3, stop="wall_time")
+        rollout("rlm", 1, stop="max_turns"),
+        rollout("rlm", 2, stop="max_turns"),
+        rollout("rlm", 3, stop="length"),
+        rollout("rlm", 4, stop="wall_time"),
     ).arms
-    assert arm.outcomes["budget"] == 3
-    assert arm.budgets == {"max_turns": 2, "wall_time": 1}
+    assert (arm.outcomes["budget"], arm.outcomes["timeout"]) == (3, 1)
+    assert arm.budgets == {"max_turns": 2, "length": 1}
+
+
+REFUSALS = ["I'm sorry, but I can't help with that.", "I cannot assist with this.", "Sorry, I am unable to answer."]
+NO_REFUSALS = ["I cannot tell ham from spam; Answer: 3", "Answer: I can't help", "42", "I can't help " * 100]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        *[({"answer": text, "score": 0.0}, Outcome.REFUSED) for text in REFUSALS],
+        *[({"answer": text, "score": 0.0}, Outcome.ANSWERED) for text in NO_REFUSALS],
+        ({"answer": REFUSALS[0], "score": 1.0}, Outcome.ANSWERED),
+        ({"answer": "", "score": 0.0, "turns": [Turn(finish_reason="content_filter")]}, Outcome.REFUSED),
+        ({"answer": "", "score": 0.0, "stop": "max_turns", "turns": [Turn(text=REFUSALS[0])]}, Outcome.REFUSED),
+        ({"answer": " ", "score": 0.0}, Outcome.UNPARSED),
+        ({"answer": "well", "score": 0.0}, Outcome.ANSWERED),
+        ({"answer": "", "score": 0.0, "stop": "max_turns", "metrics": {"cells": 0}}, Outcome.UNPARSED),
+        ({"answer": "", "score": 0.0, "stop": "max_turns", "metrics": {"cells": 3}}, Outcome.BUDGET),
+        ({"answer": "", "score": 0.0, "stop": "wall_time"}, Outcome.TIMEOUT),
+    ],
+)
+def test_no_answer_is_told_apart_from_a_wrong_one(fields, expected):
+    assert outcome_of(rollout("rlm", 0, **fields)) is expected
+
+
+def test_a_scorer_can_say_that_it_found_no_answer():
+    made = rollout("rlm", 0, score=0.0, answer="blah")
+    made.score = Score(0.0, answered=False)
+    assert outcome_of(Rollout.from_json(made.to_json())) is Outcome.UNPARSED
+
+
+def test_efficiency_charges_an_overflow_with_the_prompt_that_did_not_fit():
+    [cheap] = summary_of(rollout("standard", 1)).arms
+    [arm] = summary_of(rollout("standard", 1), overflow(2, needed=9_890)).arms
+    assert cheap.score_per_1k_root_tokens == pytest.approx(1000 / 110)
+    assert arm.score_per_1k_root_tokens == pytest.approx(1000 / 10_000)
+    [by_length] = summary_of(rollout("standard", 1), overflow(2, needed=0)).arms
+    assert by_length.score_per_1k_root_tokens == pytest.approx(1000 / (110 + 4096))
+    unknown = overflow(2, needed=0)
+    unknown.info["task"] = {}
+    assert summary_of(rollout("standard", 1), unknown).arms[0].score_per_1k_root_tokens is None
 
 
 def test_arms_are_compared_over_common_tasks_only():

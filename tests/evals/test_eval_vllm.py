@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.evals.run_files import lines
+
 pytestmark = pytest.mark.vllm
 
+ROLLOUTS = Path("out/rollouts.jsonl")
 COMMAND = "import sys; from rlm_env.cli import main; sys.exit(main(sys.argv[1:]))"
 ARGUMENTS = ["-n", "16", "--arms", "standard,rlm", "--env-option", "lengths=20,4000", "--concurrency", "2"]
 ARGUMENTS += [
@@ -35,12 +38,6 @@ def start(model: Path, *more: str) -> subprocess.Popen:
     )
 
 
-def stored() -> list[dict]:
-    path = Path("out/rollouts.jsonl")
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def engine_processes() -> list[int]:
     """Processes that serve a vLLM from the current folder's run (its log is their output)."""
     log = str(Path("out").resolve())
@@ -58,7 +55,7 @@ def engine_processes() -> list[int]:
 @pytest.mark.timeout(600)
 def test_a_killed_engine_costs_no_finished_rollout(workplace, tiny_model_path):
     process = start(tiny_model_path)
-    while len(stored()) < 4:
+    while len(lines(ROLLOUTS)) < 4:
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     engine = engine_processes()
@@ -66,7 +63,7 @@ def test_a_killed_engine_costs_no_finished_rollout(workplace, tiny_model_path):
     for pid in engine:
         os.kill(pid, signal.SIGKILL)
     _, err = process.communicate(timeout=120)
-    before = stored()
+    before = lines(ROLLOUTS)
     assert process.returncode == 3, err
     assert "rlm-env eval out/config.toml --resume" in err
     assert "out/vllm-" in err
@@ -76,8 +73,8 @@ def test_a_killed_engine_costs_no_finished_rollout(workplace, tiny_model_path):
     again = start(tiny_model_path, "--resume")
     out, err = again.communicate(timeout=400)
     assert again.returncode == 0, err
-    assert stored()[: len(before)] == before
-    assert len({(r["arm"], r["task_id"]) for r in stored()}) == 32
+    assert lines(ROLLOUTS)[: len(before)] == before
+    assert len({(r["arm"], r["task_id"]) for r in lines(ROLLOUTS)}) == 32
     assert engine_processes() == []
     standard, rlm = json.loads(Path("out/summary.json").read_text())["arms"]
     assert standard["outcomes"]["overflow"] == 8
@@ -85,5 +82,5 @@ def test_a_killed_engine_costs_no_finished_rollout(workplace, tiny_model_path):
     assert standard["needed_prompt"] > 1024
     assert rlm["outcomes"]["answered"] + rlm["outcomes"]["budget"] == 16
     assert 0 < rlm["longest_prompt"] <= 1024
-    assert all(turn["logprobs"] for r in stored() for turn in r["turns"])
+    assert all(turn["logprobs"] for r in lines(ROLLOUTS) for turn in r["turns"])
     assert "root prompt tokens, longest" in out

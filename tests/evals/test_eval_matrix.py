@@ -1,0 +1,182 @@
+"""Several environments in one run, end to end on an endpoint in a thread."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from rlm_env.cli import main
+from rlm_env.evals.config import MatrixConfig, load_config
+from rlm_env.evals.errors import ConfigError
+from tests.evals.run_files import lines
+
+MATRIX = """
+model = "stub"
+base_url = "{url}"
+arms = ["standard", "rlm", "rlm-nosub", "summary"]
+n = 3
+
+[[environments]]
+name = "word-count"
+label = "short"
+env_options = {{ lengths = [20] }}
+
+[[environments]]
+name = "word-count"
+label = "long"
+n = 2
+env_options = {{ lengths = [200] }}
+arm_options = {{ rlm.max_turns = 3 }}
+"""
+
+
+@pytest.fixture
+def run(workplace, endpoint, capfd, monkeypatch):
+    """Runs the matrix; returns exit code, stdout, stderr."""
+    monkeypatch.setattr("rlm_env.llm.http.LONGEST_WAIT", 0.05)
+    Path("matrix.toml").write_text(MATRIX.format(url=endpoint.url))
+
+    def call(*arguments: str, target: str = "matrix.toml") -> tuple[int, str, str]:
+        where = [] if "--out" in arguments or target != "matrix.toml" else ["--out", "out"]
+        code = main(["eval", target, *where, *arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+def stored(label: str) -> list[dict]:
+    return lines(Path("out", label, "rollouts.jsonl"))
+
+
+def test_a_matrix_is_a_run_for_each_environment_and_one_table(run, capfd):
+    code, out, err = run()
+    assert code == 0, err
+    assert len(stored("short")) == 3 * 4
+    assert len(stored("long")) == 2 * 4
+    table = out.splitlines()
+    header = next(line for line in table if "best floor" in line)
+    for name in ("standard", "rlm", "rlm-nosub", "summary", "best floor"):
+        assert name in header
+    assert any(line.strip(" │┃|").startswith("short") and "1.00" in line for line in table)
+    assert "2 overflow" in out
+    assert "Not on equal terms (long): max_turns is not equal in all arms:" in " ".join(out.split())
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert summary["status"] == "complete"
+    assert list(summary["environments"]) == ["short", "long"]
+    assert summary["environments"]["long"]["arms"][0]["outcomes"]["overflow"] == 2
+    config = tomllib.loads(Path("out/config.toml").read_text())
+    assert [entry["label"] for entry in config["environments"]] == ["short", "long"]
+    assert main(["report", "out"]) == 0
+    assert capfd.readouterr().out == out
+    assert main(["report", "out/short"]) == 0
+    assert "By context length" in capfd.readouterr().out
+    assert main(["report", "out", "--markdown"]) == 0
+    assert "| environment | standard | rlm |" in capfd.readouterr().out
+
+
+def test_a_matrix_that_was_stopped_goes_on_where_it_was(run, endpoint):
+    def die(count: int) -> None:
+        if count == 8:
+            endpoint._loop.create_task(endpoint._runner.cleanup())
+
+    endpoint.before_reply = die
+    code, _, err = run("--concurrency", "1")
+    assert code == 3
+    assert "rlm-env eval out/config.toml --resume" in err
+    before = stored("short")
+    assert 0 < len(before) < 12
+    assert stored("long") == []
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert summary["status"] == "unfinished"
+    assert summary["environments"]["long"]["status"] == "not begun"
+
+    endpoint.before_reply = lambda count: None
+    endpoint.restart()
+    code, out, err = run("--resume", target="out/config.toml")
+    assert code == 0, err
+    assert stored("short")[: len(before)] == before
+    assert len(stored("short")) == 12
+    assert len(stored("long")) == 8
+    asked = len(endpoint.requests)
+    code, again, _ = run("--resume", target="out/config.toml")
+    assert (code, again, len(endpoint.requests)) == (0, out, asked)
+
+
+def test_mistakes_anywhere_are_found_before_anything_runs(run, endpoint):
+    Path("matrix.toml").write_text(MATRIX.format(url=endpoint.url).replace("lengths = [200]", "length = [200]"))
+    code, _, err = run()
+    assert code == 2
+    assert "length" in err
+    assert endpoint.requests == []
+
+
+def test_n_of_the_command_line_holds_everywhere_and_env_options_do_not(run):
+    code, _, err = run("-n", "1", "--arms", "rlm")
+    assert code == 0, err
+    assert (len(stored("short")), len(stored("long"))) == (1, 1)
+    code, _, err = run("--env-option", "lengths=3", "--out", "other")
+    assert code == 2
+    assert "its environments differ in their options" in err
+
+
+def test_money_is_counted_over_all_environments(run):
+    Path("prices.toml").write_text('["stub"]\nprompt = 1000.0\ncompletion = 1000.0\n')
+    code, _, err = run("--prices", "prices.toml", "--max-cost", "0.05", "--concurrency", "1", "--arms", "standard,rlm")
+    assert code == 4
+    assert "stopped by max-cost" in err
+    assert 0 < len(stored("short")) < 6
+    assert stored("long") == []
+
+
+def test_an_environment_that_was_taken_out_is_missed(run, endpoint):
+    run("-n", "1", "--arms", "rlm")
+    text = MATRIX.format(url=endpoint.url)
+    Path("matrix.toml").write_text(text[: text.index('[[environments]]\nname = "word-count"\nlabel = "long"')])
+    code, _, err = run("-n", "1", "--arms", "rlm", "--resume")
+    assert code == 2
+    assert "was made with the environments long too; put them back" in err
+
+
+def load(text: str, tmp_path: Path) -> MatrixConfig:
+    path = tmp_path / "m.toml"
+    path.write_text(text)
+    return load_config(path, {}, "now")
+
+
+def test_entries_are_laid_over_what_is_shared(tmp_path):
+    config = load(
+        'model = "m"\nn = 5\n[arm_options]\nmax_turns = 4\nroot.temperature = 0.5\n'
+        '[[environments]]\nname = "a"\n[[environments]]\nname = "b"\nn = 7\narm_options = { root.max_tokens = 9 }\n',
+        tmp_path,
+    )
+    assert config.out == Path("outputs/m-m-now")
+    runs = config.runs()
+    assert {label: (run.n, run.out.name) for label, run in runs.items()} == {"a": (5, "a"), "b": (7, "b")}
+    assert runs["a"].arm_options == {"max_turns": 4, "root": {"temperature": 0.5}}
+    assert runs["b"].arm_options == {"max_turns": 4, "root": {"temperature": 0.5, "max_tokens": 9}}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('model = "m"\nenvironments = []', "environments: Tuple should have at least 1 item"),
+        ('model = "m"\n[[environments]]\nname = "a"\n[[environments]]\nname = "a"', "'a' is there twice"),
+        ('model = "m"\n[[environments]]\nnmae = "a"', "nmae"),
+        ('model = "m"\nenvironment = "a"\n[[environments]]\nname = "a"', "unknown key 'environment'"),
+        ('model = "m"\n[[environments]]\nname = "a"\nlabel = "../a"', "label"),
+    ],
+)
+def test_mistakes_in_a_matrix_are_named(tmp_path, text, said):
+    with pytest.raises(ConfigError) as error:
+        load(text, tmp_path)
+    assert said in str(error.value)
+
+
+def test_an_entry_that_contradicts_the_rest_is_named(tmp_path):
+    config = load('model = "m"\n[[environments]]\nname = "a"\narm_options = { max_turn = 3 }', tmp_path)
+    with pytest.raises(ConfigError, match=r"environments: a: .*did you mean 'max_turns'"):
+        config.runs()
