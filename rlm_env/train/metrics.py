@@ -16,6 +16,7 @@ from rich.console import Console
 
 from rlm_env.evals.errors import ConfigError
 from rlm_env.train.run_config import TrainConfig
+from rlm_env.train.sft_config import SFTConfig
 
 METRICS = "metrics.jsonl"
 COLUMNS = (
@@ -40,7 +41,7 @@ HEADING_EVERY = 20
 class Metrics:
     """The metrics of the run in `folder`; a context manager."""
 
-    def __init__(self, folder: Path, config: TrainConfig, console: Console, *, trained: int = 0) -> None:
+    def __init__(self, folder: Path, config: TrainConfig | SFTConfig, console: Console, *, trained: int = 0) -> None:
         """`trained`: updates of later steps are taken back, since they will be made again; evaluations stay. Raises
         ConfigError where wandb is asked for and missing."""
         self.path = folder / METRICS
@@ -111,7 +112,7 @@ def _width(head: str) -> int:
     return max(len(head), 7) + 2
 
 
-def _start_wandb(folder: Path, config: TrainConfig) -> Any:
+def _start_wandb(folder: Path, config: TrainConfig | SFTConfig) -> Any:
     if config.wandb is None:
         return None
     try:

@@ -1,0 +1,164 @@
+"""From files of rollouts to those that supervised training keeps, and to their rows: rejection sampling.
+
+Covered: reading, every filter of `KeepConfig`, why a rollout was left out, rows, which tasks only measure. Not
+covered: token ids of rollouts that have none (`text_turns.py`), training (`sft.py`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rlm_env.evals.errors import ConfigError
+from rlm_env.evals.store import ROLLOUTS
+from rlm_env.llm.chat_tokens import ChatTokens
+from rlm_env.rollout import Rollout, read_rollouts
+from rlm_env.train.rows import Row, RowKind, rollout_rows
+from rlm_env.train.sft_config import KeepConfig, SFTConfig
+from rlm_env.train.text_turns import CannotEncode, in_students_tokens
+
+
+@dataclass(slots=True)
+class Chosen:
+    """What is trained, what only measures, and what became of all that was read."""
+
+    rows: list[Row] = field(default_factory=list)
+    held_out: list[Row] = field(default_factory=list)
+    read: int = 0
+    kept: int = 0
+    encoded: int = 0
+    """Kept rollouts some of whose text had to be encoded, because there are no ids of the student's."""
+    tasks: int = 0
+    held_out_tasks: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Reason -> rollouts."""
+
+
+def choose(config: SFTConfig, tokens: ChatTokens) -> Chosen:
+    """Reads, filters and makes rows; those of one rollout are next to each other, in the order of the files.
+
+    Raises ConfigError where a file is missing or damaged.
+    """
+    chosen = Chosen()
+    candidates = []
+    for rollout in _read_all(config.rollouts):
+        chosen.read += 1
+        if (reason := _refused(rollout, config.keep)) is not None:
+            chosen.dropped[reason] += 1
+        else:
+            candidates.append(rollout)
+    candidates = _distinct(candidates, config.keep, chosen.dropped)
+    candidates = _best(candidates, config.keep, chosen.dropped)
+    held_out = _held_out_tasks({_task(rollout) for rollout in candidates}, config)
+    tasks = set()
+    for rollout in candidates:
+        made = _rows(rollout, config, tokens, chosen)
+        if made:
+            tasks.add(_task(rollout))
+            chosen.kept += 1
+            (chosen.held_out if _task(rollout) in held_out else chosen.rows).extend(made)
+    chosen.tasks = len(tasks)
+    chosen.held_out_tasks = len(tasks & held_out)
+    return chosen
+
+
+def _read_all(paths: Iterable[str]) -> Iterator[Rollout]:
+    """The rollouts of all files; of one that is stored twice in a file, the later."""
+    for given in paths:
+        path = Path(given).expanduser()
+        path = path / ROLLOUTS if path.is_dir() else path
+        try:
+            yield from {rollout.id: rollout for rollout in read_rollouts(path)}.values()
+        except OSError as error:
+            raise ConfigError(f"rollouts: {path} cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"rollouts: {path} is not a file of rollouts: {error}") from error
+
+
+def _task(rollout: Rollout) -> tuple[str, str]:
+    return rollout.environment, rollout.task_id
+
+
+def _refused(rollout: Rollout, keep: KeepConfig) -> str | None:
+    """Why a rollout is not kept, judged by itself and before its tokens are looked at."""
+    turns = len(rollout.turns)
+    if keep.environments is not None and rollout.environment not in keep.environments:
+        return f"environment {rollout.environment}"
+    if keep.arms is not None and rollout.arm not in keep.arms:
+        return f"arm {rollout.arm}"
+    if rollout.score is None:
+        return "no score"
+    if rollout.score.value < keep.min_score:
+        return f"score below {keep.min_score:g}"
+    if rollout.stop_reason not in keep.stop_reasons:
+        return f"stop reason {rollout.stop_reason}"
+    if turns < keep.min_turns:
+        return f"fewer than {keep.min_turns} turns"
+    if keep.max_turns is not None and turns > keep.max_turns:
+        return f"more than {keep.max_turns} turns"
+    return None
+
+
+def _distinct(rollouts: list[Rollout], keep: KeepConfig, dropped: Counter[str]) -> list[Rollout]:
+    if not keep.dedupe:
+        return rollouts
+    said = {}
+    for rollout in rollouts:
+        replies = tuple((turn.text, str(turn.tool_calls and turn.code)) for turn in rollout.turns)
+        said.setdefault((_task(rollout), replies), rollout)
+    if len(said) < len(rollouts):
+        dropped["the root said the same as in another one"] += len(rollouts) - len(said)
+    return list(said.values())
+
+
+def _best(rollouts: list[Rollout], keep: KeepConfig, dropped: Counter[str]) -> list[Rollout]:
+    if keep.best_of is None:
+        return rollouts
+    by_task: dict[tuple[str, str], list[Rollout]] = defaultdict(list)
+    for rollout in rollouts:
+        by_task[_task(rollout)].append(rollout)
+    best = {id(r) for group in by_task.values() for r in sorted(group, key=_rank)[: keep.best_of]}
+    if len(best) < len(rollouts):
+        dropped[f"not among the best {keep.best_of} of its task"] += len(rollouts) - len(best)
+    return [rollout for rollout in rollouts if id(rollout) in best]
+
+
+def _rank(rollout: Rollout) -> tuple[float, int]:
+    sampled = rollout.root_usage.completion_tokens + rollout.sub_usage.completion_tokens
+    return -rollout.score.value, sampled
+
+
+def _held_out_tasks(tasks: set[tuple[str, str]], config: SFTConfig) -> set[tuple[str, str]]:
+    """By task, so that no rollout of a task that measures is trained; at least one where there are two."""
+    order = sorted(tasks)
+    random.Random(f"{config.seed}/held-out").shuffle(order)
+    count = round(config.held_out * len(order))
+    if config.held_out and len(order) > 1:
+        count = min(max(count, 1), len(order) - 1)
+    return set(order[:count])
+
+
+def _rows(rollout: Rollout, config: SFTConfig, tokens: ChatTokens, chosen: Chosen) -> list[Row]:
+    """The rows that are trained of a rollout; none where it is left out, which is counted."""
+    try:
+        rollout, encoded = in_students_tokens(rollout, tokens)
+    except CannotEncode as error:
+        chosen.dropped[str(error)] += 1
+        return []
+    rows = [
+        # Cross-entropy is the policy gradient of a reply that is worth 1.
+        replace(row, temperature=1.0, advantage=1.0)
+        for row in rollout_rows(rollout, config.rows)
+        if config.train_root or row.kind is RowKind.SUB
+    ]
+    limit = min(config.keep.max_tokens or config.trainer.pack_tokens, config.trainer.pack_tokens)
+    if not rows:
+        chosen.dropped["no tokens to train"] += 1
+    elif max(map(len, rows)) > limit:
+        chosen.dropped[f"a row of more than {limit:,} tokens"] += 1
+        return []
+    chosen.encoded += encoded and bool(rows)
+    return rows

@@ -1,0 +1,241 @@
+"""Supervised training on saved rollouts: what was chosen, row by row, with the learner of reinforcement learning.
+
+Owns the order of the rows and what is on disk after each step, so that a run that was killed goes on to the bit from
+its last checkpoint. Covered: epochs, held-out loss, checkpoints, the trained model's folder. Not covered: which
+rollouts are chosen (`chosen.py`), the command line (`sft_command.py`), an engine: there is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import shutil
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rlm_env.evals.config import RECORD
+from rlm_env.evals.errors import ConfigError
+from rlm_env.evals.models import resolve_model
+from rlm_env.evals.record import describe_model, versions
+from rlm_env.evals.store import RunFolder, plain, read_config
+from rlm_env.llm.chat_tokens import ChatTokens
+from rlm_env.profile import load_profile
+from rlm_env.train import distributed
+from rlm_env.train.checkpoint import Checkpoints
+from rlm_env.train.chosen import Chosen, choose
+from rlm_env.train.config import LossConfig
+from rlm_env.train.learner import Learner
+from rlm_env.train.memory import GIB, available_memory, training_memory
+from rlm_env.train.metrics import Metrics
+from rlm_env.train.model import ModelError, pick_device
+from rlm_env.train.model import read_config as read_model_config
+from rlm_env.train.packing_check import PackingError
+from rlm_env.train.rows import Row, RowKind
+from rlm_env.train.sft_config import SFTConfig, check_resume
+from rlm_env.train.trainer import CHECKPOINTS, MODEL
+
+_OF_POLICIES = ("ratio", "log_ratio_abs", "mismatch_kl", "clipped", "clipped_high", "clipped_low")
+"""Metrics of the learner that say nothing here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which rows each step trains: each row once per epoch, in an order that epoch and seed alone decide."""
+
+    rows: list[Row]
+    config: SFTConfig
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.rows) // self.config.batch_size)
+
+    @property
+    def steps(self) -> int:
+        whole = self.steps_per_epoch * self.config.epochs
+        return min(whole, self.config.max_steps or whole)
+
+    def batch(self, step: int) -> list[Row]:
+        """Of the step with this index. An epoch's last batch can be smaller."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = list(range(len(self.rows)))
+        random.Random(f"{self.config.seed}/{epoch}").shuffle(order)
+        first = place * self.config.batch_size
+        return [self.rows[index] for index in order[first : first + self.config.batch_size]]
+
+
+def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | None:
+    """Trains what `config` describes into its output folder, or what is left of it; returns the trained model's
+    folder.
+
+    Under torchrun every process calls this; all but the first return None. Raises ConfigError before anything is
+    changed, RunStopped where the disk gives up. After KeyboardInterrupt the last checkpoint is there.
+    """
+    folder = resolve_model(config.model).folder
+    with distributed.process_group(pick_device(config.trainer, distributed.local_rank())):
+        chosen = prepare(config, folder, console)
+        plan = Plan(chosen.rows, config)
+        try:
+            loss = LossConfig(preset="sft")
+            learner = Learner(folder, config.trainer, config.optimizer, loss, plan.steps, config.seed)
+        except (ModelError, PackingError) as error:
+            raise ConfigError(str(error)) from error
+        if distributed.rank() > 0:
+            distributed.follow(learner)
+            return None
+        with distributed.leading(learner) as led, _open_run(config, chosen, led, resume, console) as run:
+            _train(plan, chosen.held_out, led, run)
+        return config.out / MODEL
+
+
+def dry_run(config: SFTConfig, console: Console) -> None:
+    """Chooses the rollouts and checks the rest; shows what it comes to. Starts and writes nothing. Raises
+    ConfigError."""
+    folder = resolve_model(config.model).folder
+    plan = Plan(prepare(config, folder, console).rows, config)
+    device = pick_device(config.trainer)
+    try:
+        need = training_memory(read_model_config(folder, config.trainer), config.trainer)
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
+    free = available_memory(device)
+    lora = config.trainer.lora
+    how = f"LoRA of rank {lora.rank}" if lora else "all weights"
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("run", f"{plan.steps:,} steps of {config.batch_size} rows, {config.epochs} epochs at most")
+    table.add_row("model", f"{config.model}, {how}, {config.trainer.dtype}, lr {config.optimizer.lr:g}")
+    table.add_row("memory", f"about {need.total / GIB:.2f} GiB of {free / GIB:.2f} GiB free on {device} ({need})")
+    table.add_row("output", str(config.out))
+    console.print(table)
+
+
+def prepare(config: SFTConfig, folder: Path, console: Console) -> Chosen:
+    """Chooses, and says what was chosen. Raises ConfigError where nothing is left."""
+    with console.status("reading rollouts"):
+        chosen = choose(config, ChatTokens(folder, load_profile(folder).get("renderer")))
+    if distributed.rank() == 0:
+        console.print(_selection_table(chosen))
+    if not chosen.rows:
+        reasons = "; ".join(f"{reason}: {count}" for reason, count in chosen.dropped.most_common())
+        raise ConfigError(
+            f"no rollout is left to train, of {chosen.read} that were read{f' ({reasons})' if reasons else ''}: loosen "
+            "[keep], or give other rollouts"
+        )
+    return chosen
+
+
+def _selection_table(chosen: Chosen) -> Table:
+    rows = [*chosen.rows, *chosen.held_out]
+    by_kind = {kind: [row for row in rows if row.kind is kind] for kind in RowKind}
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("rollouts read", f"{chosen.read:,}")
+    for reason, count in chosen.dropped.most_common():
+        table.add_row(f"  left out: {reason}", f"{count:,}")
+    table.add_row("kept", f"{chosen.kept:,}")
+    if chosen.encoded:
+        table.add_row("  of them encoded from text", f"{chosen.encoded:,}")
+    table.add_row("tasks, of them held out", f"{chosen.tasks:,}, {chosen.held_out_tasks:,}")
+    for kind, found in by_kind.items():
+        trained = sum(row.trained_tokens for row in found)
+        table.add_row(f"{kind} rows, trained tokens", f"{len(found):,}, {trained:,}")
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The output folder of a run that goes on."""
+
+    config: SFTConfig
+    folder: RunFolder
+    checkpoints: Checkpoints
+    metrics: Metrics
+    console: Console
+
+
+@contextlib.contextmanager
+def _open_run(config: SFTConfig, chosen: Chosen, learner: Learner, resume: bool, console: Console) -> Iterator[_Run]:
+    """The run's folder, taken up where a resumed run was. Raises ConfigError where that does not fit."""
+    checkpoints = Checkpoints(config.out / CHECKPOINTS, config.checkpoint.keep)
+    if not resume and checkpoints.latest() is not None:
+        raise ConfigError(f"{config.out} already holds a run; add --resume to go on, or choose another --out folder")
+    record = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": plain(describe_model(resolve_model(config.model))),
+        "rows_sha256": _hash_rows([*chosen.rows, *chosen.held_out]),
+        "versions": versions(),
+    }
+    with RunFolder(config.out, resume=resume) as folder:
+        if resume:
+            old = read_config(config.out)
+            was = old.pop(RECORD)
+            check_resume(old, config)
+            for key, name in (("model", "other weights"), ("rows_sha256", "other rollouts")):
+                if was[key] != record[key]:
+                    raise ConfigError(f"{config.out} began with {name} than are there now; choose another --out")
+            record["started"] = was["started"]
+            if (latest := checkpoints.latest()) is not None:
+                checkpoints.load(learner, latest)
+                console.print(f"resumed after {learner.version} steps from {latest}", markup=False)
+        else:
+            for name in (CHECKPOINTS, MODEL):
+                shutil.rmtree(config.out / name, ignore_errors=True)
+        folder.write_config({**config.as_toml(), RECORD: record})
+        with Metrics(config.out, config, console, trained=learner.version) as metrics:
+            yield _Run(config, folder, checkpoints, metrics, console)
+
+
+def _train(plan: Plan, held_out: list[Row], learner: Learner, run: _Run) -> None:
+    config = run.config
+    with Progress(
+        TextColumn("step"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=run.console,
+    ) as progress:
+        bar = progress.add_task("", total=plan.steps, completed=learner.version, note="")
+        while (step := learner.version) < plan.steps:
+            if step % config.held_out_every == 0:
+                _measure(held_out, learner, run)
+            values = learner.step(plan.batch(step))
+            values = {key: value for key, value in values.items() if key.rpartition("/")[2] not in _OF_POLICIES}
+            run.metrics.write(step + 1, {**values, "epoch": (step + 1) / plan.steps_per_epoch})
+            progress.update(bar, advance=1, note=f"loss {values['loss']:.4f}")
+            if (step + 1) % config.checkpoint.every == 0 or step + 1 == plan.steps:
+                run.checkpoints.save(step + 1, learner, {})
+        _measure(held_out, learner, run)
+    learner.export(config.out / MODEL)
+    run.folder.write_summary({"status": "complete", "steps": learner.version, "model": MODEL})
+
+
+def _measure(held_out: Sequence[Row], learner: Learner, run: _Run) -> None:
+    """Mean loss of the held-out rows in nats per trained token, all of them and by kind; weights as in training."""
+    step = learner.version
+    if not held_out or run.metrics.evaluated(step):
+        return
+    scores = learner.score(list(held_out))
+    values = {}
+    for name, kinds in {"eval/loss": tuple(RowKind), **{f"eval/{kind}/loss": (kind,) for kind in RowKind}}.items():
+        chosen = [(row, score) for row, score in zip(held_out, scores, strict=True) if row.kind in kinds]
+        if weight := sum(row.weight * len(score) for row, score in chosen):
+            values[name] = -sum(row.weight * sum(score) for row, score in chosen) / weight
+    run.metrics.write(step, values)
+    run.console.print(f"held-out loss after {step} steps: {values['eval/loss']:.4f}", style="cyan", highlight=False)
+
+
+def _hash_rows(rows: Sequence[Row]) -> str:
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(array("q", row.token_ids))
+        found.update(bytes(row.mask))
+    return found.hexdigest()[:16]

@@ -1,0 +1,121 @@
+"""What supervised training on saved rollouts is: one validated object, from a TOML file and the command line.
+
+Covered: every key of `rlm-env sft`, which rollouts it keeps, what may differ on resume. Not covered: the trainer's
+parts, which are those of `rlm-env train` (`run_config.py`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from rlm_env.evals.config import RECORD, merge, read_toml
+from rlm_env.evals.errors import ConfigError, explain
+from rlm_env.rollout import StopReason
+from rlm_env.train.config import RowsConfig
+from rlm_env.train.run_config import CheckpointConfig, ModelConfig, OptimizerConfig, Part, WandbConfig
+
+
+class KeepConfig(Part):
+    """Which rollouts are trained: rejection sampling."""
+
+    min_score: float = Field(1.0, ge=0, le=1)
+    """The least score; 0 keeps all that have one."""
+    stop_reasons: tuple[StopReason, ...] = (StopReason.READY,)
+    """How a rollout has to have ended: by default with an answer of its own, not by a limit."""
+    arms: tuple[str, ...] | None = None
+    """None: every arm."""
+    environments: tuple[str, ...] | None = None
+    """None: every environment."""
+    min_turns: int = Field(1, ge=1)
+    max_turns: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1)
+    """The most tokens of a rollout's longest row; never more than a pack holds."""
+    best_of: int | None = Field(None, ge=1)
+    """The most rollouts of one task: those of the best score, and of equal scores the ones with fewer sampled
+    tokens. Without it, easy tasks make up most of the data."""
+    dedupe: bool = True
+    """Whether of rollouts of one task in which the root said the same, one is enough."""
+
+
+class SFTConfig(Part):
+    """Everything that decides a run of `rlm-env sft`."""
+
+    model: str
+    """The model to begin with: a model folder, a Hub id in the local cache, or `tiny-rlm`."""
+    rollouts: tuple[str, ...] = Field(min_length=1)
+    """Files of rollouts, or run folders that hold a rollouts.jsonl."""
+    out: Path
+    keep: KeepConfig = KeepConfig()
+    rows: RowsConfig = RowsConfig()
+    train_root: bool = True
+    """Whether the root's tokens are trained; without, the sub-calls' alone."""
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(64, ge=1)
+    """Rows of one optimiser step."""
+    max_steps: int | None = Field(None, ge=1)
+    """Where the run ends, if that is before the last epoch does."""
+    held_out: float = Field(0.05, ge=0, lt=1)
+    """Share of the tasks whose rollouts only measure."""
+    held_out_every: int = Field(20, ge=1)
+    """Steps between two measurements of the held-out loss; before the first and after the last step always."""
+    seed: int = 0
+    trainer: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5, schedule="cosine", final_fraction=0.1)
+    checkpoint: CheckpointConfig = CheckpointConfig(every=50)
+    wandb: WandbConfig | None = None
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _over_the_defaults(cls, value: Any) -> Any:
+        """What is left out of the table keeps the value it has here, not the one it has in RL."""
+        return {"lr": 1e-5, "schedule": "cosine", "final_fraction": 0.1, **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.train_root and not self.rows.train_sub_calls:
+            raise ValueError("train_root and rows.train_sub_calls are both off: nothing would be trained")
+        if self.keep.max_turns is not None and self.keep.max_turns < self.keep.min_turns:
+            raise ValueError(f"keep.max_turns ({self.keep.max_turns}) is below min_turns ({self.keep.min_turns})")
+        return self
+
+    def as_toml(self) -> dict[str, Any]:
+        """The keys that are set, as plain values; `SFTConfig.model_validate` reads them back."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def load_sft_config(path: Path | None, overrides: dict[str, Any] | None = None) -> SFTConfig:
+    """A config from a TOML file (or none) with other values laid over it. Raises ConfigError that names key and
+    remedy. Relative paths are relative to the current directory."""
+    values = read_toml(path) if path else {}
+    if path and values.pop(RECORD, None):  # the config of a run on disk: that is where it is
+        values["out"] = str(path.parent)
+    values = merge(values, overrides or {})
+    if "out" not in values:
+        values["out"] = f"outputs/{path.stem if path else 'sft-' + Path(str(values.get('model', ''))).name}"
+    try:
+        return SFTConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, SFTConfig, str(path) if path else "command line")) from error
+
+
+RESUMABLE = frozenset({"out", "wandb", "checkpoint", "held_out_every"})
+"""Keys that a resumed run may change."""
+
+
+def check_resume(recorded: dict[str, Any], config: SFTConfig) -> None:
+    """Refuses to go on with a run under another config. Raises ConfigError that names the differences."""
+    new = config.as_toml()
+    differences = [
+        f"{key} was {recorded.get(key)!r}, is now {new.get(key)!r}"
+        for key in sorted((recorded.keys() | new.keys()) - RESUMABLE)
+        if recorded.get(key) != new.get(key)
+    ]
+    if differences:
+        raise ConfigError(
+            f"{config.out} was trained under another config:\n  "
+            + "\n  ".join(differences)
+            + "\nResume it as it was, or choose another --out."
+        )
