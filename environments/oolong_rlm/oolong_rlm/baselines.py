@@ -20,7 +20,6 @@ from collections.abc import Callable
 from functools import cache
 from itertools import combinations
 
-from oolong_rlm.pairs import write_pairs
 from oolong_rlm.real_baselines import REAL_BASELINES
 from oolong_rlm.solving import Labeller, read_rows, solve
 from oolong_rlm.vocabulary import load_vocabulary
@@ -80,7 +79,7 @@ def list_everything(task: Task) -> str:
     users = sorted({row.user for row in rows})
     kind = task.info["answer_type"]
     if kind == "PAIRS":
-        return write_pairs(list(combinations(users, 2)))
+        return "\n".join(f"({a}, {b})" for a, b in combinations(users, 2))
     if kind == "LABEL":
         return f"Label: {', '.join(sorted({row.label for row in rows}))}"
     if kind == "USER":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from oolong_rlm.baselines import BASELINES
 from oolong_rlm.hub import HubOptions, hub_tasks
 from oolong_rlm.hub_pairs import SOURCE
 from oolong_rlm.measure import make_measure
@@ -158,6 +159,9 @@ class Oolong(Environment):
         value, why = oolong.judge(rollout.answer, task.gold, subset, answer_type, self.scoring)
         strict = oolong.score(rollout.answer, task.gold, subset, answer_type, "strict")
         return Score(value, {"exact": float(value == 1.0), "strict": strict}, why)
+
+    def floors(self) -> Mapping[str, Callable[[Task], str]]:
+        return BASELINES
 
     def perfect_answer(self, task: Task) -> str:
         """The gold in the form that the question names."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from typing import Any
 
-from oolong_rlm.pairs import Dated, Need, Role, User, find_pairs, gather, long_date, write_pairs
+from oolong_rlm.pairs import Dated, Need, Pairs, Role, User, gather, long_date
 from rlm_env.task import Task
 
 SOURCE = "trec_coarse"
@@ -107,7 +107,7 @@ def pair_tasks(row: Mapping[str, Any], with_labels: bool) -> Iterator[Task]:
     users = read_users(row)
     context = row["context_window_text_with_labels" if with_labels else "context_window_text"]
     for number, (one, other) in enumerate(QUERIES, 1):
-        pairs = find_pairs(users, one, other)
+        pairs = Pairs(users, one, other)
         if not pairs:
             continue
         info = {
@@ -122,4 +122,4 @@ def pair_tasks(row: Mapping[str, Any], with_labels: bool) -> Iterator[Task]:
             "context_window_id": str(row["context_window_id"]),
         }
         id = f"pairs-{row['context_len']}-{row['context_window_id']}-{number}"
-        yield Task(query_text(one, other), context, write_pairs(pairs), id, info)
+        yield Task(query_text(one, other), context, str(pairs), id, info)

@@ -10,11 +10,11 @@ earns little, and no gold is empty.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import combinations
 from typing import Literal
 
 from oolong_rlm.questions import MONTH_NAMES, Family, Question
@@ -97,26 +97,39 @@ class User:
 
 
 def gather(rows: Iterable[tuple[date, int, str]]) -> dict[int, User]:
-    """User id -> instances, in the order of ids. Rows are (day, user, label)."""
+    """User id -> instances, in the order of ids, as `Pairs` wants them. Rows are (day, user, label)."""
     users: dict[int, User] = {}
     for day, user, label in rows:
         users.setdefault(user, User()).add(label, day)
     return dict(sorted(users.items()))
 
 
-def find_pairs(users: dict[int, User], one: Role, other: Role | None = None) -> list[tuple[int, int]]:
-    """The pairs (lower id, higher id), in order, of which both users meet `one`, or one user `one` and the other
-    `other`; a user who meets both may be either."""
-    first = [id for id, user in users.items() if one.met(user)]
-    if other is None:
-        return list(combinations(first, 2))
-    second = [id for id, user in users.items() if other.met(user)]
-    return sorted({(min(a, b), max(a, b)) for a in first for b in second if a != b})
+class Pairs:
+    """The pairs of which both users meet `one`, or one user `one` and the other `other`; a user who meets both may be
+    either. They are never held all at once."""
 
+    def __init__(self, users: dict[int, User], one: Role, other: Role | None = None) -> None:
+        self._first = [id for id, user in users.items() if one.met(user)]
+        self._second = self._first if other is None else [id for id, user in users.items() if other.met(user)]
+        self._both = sorted(set(self._first) & set(self._second))
 
-def write_pairs(pairs: Sequence[tuple[int, int]]) -> str:
-    """A gold: one pair a line."""
-    return "\n".join(f"({a}, {b})" for a, b in pairs)
+    def __len__(self) -> int:
+        both = len(self._both)
+        return len(self._first) * len(self._second) - both - both * (both - 1) // 2
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        """(lower id, all higher ids that go with it), in order."""
+        first, second, both = map(set, (self._first, self._second, self._both))
+        either = sorted(first | second)
+        for id in either:
+            partners = either if id in both else self._second if id in first else self._first
+            higher = partners[bisect_right(partners, id) :]
+            if higher:
+                yield id, higher
+
+    def __str__(self) -> str:
+        """A gold: `(lower id, higher id)`, one a line."""
+        return "\n".join(f"({id}, " + f")\n({id}, ".join(map(str, higher)) + ")" for id, higher in self)
 
 
 NEED = re.compile(r"(at least|exactly) (\d+) instances? with the label '([^']+)'")
@@ -197,10 +210,10 @@ def users_of(window: Window) -> dict[int, User]:
 
 def pairs_question(users: dict[int, User], text: str, one: Role, other: Role | None = None) -> Question | None:
     """None where no pair answers it, or more than `MAX_SHARE` of all do."""
-    found = find_pairs(users, one, other)
+    found = Pairs(users, one, other)
     if not 0 < len(found) <= MAX_SHARE * len(users) * (len(users) - 1) / 2:
         return None
-    return Question(text, write_pairs(found), "PAIRS", "BOTH" if other is None else "ONE_AND_OTHER")
+    return Question(text, str(found), "PAIRS", "BOTH" if other is None else "ONE_AND_OTHER")
 
 
 PAIR_FAMILIES: dict[str, dict[str, Family]] = {

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
-from oolong_rlm.pairs import find_pairs, gather, read_roles, write_pairs
+from oolong_rlm.pairs import Pairs, gather, read_roles
 from oolong_rlm.questions import MONTH_NAMES
 from rlm_env.task import Task
 
@@ -47,7 +47,7 @@ def top(values: Iterable[Any], rank: int = 0) -> Any:
 def solve(question: str, rows: list[Row]) -> str:
     """The answer to a question about labelled rows. Raises ValueError on an unknown pattern."""
     if "list all pairs of user IDs" in question:
-        return write_pairs(find_pairs(gather(rows), *read_roles(question)))
+        return str(Pairs(gather(rows), *read_roles(question)))
 
     def found(pattern: str) -> re.Match | None:
         return re.search(pattern, question)

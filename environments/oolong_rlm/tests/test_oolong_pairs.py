@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterable
 from datetime import date, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ import oolong_rlm
 import rlm_env
 from oolong_rlm import Oolong, OolongPairs
 from oolong_rlm.hub_pairs import LABELS, QUERIES, pair_tasks, query_text
-from oolong_rlm.pairs import MAX_SHARE, PAIR_FAMILIES, Dated, Need, Role, find_pairs, gather
+from oolong_rlm.pairs import MAX_SHARE, PAIR_FAMILIES, Dated, Need, Pairs, Role, gather
 from rlm_env.rollout import Rollout
 from rlm_env.task import Task
 
@@ -40,7 +41,7 @@ HASHES = [
 ]
 
 
-def stream(name: str, n: int = 150) -> tuple[OolongPairs, list[Task]]:
+def stream(name: str, n: int = 100) -> tuple[OolongPairs, list[Task]]:
     env = OolongPairs(**STREAMS[name])
     return env, env.tasks("train").take(n) + env.tasks("eval").take(n)
 
@@ -156,14 +157,36 @@ def test_conditions_mean_what_they_say():
     users = gather(
         [(day, 1, "a"), (day, 1, "b"), (day, 2, "a"), (day + timedelta(1), 3, "b"), (day, 4, "c"), (day, 4, "c")]
     )
+
+    def find_pairs(*roles: Role) -> list[tuple[int, int]]:
+        found = Pairs(users, *roles)
+        pairs = [(id, other) for id, others in found for other in others]
+        assert len(found) == len(pairs) == str(found).count("(")
+        return pairs
+
     a, b = Need("a"), Need("b")
-    assert find_pairs(users, Role((a, b), any_of=True)) == [(1, 2), (1, 3), (2, 3)]
-    assert find_pairs(users, Role((a, b))) == []
-    assert find_pairs(users, Role((a, b), Dated("b", "after", day), any_of=True)) == [(2, 3)]
-    assert find_pairs(users, Role((a,), Dated("a", "before", day + timedelta(1)))) == [(1, 2)]
-    assert find_pairs(users, Role((a,)), Role((b,))) == [(1, 2), (1, 3), (2, 3)]
-    assert find_pairs(users, Role((a,)), Role((Need("c", 1, exactly=True),))) == []
-    assert find_pairs(users, Role((a,)), Role((Need("c", 2, exactly=True),))) == [(1, 4), (2, 4)]
+    assert find_pairs(Role((a, b), any_of=True)) == [(1, 2), (1, 3), (2, 3)]
+    assert find_pairs(Role((a, b))) == []
+    assert find_pairs(Role((a, b), Dated("b", "after", day), any_of=True)) == [(2, 3)]
+    assert find_pairs(Role((a,), Dated("a", "before", day + timedelta(1)))) == [(1, 2)]
+    assert find_pairs(Role((a,)), Role((b,))) == [(1, 2), (1, 3), (2, 3)]
+    assert find_pairs(Role((a, b)), Role((a,))) == [(1, 2)]
+    assert find_pairs(Role((a,)), Role((Need("c", 1, exactly=True),))) == []
+    assert find_pairs(Role((a,)), Role((Need("c", 2, exactly=True),))) == [(1, 4), (2, 4)]
+
+
+def test_a_long_context_and_its_pairs_are_not_held_twice():
+    env = OolongPairs(lengths=65_536)
+    tasks = iter(env.tasks("eval"))
+    next(tasks)
+    tracemalloc.start()
+    try:
+        task = next(tasks)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(pairs_of(task.gold)) > 1000
+    assert peak < 2 * (len(task.context) + len(task.gold))
 
 
 def test_both_names_load_it():
