@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from math_python_rlm.baselines import BASELINES
 from math_python_rlm.generate import PROFILES, Options, generated_tasks
 from math_python_rlm.hub import HubOptions, hub_tasks
 from rewards import math_python
@@ -78,6 +79,9 @@ class MathPython(Environment):
         strict = official if math_python.extract(rollout.answer, "strict") else 0.0
         metrics = {"official": official, "strict": strict}
         return Score(metrics[self.scoring], metrics)
+
+    def floors(self) -> Mapping[str, Callable[[Task], str]]:
+        return BASELINES
 
     def perfect_answer(self, task: Task) -> str:
         return f"\\boxed{{{task.gold}}}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import count, islice
 from typing import Literal
 
+from needle_rlm.baselines import BASELINES
 from needle_rlm.haystack import make_haystack
 from needle_rlm.prose import VOCABULARIES
 from rewards import needle
@@ -72,7 +73,10 @@ class Needle(Environment):
 
     def score(self, task: Task, rollout: Rollout) -> Score:
         both = {mode: needle.score(rollout.answer, task.gold, mode) for mode in needle.MODES}
-        return Score(both[self.scoring], both)
+        return Score(both[self.scoring], both, answered=any(map(str.isdigit, rollout.answer)))
+
+    def floors(self) -> Mapping[str, Callable[[Task], str]]:
+        return BASELINES
 
     def perfect_answer(self, task: Task) -> str:
         return f"Answer: {task.gold}"

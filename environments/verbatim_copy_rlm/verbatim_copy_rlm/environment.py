@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import count, islice
 from typing import Literal
@@ -13,9 +13,10 @@ from rlm_env.environment import Environment
 from rlm_env.options import at_least, counts, one_of
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Split, Task, Tasks
+from verbatim_copy_rlm.baselines import FLOORS
 from verbatim_copy_rlm.texts import KINDS, TINY_KINDS, fragmented, make_text
 
-FORMAT = 1
+FORMAT = 2
 """Part of every seed: raised when the bytes of generated tasks change."""
 PROFILES = {"standard": KINDS, "tiny": TINY_KINDS}
 DEFAULT_LENGTHS = {"standard": (4096, 8192, 16_384), "tiny": (24, 48)}
@@ -78,6 +79,9 @@ class VerbatimCopy(Environment):
     def score(self, task: Task, rollout: Rollout) -> Score:
         metrics = verbatim_copy.metrics(task.gold, copy_in(rollout.answer))
         return Score(metrics[self.metric], metrics)
+
+    def floors(self) -> Mapping[str, Callable[[Task], str]]:
+        return FLOORS
 
     def perfect_answer(self, task: Task) -> str:
         return f"<answer>{task.gold}</answer>"
