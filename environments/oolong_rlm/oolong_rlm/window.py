@@ -47,6 +47,10 @@ def show_date(day: date) -> str:
     return f"{MONTHS[day.month - 1]} {day.day:02d}, {day.year}"
 
 
+SHOWN_DAYS = {False: [show_date(day) for day in STANDARD_DAYS], True: [show_date(day) for day in EASY_DAYS]}
+"""Easy or not -> how its days are written."""
+
+
 def standard_frame(vocabulary: Vocabulary, labels: list[str], lines: int) -> tuple[str, str]:
     """Header and recall, as in the original: the task is described before and after the instances."""
     task = vocabulary.task.format(k=len(labels), labels=", ".join(repr(label) for label in labels))
@@ -91,7 +95,7 @@ def make_window(
         labels.sort()
     frame = easy_frame if easy else standard_frame
     days = EASY_DAYS if easy else STANDARD_DAYS
-    shown_days = [show_date(day) for day in days]
+    shown_days = SHOWN_DAYS[easy]
     count, budget, most_lines = measure.count, math.inf, size.amount
     write = vocabulary.writer(labels, leak, draw)
     label_wheel = wheel([draw.between(1, 8) for _ in labels])

@@ -8,12 +8,13 @@ import io
 import json
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from itertools import islice, product
 
 import pytest
 
 import rlm_env
-from rlm_env.arms import make_arm
+from rlm_env.arms import ARMS, make_arm
 from rlm_env.env import score
 from rlm_env.rollout import Rollout
 from rlm_env.task import Task
@@ -33,9 +34,9 @@ PER_SPLIT = {"standard": 500, "fragmented": 500, "tiny": 500, "long": 24}
 
 # A change here is a change of the benchmark: raise FORMAT and say so in the README.
 HASHES = [
-    (dict(), "eval", "c8a49aafe95bbf09"),
-    (dict(lengths=1000, fragment=15, seed=2), "train", "5cd93cb66cfb5877"),
-    (dict(profile="tiny"), "eval", "5ce99e662f0dfd09"),
+    (dict(), "eval", "df4219693234a199"),
+    (dict(lengths=1000, fragment=15, seed=2), "train", "b0bb1ef69d57cb7c"),
+    (dict(profile="tiny"), "eval", "97d1ff6a32424c19"),
 ]
 
 
@@ -102,19 +103,24 @@ def test_the_question_holds_the_text_once_and_the_context_is_empty(name: str):
         assert not any(tag in task.gold for tag in TAGS)
 
 
-@pytest.mark.parametrize("arm_name", ["standard", "rlm"])
+REPL_ARMS = ("rlm", "rlm-tips", "rlm-nosub")
+OPTIONS = {"repl": {"preload": ()}, "max_turns": 1}
+COPY_THE_VARIABLE = "answer['content'] = context\nanswer['ready'] = True"
+
+
+@pytest.mark.parametrize("arm_name", ARMS)
 async def test_every_arm_is_shown_the_text_and_no_variable_holds_it(arm_name: str):
     environment = VerbatimCopy(lengths=400)
-    arm = make_arm(arm_name, environment, {"repl": {"preload": ()}, "max_turns": 1})
+    arm = make_arm(arm_name, environment, OPTIONS)
     look = (
         "answer['content'] = repr({k: v for k, v in globals().items() if isinstance(v, str)})\nanswer['ready'] = True"
     )
     try:
         for task in environment.tasks("eval").take(8):
-            root = StubLLM(lambda messages: fenced(look) if arm_name == "rlm" else "no")
+            root = StubLLM(lambda messages: fenced(look) if arm_name in REPL_ARMS else "no")
             rollout = await arm.rollout(task, root)
             assert any(task.gold in message["content"] for message in root.seen[0])
-            if arm_name == "rlm":
+            if arm_name in REPL_ARMS:
                 assert "'context': ''" in rollout.answer
                 assert task.gold not in eval(rollout.answer).values()
                 assert len(rollout.answer) < 1000
@@ -122,14 +128,29 @@ async def test_every_arm_is_shown_the_text_and_no_variable_holds_it(arm_name: st
         await arm.aclose()
 
 
-@pytest.mark.parametrize("arm_name", ["standard", "rlm"])
+async def test_with_the_text_in_a_variable_the_task_would_be_void():
+    """One line of code that reads nothing would copy any text: so it scores nothing, and may never score."""
+    environment = VerbatimCopy(lengths=400)
+    arm = make_arm("rlm", environment, OPTIONS)
+    try:
+        for task in environment.tasks("eval").take(8):
+            root = StubLLM(lambda messages: fenced(COPY_THE_VARIABLE))
+            as_made = await arm.rollout(task, root)
+            assert score(environment, task, as_made).value == 0.0
+            void = replace(task, question="Copy the text in `context`.", context=task.gold)
+            assert score(environment, void, await arm.rollout(void, root)).value == 1.0
+    finally:
+        await arm.aclose()
+
+
+@pytest.mark.parametrize("arm_name", ARMS)
 async def test_a_perfect_copy_comes_through_every_arm(arm_name: str):
     environment = VerbatimCopy(lengths=700, fragment=None)
-    arm = make_arm(arm_name, environment, {"repl": {"preload": ()}, "max_turns": 1})
+    arm = make_arm(arm_name, environment, OPTIONS)
 
     def reply(task: Task, tagged: bool) -> str:
-        copy = environment.perfect_answer(task) if tagged or arm_name == "standard" else task.gold
-        return copy if arm_name == "standard" else fenced(f"answer['content'] = {copy!r}\nanswer['ready'] = True")
+        copy = environment.perfect_answer(task) if tagged or arm_name not in REPL_ARMS else task.gold
+        return fenced(f"answer['content'] = {copy!r}\nanswer['ready'] = True") if arm_name in REPL_ARMS else copy
 
     try:
         for i, task in enumerate(environment.tasks("train").take(24)):
