@@ -12,10 +12,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from rich.console import Console
 
-from rlm_env.evals.command import add_eval, add_report, say
+from rlm_env.evals.command import add_eval, report_eval, say
 from rlm_env.evals.errors import ConfigError
 from rlm_env.train.command import add_train
 from rlm_env.train.sft_command import add_sft
@@ -44,11 +45,30 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_eval(commands)
     add_train(commands)
-    add_report(commands)
     add_sft(commands)
+    report = commands.add_parser("report", help="print the tables of a run again, from its folder")
+    report.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="outputs/NAME; seeds of a training: all"
+    )
+    report.add_argument("--markdown", action="store_true", help="as Markdown")
+    report.add_argument("--curve", type=Path, metavar="FILE.png", help="of training runs: draw the reward curve too")
+    report.set_defaults(run=_report)
     envs = commands.add_parser("envs", help="list the environments that were found")
     envs.set_defaults(run=_envs)
     return parser
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from rlm_env.train.report_command import is_training_run, report_training
+
+    if all(map(is_training_run, arguments.folders)):
+        report_training(arguments.folders, arguments.curve, markdown=arguments.markdown)
+        return 0
+    if arguments.curve is not None or any(map(is_training_run, arguments.folders)):
+        raise ConfigError("--curve, and a table of several runs together, are for training runs alone")
+    for folder in arguments.folders:
+        report_eval(folder, markdown=arguments.markdown)
+    return 0
 
 
 def _envs(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The commands `rlm-env eval` and `rlm-env report`: arguments, messages, exit codes.
+"""The command `rlm-env eval`: arguments, messages, exit codes; and what `rlm-env report` prints of an eval.
 
 Covered: one environment and a matrix of several alike. Not covered: the work itself (`run.py`, `matrix.py`).
 """
@@ -66,14 +66,6 @@ def add_eval(commands: Any) -> None:
     command.set_defaults(run=_eval)
 
 
-def add_report(commands: Any) -> None:
-    """Adds the command to the parser of `rlm-env`."""
-    command = commands.add_parser("report", help="print the tables of a run again, from its folder")
-    command.add_argument("folder", type=Path, help="for example outputs/NAME")
-    command.add_argument("--markdown", action="store_true", help="as Markdown")
-    command.set_defaults(run=_report)
-
-
 def _eval(arguments: argparse.Namespace) -> int:
     from rlm_env.evals.config import MatrixConfig
     from rlm_env.evals.matrix import run_matrix
@@ -130,15 +122,15 @@ def _config(arguments: argparse.Namespace) -> Any:
     return load_config(file, overrides, default_out)
 
 
-def _report(arguments: argparse.Namespace) -> int:
+def report_eval(folder: Path, *, markdown: bool) -> None:
+    """Prints the tables of a run that is on disk again. Raises ConfigError where there is none."""
     from rlm_env.evals.matrix import is_matrix, stored_matrix
     from rlm_env.evals.run import stored_summary
 
-    if is_matrix(arguments.folder):
-        _print_matrix(*stored_matrix(arguments.folder), markdown=arguments.markdown)
+    if is_matrix(folder):
+        _print_matrix(*stored_matrix(folder), markdown=markdown)
     else:
-        _print_run(*stored_summary(arguments.folder), markdown=arguments.markdown)
-    return 0
+        _print_run(*stored_summary(folder), markdown=markdown)
 
 
 def _print_run(summary: Any, title: str, *, markdown: bool) -> None:

@@ -51,6 +51,7 @@ def _train(arguments: argparse.Namespace) -> int:
     config = _config(arguments)
     try:
         from rlm_env.train.preflight import dry_run
+        from rlm_env.train.report_command import conclude
         from rlm_env.train.trainer import Options, train
     except ImportError as error:
         raise ConfigError(f"training needs the package {error.name!r}: pip install 'rlm-env[train]'") from error
@@ -70,6 +71,7 @@ def _train(arguments: argparse.Namespace) -> int:
             return stop.exit_code
         return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
     if model is not None:
+        conclude(config.out, console)
         console.print(f"the trained model is in {model}", markup=False, highlight=False, soft_wrap=True)
     return 0
 

@@ -54,6 +54,7 @@ def _sft(arguments: argparse.Namespace) -> int:
     overrides |= {key: value for key in keys if (value := getattr(arguments, key)) is not None}
     config = load_sft_config(arguments.config, overrides)
     try:
+        from rlm_env.train.report_command import conclude
         from rlm_env.train.sft import dry_run, sft
     except ImportError as error:
         raise ConfigError(f"training needs the package {error.name!r}: pip install 'rlm-env[train]'") from error
@@ -69,5 +70,6 @@ def _sft(arguments: argparse.Namespace) -> int:
         console.print(f"To go on:\n  {command}", markup=False, highlight=False, soft_wrap=True)
         return stop.exit_code if isinstance(stop, RunStopped) else EXIT_INTERRUPTED
     if model is not None:
+        conclude(config.out, console)
         console.print(f"the trained model is in {model}", markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -1,0 +1,122 @@
+"""What a run came to: the table, its Markdown and the curve, from a metrics.jsonl that was written by hand."""
+
+import builtins
+import json
+
+import pytest
+from rich.console import Console
+
+from rlm_env.cli import main
+from rlm_env.evals.errors import ConfigError
+from rlm_env.train import curve, report_command
+from rlm_env.train.report import before_after_table, load_run, notes
+
+STEPS = 20
+
+
+def write_run(folder, lift=0.0, extra=()):
+    """Reward rises from 0.1 to 0.9 and half a step is cut off at the end, as a crash leaves it."""
+    lines = []
+    for step in range(STEPS + 1):
+        reward = 0.1 + 0.8 * step / STEPS + lift
+        if step:
+            sizes = {"sub_calls/mean": 20.0 - step, "entropy": 0.5, "mismatch_kl": 1e-6}
+            lines.append({"step": step, "loss": 0.1, "reward/mean": reward, "reward/words": reward, **sizes})
+        if step % 10 == 0:
+            score = {"eval/words/score": reward, "eval/words/low": reward - 0.05, "eval/words/high": reward + 0.05}
+            lines.append({"step": step, **score, "eval/words/sub_calls": 20.0 - step, "seconds/eval": 1.0})
+    folder.mkdir(parents=True)
+    text = "".join(json.dumps(line) + "\n" for line in [*lines, *extra])
+    (folder / "metrics.jsonl").write_text(text + '{"step": 21, "lo')
+    return folder
+
+
+def cells(table):
+    return {row[0].strip(): row[1:] for row in table.rows}
+
+
+def test_before_and_after_of_one_run(tmp_path):
+    run = load_run(write_run(tmp_path / "first"))
+    table = before_after_table([run])
+    found = cells(table)
+    assert table.title == "first"
+    assert found["score"] == ["0.100 [0.050, 0.150]", "0.900 [0.850, 0.950]", "+0.800"]
+    assert found["reward"] == ["0.220", "0.820", "+0.600"]  # means of steps 1 to 5 and 16 to 20
+    assert found["sub-calls"] == ["17.0", "2.000", "-15.0"]  # of the training, which stands below the held-out one
+    assert found["mismatch KL"] == ["1.0e-06", "1.0e-06", "+0.000"]
+    assert [row[0] for row in table.rows][:3] == ["held out: words", "  score", "  sub-calls"]
+    assert "turns" not in found  # not in the file
+    assert notes([run]) == [
+        "held out: after 0 and after 20 updates; [95 % interval over tasks]",
+        "training: means of the first and the last 5 of 20 steps",
+    ]
+
+
+def test_several_seeds_give_mean_and_spread(tmp_path):
+    runs = [load_run(write_run(tmp_path / f"seed-{i}", lift)) for i, lift in enumerate((-0.03, 0.0, 0.03))]
+    table = before_after_table(runs)
+    assert table.title == "3 runs: seed-0, seed-1, seed-2"
+    assert cells(table)["score"] == ["0.100 ± 0.030", "0.900 ± 0.030", "+0.800 ± 0.000"]
+    assert "mean ± sample standard deviation of 3 runs" in notes(runs)
+
+
+def test_supervised_training_has_losses(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps({"step": s, "eval/loss": 2.0 - s}) + "\n" for s in (0, 1))
+        + "".join(json.dumps({"step": s, "loss": 2.0 / s}) + "\n" for s in (1, 2, 3, 4))
+    )
+    found = before_after_table([load_run(tmp_path)]).rows
+    assert found == [
+        ["held out", "", "", ""],
+        ["  loss", "2.000", "1.000", "-1.000"],
+        ["training", "", "", ""],
+        ["  loss", "1.500", "0.583", "-0.917"],
+    ]
+
+
+def test_the_command_prints_one_run_or_several(tmp_path, capsys):
+    runs = [str(write_run(tmp_path / f"seed-{i}")) for i in range(2)]
+    assert main(["report", runs[0], "--markdown"]) == 0
+    assert "| &nbsp;&nbsp;score | 0.100 [0.050, 0.150] | 0.900 [0.850, 0.950] | +0.800 |" in capsys.readouterr().out
+    assert main(["report", *runs]) == 0
+    assert "2 runs: seed-0, seed-1" in capsys.readouterr().out
+    assert main(["report", str(tmp_path), runs[0]]) == 2
+    assert "for training runs alone" in capsys.readouterr().err
+
+
+def test_a_folder_without_metrics_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"has no metrics\.jsonl"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_curve_is_a_picture(tmp_path, seeds):
+    pytest.importorskip("matplotlib")
+    runs = [load_run(write_run(tmp_path / f"seed-{i}", i / 50)) for i in range(seeds)]
+    path = curve.draw_curve(runs, tmp_path / "new" / "curve.png")
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert path.stat().st_size > 10_000
+
+
+def test_what_every_run_has_reached_is_averaged(tmp_path):
+    steps, means, spreads = curve._over_runs([{1: 0.0, 2: 1.0, 3: 1.0}, {1: 1.0, 2: 1.0}])
+    assert (steps, means) == ([1, 2], [0.5, 1.0])
+    assert spreads == pytest.approx([0.5**0.5, 0.0])
+
+
+def test_without_matplotlib_the_table_is_there_and_the_remedy_said(tmp_path, monkeypatch, capsys):
+    whole = builtins.__import__
+
+    def without(name, *rest):
+        if name.startswith("matplotlib"):
+            raise ImportError(name, name="matplotlib")
+        return whole(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    folder = write_run(tmp_path / "run")
+    report_command.conclude(folder, Console(width=100))
+    told = capsys.readouterr().out
+    assert "held out: words" in told
+    assert "no curve: a curve needs the package 'matplotlib': pip install 'rlm-env[report]'" in told
+    assert not (folder / "reward.png").exists()
+    assert main(["report", str(folder), "--curve", str(tmp_path / "x.png")]) == 2
