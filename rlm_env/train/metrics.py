@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def _start_wandb(folder: Path, config: TrainConfig | SFTConfig) -> Any:
         raise ConfigError("wandb is asked for and not installed: pip install 'rlm-env[wandb]'") from error
     id_file = folder / "wandb-id"
     if not id_file.exists():
-        id_file.write_text(wandb.util.generate_id())
+        id_file.write_text(secrets.token_hex(4))
     return wandb.init(
         project=config.wandb.project,
         entity=config.wandb.entity,

@@ -1,0 +1,240 @@
+"""Whole runs without an engine: from saved rows, killed and resumed to the bit; what the command says; metrics."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from rlm_env.cli import main  # noqa: E402
+from rlm_env.evals.errors import ConfigError  # noqa: E402
+from rlm_env.train.metrics import Metrics, read_metrics  # noqa: E402
+from rlm_env.train.row_files import write_rows  # noqa: E402
+from rlm_env.train.rows import Row, RowKind  # noqa: E402
+from rlm_env.train.run_config import TrainConfig, load_train_config  # noqa: E402
+from tests.tiny_model import make_model  # noqa: E402
+
+REPOSITORY = Path(__file__).parents[2]
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("models") / "small", hidden=32, layers=2)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Six steps of root and sub rows."""
+    folder = tmp_path_factory.mktemp("rows")
+    chance = random.Random(0)
+    for step in range(1, STEPS + 1):
+        found = []
+        for index in range(8):
+            length = chance.randrange(4, 40)
+            mask = [False] * 2 + [True] * (length - 2)
+            logprobs = [-3.0 * chance.random() * trained for trained in mask]
+            kind = RowKind.SUB if index % 3 == 2 else RowKind.ROOT
+            found.append(
+                Row(
+                    [chance.randrange(400) for _ in range(length)],
+                    mask,
+                    logprobs,
+                    f"{step}/{index}",
+                    kind=kind,
+                    advantage=chance.random() - 0.5,
+                )
+            )
+        write_rows(folder, step, found)
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path, model):
+    """Writes a config file; keyword arguments are further lines."""
+
+    def write(*lines: str) -> Path:
+        path = tmp_path / "run.toml"
+        text = [
+            f'model = "{model}"',
+            f'out = "{tmp_path / "out"}"',
+            f"steps = {STEPS}",
+            *lines,
+            "[[environments]]",
+            'name = "needle-rlm"',
+            "[trainer]",
+            'dtype = "float32"',
+            'device = "cpu"',
+            "pack_tokens = 64",
+            "threads = 1",
+            "[optimizer]",
+            "lr = 1e-3",
+            'schedule = "cosine"',
+            "[checkpoint]",
+            "every = 2",
+        ]
+        path.write_text("\n".join(text))
+        return path
+
+    return write
+
+
+def weights(out: Path) -> bytes:
+    return (out / "model" / "model.safetensors").read_bytes()
+
+
+def losses(out: Path) -> list[tuple[int, float, float]]:
+    return [(line["step"], line["loss"], line["grad_norm"]) for line in read_metrics(out / "metrics.jsonl")]
+
+
+def test_a_run_from_rows_that_is_killed_resumes_to_the_bit(config, rows, tmp_path):
+    path = config()
+    assert main(["train", str(path), "--from-rows", str(rows), "--out", str(tmp_path / "whole")]) == 0
+    command = [sys.executable, "-m", "rlm_env.cli", "train", str(path), "--from-rows", str(rows)]
+    for killed_after in (1, 3):
+        run = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while len(read_metrics(tmp_path / "out" / "metrics.jsonl")) < killed_after and run.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        if "--resume" not in command:
+            command.append("--resume")
+    assert main([*command[3:]]) == 0
+    assert losses(tmp_path / "out") == losses(tmp_path / "whole")
+    assert [step for step, _, _ in losses(tmp_path / "out")] == list(range(1, STEPS + 1))
+    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(config, rows, tmp_path, capsys):
+    path = str(config())
+    assert main(["train", path, "--from-rows", str(rows), "--set", "steps=2"]) == 0
+    assert main(["train", path, "--from-rows", str(rows)]) == 2
+    assert "already holds a run; add --resume" in capsys.readouterr().err
+    assert main(["train", path, "--from-rows", str(rows), "--resume", "--set", "optimizer.lr=1e-4"]) == 2
+    error = capsys.readouterr().err
+    assert "trained under another config" in error
+    assert "optimizer was" in error
+    assert "a cosine schedule ends there" in error
+
+
+def test_rows_that_do_not_fit_are_refused_before_they_are_trained(config, rows, tmp_path, capsys):
+    assert main(["train", str(config()), "--from-rows", str(rows), "--set", "trainer.pack_tokens=16"]) == 2
+    assert "raise trainer.pack_tokens" in " ".join(capsys.readouterr().err.split())
+    assert main(["train", str(config()), "--from-rows", str(tmp_path / "none")]) == 2
+    assert "make such files with --dump-rows" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("groups.size=1", "groups.size: Input should be greater than or equal to 2"),
+        ("rollout.root.temperature=0", "rollout.root.temperature is 0: greedy tokens"),
+        ("rollout.sub.temperature=0", "or rows.train_sub_calls = false"),
+        ("rollout.root.top_p=0.9", "rollout.root.top_p is 0.9: training needs the whole distribution"),
+        ("rollout.root.extra.top_k=20", "rollout.root.extra.top_k is 20"),
+        ("rollout.root.extra.min_p=0.1", "rollout.root.extra.min_p is 0.1"),
+        ("rollout.rot.temperature=1", "unknown key 'rot'; did you mean 'root'"),
+        ("sync.method=nccl", 'sync.method = "nccl" is not there yet'),
+        ("sync.method=lora", "needs trainer.lora"),
+        ("loss.preset=dr_grpo", "needs loss.norm_tokens"),
+        ("groups.min_size=9", "min_size (9) is above size (8)"),
+        ("optimizer.learning_rate=1", "unknown key 'optimizer.learning_rate'"),
+        ("model=tiny-rml", "did you mean 'tiny-rlm'?"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_by_name(config, capsys, setting, message):
+    assert main(["train", str(config()), "--dry-run", "--set", setting]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_forks_can_be_forbidden(config, capsys, model, tmp_path):
+    assert main(["train", str(config()), "--dry-run", "--set", "allow_forks=false"]) == 0
+    forgetful = tmp_path / "forgetful"
+    forgetful.mkdir()
+    for file in model.iterdir():
+        (forgetful / file.name).write_bytes(file.read_bytes())
+    template = (
+        "{%- for m in messages -%}<|im_start|>{{ m.role }}\n"
+        "{%- if m.role != 'assistant' or loop.last -%}{{ m.content }}{%- endif -%}<|im_end|>\n{%- endfor -%}"
+        "{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
+    )
+    (forgetful / "chat_template.jinja").write_text(template)
+    settings = ["--set", f"model='{forgetful}'"]
+    assert main(["train", str(config()), "--dry-run", *settings]) == 0
+    assert "rewrites earlier turns" in capsys.readouterr().out
+    assert main(["train", str(config()), "--dry-run", *settings, "--set", "allow_forks=false"]) == 2
+    assert "allow_forks is off, but the chat template" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs" / "train").glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_configs_pass_a_dry_run(path, capsys):
+    if path.stem.startswith("sft"):
+        pytest.skip("belongs to rlm-env sft")
+    load_train_config(path)
+    assert main(["train", str(path), "--dry-run"]) == 0
+    assert "rollouts" in capsys.readouterr().out
+
+
+def run_config(tmp_path, **values) -> TrainConfig:
+    return TrainConfig.model_validate({"model": "m", "out": tmp_path, "environments": [{"name": "e"}], **values})
+
+
+def test_metrics_of_steps_that_will_be_made_again_are_taken_back(tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    with Metrics(tmp_path, run_config(tmp_path), console) as metrics:
+        metrics.write(0, {"eval/e/score": 0.5, "eval/e/low": 0.4, "eval/e/high": 0.6})
+        for step in (1, 2, 3):
+            metrics.write(step, {"loss": float(step), "ratio": float("nan")})
+        metrics.write(2, {"eval/e/score": 0.7})
+    with open(tmp_path / "metrics.jsonl", "a") as out:
+        out.write('{"step": 4, "lo')  # a crash
+    with Metrics(tmp_path, run_config(tmp_path), console, trained=1) as metrics:
+        assert metrics.evaluated(0)
+        assert metrics.evaluated(2)
+        assert not metrics.evaluated(1)
+        metrics.write(2, {"loss": 9.0})
+        metrics.show_step(2, 3, {"reward/mean": 0.25})
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(line["step"], line.get("loss")) for line in lines] == [(0, None), (1, 1.0), (2, None), (2, 9.0)]
+    assert "0.250" in console.file.getvalue()
+
+
+def test_wandb_offline_gets_the_same_numbers_and_one_run_id(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    config = run_config(tmp_path, wandb={"project": "rlm", "mode": "offline"})
+    console = Console(file=io.StringIO())
+    for trained in (0, 1):
+        with Metrics(tmp_path, config, console, trained=trained) as metrics:
+            metrics.write(trained + 1, {"loss": 0.5})
+    stored = list(tmp_path.rglob("run-*.wandb"))
+    assert stored
+    assert {path.stem for path in stored} == {f"run-{(tmp_path / 'wandb-id').read_text()}"}
+
+
+def test_wandb_that_is_missing_is_named_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config = run_config(tmp_path, wandb={"project": "rlm", "mode": "offline"})
+    with pytest.raises(ConfigError, match=r"pip install 'rlm-env\[wandb\]'"):
+        Metrics(tmp_path, config, Console(file=io.StringIO()))
+
+
+def test_a_finished_config_is_read_back_from_the_runs_folder(config, rows, tmp_path):
+    assert main(["train", str(config()), "--from-rows", str(rows), "--set", "steps=1", "--seed", "5"]) == 0
+    again = load_train_config(tmp_path / "out" / "config.toml")
+    assert (again.seed, again.steps, again.out) == (5, 1, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["status"] == "complete"
