@@ -27,7 +27,7 @@ from rlm_env.options import at_least, counts, one_of
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Split, Task, Tasks
 
-GENERATED = {"families", "vocabulary", "leak", "with_labels", "tokenizer", "questions_per_context"}
+GENERATED = {"profile", "families", "vocabulary", "leak", "with_labels", "tokenizer", "questions_per_context"}
 OPTIONS_OF = {
     "synth": {"lengths", "lines", *GENERATED},
     "pairs": {"lengths", "lines", *GENERATED},
@@ -43,7 +43,8 @@ BEFORE = {
     "same frequency as": "the same frequency",
 }
 """What questions that compare before and after call the gold."""
-DEFAULT_LENGTH = 4096
+PROFILES = ("standard", "tiny")
+DEFAULT_LENGTH, TINY_LINES = 4096, 8
 FORM = re.compile(r"in the form '([^']+)'")
 
 
@@ -56,6 +57,8 @@ class Oolong(Environment):
       in real transcripts), `hub-synth`, `hub-pairs` and `hub-real` (the published sets through `datasets`).
     - `seed`; `num_tasks`: how many tasks a split has (None: endless where generated, all where published).
     - `scoring`: `official` or `strict`, see `rewards/oolong.py`.
+    - `profile`, of synth and pairs: `standard`, or `tiny`, which stands for `vocabulary="easy"` and `lines=8`, for very
+      small models; either may be given otherwise.
     - synth and pairs: `lengths` in tokens, or instead `lines`, cycled over (None: 4096 tokens); `families` or groups
       (None: all, or the easy ones); `vocabulary` (`standard`, or `easy` for very small models); `leak`, the share of
       instances whose words give the label away (None: 0 for standard, 1 for easy); `with_labels`; `tokenizer` (a
@@ -79,6 +82,7 @@ class Oolong(Environment):
         seed: int = 0,
         num_tasks: int | None = None,
         scoring: Literal["official", "strict"] = "official",
+        profile: Literal["standard", "tiny"] | None = None,
         lengths: int | Sequence[int] | None = None,
         lines: int | Sequence[int] | None = None,
         families: str | Sequence[str] | None = None,
@@ -108,6 +112,9 @@ class Oolong(Environment):
         self.dataset, self.scoring, self.num_tasks = dataset, scoring, num_tasks
 
         if dataset in ("synth", "pairs"):
+            if one_of("profile", profile or "standard", PROFILES) == "tiny":
+                vocabulary = vocabulary or "easy"
+                lines = TINY_LINES if lengths is None and lines is None else lines
             easy = vocabulary == "easy"
             if dataset == "pairs":
                 picked = pick_families(families, PAIR_FAMILIES)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from oolong_rlm import Oolong
+from oolong_rlm import Oolong, OolongPairs
 from oolong_rlm.pairs import PAIR_FAMILIES
 from oolong_rlm.questions import EASY_FAMILIES, FAMILIES
 from rlm_env.task import Task
@@ -77,6 +77,16 @@ def test_contexts_have_as_many_lines_as_asked(vocabulary: str):
     ):
         assert task.info["lines"] == task.info["target_lines"] == n
         assert len(re.findall("^Date: ", task.context, re.M)) == n
+
+
+def test_the_tiny_profile_is_easy_and_short():
+    for env, same in (
+        (Oolong(profile="tiny"), Oolong(vocabulary="easy", lines=8)),
+        (OolongPairs(profile="tiny", lines=16), OolongPairs(vocabulary="easy", lines=16)),
+        (Oolong(profile="tiny", lengths=300), Oolong(vocabulary="easy", lengths=300)),
+    ):
+        assert env.tasks("eval").take(5) == same.tasks("eval").take(5)
+    assert all(len(task.context) < 1000 for task in Oolong(profile="tiny").tasks("eval").take(100))
 
 
 @pytest.mark.parametrize("family", EASY_FAMILIES)
@@ -184,6 +194,8 @@ def test_a_long_context_is_not_held_twice():
         (dict(length=3), TypeError, "unknown option 'length'; there are dataset, seed, num_tasks"),
         (dict(lengths=[]), ValueError, "lengths must be one or more positive whole numbers"),
         (dict(lengths=[0]), ValueError, "lengths must be"),
+        (dict(profile="huge"), ValueError, "profile: 'huge' does not exist; there are standard, tiny"),
+        (dict(dataset="hub-real", profile="tiny"), ValueError, "dataset 'hub-real' has no option profile"),
         (dict(lines=3), ValueError, "lines must be 4 or more, got 3"),
         (dict(lines=[8, 0]), ValueError, "lines must be one or more positive whole numbers"),
         (dict(lines=8, lengths=1024), ValueError, "exclude each other; give one of them"),
