@@ -1,4 +1,7 @@
-"""What DeepDive (multi-hop web research) needs besides a judge: reading its verdict, and measures of a trajectory.
+"""DeepDive (multi-hop web research): equal answers by rules, a judge's verdict, and measures of a trajectory.
+
+The rules are ours (the original asks a judge for every answer): dates and numbers by value, whatever their form, names
+by their words, and the known aliases of a name. An answer that lists several dates or numbers has none.
 
 `official` reads the verdict as DeepDive's reward server does (THUDM/DeepDive, training/reward_server/launch_server.py):
 the first `correct: yes` or `correct: no` in any case, blanks allowed before the colon, no emphasis. `strict` reads it
@@ -6,14 +9,16 @@ as BrowseComp-Plus does (texttron/BrowseComp-Plus, scripts_evaluation/evaluate_r
 before the colon. Both take `Incorrect: yes` for a yes, as the originals do: prompts must not invite that word. What
 cannot be read is no.
 
-Not covered: asking a judge, and rules for equal answers; the environment does both.
+Not covered: asking a judge, which the environment does.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from itertools import combinations, islice
 from typing import Any
 
@@ -23,6 +28,25 @@ MAX_QUERIES = 300
 QUERY_LENGTH = 2000
 """Characters of a query that count; search engines take fewer."""
 
+OUTPUT_LENGTH = 20_000
+"""Characters at the end of a reply in which its answer is looked for."""
+ANSWER_LENGTH = 300
+"""Longer answers match nothing."""
+
+FINAL = re.compile(r"\banswer[*_]{0,2}[ \t]{0,3}:[*_ \t]*(\S.*)", re.I)
+BOX = re.compile(r"\\boxed\{([^{}]*)\}")
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+NAME_OF_MONTH = r"(?P<month>jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
+DAY = r"(?P<day>[0-9]{1,2})(?:st|nd|rd|th)?"
+DATES = (
+    re.compile(rf"\b{DAY}\s{{1,3}}(?:of\s{{1,3}})?{NAME_OF_MONTH},?\s{{1,3}}(?P<year>[0-9]{{4}})\b"),
+    re.compile(rf"\b{NAME_OF_MONTH}\s{{1,3}}{DAY},?\s{{1,3}}(?P<year>[0-9]{{4}})\b"),
+    re.compile(r"\b(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})\b"),
+)
+NUMBER = re.compile(r"[0-9]{1,3}(?:[, \u00a0\u202f][0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?")
+UNIT = re.compile(r"[\s%€$£]*[a-z .]{0,40}")
+BRACKETS = re.compile(r"\([^()]*\)\s*$")
+
 OFFICIAL_VERDICT = re.compile(r"correct\s*:\s*(yes|no)", re.I)
 STRICT_VERDICTS = (
     re.compile(r"\*\*correct:\*\*\s*(yes|no)", re.I),
@@ -31,6 +55,72 @@ STRICT_VERDICTS = (
 )
 EXTRACTED = re.compile(r"extracted final answer\s*:\s*(.+)", re.I)
 WORD = re.compile(r"\w+")
+
+
+def score(output: Any, gold: str, aliases: Iterable[str] = ()) -> float:
+    """1.0 where the answer that a reply ends with equals the gold answer or one of its aliases, else 0.0. Total."""
+    return float(answers_match(extract_answer(output), gold, aliases))
+
+
+def extract_answer(output: Any) -> str:
+    """What stands after the last `Answer:` on its line; else in the last box; else the whole text. Empty if no text."""
+    if not isinstance(output, str):
+        return ""
+    text = output[-OUTPUT_LENGTH:]
+    for pattern in (FINAL, BOX):
+        if found := pattern.findall(text):
+            return found[-1].strip().strip("*_`").strip()
+    return text.strip()
+
+
+def answers_match(answer: Any, gold: Any, aliases: Iterable[str] = ()) -> bool:
+    """Whether two answers say the same: one date, one number, or the same words but for case, accents, punctuation, an
+    article before and brackets behind. Nothing matches an empty answer."""
+    if not isinstance(answer, str) or not isinstance(gold, str):
+        return False
+    if not 0 < len(answer) <= ANSWER_LENGTH:
+        return False
+    return any(_same(answer, known) for known in (gold, *aliases) if isinstance(known, str) and known.strip())
+
+
+def _same(answer: str, gold: str) -> bool:
+    mine, theirs = _plain(gold), _plain(answer)
+    if dates := _dates(mine):
+        return len(dates) == 1 and _dates(theirs) == dates
+    number = NUMBER.match(mine)
+    if number and UNIT.fullmatch(mine[number.end() :]):
+        return not _dates(theirs) and _numbers(theirs) == {_value(number[0])}
+    words = _words(mine)
+    return bool(words) and words in (_words(theirs), _words(BRACKETS.sub("", theirs)))
+
+
+def _plain(text: str) -> str:
+    """Lower case without accents."""
+    parts = unicodedata.normalize("NFKD", text[: 4 * ANSWER_LENGTH])
+    return "".join(c for c in parts if not unicodedata.combining(c)).casefold().strip()
+
+
+def _words(text: str) -> list[str]:
+    words = re.findall(r"\w+", text.replace("&", " and "))
+    return words[1:] if words[:1] in (["the"], ["a"], ["an"]) and len(words) > 1 else words
+
+
+def _dates(text: str) -> set[tuple[int, int, int]]:
+    found = set()
+    for pattern in DATES:
+        for match in pattern.finditer(text):
+            month = match["month"]
+            number = int(month) if month.isdigit() else MONTHS.index(month) + 1
+            found.add((int(match["year"]), number, int(match["day"])))
+    return found
+
+
+def _numbers(text: str) -> set[Decimal]:
+    return {_value(number) for number in NUMBER.findall(text)}
+
+
+def _value(number: str) -> Decimal:
+    return Decimal(re.sub(r"[, \u00a0\u202f]", "", number))
 
 
 def judge_verdict(judge_text: Any, mode: str = "official") -> bool:

@@ -46,6 +46,7 @@ def cases(quick: bool, transcripts: str | None) -> Iterator[tuple[str, str, dict
         yield f"oolong real {episodes} episodes", "oolong-rlm", options
     yield "verbatim copy 16384 characters", "verbatim-copy-rlm", {"lengths": 16_384}
     yield "math", "math-python-rlm", {}
+    yield "deepdive", "deepdive-rlm", {}
 
 
 def floor_speed(length: int) -> float:

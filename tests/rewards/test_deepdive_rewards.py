@@ -33,6 +33,80 @@ def test_redundancy_equals_the_recorded_one(case: dict):
     assert deepdive.redundancy(case["queries"]) == case["mean_pairwise_jaccard_word_tokens"]
 
 
+# answer, gold, aliases, whether they are equal
+EQUAL = [
+    ("12 March 1874", "12 March 1874", (), True),
+    ("March 12, 1874", "12 March 1874", (), True),
+    ("on the 12th of Mar. 1874", "12 March 1874", (), True),
+    ("1874-03-12", "12 March 1874", (), True),
+    ("13 March 1874", "12 March 1874", (), False),
+    ("1874", "12 March 1874", (), False),
+    ("12 March 1874 or 13 March 1874", "12 March 1874", (), False),
+    ("64949", "64,949", (), True),
+    ("64 949 inhabitants", "64,949", (), True),
+    ("about 64,949 people.", "64,949", (), True),
+    ("64,949.0", "64,949", (), True),
+    ("64,950", "64,949", (), False),
+    ("64,949 or 64,950", "64,949", (), False),
+    ("6494", "64,949", (), False),
+    ("1874", "1874", (), True),
+    ("in 1874", "1874", (), True),
+    ("12 March 1874", "1874", (), False),
+    ("between 1800 and 1899", "1874", (), False),
+    ("372 km", "372 kilometres", (), True),
+    ("The Little Harbour", "the little harbour", (), True),
+    ("Little Harbour.", "The Little Harbour", (), True),
+    ("Škoda", "skoda", (), True),
+    ("Mara Velden (botanist)", "Mara Velden", (), True),
+    ("Mara Velden", "Mara Velden (botanist)", ("Mara Velden",), True),
+    ("Mara Veldin", "Mara Velden", (), False),
+    ("Mara Velden, Mara Veldin", "Mara Velden", (), False),
+    ("Orsund", "Velstad", ("Orsund",), True),
+    ("Pinik & Nernen", "Pinik and Nernen", (), True),
+    ("A", "A", (), True),
+    ("", "Velstad", (), False),
+    ("...", "Velstad", (), False),
+    ("Velstad " * 60, "Velstad", (), False),
+]
+
+
+@pytest.mark.parametrize(("answer", "gold", "aliases", "equal"), EQUAL)
+def test_equal_answers_by_rules(answer: str, gold: str, aliases: tuple, equal: bool):
+    assert deepdive.answers_match(answer, gold, aliases) is equal
+
+
+@pytest.mark.parametrize(
+    ("output", "answer"),
+    [
+        ("Answer: Velstad", "Velstad"),
+        ("I read it.\n**Answer:** Velstad**", "Velstad"),
+        ("Answer: no\nFinal answer: Velstad\n", "Velstad"),
+        ("so \\boxed{Velstad}.", "Velstad"),
+        ("Velstad", "Velstad"),
+        ("  ", ""),
+        (None, ""),
+    ],
+)
+def test_the_answer_that_a_reply_ends_with(output: object, answer: str):
+    assert deepdive.extract_answer(output) == answer
+
+
+@settings(max_examples=300, deadline=None)
+@given(anything, anything)
+def test_scoring_is_total_and_an_answer_equals_itself(output: object, gold: object):
+    assert deepdive.score(output, gold) in (0.0, 1.0)
+    answer = deepdive.extract_answer(gold)
+    if any(c.isascii() and c.isalpha() for c in answer) and len(answer) <= 300 and not any(c.isdigit() for c in answer):
+        assert deepdive.answers_match(answer, answer)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10**9), st.integers(0, 10**9))
+def test_numbers_are_equal_by_value(one: int, other: int):
+    assert deepdive.answers_match(f"{one:,}", str(one))
+    assert deepdive.answers_match(f"it is {other:,} metres", f"{one} metres") is (one == other)
+
+
 # judge's text, official, strict
 VERDICTS = [
     ("Correct: yes\nExtracted final answer: Paris", True, True),
@@ -104,6 +178,8 @@ def test_ten_megabytes_take_linear_time(name: str):
     for mode in deepdive.MODES:
         assert deepdive.judge_verdict(text, mode) is False
     deepdive.judge_extracted(text)
+    assert deepdive.score(text, "Velstad") == 0.0
+    assert deepdive.score("Answer: " + text, "64,949") == 0.0
     assert 0.0 <= deepdive.redundancy([text] * 5) <= 1.0
     assert 0.0 <= deepdive.redundancy(text.split(" ")) <= 1.0
     # A guard against quadratic time, which would take hours here; not a measure of speed.

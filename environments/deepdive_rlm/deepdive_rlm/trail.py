@@ -1,0 +1,58 @@
+"""What a rollout searched for and read, from its record: measures that are not the reward.
+
+Covered: root and sub-LLMs alike. Not covered: whether the answer follows from what was read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urldefrag
+
+from rewards import deepdive
+from rlm_env.rollout import Rollout, ToolResult
+
+
+def metrics(rollout: Rollout, evidence: Sequence[str] | None) -> dict[str, float]:
+    """`searches`, `pages_opened` (different ones), `redundancy` of the queries; with the addresses of the evidence, in
+    the order of the walk, also `evidence_recall` (share of them that was opened) and `hop_coverage` (share of the walk
+    that was opened without a gap, from its beginning)."""
+    queries, opened = [], set()
+    for result in tool_results(rollout):
+        arguments = _arguments(result)
+        if result.name == "search_web" and isinstance(arguments.get("query"), str):
+            queries.append(arguments["query"])
+        elif result.name in ("scan_page", "open_lines") and result.error is None:
+            opened.add(_address(arguments.get("url")))
+    found = {
+        "searches": float(len(queries)),
+        "pages_opened": float(len(opened)),
+        "redundancy": deepdive.redundancy(queries),
+    }
+    if evidence:
+        hits = [_address(url) in opened for url in evidence]
+        whole = hits.index(False) if False in hits else len(hits)
+        found |= {"evidence_recall": sum(hits) / len(hits), "hop_coverage": whole / len(hits)}
+    return found
+
+
+def tool_results(rollout: Rollout) -> Iterator[ToolResult]:
+    """All calls of tools of a rollout."""
+    for turn in rollout.turns:
+        yield from turn.tool_results
+    for call in rollout.sub_calls:
+        for turn in call.turns:
+            yield from turn.tool_results
+
+
+def _arguments(result: ToolResult) -> dict[str, Any]:
+    try:
+        arguments = json.loads(result.arguments)
+    except (ValueError, RecursionError):
+        return {}
+    return arguments if isinstance(arguments, dict) else {}
+
+
+def _address(url: Any) -> str:
+    return urldefrag(url)[0].rstrip("/") if isinstance(url, str) else ""
