@@ -1,0 +1,93 @@
+"""Tasks about installed packages, whose identifiers are replaced, so that knowing the package does not help.
+
+Every task gives the same package other names. What is asked is read from the syntax trees (`analysis.py`); calls and
+exceptions are those that stand in the code, since nobody can call unknown functions. The standard library differs from
+one Python version to the next, and so do these tasks: `info["source"]` has the version and a hash of the files.
+Not covered: chains of calls; sizes other than the packages' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from codeqa_rlm.analysis import analyse
+from codeqa_rlm.choices import ask, shuffle
+from codeqa_rlm.generate import CHARACTERS_PER_TOKEN, FORMAT
+from codeqa_rlm.questions import FAMILIES
+from codeqa_rlm.source import locate, read_source
+from codeqa_rlm.words import STANDARD
+from rlm_env.draw import Draw
+from rlm_env.task import Split, Task
+
+STANDARD_LIBRARY: dict[Split, tuple[str, ...]] = {
+    "train": ("email", "logging", "xmlrpc", "multiprocessing", "configparser", "wsgiref", "xml"),
+    "eval": ("asyncio", "unittest", "json", "http", "argparse", "urllib", "concurrent", "html"),
+}
+"""What every install has."""
+FAMILIES_HERE = tuple(name for name in FAMILIES if name != "chain")
+TRIES = 40
+"""Packages and draws that are tried for a question of a family."""
+
+
+@dataclass(frozen=True)
+class Options:
+    seed: int
+    packages: Sequence[str] | None
+    """None: `STANDARD_LIBRARY`."""
+    families: Sequence[str]
+    """Cycled over."""
+    choices: str
+
+
+def check_packages(packages: str | Sequence[str]) -> list[str]:
+    """The names, of which each must be that of a package with source. Raises ValueError where one is not."""
+    names = [packages] if isinstance(packages, str) else list(packages)
+    if not names:
+        raise ValueError("packages must name at least one package")
+    for name in names:
+        locate(name)
+    return names
+
+
+def installed_tasks(options: Options, split: Split) -> Iterator[Task]:
+    for index in count():
+        yield make_task(options, split, index)
+
+
+def make_task(options: Options, split: Split, index: int) -> Task:
+    """Task number `index`; depends on seed, split, index, the options and the files of the package.
+
+    A package that does not carry a question of the family (one without classes, say) is passed over for another one;
+    raises ValueError where none does."""
+    family = options.families[index % len(options.families)]
+    packages = options.packages or STANDARD_LIBRARY[split]
+    for attempt in range(TRIES):
+        draw = Draw("codeqa-installed", FORMAT, options.seed, split, index, family, attempt)
+        source = read_source(draw.choice(packages))
+        analysis = analyse(source)
+        names = analysis.new_names(STANDARD, draw)
+        facts = analysis.facts(names)
+        question = FAMILIES[family](facts, draw) if facts.order and facts.mentions else None
+        if question is not None:
+            break
+    else:
+        raise ValueError(
+            f"packages: none of {', '.join(packages)} carries a question of the family {family!r}; name others, or "
+            "other families"
+        )
+    listed, right = shuffle(question, draw)
+    files = analysis.renamed(names)
+    characters = sum(len(path) + len(content) for path, content in files.items())
+    info = {
+        "family": family,
+        "dataset": "installed",
+        "choices": options.choices,
+        "length_tokens": characters // CHARACTERS_PER_TOKEN,
+        "length_characters": characters,
+        "files": len(files),
+        "source": source.described(),
+    }
+    text = ask(question.text, listed, options.choices)
+    return Task(text, files, options.choices[right], f"{split}-{options.seed}-{index}", info)
