@@ -49,19 +49,8 @@ class Tool:
             raise ValueError(
                 f"a tool cannot be called {self.name!r}: pass name=, letters, digits and _, not {TOOL_NAME}"
             )
-        doc = parse_docstring(inspect.getdoc(function) or "")
-        self.description = description or (doc.description or "").strip()
-        if not self.description:
-            raise ValueError(f"tool {self.name!r} has no docstring: its text is what a model is told of the tool")
-        told = {p.arg_name: " ".join(p.description.split()) for p in doc.params if p.description}
-        self._parameters = _parameters(self.name, function)
-        self._model = _arguments_model(self.name, function, self._parameters, told)
-        parameters = {"properties": {}, **_untitled(self._model.model_json_schema())}
-        parameters.pop("description", None)  # pydantic's own words about the model
-        self.schema: ToolSchema = {
-            "type": "function",
-            "function": {"name": self.name, "description": self.description, "parameters": parameters},
-        }
+        self._names, self._model, self.schema = _described(function, self.name, description)
+        self.description: str = self.schema["function"]["description"]
 
     @property
     def summary(self) -> str:
@@ -89,23 +78,58 @@ class Tool:
             values = self._model.model_validate(raw)
         except ValidationError as error:
             raise ValueError("; ".join(map(_problem, error.errors(include_url=False)[:5]))) from None
-        return {parameter.name: getattr(values, _field(i)) for i, parameter in enumerate(self._parameters)}
+        return {name: getattr(values, _field(index)) for index, name in enumerate(self._names)}
 
 
-def _parameters(name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
-    parameters = list(inspect.signature(function).parameters.values())
+Description = tuple[list[str], type[BaseModel], ToolSchema]
+"""Names of the parameters, what validates them, and the schema."""
+
+_KEPT: dict[tuple[Any, ...], tuple[Any, Description]] = {}
+"""With the code objects, by whose ids they are kept: those that are equal may belong to different modules."""
+_MOST_KEPT = 256
+
+
+def _described(function: Callable[..., Any], name: str, description: str | None) -> Description:
+    """Kept by code and signature: an environment makes the same closures for every rollout, and pydantic takes
+    milliseconds for what it then does in microseconds."""
+    signature = inspect.signature(function)
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    key = (id(code), name, description, function.__doc__, str(signature))
+    if code is not None and key in _KEPT:
+        return _KEPT[key][1]
+    found = _describe(function, name, description, list(signature.parameters.values()))
+    if code is not None:
+        if len(_KEPT) >= _MOST_KEPT:
+            _KEPT.clear()
+        _KEPT[key] = (code, found)
+    return found
+
+
+def _describe(
+    function: Callable[..., Any], name: str, description: str | None, parameters: list[inspect.Parameter]
+) -> Description:
+    doc = parse_docstring(inspect.getdoc(function) or "")
+    description = description or (doc.description or "").strip()
+    if not description:
+        raise ValueError(f"tool {name!r} has no docstring: its text is what a model is told of the tool")
     for parameter in parameters:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ValueError(f"tool {name!r}: a model calls by name, which {parameter} does not allow")
         if parameter.annotation is parameter.empty:
             raise ValueError(f"tool {name!r}: parameter {parameter.name!r} has no type annotation")
-    return parameters
+    told = {p.arg_name: " ".join(p.description.split()) for p in doc.params if p.description}
+    model, schema = _arguments_model(name, function, parameters, told)
+    schema = {"properties": {}, **_untitled(schema)}
+    schema.pop("description", None)  # pydantic's own words about the model
+    told_to_models = {"name": name, "description": description, "parameters": schema}
+    return [p.name for p in parameters], model, {"type": "function", "function": told_to_models}
 
 
 def _arguments_model(
     name: str, function: Callable[..., Any], parameters: list[inspect.Parameter], told: dict[str, str]
-) -> type[BaseModel]:
-    """What validates a call's arguments. Its fields have names of our own: no model can have one called `schema`."""
+) -> tuple[type[BaseModel], dict[str, Any]]:
+    """What validates a call's arguments, and its JSON schema. Its fields have names of our own, since no model can have
+    one called `schema`."""
     try:
         hints = typing.get_type_hints(_annotated(function), include_extras=True)
         fields: dict[str, Any] = {}
@@ -114,11 +138,10 @@ def _arguments_model(
             said = {"description": told[parameter.name]} if parameter.name in told else {}
             fields[_field(index)] = (hints[parameter.name], Field(default, alias=parameter.name, **said))
         model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
-        model.model_json_schema()
+        return model, model.model_json_schema()
     except (PydanticUserError, NameError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"tool {name!r}: no schema can be made of its parameters: {reason}") from error
-    return model
 
 
 def _annotated(function: Any) -> Any:

@@ -8,7 +8,7 @@ import time
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
@@ -52,6 +52,25 @@ def test_the_schema_is_that_of_signature_and_docstring():
     }
     assert tool.summary == "Searches the web."
     assert tool.signature == 'search(query: string, count: integer = 10, kind: string = "web")'
+
+
+def test_closures_of_the_same_code_share_a_schema_and_those_that_differ_do_not():
+    def make(limit: int, default: int):
+        def look(count: Annotated[int, Field(le=limit)] = default) -> int:
+            """Looks."""
+            return count
+
+        return look
+
+    one, same, other, wider = (Tool(make(*options)) for options in [(5, 1), (5, 1), (5, 2), (6, 1)])
+    assert one.schema is same.schema
+    assert one.function is not same.function
+    assert [t.schema["function"]["parameters"]["properties"]["count"] for t in (one, other, wider)] == [
+        {"type": "integer", "maximum": 5, "default": 1},
+        {"type": "integer", "maximum": 5, "default": 2},
+        {"type": "integer", "maximum": 6, "default": 1},
+    ]
+    assert Tool(make(5, 1), description="Else.").schema != one.schema
 
 
 class Place(BaseModel):
@@ -275,6 +294,7 @@ async def test_both_protocols_tell_every_result():
     assert "search(query: string" in box.instructions()
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_calls_or_an_answer(text):
     for call in read_calls(Completion(text), native=False):
