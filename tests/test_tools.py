@@ -301,11 +301,11 @@ def test_any_text_is_calls_or_an_answer(text):
         assert isinstance(call.name, str)
 
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
-    )
-)
+scalars = st.none() | st.booleans() | st.floats() | st.text()
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=6))
 def test_any_arguments_are_a_result(value):
     box = ToolBox([search])
     results = asyncio.run(box.run([ToolCall("search", value), ToolCall("search", json.dumps(value))]))
