@@ -25,6 +25,10 @@ CASES: dict[str, tuple[Score, str]] = {
     "oolong synth strict": (lambda text: oolong.score(text, "[12]", "synth", "NUMERIC", "strict"), "Answer: 13"),
     "oolong real official": (lambda text: oolong.score(text, "Fireball, Shield", "real"), "\\boxed{Shield, Bless}"),
     "oolong pairs": (lambda text: oolong.pairs_f1(text, "(1, 2)\n(3, 4)"), "(1, 2), (4, 5)"),
+    "oolong pairs strict": (
+        lambda text: oolong.score(text, "(1, 2)\n(3, 4)", "pairs", mode="strict"),
+        "(1, 2), (4, 5)",
+    ),
     "codeqa official": (codeqa.extract_choice, "I read it. The correct answer is (B)."),
     "codeqa strict": (lambda text: codeqa.extract_choice(text, "strict"), "I read it. The correct answer is (B)."),
     "deepdive verdict": (deepdive.judge_verdict, "Correct: yes\nExtracted final answer: Paris"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import random
 import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,35 @@ def test_small_transcripts(small: Path, scoring: str):
     assert set(Counter(task.info["family"] for task in tasks)) == {
         "singledoc_rolls", "singledoc_spells", "multidoc_rolls", "multidoc_spells"
     }  # fmt: skip
+
+
+def test_renaming_what_is_invented_renames_the_answers_and_nothing_else(small: Path):
+    rng, renamed, expected = random.Random(0), [], []
+    for task in Oolong(dataset="real", transcripts=small, episodes=[1, 3]).tasks("eval").take(120):
+        rules = re.search(r"of its own, namely (.*?), and spells of its own, namely (.*?)\. Questions", task.context)
+        characters = re.findall(r"plays the character (\w+)\.", task.context)
+        table: dict[str, str] = {}
+        for names in (rules[1].split(", "), rules[2].split(", "), characters):
+            table |= dict(zip(names, rng.sample(names, len(names)), strict=True))
+        context, question, gold = (
+            re.sub(r"\w+", lambda m, table=table: table.get(m[0], m[0]), text)
+            for text in (task.context, task.question, task.gold)
+        )
+        renamed.append(replace(task, context=context, question=question))
+        expected.append(gold)
+    assert recount(renamed) == expected
+
+
+def test_the_real_turns_change_no_gold(small: Path):
+    """Whatever is spoken between the planted turns: said twice, it is no roll and no cast."""
+    tasks = Oolong(dataset="real", transcripts=small, episodes=[1, 3]).tasks("train").take(120)
+    spoken = {f"{who}: {said}" for episode in read_transcripts(small).episodes for who, said in episode.turns}
+    doubled = []
+    for task in tasks:
+        lines = [again for line in task.context.split("\n") for again in [line] * (1 + (line in spoken))]
+        assert len(lines) > 1.4 * task.context.count("\n")
+        doubled.append(replace(task, context="\n".join(lines)))
+    assert recount(doubled) == [task.gold for task in tasks]
 
 
 @needs_real
