@@ -41,10 +41,13 @@ def cases(quick: bool, transcripts: str | None) -> Iterator[tuple[str, str, dict
         yield f"oolong pairs {length}", "oolong-pairs-rlm", {"lengths": length}
         if length > LENGTHS[0]:
             yield f"needle {length}", "needle-rlm", {"lengths": 4 * length}
+        yield f"codeqa {length}", "codeqa-rlm", {"lengths": length}
     for episodes in (1, 8) if quick else (1, 8, 24):
         options = {"dataset": "real", "episodes": episodes, "transcripts": transcripts}
         yield f"oolong real {episodes} episodes", "oolong-rlm", options
     yield "verbatim copy 16384 characters", "verbatim-copy-rlm", {"lengths": 16_384}
+    yield "codeqa tiny", "codeqa-rlm", {"profile": "tiny"}
+    yield "codeqa installed", "codeqa-rlm", {"dataset": "installed"}
     yield "math", "math-python-rlm", {}
     yield "deepdive", "deepdive-rlm", {}
 
@@ -63,6 +66,8 @@ def floor_speed(length: int) -> float:
 
 def size_of(task: Task) -> int:
     """Characters of the context and the gold, or of the question where there is no context."""
+    if isinstance(task.context, dict):
+        return sum(len(path) + len(text) for path, text in task.context.items()) + len(task.gold)
     return len(task.context) + len(task.gold) if task.context else len(task.question)
 
 
