@@ -12,19 +12,17 @@ from statistics import fmean
 
 from rlm_env.evals.stats import CORRECT, pass_at_k
 from rlm_env.rollout import Rollout, StopReason
-from rlm_env.train.groups import Batch
+from rlm_env.train.groups import UNFINISHED, Batch
 from rlm_env.train.rows import Row, RowKind
-
-TRUNCATED = frozenset(StopReason) - {StopReason.READY, StopReason.ERROR, StopReason.CANCELLED}
-"""Stop reasons of rollouts that a limit ended."""
 
 
 def batch_metrics(batch: Batch, rows: Sequence[Row]) -> dict[str, float]:
     """Numbers of the batch, all finite:
 
-    - `reward/mean`, `reward/<environment>`, over scored rollouts; `pass@1`, `pass@<size>`, with "correct" meaning a
-      score of 1; `groups/flat`, `groups/stale`, `groups/failed`: shares of the groups made for this step that were
-      replaced; `groups/zero_variance`: share that all scored alike, replaced ones included.
+    - `reward/mean`, `reward/<environment>`: what was trained on; `score/mean`: the environments' scores, which differ
+      where `groups.unfinished` says so; `pass@1`, `pass@<size>`, with "correct" meaning a reward of 1.
+    - shares of the groups made for this step: `groups/flat`, `groups/stale`, `groups/failed` (replaced ones), and
+      `groups/zero_variance` (all scored alike, replaced or not).
     - shares of the rollouts: `rollouts/failed`, `rollouts/truncated`, `rollouts/ready`.
     - `staleness/mean`, `staleness/max`: updates between sampling and training.
     - means per scored rollout: `turns/mean`, `sub_calls/mean`, `sub_calls/solved` (of the correct ones),
@@ -46,7 +44,7 @@ def batch_metrics(batch: Batch, rows: Sequence[Row]) -> dict[str, float]:
         "groups/failed": batch.failed / made,
         "groups/zero_variance": (batch.flat + flat_kept) / made,
         "rollouts/failed": 1 - len(scored) / len(batch.rollouts),
-        "rollouts/truncated": _mean(rollout.stop_reason in TRUNCATED for rollout in scored),
+        "rollouts/truncated": _mean(rollout.stop_reason in UNFINISHED for rollout in scored),
         "rollouts/ready": _mean(rollout.stop_reason is StopReason.READY for rollout in scored),
         "staleness/mean": _mean(staleness),
         "staleness/max": float(max(staleness, default=0)),
@@ -71,7 +69,10 @@ def _rewards(batch: Batch, scored: Sequence[Rollout]) -> dict[str, float]:
     by_environment: dict[str, list[float]] = defaultdict(list)
     for group in batch.groups:
         by_environment[group.environment] += group.scored
-    metrics = {"reward/mean": _mean(rollout.score.value for rollout in scored)}
+    metrics = {
+        "reward/mean": _mean(reward for rewards in by_environment.values() for reward in rewards),
+        "score/mean": _mean(rollout.score.value for rollout in scored),
+    }
     metrics |= {f"reward/{name}": _mean(values) for name, values in by_environment.items()}
     groups = [group.scored for group in batch.groups if group.scored]
     size = min(map(len, groups), default=0)

@@ -8,28 +8,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from rlm_env.rollout import Rollout
+from rlm_env.rollout import Rollout, StopReason
 from rlm_env.train.advantage import group_advantages
 from rlm_env.train.rows import Row, rollout_rows
 from rlm_env.train.run_config import TrainConfig
 
+UNFINISHED = frozenset(StopReason) - {StopReason.READY, StopReason.ERROR, StopReason.CANCELLED}
+"""Stop reasons of rollouts that a limit ended."""
+
 
 @dataclass(slots=True)
 class Group:
-    """Rollouts of one task. One without a score failed: it is in neither mean nor count."""
+    """Rollouts of one task. One without a reward is in neither mean nor count."""
 
     number: int
     environment: str
     rollouts: list[Rollout] = field(default_factory=list)
+    unfinished: Literal["score", "zero", "drop"] = "score"
+    """What rollouts that a limit ended are worth, see `GroupsConfig.unfinished`."""
 
     @property
     def rewards(self) -> list[float | None]:
-        """Shape [rollouts]; None where a rollout failed."""
-        return [None if rollout.score is None else rollout.score.value for rollout in self.rollouts]
+        """Shape [rollouts]: what is trained on; None where a rollout failed, or is left out."""
+        return [self._reward(rollout) for rollout in self.rollouts]
+
+    def _reward(self, rollout: Rollout) -> float | None:
+        if rollout.score is None:
+            return None
+        if rollout.stop_reason in UNFINISHED and self.unfinished != "score":
+            return 0.0 if self.unfinished == "zero" else None
+        return rollout.score.value
 
     @property
     def scored(self) -> list[float]:
+        """The rewards that there are."""
         return [reward for reward in self.rewards if reward is not None]
 
     @property

@@ -159,6 +159,10 @@ class GroupsConfig(Part):
     """Seconds after its start when a group is closed with the rollouts that have ended."""
     min_size: int = Field(2, ge=2)
     """A group with fewer scored rollouts is thrown away."""
+    unfinished: Literal["score", "zero", "drop"] = "score"
+    """What a rollout that a limit ended (turns, tokens, time, window) counts in training: its score, as in
+    evaluations; nothing, so that handing in is learned; or it is left out of its group (the overlong filtering of
+    DAPO, arXiv:2503.14476). The score on record is the official one in any case."""
     cost: Literal["sub_calls", "tokens"] = "sub_calls"
     """What `advantage.cost_weight` counts."""
     pools: PoolsConfig | None = None

@@ -170,7 +170,7 @@ class Scheduler:
                 draw = self._sampler.draw(self._handed)
                 self._journal.drew(draw)
             self._outstanding += 1
-            group = Group(draw.group, draw.environment)
+            group = Group(draw.group, draw.environment, unfinished=self._groups.unfinished)
             task = asyncio.create_task(self._make(group, draw))
             self._running[task] = group
             task.add_done_callback(self._ended)
@@ -231,7 +231,12 @@ class Scheduler:
                 self._stored[rollout.info["group"]][rollout.info["member"]] = rollout
         for step, numbers in sorted(later.items()):
             groups = [
-                Group(number, history.drawn[number]["environment"], _in_order(self._stored.pop(number).values()))
+                Group(
+                    number,
+                    history.drawn[number]["environment"],
+                    _in_order(self._stored.pop(number).values()),
+                    self._groups.unfinished,
+                )
                 for number in numbers
             ]
             self._replayed[step] = Batch(step, groups, step - 1)

@@ -1,0 +1,250 @@
+#!/usr/bin/env python
+"""Whether training works, in numbers: seeds of tiny-rlm from weak to strong, and what the trained policies can do.
+
+    python scripts/prove_training.py                       # everything: 2 to 3 hours on 2 CPU cores
+    python scripts/prove_training.py --only learn --seeds 0
+    python scripts/prove_training.py --report              # the numbers so far, and what is missing
+
+Every part is a command of the package, in a folder of its own; a part that is there is not made again, one that was
+stopped goes on. Covered, by the names of `--only`:
+
+- `learn`: tiny-rlm trained on contexts of up to N tokens, its held-out score before and after.
+- `length`: the trained policies at N, 10 N and 100 N tokens, beside the standard arm with the same weights.
+- `unseen`: families of questions that were never trained on.
+- `cost`: the same training with a penalty on sub-calls.
+- `roles`: a trained policy whose sub-LLM was made to read badly, trained on root and sub-LLM tokens together and on
+  root tokens alone, with equally many rollouts.
+
+Not covered: real models. The figures stand in docs/training-results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from rlm_env.evals.stats import Estimate, paired_difference
+from rlm_env.rollout import read_rollouts
+from rlm_env.train.metrics import read_metrics
+
+CONFIG = "configs/train/tiny.toml"
+N = 512
+"""Tokens of the longest context that is trained on; half of the model's window."""
+TRAINED = "count,most_common,least_common"
+UNSEEN = "compare,user_label"
+PARTS = ("learn", "length", "unseen", "cost", "roles")
+COST_WEIGHT = 0.3
+ROLE_STEPS = 20
+LAST = 5
+"""Steps at a run's end over which its training metrics are averaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One command that makes one folder."""
+
+    part: str
+    name: str
+    command: tuple[str, ...]
+    done: Callable[[], bool]
+    resumable: bool = True
+
+
+def main() -> int:
+    options = _arguments()
+    plan = _plan(options.out, options.seeds)
+    if not options.report:
+        for work in plan:
+            if work.part in options.only and not work.done():
+                _make(work, options.out)
+    missing = [work.name for work in plan if not work.done()]
+    results = _results(options.out, options.seeds)
+    text = _markdown(results, options.seeds)
+    (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (options.out / "results.md").write_text(text)
+    print(text)
+    print(f"missing: {', '.join(missing)}" if missing else "complete")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/proof"), help="folder of all runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--report", action="store_true", help="make nothing, show what is there")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def _plan(out: Path, seeds: list[int]) -> list[Work]:
+    plan = [_training("learn", out, f"learn-{seed}", seed) for seed in seeds]
+    models = {"before": "tiny-rlm", **{f"after-{seed}": str(out / f"learn-{seed}" / "model") for seed in seeds}}
+    lengths = f"lengths={N},{10 * N},{100 * N}"
+    for name, model in models.items():
+        plan.append(_evaluation("length", out, f"length-{name}", model, "standard,rlm", 72, TRAINED, lengths))
+    for name, model in models.items():
+        plan.append(_evaluation("unseen", out, f"unseen-{name}", model, "rlm", 64, UNSEEN, f"lengths={N // 2},{N}"))
+    for seed in seeds:
+        plan.append(_training("cost", out, f"cost-{seed}", seed, f"advantage.cost_weight={COST_WEIGHT}"))
+    weak = out / "weak-reader"
+    command = ("scripts/weaken_reader.py", "--model", str(out / f"learn-{seeds[0]}" / "model"), "--out", str(weak))
+    plan.append(Work("roles", "weak-reader", command, lambda: (weak / "config.json").exists(), resumable=False))
+    for seed in seeds:
+        settings = (f"model={weak}", f"steps={ROLE_STEPS}")
+        plan.append(_training("roles", out, f"both-{seed}", seed, *settings))
+        plan.append(_training("roles", out, f"root-{seed}", seed, *settings, "rows.train_sub_calls=false"))
+    return plan
+
+
+def _training(part: str, out: Path, name: str, seed: int, *settings: str) -> Work:
+    folder = out / name
+    command = ["-m", "rlm_env.cli", "train", CONFIG, "--seed", str(seed), "--out", str(folder)]
+    command += [word for setting in settings for word in ("--set", setting)]
+    return Work(part, name, tuple(command), lambda: _status(folder) == "complete")
+
+
+def _evaluation(part: str, out: Path, name: str, model: str, arms: str, n: int, families: str, lengths: str) -> Work:
+    folder = out / name
+    command = ["-m", "rlm_env.cli", "eval", "oolong-rlm", "--model", model, "--arms", arms, "-n", str(n)]
+    options = ("vocabulary=easy", "tokenizer=@model", f"families={families}", lengths)
+    command += [word for option in options for word in ("--env-option", option)]
+    return Work(part, name, (*command, "--out", str(folder)), lambda: _status(folder) == "complete")
+
+
+def _make(work: Work, out: Path) -> None:
+    begun = work.resumable and (out / work.name / "config.toml").exists()
+    command = [sys.executable, *work.command, *(["--resume"] if begun else [])]
+    print(f"== {work.name}: {' '.join(command)}", file=sys.stderr, flush=True)
+    subprocess.run(command, check=True)
+
+
+def _status(folder: Path) -> str | None:
+    summary = folder / "summary.json"
+    return json.loads(summary.read_text())["status"] if summary.exists() else None
+
+
+def _results(out: Path, seeds: list[int]) -> dict[str, Any]:
+    """All numbers that can be had of the folders that are there."""
+    trained = {name: [_trained(out / f"{name}-{seed}") for seed in seeds] for name in ("learn", "cost", "both", "root")}
+    found: dict[str, Any] = {
+        name: {key: [run[key] for run in runs if run] for key in next(run for run in runs if run)}
+        for name, runs in trained.items()
+        if any(runs)
+    }
+    for part in ("length", "unseen"):
+        models = {"before": [f"{part}-before"], "after": [f"{part}-after-{seed}" for seed in seeds]}
+        found[part] = {
+            moment: summaries
+            for moment, names in models.items()
+            if (summaries := [_evaluated(out / name) for name in names if _status(out / name) == "complete"])
+        }
+    difference = _paired(out, seeds)
+    if difference is not None:
+        found["both_minus_root"] = {"mean": difference.mean, "low": difference.low, "high": difference.high}
+    return found
+
+
+def _trained(folder: Path) -> dict[str, float] | None:
+    """Held-out score and sub-calls at the first and the last evaluation, and metrics of the first and last steps."""
+    if _status(folder) != "complete":
+        return None
+    lines = read_metrics(folder / "metrics.jsonl")
+    evaluations = [line for line in lines if "eval/oolong-rlm/score" in line]
+    steps = [line for line in lines if "loss" in line]
+    found = {}
+    for moment, line in (("before", evaluations[0]), ("after", evaluations[-1])):
+        for fact in ("score", "sub_calls", "root_prompt_tokens_max"):
+            found[f"{fact}_{moment}"] = line[f"eval/oolong-rlm/{fact}"]
+    for moment, some in (("first", steps[:LAST]), ("last", steps[-LAST:])):
+        for fact in ("reward/mean", "sub_calls/mean", "sub_calls/solved", "seconds/step"):
+            values = [line[fact] for line in some if fact in line]
+            found[f"{fact} {moment}"] = fmean(values) if values else float("nan")
+    return found | {"first_step_log_ratio": steps[0]["log_ratio_abs"], "minutes": sum(_seconds(lines)) / 60}
+
+
+def _seconds(lines: Iterable[dict[str, float]]) -> Iterable[float]:
+    return (line.get("seconds/step", 0.0) + line.get("seconds/eval", 0.0) for line in lines)
+
+
+def _evaluated(folder: Path) -> list[dict[str, Any]]:
+    """One entry per arm and context length."""
+    summary = json.loads((folder / "summary.json").read_text())
+    return [
+        {
+            "arm": group["arm"],
+            "length": group["length"],
+            "score": group["score"]["mean"],
+            "overflows": group["outcomes"]["overflow"] / group["rollouts"],
+            "longest_prompt": group["longest_prompt"],
+            "sub_calls": group["sub_calls"],
+        }
+        for group in summary["lengths"]
+    ]
+
+
+def _paired(out: Path, seeds: list[int]) -> Estimate | None:
+    """Last held-out scores: both roles trained minus the root alone, paired by seed and task."""
+    scores: dict[str, dict[str, list[float]]] = {"both": {}, "root": {}}
+    for name, by_task in scores.items():
+        for seed in seeds:
+            if _status(out / f"{name}-{seed}") != "complete":
+                continue
+            for rollout in read_rollouts(out / f"{name}-{seed}" / "held_out.jsonl"):
+                if rollout.info["step"] == ROLE_STEPS and rollout.score is not None:
+                    by_task.setdefault(f"{seed}/{rollout.task_id}", []).append(rollout.score.value)
+    return paired_difference(scores["both"], scores["root"])
+
+
+def _markdown(results: dict[str, Any], seeds: list[int]) -> str:
+    lines = [f"Seeds: {', '.join(map(str, seeds))}; mean and standard deviation over seeds.", ""]
+    if "learn" in results or "both" in results:
+        lines += ["| training | held-out score before | after | sub-calls before | after | minutes |"]
+        lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
+    titles = {
+        "learn": f"tiny-rlm, up to {N} tokens",
+        "cost": f"the same, cost_weight = {COST_WEIGHT:g}",
+        "both": "weak reader: root and sub-LLM tokens",
+        "root": "weak reader: root tokens alone",
+    }
+    for name, title in titles.items():
+        if name in results:
+            run = results[name]
+            facts = ("score_before", "score_after", "sub_calls_before", "sub_calls_after", "minutes")
+            lines.append(f"| {title} | {' | '.join(_spread(run[fact]) for fact in facts)} |")
+    if "both_minus_root" in results:
+        mean, low, high = (results["both_minus_root"][key] for key in ("mean", "low", "high"))
+        lines += ["", f"Both roles minus root alone, paired by task: {mean:+.3f} [{low:+.3f}, {high:+.3f}]."]
+    for part, title in (("length", "trained families, by length"), ("unseen", "families never trained on")):
+        for moment, runs in results.get(part, {}).items():
+            lines += ["", f"**{title}: {moment}**", ""]
+            lines += ["| context tokens | arm | score | overflow | longest root prompt | sub-calls |"]
+            lines += ["| ---: | --- | ---: | ---: | ---: | ---: |"]
+            for index, first in enumerate(runs[0]):
+                same = [run[index] for run in runs]
+                cells = (
+                    f"{first['length']:,}",
+                    first["arm"],
+                    _spread([entry["score"] for entry in same]),
+                    f"{fmean(entry['overflows'] for entry in same):.0%}",
+                    f"{max(entry['longest_prompt'] for entry in same):,}",
+                    f"{fmean(entry['sub_calls'] for entry in same):.0f}",
+                )
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: list[float]) -> str:
+    return f"{fmean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

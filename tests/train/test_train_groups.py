@@ -1,0 +1,96 @@
+"""Groups and batches: rewards, costs, advantages on rows, and what the metrics of a batch say."""
+
+import pytest
+
+from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Turn, Usage
+from rlm_env.train.batch_metrics import batch_metrics
+from rlm_env.train.groups import Batch, Group
+from rlm_env.train.run_config import TrainConfig
+
+
+def rollout(score=None, calls=0, stop=StopReason.READY, version=0, environment="a"):
+    subs = [
+        SubCall(index, 0, 0, [], prompt_ids=[7], completion_ids=[8, 9], logprobs=[-0.1, -0.2]) for index in range(calls)
+    ]
+    return Rollout(
+        id=f"{score}-{calls}",
+        stop_reason=stop if score is not None else StopReason.ERROR,
+        turns=[Turn(prompt_ids=[1], completion_ids=[2], logprobs=[-0.5])],
+        sub_calls=subs,
+        root_usage=Usage(10, 5),
+        sub_usage=Usage(3 * calls, 2 * calls),
+        score=None if score is None else Score(score),
+        info={"policy_version": version},
+    )
+
+
+def config(**parts) -> TrainConfig:
+    return TrainConfig.model_validate({"model": "m", "out": "o", "environments": [{"name": "a"}], **parts})
+
+
+def test_one_advantage_goes_to_all_rows_of_a_rollout():
+    group = Group(0, "a", [rollout(1.0, calls=2), rollout(0.0), rollout(None, calls=3)])
+    rows = Batch(1, [group], 0).rows(config())
+    assert [(row.kind, row.advantage) for row in rows] == [("root", 0.5), ("sub", 0.5), ("sub", 0.5), ("root", -0.5)]
+
+
+def test_groups_do_not_share_a_baseline():
+    groups = [Group(0, "a", [rollout(1.0), rollout(0.0)]), Group(1, "a", [rollout(0.1), rollout(0.0)])]
+    advantages = [row.advantage for row in Batch(1, groups, 0).rows(config())]
+    assert advantages == pytest.approx([0.5, -0.5, 0.05, -0.05])
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "rewards"),
+    [("score", [1.0, 0.5, None]), ("zero", [1.0, 0.0, None]), ("drop", [1.0, None, None])],
+)
+def test_what_an_unfinished_rollout_is_worth(unfinished, rewards):
+    rollouts = [rollout(1.0), rollout(0.5, stop=StopReason.MAX_TURNS), rollout(None)]
+    group = Group(0, "a", rollouts, unfinished)
+    assert group.rewards == rewards
+    assert rollouts[1].score.value == 0.5
+    rows = Batch(1, [group], 0).rows(config())
+    assert len(rows) == sum(reward is not None for reward in rewards)
+
+
+def test_a_cost_makes_the_cheaper_of_two_equal_rollouts_better():
+    group = Group(0, "a", [rollout(1.0, calls=10), rollout(1.0, calls=2), rollout(0.0)])
+    free = {row.rollout_id: row.advantage for row in Batch(1, [group], 0).rows(config())}
+    assert free["1.0-10"] == free["1.0-2"]
+    for unit in ("sub_calls", "tokens"):
+        settings = config(advantage={"cost_weight": 0.3}, groups={"cost": unit})
+        costly = {row.rollout_id: row.advantage for row in Batch(1, [group], 0).rows(settings)}
+        assert costly["1.0-2"] > costly["1.0-10"] > costly["0.0-0"]
+
+
+def test_metrics_of_a_batch():
+    groups = [
+        Group(4, "a", [rollout(1.0, calls=4), rollout(0.0, stop=StopReason.MAX_TURNS, version=2), rollout(None)]),
+        Group(6, "b", [rollout(0.5), rollout(0.5, version=2), rollout(0.5)]),
+    ]
+    batch = Batch(4, groups, version=3, flat=1, stale=0, failed=1)
+    metrics = batch_metrics(batch, batch.rows(config()))
+    expected = {
+        "reward/mean": 0.5,
+        "reward/a": 0.5,
+        "reward/b": 0.5,
+        "score/mean": 0.5,
+        "pass@1": 0.25,
+        "pass@2": 0.5,
+        "groups/flat": 0.25,
+        "groups/failed": 0.25,
+        "groups/zero_variance": 0.5,
+        "rollouts/failed": 1 / 6,
+        "rollouts/truncated": 0.2,
+        "staleness/max": 3.0,
+        "staleness/mean": (3 + 1 + 3 + 1 + 3) / 5,
+        "sub_calls/mean": 0.8,
+        "sub_calls/solved": 4.0,
+        "tokens/root": 5.0,
+        "tokens/sub": 8.0,
+        "tokens/sub_share": 8 / 13,
+        "rows/root": 5.0,
+        "rows/sub": 4.0,
+        "tokens/sampled": 25.0 + 8.0,
+    }
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
