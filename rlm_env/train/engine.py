@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 ADAPTER = "policy"
 """The name under which vLLM serves an adapter that is trained."""
+ADAPTER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as the largest rank."""
 HEALTH_SECONDS = 30.0
 """A vLLM that has not answered for so long is taken for dead."""
 
@@ -42,7 +44,8 @@ class TrainEngine:
     `options`: how vLLM is started. `dtype`: the trainer's, in which it runs where `options.dtype` is "auto".
     `log_folder`: gets one log per start. `lora_rank`: largest rank of an adapter that it will be given; None: it
     takes whole weights. `max_restarts`: after so many deaths the next one is final.
-    Errors: VLLMStartError where vLLM does not start, ConfigError where its log-probabilities are of no use.
+    Errors: VLLMStartError where vLLM does not start, ConfigError where its log-probabilities are of no use or it
+    cannot serve the adapter.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class TrainEngine:
         max_restarts: int = 10,
         progress: Progress | None = None,
     ) -> None:
+        if lora_rank is not None and lora_rank > ADAPTER_RANKS[-1]:
+            raise ConfigError(f"trainer.lora.rank: vLLM serves ranks up to {ADAPTER_RANKS[-1]}, got {lora_rank}")
         self.model = find_model(model)
         self.options = options or EngineOptions()
         self.served = self.model.path
@@ -76,6 +81,7 @@ class TrainEngine:
         self._endpoint: Endpoint | None = None
         self._policy: TokenPolicy | None = None
         self._llm: GatedLLM | None = None
+        self._restarting: asyncio.Task[None] | None = None
         self._lifecycle = asyncio.Lock()
         """Held while an engine is replaced or given weights, so that none comes up with the weights before."""
 
@@ -86,6 +92,9 @@ class TrainEngine:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._restarting is not None:
+            self._restarting.cancel()
+            await asyncio.gather(self._restarting, return_exceptions=True)
         await self._stop()
 
     @property
@@ -159,9 +168,9 @@ class TrainEngine:
         However many ask at once, there is one start, and all return when it is done. Raises VLLMStartError where it
         does not start, or has died too often.
         """
-        async with self._lifecycle:
-            if self._policy is None or not await asyncio.to_thread(self._running().answers, HEALTH_SECONDS):
-                await self._revive()
+        if self._restarting is None or self._restarting.done():
+            self._restarting = asyncio.create_task(self._restart())
+        await asyncio.shield(self._restarting)  # whoever is cancelled leaves the others their engine
 
     async def completions(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """vLLM's reply to a request to `/v1/completions`, past the gate. Raises EngineUnavailable or another
@@ -194,6 +203,11 @@ class TrainEngine:
             return True
         return not await asyncio.to_thread(self._running().answers, HEALTH_SECONDS)
 
+    async def _restart(self) -> None:
+        async with self._lifecycle:
+            if self._policy is None or not await asyncio.to_thread(self._running().answers, HEALTH_SECONDS):
+                await self._revive()
+
     async def _revive(self) -> None:
         if self.restarts >= self._max_restarts:
             raise VLLMStartError(f"vLLM has died {self.restarts + 1} times; its last log: {self.log_path}")
@@ -208,12 +222,13 @@ class TrainEngine:
         options["dtype"] = self.dtype
         env = {}
         if self._lora_rank is not None:
-            options["extra_args"] += ("--enable-lora", "--max-loras", "1", "--max-lora-rank", str(self._lora_rank))
+            rank = next(rank for rank in ADAPTER_RANKS if rank >= self._lora_rank)
+            options["extra_args"] += ("--enable-lora", "--max-loras", "1", "--max-lora-rank", str(rank))
             env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
         server = VLLMServer(
             self.model.path if self._lora_rank is not None else self.served,
             served_name=self.model.name,
-            seed=self._seed,
+            seed=self._seed + self.restarts,  # else it would sample the same again
             env=env,
             log_path=self._log_folder / f"vllm-{self.restarts}.log",
             progress=self._progress,

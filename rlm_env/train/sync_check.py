@@ -51,24 +51,32 @@ class SyncCheck:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Log-probabilities of the conversation's tokens, all but the first, as one side says them."""
+    """Log-probabilities of the conversation's sampled tokens, as one side says them."""
 
     whole: list[float]
-    """[tokens - 1], computed afresh."""
+    """[sampled tokens], computed afresh."""
     last: list[float]
-    """[LAST_TOKENS], computed after a prefix that may come out of the cache."""
+    """[at most LAST_TOKENS], computed after a prefix that may come out of the cache."""
 
 
 class Probe:
-    """The fixed conversation: what the engine said at the start of the run to a few questions, end to end."""
+    """The fixed conversation: a few questions and what the engine answered at the start of the run, end to end.
 
-    def __init__(self, ids: list[int]) -> None:
+    `mask`: True where the engine sampled the token. Only these are compared: the probability of what the model would
+    hardly say itself is known less well in 16 bits.
+    """
+
+    def __init__(self, ids: list[int], mask: list[bool]) -> None:
         self.ids = ids
-        self._last = min(LAST_TOKENS, len(ids) // 2)
+        self.mask = mask
+        last_reply = len(mask) - max((place for place, sampled in enumerate(mask) if not sampled), default=-1) - 1
+        if not last_reply:
+            raise ValueError("the conversation must end with tokens that were sampled")
+        self._last = min(LAST_TOKENS, last_reply)
 
     @classmethod
     async def sample(cls, engine: TrainEngine) -> Self:
-        """Samples it. Its length is bounded by the window."""
+        """Samples it; no longer than the window."""
         extra = {"ignore_eos": True, "stop_token_ids": []}
         requests = [
             Request(
@@ -77,24 +85,27 @@ class Probe:
             )
             for part in range(PARTS)
         ]
+        room = engine.policy.context_window - 1  # since a question about the last token samples one more
         ids: list[int] = []
+        mask: list[bool] = []
         for result in await engine.policy.complete_many(requests):
             if isinstance(result, LLMError):
                 raise result
+            if ids and len(ids) + len(result.prompt_ids) + len(result.token_ids) > room:
+                break
             ids += result.prompt_ids + result.token_ids
-        window = engine.policy.context_window
-        return cls(ids[: window - 1] if window else ids)
+            mask += [False] * len(result.prompt_ids) + [True] * len(result.token_ids)
+        return cls(ids[:room], mask[:room])
 
     @property
     def row(self) -> Row:
         """It as a row that a trainer scores, at temperature 1."""
-        size = len(self.ids)
-        return Row(self.ids, [False] + [True] * (size - 1), [0.0] * size, "sync-check")
+        return Row(self.ids, self.mask, [0.0] * len(self.ids), "sync-check")
 
     def trainer_scores(self, logprobs: Sequence[float]) -> Scores:
         """From the log-probabilities of the row's trained tokens."""
-        if len(logprobs) != len(self.ids) - 1:
-            raise ValueError(f"expected {len(self.ids) - 1} log-probabilities, got {len(logprobs)}")
+        if len(logprobs) != sum(self.mask):
+            raise ValueError(f"expected {sum(self.mask)} log-probabilities, got {len(logprobs)}")
         return Scores(list(logprobs), list(logprobs[-self._last :]))
 
     async def engine_scores(self, engine: TrainEngine) -> Scores:
@@ -126,7 +137,7 @@ class Probe:
         body = {"prompt": self.ids, "max_tokens": 1, "prompt_logprobs": 0}
         reply = await engine.completions(body | NEUTRAL)
         found = reply["choices"][0]["prompt_logprobs"]
-        return [found[place][str(self.ids[place])]["logprob"] for place in range(1, len(self.ids))]
+        return [found[place][str(self.ids[place])]["logprob"] for place, sampled in enumerate(self.mask) if sampled]
 
 
 NEUTRAL = NEUTRAL_SAMPLING | {"temperature": 1.0, "top_p": 1.0}

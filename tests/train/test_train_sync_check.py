@@ -71,13 +71,15 @@ def test_stale_cache_is_told_from_old_weights() -> None:
 
 
 def test_probe_as_a_row() -> None:
-    probe = Probe(list(range(40)))
-    assert probe.row.trained_tokens == 39
-    assert not probe.row.mask[0]
-    found = probe.trainer_scores([float(value) for value in range(39)])
-    assert found.last == [float(value) for value in range(23, 39)]
-    with pytest.raises(ValueError, match="expected 39"):
+    probe = Probe(list(range(40)), [False] * 4 + [True] * 12 + [False] * 4 + [True] * 20)
+    assert probe.row.trained_tokens == 32
+    found = probe.trainer_scores([float(value) for value in range(32)])
+    assert found.last == [float(value) for value in range(16, 32)]
+    with pytest.raises(ValueError, match="expected 32"):
         probe.trainer_scores([0.0] * 40)
+    assert Probe([1, 2, 3], [False, True, True]).trainer_scores([-1.0, -2.0]).last == [-1.0, -2.0]
+    with pytest.raises(ValueError, match="end with tokens that were sampled"):
+        Probe([1, 2], [False, False])
 
 
 def test_decoy_differs_in_every_tensor_of_one_file(tmp_path: Path) -> None:
