@@ -12,6 +12,7 @@ import re
 import socket
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -22,11 +23,13 @@ from markdownify import MarkdownConverter
 from deepdive_rlm.server import WebServer
 
 SERPER = "https://google.serper.dev/search"
+BLOCKED = ("huggingface.co", "hf.co", "hf-mirror.com")
+"""Where the published questions lie with their answers."""
 PAGE_BYTES = 5_000_000
 LINE_CHARS = 240
 """Longer lines are parted at the ends of sentences."""
 REDIRECTS = 5
-PAGES_KEPT = 512
+PAGES_KEPT = 4096
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\[\"'])")
 REDIRECT = (301, 302, 303, 307, 308)
 
@@ -35,26 +38,14 @@ class WebError(Exception):
     """What a model is told when there is no page or no result."""
 
 
-class Web(ABC):
-    """A web to search and to read. Safe for many coroutines of one event loop at once."""
-
-    @abstractmethod
-    async def search(self, query: str, count: int, page: int) -> list[dict[str, Any]]:
-        """Results in Serper's shape: dicts with title, link, snippet, position. Raises WebError."""
-
-    @abstractmethod
-    async def read(self, url: str) -> list[str]:
-        """The page as lines of Markdown, links absolute; the first one is its title. Raises WebError."""
-
-
 class Connections:
     """One HTTP session per event loop and the pages that were read last, for all tasks of an environment."""
 
     def __init__(self, *, public_only: bool) -> None:
+        self.pages: OrderedDict[str, list[str]] = OrderedDict()
         self._public_only = public_only
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.pages: OrderedDict[str, list[str]] = OrderedDict()
 
     @property
     def session(self) -> aiohttp.ClientSession:
@@ -69,25 +60,43 @@ class Connections:
             self._loop = loop
         return self._session
 
-    def keep(self, url: str, lines: list[str]) -> list[str]:
-        self.pages[url] = lines
-        if len(self.pages) > PAGES_KEPT:
-            self.pages.popitem(last=False)
-        return lines
-
     async def aclose(self) -> None:
         session, self._session = self._session, None
         if session is not None and self._loop is asyncio.get_running_loop():
             await session.close()
 
 
+class Web(ABC):
+    """A web to search and to read. Safe for many coroutines of one event loop at once."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    @abstractmethod
+    async def search(self, query: str, count: int, page: int) -> list[dict[str, Any]]:
+        """Results in Serper's shape: dicts with title, link, snippet, position. Raises WebError."""
+
+    async def read(self, url: str) -> list[str]:
+        """The page as lines of Markdown, links absolute; the first one is its title. Raises WebError."""
+        pages = self._connections.pages
+        if url not in pages:
+            pages[url] = await self._fetch(url)
+            if len(pages) > PAGES_KEPT:
+                pages.popitem(last=False)
+        return pages[url]
+
+    @abstractmethod
+    async def _fetch(self, url: str) -> list[str]:
+        """What `read` gives, asked for anew."""
+
+
 class LocalWeb(Web):
     """One world of the local server, under the host name that its addresses have."""
 
     def __init__(self, server: WebServer, host: str, connections: Connections) -> None:
+        super().__init__(connections)
         self._server = server
         self._host = host
-        self._connections = connections
 
     async def search(self, query: str, count: int, page: int) -> list[dict[str, Any]]:
         body = {"q": query, "num": count, "page": page}
@@ -98,13 +107,11 @@ class LocalWeb(Web):
                 raise WebError(await reply.text())
             return (await reply.json())["organic"]
 
-    async def read(self, url: str) -> list[str]:
-        parts = urlsplit(url)
-        if parts.netloc.lower() != self._host:
+    async def _fetch(self, url: str) -> list[str]:
+        prefix, _, path = url.partition(self._host)
+        if prefix != "http://" or not path.startswith("/wiki/"):
             raise WebError("there is no such page")
-        async with self._connections.session.get(
-            await self._address(parts.path), headers={"Host": self._host}
-        ) as reply:
+        async with self._connections.session.get(await self._address(path), headers={"Host": self._host}) as reply:
             if reply.status != 200:
                 raise WebError("there is no such page")
             return to_lines(await reply.text(), url)
@@ -118,12 +125,16 @@ class OpenWeb(Web):
     """The open web: Serper for searching, and pages of public hosts.
 
     A model chooses the addresses, so nothing but public ones is asked: no host of a private network, not this one.
+    `blocked`: hosts, with all below them, that are neither shown nor read, since the answers stand there.
     """
 
-    def __init__(self, api_key: str, connections: Connections, search_url: str = SERPER) -> None:
+    def __init__(
+        self, api_key: str, connections: Connections, search_url: str = SERPER, blocked: Sequence[str] = BLOCKED
+    ) -> None:
+        super().__init__(connections)
         self._api_key = api_key
-        self._connections = connections
         self._search_url = search_url
+        self._blocked = tuple(blocked)
 
     async def search(self, query: str, count: int, page: int) -> list[dict[str, Any]]:
         body = {"q": query, "num": count, "page": page}
@@ -136,21 +147,21 @@ class OpenWeb(Web):
                 found = (await reply.json(content_type=None)).get("organic") or []
         except (aiohttp.ClientError, ValueError, AttributeError) as error:
             raise WebError(f"the search failed ({type(error).__name__})") from None
-        return [result for result in found if isinstance(result, dict) and result.get("link")][:count]
+        results = [result for result in found if isinstance(result, dict) and isinstance(result.get("link"), str)]
+        return [result for result in results if not self._is_blocked(result["link"])][:count]
 
-    async def read(self, url: str) -> list[str]:
-        if url in self._connections.pages:
-            return self._connections.pages[url]
+    async def _fetch(self, url: str) -> list[str]:
         try:
             text, is_html = await self._get(url)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise WebError(f"the page cannot be read ({type(error).__name__})") from None
-        lines = await asyncio.to_thread(to_lines, text, url) if is_html else _part(text)
-        return self._connections.keep(url, lines)
+        return await asyncio.to_thread(to_lines, text, url) if is_html else _part(text)
 
     async def _get(self, url: str) -> tuple[str, bool]:
         for _ in range(REDIRECTS):
             check_public(url)
+            if self._is_blocked(url):
+                raise WebError("the page is not available")
             async with self._connections.session.get(url, allow_redirects=False) as reply:
                 if reply.status in REDIRECT and "Location" in reply.headers:
                     url = urljoin(url, reply.headers["Location"])
@@ -167,6 +178,13 @@ class OpenWeb(Web):
                         raise WebError(f"the page is larger than {PAGE_BYTES:,} bytes")
                 return data.decode(reply.get_encoding(), "replace"), "html" in kind
         raise WebError("the page redirects too often")
+
+    def _is_blocked(self, url: str) -> bool:
+        try:
+            host = (urlsplit(url).hostname or "").rstrip(".")
+        except ValueError:
+            return True
+        return any(host == blocked or host.endswith(f".{blocked}") for blocked in self._blocked)
 
 
 class PublicResolver(aiohttp.ThreadedResolver):
@@ -185,7 +203,10 @@ class PublicResolver(aiohttp.ThreadedResolver):
 def check_public(url: str) -> None:
     """Raises WebError for an address that is none of http(s), or names a host by an address that is not public; names
     are left to the resolver."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise WebError("this is no address") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise WebError("an address must begin with http:// or https://")
     try:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from deepdive_rlm import trail
 from deepdive_rlm.baselines import BASELINES
-from deepdive_rlm.client import SERPER, Connections, LocalWeb, OpenWeb, Web
+from deepdive_rlm.client import BLOCKED, SERPER, Connections, LocalWeb, OpenWeb, Web
 from deepdive_rlm.hub import HubOptions, hub_tasks
 from deepdive_rlm.judge import Judge
 from deepdive_rlm.questions import Question, make_question
@@ -48,7 +48,8 @@ class DeepDive(Environment):
       in place of words and years that stand on the pages (None: yes; tiny no); `tasks_per_world`; `profile`:
       `standard` (3,704 pages), or `tiny` (88 pages) for very small models.
     - hub: `revision` (None: the tested commit); `files`, a local copy; `api_key_env`, the variable with the key for
-      Serper; `search_url`, another service that answers in its shape.
+      Serper; `search_url`, another service that answers in its shape; `blocked_hosts`, neither shown nor read (None:
+      those where the published answers lie).
     - `judge`: an LLM, or the options of an `OpenAIChat`, to be asked where the rules see no equal answer (None: rules
       only); `judge_mode`: how its verdict is read, see `rewards/deepdive.py`; `judge_cache`: a file for its replies.
 
@@ -72,6 +73,7 @@ class DeepDive(Environment):
         files: str | Path | None = None,
         api_key_env: str | None = None,
         search_url: str | None = None,
+        blocked_hosts: Sequence[str] | None = None,
         judge: LLM | Mapping[str, Any] | None = None,
         judge_mode: Literal["official", "strict"] = "strict",
         judge_cache: str | Path | None = None,
@@ -86,7 +88,8 @@ class DeepDive(Environment):
         if judge is None and judge_cache is not None:
             raise ValueError("judge_cache: there is no judge; name one with judge")
         if dataset == "generated":
-            _refuse(dataset, revision=revision, files=files, api_key_env=api_key_env, search_url=search_url)
+            online = {"api_key_env": api_key_env, "search_url": search_url, "blocked_hosts": blocked_hosts}
+            _refuse(dataset, revision=revision, files=files, **online)
         else:
             generated = {"hops": hops, "obfuscate": obfuscate, "tasks_per_world": tasks_per_world}
             _refuse(dataset, **generated, profile=None if profile == "standard" else profile)
@@ -95,6 +98,7 @@ class DeepDive(Environment):
         self.tasks_per_world = 256 if tasks_per_world is None else counts("tasks_per_world", tasks_per_world)[0]
         self._hub = HubOptions(revision, files)
         self._api_key_env, self._search_url = api_key_env or "SERPER_API_KEY", search_url or SERPER
+        self._blocked = BLOCKED if blocked_hosts is None else tuple(blocked_hosts)
         self._worlds: OrderedDict[str, World] = OrderedDict()
         self._lock = threading.Lock()
         self._server = WebServer(self._site)
@@ -180,7 +184,7 @@ class DeepDive(Environment):
             raise ValueError(
                 f"api_key_env: the environment variable {self._api_key_env} holds no key for {self._search_url}"
             )
-        return OpenWeb(key, self._connections, self._search_url)
+        return OpenWeb(key, self._connections, self._search_url, self._blocked)
 
     def _site(self, host: str) -> Site | None:
         found = HOST.fullmatch(host)

@@ -135,7 +135,7 @@ async def test_the_tools_search_scan_and_open(local):
     assert "No line holds it." in await tools["scan_page"](url, "nowhere")
     assert (await tools["open_lines"](url, 2, 2)).startswith("2: ")
     assert "There are no such lines" in await tools["open_lines"](url, 99)
-    for wrong in (url + "x", url.replace("eval", "train"), "http://127.0.0.1/wiki/x", "nonsense", ""):
+    for wrong in (url + "x", url.replace("eval", "train"), "http://127.0.0.1/wiki/x", "http://[", "nonsense", ""):
         with pytest.raises(WebError, match="no such page"):
             await tools["open_lines"](wrong)
 
@@ -160,10 +160,11 @@ async def test_closing_is_not_the_end(local):
         "ftp://example.org/",
         "nonsense",
         "http://",
+        "http://[",
     ],
 )
 def test_addresses_that_are_not_public_are_not_asked(url):
-    with pytest.raises(WebError, match=r"not public|must begin with"):
+    with pytest.raises(WebError, match=r"not public|must begin with|no address"):
         check_public(url)
 
 
@@ -186,6 +187,7 @@ async def site_on_this_machine():
         seen.append(request)
         if request.path == "/search":
             results = [{"title": "T", "link": "http://www.example/page", "snippet": "S"}, {"title": "no link"}, "odd"]
+            results += [{"title": "The answers", "link": "https://www.huggingface.co/datasets/zai-org/DeepDive"}]
             return web.json_response({"organic": results} if (await request.json())["q"] != "fail" else [])
         if request.path == "/page":
             return web.Response(text="<title>T</title><p>Text</p>", content_type="text/html")
@@ -197,6 +199,8 @@ async def site_on_this_machine():
             raise web.HTTPFound("/page")
         if request.path == "/inside":
             raise web.HTTPFound("http://127.0.0.1/secret")
+        if request.path == "/answers":
+            raise web.HTTPFound("https://huggingface.co/datasets/zai-org/DeepDive")
         if request.path == "/loop":
             raise web.HTTPFound("/loop")
         if request.path == "/large":
@@ -234,6 +238,7 @@ async def test_the_open_web_is_searched_and_read():
         assert all("the-key" not in str(request.headers) for request in seen[1:])
         for path, message in [
             ("/inside", "not public"),
+            ("/answers", "not available"),
             ("/loop", "too often"),
             ("/large", "larger than"),
             ("/image", "is image/png, not text"),

@@ -30,7 +30,7 @@ def walk(question: str, words: dict[str, str]) -> Generator[Calls, list[str], st
 def _first(step: dict) -> Generator[Calls, list[str], dict[str, dict]]:
     number, thing = next(low for attribute, low, _ in step["clues"] if attribute == "habit")
     query = f"{step['noun'] or step['kind']} {HABITS[step['kind']][number].replace('X', thing)}"
-    found = yield from _search(query, step, pages=4)
+    found = yield from _search(query, step, pages=3)
     return {url: page for url, page in found.items() if fits(page, step)}
 
 
