@@ -1,13 +1,15 @@
 """In every environment and arm the perfect answer scores 1.0 and the empty one 0.0, end to end through the arm."""
 
 import asyncio
+from functools import cache
 
 import pytest
 
 import rlm_env
-from rlm_env.arms import make_arm
+from rlm_env.arms import ARMS, make_arm
 from rlm_env.env import score
-from rlm_env.registry import find_environment
+from rlm_env.environment import Environment
+from rlm_env.registry import environments, find_environment
 from rlm_env.rollout import StopReason
 from tests.stubs import StubLLM, fenced
 
@@ -23,41 +25,80 @@ VARIANTS = {
     "verbatim-copy-rlm, standard": ("verbatim-copy-rlm", {"lengths": [500, 1500]}),
     "math-python-rlm, tiny": ("math-python-rlm", {"profile": "tiny"}),
     "math-python-rlm, standard": ("math-python-rlm", {}),
+    "codeqa-rlm, tiny": ("codeqa-rlm", {"profile": "tiny"}),
+    "codeqa-rlm, standard": ("codeqa-rlm", {"lengths": [2000, 4000]}),
+    "deepdive-rlm, tiny": ("deepdive-rlm", {"profile": "tiny"}),
+    "deepdive-rlm, standard": ("deepdive-rlm", {}),
 }
 
 
-async def scores(arm_name: str, variant: str, n: int, reply) -> list[float]:
+OPTIONS = {"summary": {"window": 2000}}
+"""So that longer contexts are read in pieces."""
+ENDS = (StopReason.READY, StopReason.MAX_TURNS)
+
+
+TASKS = 200
+
+
+@cache
+def make(variant: str) -> tuple[Environment, list[rlm_env.Task]]:
     name, options = VARIANTS[variant]
     environment = find_environment(name, seed=7, **options)
-    tasks = rlm_env.RLMEnv(environment).tasks("eval").take(n)
-    arm = make_arm(arm_name, environment, {"repl": {"preload": ()}, "max_turns": 1})
+    return environment, rlm_env.RLMEnv(environment).tasks("eval").take(TASKS)
+
+
+async def scores(arm_name: str, variant: str, n: int, reply) -> list[float]:
+    environment, tasks = make(variant)
+    options = {"repl": {"preload": ()}, "max_turns": 1, **OPTIONS.get(arm_name, {})}
+    arm = make_arm(arm_name, environment, options)
 
     async def one(task: rlm_env.Task) -> float:
         rollout = await arm.rollout(task, StubLLM(lambda messages: reply(environment, task)))
-        assert rollout.stop_reason in (StopReason.READY, StopReason.MAX_TURNS), rollout.error
+        assert rollout.stop_reason in ENDS, rollout.error
         return score(environment, task, rollout).value
 
     found: list[float] = []
     try:
         for start in range(0, n, 32):
-            found += await asyncio.gather(*(one(task) for task in tasks[start : start + 32]))
+            found += await asyncio.gather(*(one(task) for task in tasks[start : min(n, start + 32)]))
     finally:
         await arm.aclose()
     return found
 
 
-def in_code(environment, task) -> str:
+def perfect(environment: Environment, task: rlm_env.Task) -> str:
+    return environment.perfect_answer(task)
+
+
+def in_code(environment: Environment, task: rlm_env.Task) -> str:
     return fenced(f'answer["content"] = {environment.perfect_answer(task)!r}\nanswer["ready"] = True')
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-async def test_the_standard_arm_can_score_one_and_zero(variant):
-    perfect = await scores("standard", variant, 600, lambda env, task: env.perfect_answer(task))
-    assert set(perfect) == {1.0}
-    assert set(await scores("standard", variant, 600, lambda env, task: "")) == {0.0}
+@pytest.mark.parametrize(("arm", "n"), [("standard", TASKS), ("summary", 24)])
+async def test_the_arms_without_a_repl_can_score_one_and_zero(arm, n, variant):
+    assert set(await scores(arm, variant, n, perfect)) == {1.0}
+    assert set(await scores(arm, variant, n // 4, lambda env, task: "")) == {0.0}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-async def test_the_rlm_arm_can_score_one_and_zero(variant):
-    assert set(await scores("rlm", variant, 96, in_code)) == {1.0}
-    assert set(await scores("rlm", variant, 32, lambda env, task: fenced("pass"))) == {0.0}
+@pytest.mark.parametrize(("arm", "n"), [("rlm", 32), ("rlm-tips", 8), ("rlm-nosub", 8)])
+async def test_the_arms_with_a_repl_can_score_one_and_zero(arm, n, variant):
+    assert set(await scores(arm, variant, n, in_code)) == {1.0}
+    assert set(await scores(arm, variant, 8, lambda env, task: fenced("pass"))) == {0.0}
+
+
+def test_every_arm_and_every_environment_is_here():
+    assert {"standard", "summary", "rlm", "rlm-tips", "rlm-nosub"} == set(ARMS)
+    assert {name for name, _ in VARIANTS.values()} == set(environments())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_answer_to_another_task_is_not_right_and_no_answer_is_empty(variant):
+    environment, tasks = make(variant)
+    answers = [environment.perfect_answer(task) for task in tasks]
+    assert all(answer.strip() for answer in answers)
+    assert len({repr(task.gold) for task in tasks}) > 1
+    for task, other, answer in zip(tasks, tasks[1:], answers[1:], strict=False):
+        if other.gold != task.gold:
+            assert score(environment, task, rlm_env.Rollout.from_answer(task, answer)).value < 1.0, (task, answer)
