@@ -1,0 +1,96 @@
+"""In place of a vLLM, for tests that would kill one again and again: the same routes, transformers behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import torch
+from aiohttp import web
+from transformers import AutoModelForCausalLM
+
+from rlm_env.llm import EngineUnavailable, LLMError, VLLMStartError
+
+
+class StandInVLLM:
+    """Like `VLLMServer`, as far as `TrainEngine` knows it. `made` lists all of them in order."""
+
+    made: list[StandInVLLM]
+
+    def __init__(self, model: Path, **options: Any) -> None:
+        self.model, self.options = Path(model), options
+        self.log_path, self.max_model_len = options["log_path"], 1024
+        self.alive = False
+        self.delay = 0.0
+        """Seconds that a start and a completion take."""
+        type(self).made.append(self)
+
+    async def __aenter__(self) -> StandInVLLM:
+        await asyncio.sleep(0.05)
+        if not self.model.exists():
+            raise VLLMStartError(f"no weights at {self.model}")
+        self.weights = AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32).eval()
+        app = web.Application()
+        app.router.add_post("/v1/completions", self._completions)
+        self.loop, self.runner = asyncio.get_running_loop(), web.AppRunner(app, shutdown_timeout=0.1)
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, "127.0.0.1", 0)
+        await site.start()
+        self.base_url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1"
+        self.alive = True
+        return self
+
+    async def kill(self) -> None:
+        self.alive = False
+        await self.runner.cleanup()
+
+    def stop(self) -> None:
+        if self.alive:
+            asyncio.run_coroutine_threadsafe(self.kill(), self.loop).result()
+
+    def answers(self, timeout: float) -> bool:
+        return self.alive
+
+    def warm_up(self) -> None:
+        pass
+
+    def reload_weights(self, folder: Path) -> None:
+        if not self.alive:
+            raise EngineUnavailable("dead")
+        try:
+            self.weights = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        except (OSError, ValueError) as error:
+            raise LLMError(str(error)) from error
+
+    @torch.no_grad()
+    async def _completions(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        await asyncio.sleep(self.delay)
+        prompts = body["prompt"] if isinstance(body["prompt"][0], list) else [body["prompt"]]
+        return web.json_response({"choices": [self._choice(i, ids, body) for i, ids in enumerate(prompts)]})
+
+    def _choice(self, index: int, prompt: list[int], body: dict[str, Any]) -> dict[str, Any]:
+        ids, sampled = list(prompt), []
+        for _ in range(body["max_tokens"]):
+            logits = self.weights(torch.tensor([ids]), use_cache=False).logits[0]
+            if not sampled:
+                of_prompt = logits.log_softmax(-1)
+            found = (logits[-1] / (body["temperature"] or 1)).log_softmax(-1)
+            token = int(found.argmax() if not body["temperature"] else torch.multinomial(found.exp(), 1))
+            sampled.append((token, float(found[token])))
+            ids.append(token)
+        shown = body.get("logprob_token_ids") or found.topk(body.get("logprobs") or 1).indices.tolist()
+        choice = {
+            "index": index,
+            "token_ids": [token for token, _ in sampled],
+            "finish_reason": "length",
+            "logprobs": {
+                "token_logprobs": [value for _, value in sampled],
+                "top_logprobs": [{f"token_id:{token}": float(found[token]) for token in shown}],
+            },
+        }
+        if "prompt_logprobs" in body:
+            pairs = zip(of_prompt[:-1], prompt[1:], strict=False)
+            choice["prompt_logprobs"] = [None, *({str(t): {"logprob": float(row[t])}} for row, t in pairs)]
+        return choice

@@ -1,0 +1,119 @@
+"""Deaths, restarts and updates that come at the same time, with a stand-in for the vLLM."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("renderers")
+pytest.importorskip("transformers")
+
+from rlm_env.evals.errors import ConfigError  # noqa: E402
+from rlm_env.llm import EngineUnavailable, Sampling, VLLMStartError  # noqa: E402
+from rlm_env.train.engine import TrainEngine  # noqa: E402
+from rlm_env.train.run_config import SyncConfig  # noqa: E402
+from rlm_env.train.sync_check import SyncError  # noqa: E402
+from rlm_env.train.weight_sync import make_sync  # noqa: E402
+from tests.tiny_model import make_model  # noqa: E402
+from tests.train.stand_in_vllm import StandInVLLM  # noqa: E402
+from tests.train.sync_stand_in import StandIn  # noqa: E402
+
+GREEDY = Sampling(max_tokens=2, temperature=0.0)
+QUESTION = [{"role": "user", "content": "Count."}]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("models") / "tiny", hidden=32, layers=1)
+
+
+@pytest.fixture
+async def engine(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TrainEngine]:
+    monkeypatch.setattr(StandInVLLM, "made", [], raising=False)
+    monkeypatch.setattr("rlm_env.llm.vllm_server.VLLMServer", StandInVLLM)
+    monkeypatch.setattr("rlm_env.train.sync_check.PARTS", 2)
+    monkeypatch.setattr("rlm_env.train.sync_check.REPLY_TOKENS", 6)  # the stand-in is slow
+    async with TrainEngine(folder, log_folder=tmp_path, dtype="float32", max_restarts=2) as engine:
+        yield engine
+    assert not any(server.alive for server in StandInVLLM.made)
+
+
+async def test_publish_and_restart(engine: TrainEngine, folder: Path, tmp_path: Path) -> None:
+    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
+    assert (await sync.start(trainer, engine))["sync_mean_abs"] < 1e-5
+    trainer.step()
+    found = await sync.publish(trainer.version)
+    assert found["sync_followed"] == pytest.approx(1, abs=0.01)
+    await StandInVLLM.made[-1].kill()
+    with pytest.raises(EngineUnavailable):
+        await engine.llm.complete(QUESTION, None, GREEDY)
+    await asyncio.gather(*(engine.restart() for _ in range(8)))
+    first, second = StandInVLLM.made
+    assert second.model == sync.folder / "v000001"
+    assert (second.options["served_name"], second.options["log_path"].name) == (folder.name, "vllm-1.log")
+    assert second.options["seed"] != first.options["seed"]
+    assert (await engine.llm.complete(QUESTION, None, GREEDY)).token_ids
+    assert (await sync.verify()).mean_abs < 1e-5
+
+
+async def test_death_at_any_moment_of_an_update(engine: TrainEngine, folder: Path, tmp_path: Path) -> None:
+    """Before it, and after the new weights were loaded; others ask for a restart at the same time."""
+    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
+    await sync.start(trainer, engine)
+    trainer.step()
+    await StandInVLLM.made[-1].kill()
+    found, *_ = await asyncio.gather(sync.publish(trainer.version), *(engine.restart() for _ in range(4)))
+    assert found["sync_mean_abs"] < 1e-5
+    assert (engine.version, engine.restarts) == (1, 1)
+    load = engine.load
+
+    async def load_and_die(weights: Path, version: int) -> None:
+        await load(weights, version)
+        await StandInVLLM.made[-1].kill()
+
+    engine.load = load_and_die
+    trainer.step()
+    assert (await sync.publish(trainer.version))["sync_mean_abs"] < 1e-5
+    assert (engine.version, engine.restarts) == (2, 2)
+
+
+async def test_a_cancelled_caller_leaves_the_others_their_engine(engine: TrainEngine) -> None:
+    await StandInVLLM.made[-1].kill()
+    callers = [asyncio.create_task(engine.restart()) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    callers[0].cancel()
+    results = await asyncio.gather(*callers, return_exceptions=True)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert results[1:] == [None, None]
+    assert (engine.alive, engine.restarts) == (True, 1)
+
+
+async def test_an_engine_that_dies_again_and_again(engine: TrainEngine) -> None:
+    for _ in range(2):
+        await StandInVLLM.made[-1].kill()
+        await engine.restart()
+    await StandInVLLM.made[-1].kill()
+    with pytest.raises(VLLMStartError, match="has died 3 times"):
+        await engine.restart()
+
+
+async def test_folder_that_the_engine_refuses(engine: TrainEngine, folder: Path, tmp_path: Path) -> None:
+    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
+    await sync.start(trainer, engine)
+    served, trainer.export = engine.served, lambda target: target.mkdir()
+    with pytest.raises(SyncError, match="did not take version 1"):
+        await sync.publish(1)
+    assert engine.served == served
+    assert served.exists()
+    assert engine.restarts == 0
+
+
+async def test_adapters_must_fit(engine: TrainEngine, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="lora_rank"):
+        await engine.load_adapter(tmp_path, 1)
+    with pytest.raises(ConfigError, match=r"trainer\.lora\.rank.*512"):
+        TrainEngine(folder, log_folder=tmp_path, dtype="float32", lora_rank=513)
