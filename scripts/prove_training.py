@@ -11,7 +11,7 @@ stopped goes on. Covered, by the names of `--only`:
 - `learn`: tiny-rlm trained on contexts of up to N tokens, its held-out score before and after.
 - `length`: the trained policies at N, 10 N and 100 N tokens, beside the standard arm with the same weights.
 - `unseen`: families of questions that were never trained on.
-- `cost`: the same training with a penalty on sub-calls.
+- `cost`: the trained policies, trained on with a penalty on sub-calls.
 - `roles`: a trained policy whose sub-LLM was made to read badly, trained on root and sub-LLM tokens together and on
   root tokens alone, with equally many rollouts.
 
@@ -41,7 +41,9 @@ TRAINED = "count,most_common,least_common"
 UNSEEN = "compare,user_label"
 PARTS = ("learn", "length", "unseen", "cost", "roles")
 COST_WEIGHT = 0.3
-ROLE_STEPS = 20
+MORE_STEPS = 15
+"""Of the runs that begin with a trained policy."""
+MORE = (f"steps={MORE_STEPS}", f"held_out.every={MORE_STEPS}")
 LAST = 5
 """Steps at a run's end over which its training metrics are averaged."""
 
@@ -94,12 +96,13 @@ def _plan(out: Path, seeds: list[int]) -> list[Work]:
     for name, model in models.items():
         plan.append(_evaluation("unseen", out, f"unseen-{name}", model, "rlm", 64, UNSEEN, f"lengths={N // 2},{N}"))
     for seed in seeds:
-        plan.append(_training("cost", out, f"cost-{seed}", seed, f"advantage.cost_weight={COST_WEIGHT}"))
+        settings = (f"model={out / f'learn-{seed}' / 'model'}", f"advantage.cost_weight={COST_WEIGHT}", *MORE)
+        plan.append(_training("cost", out, f"cost-{seed}", seed, *settings))
     weak = out / "weak-reader"
     command = ("scripts/weaken_reader.py", "--model", str(out / f"learn-{seeds[0]}" / "model"), "--out", str(weak))
     plan.append(Work("roles", "weak-reader", command, lambda: (weak / "config.json").exists(), resumable=False))
     for seed in seeds:
-        settings = (f"model={weak}", f"steps={ROLE_STEPS}")
+        settings = (f"model={weak}", *MORE)
         plan.append(_training("roles", out, f"both-{seed}", seed, *settings))
         plan.append(_training("roles", out, f"root-{seed}", seed, *settings, "rows.train_sub_calls=false"))
     return plan
@@ -199,7 +202,7 @@ def _paired(out: Path, seeds: list[int]) -> Estimate | None:
             if _status(out / f"{name}-{seed}") != "complete":
                 continue
             for rollout in read_rollouts(out / f"{name}-{seed}" / "held_out.jsonl"):
-                if rollout.info["step"] == ROLE_STEPS and rollout.score is not None:
+                if rollout.info["step"] == MORE_STEPS and rollout.score is not None:
                     by_task.setdefault(f"{seed}/{rollout.task_id}", []).append(rollout.score.value)
     return paired_difference(scores["both"], scores["root"])
 
@@ -211,9 +214,9 @@ def _markdown(results: dict[str, Any], seeds: list[int]) -> str:
         lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
     titles = {
         "learn": f"tiny-rlm, up to {N} tokens",
-        "cost": f"the same, cost_weight = {COST_WEIGHT:g}",
-        "both": "weak reader: root and sub-LLM tokens",
-        "root": "weak reader: root tokens alone",
+        "cost": f"the trained ones, {MORE_STEPS} steps with cost_weight = {COST_WEIGHT:g}",
+        "both": f"weak reader, {MORE_STEPS} steps: root and sub-LLM tokens",
+        "root": f"weak reader, {MORE_STEPS} steps: root tokens alone",
     }
     for name, title in titles.items():
         if name in results:
