@@ -78,9 +78,9 @@ def test_a_killed_engine_costs_no_finished_rollout(workplace, tiny_model_path):
     assert engine_processes() == []
     standard, rlm = json.loads(Path("out/summary.json").read_text())["arms"]
     assert standard["outcomes"]["overflow"] == 8
-    assert standard["outcomes"]["answered"] == 8
+    assert standard["outcomes"]["error"] == 0
     assert standard["needed_prompt"] > 1024
-    assert rlm["outcomes"]["answered"] + rlm["outcomes"]["budget"] == 16
+    assert rlm["outcomes"]["overflow"] == rlm["outcomes"]["error"] == 0
     assert 0 < rlm["longest_prompt"] <= 1024
     assert all(turn["logprobs"] for r in lines(ROLLOUTS) for turn in r["turns"])
     assert "root prompt tokens, longest" in out
