@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 
 import pytest
 from read_question import Read, read_question
@@ -35,6 +36,13 @@ HASHES = [
 ]
 
 
+@cache
+def made(name: str) -> tuple[DeepDive, list[Task], list[Task]]:
+    """The environment of a stream with tasks of both splits, made once for all tests."""
+    env = DeepDive(**STREAMS[name])
+    return env, env.tasks("train").take(60), env.tasks("eval").take(120)
+
+
 def digest(env: DeepDive, tasks: list[Task]) -> str:
     sha = hashlib.sha256()
     for world in sorted({task.info["world"] for task in tasks}):
@@ -63,8 +71,8 @@ def test_the_same_bytes_everywhere(options: dict, split: str, expected: str):
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_perfect_scores_one_empty_zero_another_gold_less(name: str):
-    env = DeepDive(**STREAMS[name])
-    tasks = env.tasks("train").take(100) + env.tasks("eval").take(100)
+    env, train, evals = made(name)
+    tasks = train + evals
     told_apart = 0
     for task, other in zip(tasks, tasks[1:] + tasks[:1], strict=True):
         assert task.gold
@@ -80,8 +88,8 @@ def test_perfect_scores_one_empty_zero_another_gold_less(name: str):
 @pytest.mark.parametrize("name", ["standard", "plain", "tiny"])
 def test_a_second_program_finds_the_gold_and_no_other_and_nothing_without_a_page(name: str):
     """Pages and questions are read anew, by their words; every walk through the whole web is tried."""
-    env = DeepDive(**STREAMS[name])
-    tasks = env.tasks("eval").take(80)
+    env, _, tasks = made(name)
+    tasks = tasks[:80]
     assert {task.info["world"] for task in tasks} == {"eval-0"}
     web = read_world(env, "eval-0")
     for task in tasks:
@@ -150,15 +158,13 @@ def test_tasks_start_afresh_and_splits_and_seeds_are_disjoint():
 
 
 def test_without_the_web_there_is_no_answer():
-    env = DeepDive()
-    tasks = env.tasks("eval").take(200)
+    env, _, tasks = made("standard")
     for name, baseline in BASELINES.items():
         assert sum(value(env, task, baseline(task)) for task in tasks) / len(tasks) <= 0.01, name
 
 
 def test_the_question_names_nothing_that_is_on_a_page_of_the_walk():
-    env = DeepDive()
-    for task in env.tasks("eval").take(60):
+    for task in made("standard")[2]:
         for url in task.info["evidence"]:
             title = url.rpartition("/")[2].replace("-", " ")
             assert title not in task.question.lower()
