@@ -63,13 +63,13 @@ class StandInVLLM:
         except (OSError, ValueError) as error:
             raise LLMError(str(error)) from error
 
-    @torch.no_grad()
     async def _completions(self, request: web.Request) -> web.Response:
         body = await request.json()
         await asyncio.sleep(self.delay)
         prompts = body["prompt"] if isinstance(body["prompt"][0], list) else [body["prompt"]]
         return web.json_response({"choices": [self._choice(i, ids, body) for i, ids in enumerate(prompts)]})
 
+    @torch.no_grad()
     def _choice(self, index: int, prompt: list[int], body: dict[str, Any]) -> dict[str, Any]:
         ids, sampled = list(prompt), []
         for _ in range(body["max_tokens"]):
