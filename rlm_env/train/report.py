@@ -100,7 +100,7 @@ def notes(runs: Sequence[RunMetrics]) -> list[str]:
         first = sorted({run.evaluations[0]["step"] for run in runs if run.evaluations})
         last = sorted({run.evaluations[-1]["step"] for run in runs if run.evaluations})
         which = f"held out: after {_listed(first)} and after {_listed(last)} updates"
-        found.append(which + ("; [95 % interval over tasks]" if len(runs) == 1 else ""))
+        found.append(which + ("; [95 % interval over tasks]" if len(runs) == 1 and _environments(runs) else ""))
     if any(run.steps for run in runs):
         steps = sorted({run.steps[-1]["step"] for run in runs if run.steps})
         widths = sorted({_width(run) for run in runs if run.steps})

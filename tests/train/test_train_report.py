@@ -65,8 +65,9 @@ def test_supervised_training_has_losses(tmp_path):
         "".join(json.dumps({"step": s, "eval/loss": 2.0 - s}) + "\n" for s in (0, 1))
         + "".join(json.dumps({"step": s, "loss": 2.0 / s}) + "\n" for s in (1, 2, 3, 4))
     )
-    found = before_after_table([load_run(tmp_path)]).rows
-    assert found == [
+    run = load_run(tmp_path)
+    assert notes([run])[0] == "held out: after 0 and after 1 updates"
+    assert before_after_table([run]).rows == [
         ["held out", "", "", ""],
         ["  loss", "2.000", "1.000", "-1.000"],
         ["training", "", "", ""],
