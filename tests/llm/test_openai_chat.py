@@ -67,6 +67,14 @@ async def test_reasoning_field_of_newer_servers() -> None:
         await llm.aclose()
 
 
+async def test_a_refusal_is_kept_and_told_as_the_end_of_the_reply() -> None:
+    async with stub_endpoint(lambda *_: reply(None, refusal="I can't help with that.")) as stub:
+        llm = client(stub)
+        completion = await llm.complete(HELLO)
+        await llm.aclose()
+    assert (completion.text, completion.finish_reason) == ("I can't help with that.", "refusal")
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_passing_trouble_is_retried(status: int) -> None:
     answers = iter([(status, {"error": {"message": "later"}}), (status, {}), (200, reply())])
