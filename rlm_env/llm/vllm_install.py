@@ -11,6 +11,7 @@ import getpass
 import importlib.metadata
 import importlib.util
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from rlm_env.llm.model_folder import ModelFolder
 
 TINY_BYTES = 200_000_000
 """Weights below this: Python's own work, not the model's arithmetic, takes most of the time."""
+
+
+TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+")
+"""Variables that tell a process its place in a group of trainers, which vLLM would take for its own."""
 
 
 class VLLMStartError(EngineUnavailable):
@@ -60,7 +65,8 @@ def check_installed() -> None:
 
 def default_environment(folder: ModelFolder, eager: bool) -> dict[str, str]:
     """Our environment with what vLLM needs in it; what the user has set for the CPU build stays."""
-    env = os.environ | {"VLLM_SERVER_DEV_MODE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    ours = {name: value for name, value in os.environ.items() if not TORCHRUN.fullmatch(name)}
+    env = ours | {"VLLM_SERVER_DEV_MODE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     if not is_cpu_build():
         return env
     if eager:

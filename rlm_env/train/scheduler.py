@@ -62,11 +62,13 @@ class Scheduler:
         self._sampler = TaskSampler(config.environments, mix.tasks, config.seed, config.groups.pools)
         self._trained = trained
         self._handed = trained
+        self._drawing = asyncio.Lock()
         self._slots = asyncio.Semaphore(config.groups.concurrency)
         self._outstanding = 0
         """Groups in flight or done that no step has been given."""
         self._done: asyncio.Queue[Group | BaseException] = asyncio.Queue()
-        self._running: dict[asyncio.Task[None], Group] = {}
+        self._running: dict[asyncio.Task[Group], Group | None] = {}
+        """Groups in flight; None while the task is still being made."""
         self._begun: dict[int, int] = {}
         """Group in flight -> updates of the weights that its first rollout began with."""
         self._overtaken = 0
@@ -119,7 +121,7 @@ class Scheduler:
         """The batch that was handed out is trained, and the engine has the new weights."""
         self._trained += 1
         for task, group in self._running.items():
-            if self._trained - self._begun.get(group.number, self._trained) > self._groups.max_staleness:
+            if group and self._trained - self._begun.get(group.number, self._trained) > self._groups.max_staleness:
                 task.cancel()
         if not self.replaying:
             self._fill()
@@ -164,33 +166,29 @@ class Scheduler:
         ahead = self._groups.max_staleness + self._trained - self._handed + 1
         ahead = min(ahead, self._config.steps - self._handed)
         while self._outstanding < self._groups.per_step * ahead:
-            if self._reopened:
-                draw = self._reopened.popleft()
-            else:
-                draw = self._sampler.draw(self._handed)
-                self._journal.drew(draw)
             self._outstanding += 1
-            group = Group(draw.group, draw.environment, unfinished=self._groups.unfinished)
-            task = asyncio.create_task(self._make(group, draw))
-            self._running[task] = group
+            task = asyncio.create_task(self._make())
+            self._running[task] = None
             task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Group]) -> None:
         group = self._running.pop(task)
-        self._begun.pop(group.number, None)
+        if group is not None:
+            self._begun.pop(group.number, None)
         if self._closing:
             return
-        if task.cancelled():
+        if not task.cancelled():
+            self._done.put_nowait(task.exception() or task.result())
+        elif group is not None:
             self._overtaken += 1
             self._drop(group.number, "stale")
             self._fill()
-        elif task.exception() is not None:
-            self._done.put_nowait(task.exception())
-        else:
-            self._done.put_nowait(group)
 
-    async def _make(self, group: Group, draw: Draw) -> None:
-        """Fills a group; what has not ended at its time-out is left out."""
+    async def _make(self) -> Group:
+        """Draws a task and makes its group; what has not ended at the time-out is left out."""
+        draw = await self._draw()
+        group = Group(draw.group, draw.environment, unfinished=self._groups.unfinished)
+        self._running[asyncio.current_task()] = group
         arm = self._mix.arm(draw.environment, draw.stage)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._groups.timeout), _shared(arm, draw.task) as context:
@@ -207,6 +205,16 @@ class Scheduler:
         group.rollouts = _in_order(group.rollouts)
         if group.scored:
             self._sampler.observe(draw, fmean(group.scored))
+        return group
+
+    async def _draw(self) -> Draw:
+        """The next task, in order; in a thread, since a long context takes its time."""
+        async with self._drawing:
+            if self._reopened:
+                return self._reopened.popleft()
+            draw = await asyncio.to_thread(self._sampler.draw, self._handed)
+            self._journal.drew(draw)
+            return draw
 
     async def _member(self, group: Group, member: int, draw: Draw, arm: RLMEnv, context: SharedContext | None) -> None:
         stored = self._stored.get(draw.group, {}).get(member)

@@ -23,6 +23,7 @@ from rlm_env.llm import EngineUnavailable, VLLMServer, VLLMStartError
 from rlm_env.llm import vllm_install as module
 from rlm_env.llm.model_folder import ModelNotFound, find_model
 from rlm_env.llm.vllm_log import explain, stage
+from tests.conftest import SHIPPED_MODEL as SHIPPED
 
 SUPERVISE = Path(rlm_env.llm.__file__).with_name("supervise.py")
 
@@ -77,6 +78,16 @@ def test_libnuma_not_installed(tmp_path: Path, any_vllm: None, monkeypatch: pyte
     monkeypatch.setattr(module, "is_cpu_build", lambda: True)
     with pytest.raises(VLLMStartError, match=r"libnuma\.so\.1.*apt-get install libnuma1"):
         VLLMServer(make_folder(tmp_path / "m")).start()
+
+
+def test_an_engine_beside_trainers_is_not_told_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "TORCHELASTIC_USE_AGENT_STORE")
+    for name in names:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    env = module.default_environment(find_model(SHIPPED), eager=True)
+    assert not set(names) & env.keys()
+    assert env["CUDA_VISIBLE_DEVICES"] == "3"
 
 
 def test_log_is_read_for_the_cause() -> None:
