@@ -52,29 +52,38 @@ def window_tasks(options: SynthOptions, split: Split, place: int) -> list[Task]:
     """The tasks about the window number `place`."""
     size = options.sizes[place % len(options.sizes)]
     for attempt in range(WINDOWS_PER_TASK):
-        draw = Draw("oolong-synth", FORMAT, options.seed, split, place, attempt)
-        window = make_window(
-            options.vocabulary,
-            size,
-            options.leak,
-            options.with_labels,
-            options.measure,
-            draw,
-            crowd=options.subset == "pairs",
-        )
-        asked = [
-            ask(window, options, Draw("question", FORMAT, options.seed, split, place, attempt, i))
-            for i in range(options.questions_per_context)
-        ]
-        if all(asked):
-            return [
-                make_task(options, split, place * options.questions_per_context + i, size, window, *found)
-                for i, found in enumerate(asked)
-            ]
+        tasks = try_window(options, split, place, size, attempt)
+        if tasks:
+            return tasks
     raise ValueError(
         f"none of the families {', '.join(options.families)} has a question with one right answer about "
         f"{size.amount} {size.unit} (tried {WINDOWS_PER_TASK} windows); add families or use longer contexts"
     )
+
+
+def try_window(options: SynthOptions, split: Split, place: int, size: Size, attempt: int) -> list[Task]:
+    """The tasks about one drawn window, none where one of them would be ambiguous. A function of its own, so that a
+    window is gone before the next one is drawn."""
+    draw = Draw("oolong-synth", FORMAT, options.seed, split, place, attempt)
+    window = make_window(
+        options.vocabulary,
+        size,
+        options.leak,
+        options.with_labels,
+        options.measure,
+        draw,
+        crowd=options.subset == "pairs",
+    )
+    asked = [
+        ask(window, options, Draw("question", FORMAT, options.seed, split, place, attempt, i))
+        for i in range(options.questions_per_context)
+    ]
+    if not all(asked):
+        return []
+    return [
+        make_task(options, split, place * options.questions_per_context + i, size, window, *found)
+        for i, found in enumerate(asked)
+    ]
 
 
 def ask(window: Window, options: SynthOptions, draw: Draw) -> tuple[str, Question] | None:

@@ -22,9 +22,9 @@ from rlm_env.text import join_once
 MIN_LINES = 4
 MAX_LABELS = 4
 """Hard frames name all labels of a window, so there must not be many."""
-CHUNK_LINES = 2000
-"""Lines that are joined at once: over 128 KB, so that the C library gives a chunk's memory back when it is freed. With
-smaller ones the process holds a long context twice although Python does not."""
+CHUNK_LINES = 4000
+"""Lines that are joined at once: a quarter of a megabyte or more, so that the C library gives a chunk's memory back
+when it is freed. With smaller ones the process holds a long context twice although Python does not."""
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 STANDARD_DAYS = [date.fromordinal(day) for day in range(date(2022, 3, 1).toordinal(), date(2025, 7, 1).toordinal())]

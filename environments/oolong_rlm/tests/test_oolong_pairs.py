@@ -176,7 +176,7 @@ def test_conditions_mean_what_they_say():
 
 
 def test_a_long_context_and_its_pairs_are_not_held_twice():
-    env = OolongPairs(lengths=65_536)
+    env = OolongPairs(lengths=262_144)
     tasks = iter(env.tasks("eval"))
     next(tasks)
     tracemalloc.start()
