@@ -18,8 +18,8 @@ from rlm_env.evals.errors import RunStopped
 from rlm_env.interrupt import Terminated, interruptible
 
 EXIT_NOTHING_SCORED, EXIT_MAX_COST, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 4, 130, 143
-PLAIN_WIDTH, PLAIN_MATRIX_WIDTH = 120, 180
-"""Columns of a table that is written to a file or a pipe."""
+PLAIN_WIDTH, PLAIN_WIDTH_OF_MANY = 120, 190
+"""Characters of a line of a table that is written to a file or a pipe; with many arms."""
 
 EXAMPLES = """\
 examples:
@@ -139,7 +139,7 @@ def _print_run(summary: Any, title: str, *, markdown: bool) -> None:
     if markdown:
         sys.stdout.write(markdown_report(summary, title))
     else:
-        print_report(_stdout(PLAIN_WIDTH), summary, title)
+        print_report(_stdout(len(summary.arms)), summary, title)
 
 
 def _print_matrix(summaries: Any, title: str, *, markdown: bool) -> None:
@@ -148,12 +148,14 @@ def _print_matrix(summaries: Any, title: str, *, markdown: bool) -> None:
     if markdown:
         sys.stdout.write(markdown_matrix(summaries, title))
     else:
-        print_matrix(_stdout(PLAIN_MATRIX_WIDTH), summaries, title)
+        print_matrix(_stdout(max((len(summary.arms) for summary in summaries.values()), default=0)), summaries, title)
 
 
-def _stdout(plain_width: int) -> Console:
+def _stdout(arms: int) -> Console:
+    from rlm_env.evals.report import MANY_ARMS
+
     console = Console()
-    return console if console.is_terminal else Console(width=plain_width)
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH if arms <= MANY_ARMS else PLAIN_WIDTH_OF_MANY)
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:

@@ -18,7 +18,7 @@ from rlm_env.evals.summary import Comparison, Group, Summary
 def matrix_table(summaries: Mapping[str, Summary], title: str) -> Cells:
     """Scores, paired differences, outcomes and what they took, environment by environment; then the arms' means."""
     arms = list(dict.fromkeys(group.arm for summary in summaries.values() for group in summary.arms))
-    table = Cells(title, ["environment", *arms, "best floor"])
+    table = Cells(title, ["environment", *arms, "best floor"], wrap=True)
 
     def add(name: str, values: list[str], floor: str = "") -> None:
         if any(value not in (NONE, "") for value in values):

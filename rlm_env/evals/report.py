@@ -20,6 +20,7 @@ from rlm_env.evals.summary import Comparison, Group, Summary
 NONE = "-"
 LEFT = ("", "context", "arm", "outcomes", "environment", "policy")
 """Columns of words."""
+MANY_ARMS = 3
 RARE = (Outcome.UNPARSED, Outcome.REFUSED, Outcome.TIMEOUT)
 """Rows that are shown only where there is one."""
 
@@ -31,12 +32,14 @@ class Cells:
     title: str
     header: list[str]
     rows: list[list[str]] = field(default_factory=list)
+    wrap: bool = False
+    """Whether cells may be wrapped: so many columns that a terminal would cut them off."""
 
 
 def arm_table(summary: Summary, title: str) -> Cells:
     """One column per arm, one row per number; rows that no arm has anything for are left out."""
     arms = summary.arms
-    table = Cells(title, ["", *(group.arm for group in arms)])
+    table = Cells(title, ["", *(group.arm for group in arms)], wrap=len(arms) > MANY_ARMS)
 
     def add(name: str, values: list[str]) -> None:
         if any(value != NONE for value in values):
@@ -143,7 +146,8 @@ def print_tables(console: Console, tables: Iterable[Cells], lines: Iterable[str]
     for cells in tables:
         table = Table(title=cells.title, title_justify="left", title_style="bold")
         for name in cells.header:
-            table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=name != "outcomes")
+            whole = name != "outcomes" and not cells.wrap
+            table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=whole)
         for row in cells.rows:
             table.add_row(*map(escape, row))
         console.print(table)

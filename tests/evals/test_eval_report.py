@@ -215,6 +215,15 @@ def test_terminal_and_markdown_tell_the_same():
             assert cell.strip() in markdown
 
 
+def test_many_arms_are_wrapped_and_never_cut_off():
+    arms = ("standard", "rlm", "rlm-tips", "rlm-nosub", "summary")
+    summary = summary_of(*(rollout(arm, task, score=0.25) for arm in arms for task in (1, 2)))
+    printed = io.StringIO()
+    print_report(Console(file=printed, width=80), summary, "x")
+    of_arms, _, _ = printed.getvalue().partition("By context length")
+    assert "…" not in of_arms
+
+
 def test_markup_in_a_name_is_text():
     printed = io.StringIO()
     made = rollout("rlm", 1, score=None, stop="error", error="[red]not markup[/nothing]")
