@@ -6,6 +6,7 @@ Covered: the index and one query. Not covered: serving it (`server.py`).
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import Any
 
 import bm25s
@@ -33,12 +34,12 @@ class SearchIndex:
         if words:
             # Rounded, so that the last bit of a logarithm on another machine changes no order.
             scores = self._bm25.get_scores(words).round(4)
-            ranked = [int(i) for i in (-scores).argsort(kind="stable") if scores[i] > 0]
-            kept = [self.pages[i] for i in ranked if self.pages[i].url not in without]
+            order = (-scores).argsort(kind="stable")[: int((scores > 0).sum())]
+            kept = (self.pages[i] for i in order if self.pages[i].url not in without)
             start = (page - 1) * count
             organic = [
-                {"title": found.title, "link": found.url, "snippet": found.lead, "position": start + place}
-                for place, found in enumerate(kept[start : start + count], 1)
+                {"title": found.title, "link": found.url, "snippet": found.lead, "position": place}
+                for place, found in enumerate(islice(kept, start, start + count), start + 1)
             ]
         return {"searchParameters": {"q": query, "num": count, "page": page}, "organic": organic}
 
