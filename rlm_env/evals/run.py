@@ -138,6 +138,9 @@ class Run:
         """Takes in what is on disk."""
         for rollout in self.folder.rollouts():
             self._count(row_of(rollout, self.prices))
+        stored = read_summary(self.config.out) if self.rows else {}
+        if stored.get("floors_over") == len(self.tasks):
+            self.floors = stored_floors(stored)
 
     def _count(self, row: Row) -> None:
         self.rows[row.key] = row
@@ -163,7 +166,9 @@ class Run:
                 async with engines() as opened:
                     await self._work(jobs, opened)
             status = "stopped by max-cost" if self.purse.empty and self.jobs() else "complete"
-            self.floors = await measure_floors(self.environment, self.tasks, self.config.seed)
+            if not self.floors:
+                with self.console.status("measuring the floors"):
+                    self.floors = await measure_floors(self.environment, self.tasks, self.config.seed)
         except RunStopped as stop:
             status = stop.status
             raise
@@ -263,6 +268,7 @@ class Run:
             "rollouts_planned": len(self.tasks) * self.config.repeats * len(self.arms),
             "rollouts_stored": len(self.rows if rows is None else rows),
             "spent_usd": self.spent if self.prices else None,
+            "floors_over": len(self.tasks) if self.floors else 0,
             **self.summarise(rows).to_dict(),
         }
 
@@ -274,9 +280,14 @@ def stored_summary(path: Path) -> tuple[Summary, str]:
     config = EvalConfig.model_validate(stored)
     prices = price_pair(config)
     rows = {row.key: row for row in (row_of(rollout, prices) for rollout in read_rollouts(path / ROLLOUTS))}
-    floors = [Floor(f["name"], f["score"] and Estimate(**f["score"])) for f in read_summary(path).get("floors", ())]
+    floors = stored_floors(read_summary(path))
     summary = summarise(rows.values(), config.arms, config.seed, floors, setting_differences(record["arms"]))
     return summary, run_title(config, record["tasks"])
+
+
+def stored_floors(summary: dict[str, Any]) -> list[Floor]:
+    """The floors that a summary.json holds."""
+    return [Floor(f["name"], f["score"] and Estimate(**f["score"])) for f in summary.get("floors", ())]
 
 
 def run_title(config: EvalConfig, tasks: int) -> str:

@@ -74,6 +74,11 @@ def test_floors_are_measured_on_the_same_tasks(run, capfd):
     assert "Floors on the same tasks" in out
     assert main(["report", "out"]) == 0
     assert "prompt injection" in capfd.readouterr().out
+    before = summary()
+    run("-n", "6", "--resume")
+    assert summary() == before
+    run("-n", "7", "--resume")
+    assert summary()["floors_over"] == 7
 
 
 def test_unequal_settings_are_told(run):

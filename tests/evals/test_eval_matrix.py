@@ -18,6 +18,7 @@ model = "stub"
 base_url = "{url}"
 arms = ["standard", "rlm", "rlm-nosub", "summary"]
 n = 3
+arm_options = {{ repl = {{ preload = [] }} }}
 
 [[environments]]
 name = "word-count"
