@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def _train(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise ConfigError(f"training needs the package {error.name!r}: pip install 'rlm-env[train]'") from error
     if arguments.dry_run:
-        dry_run(config, Console())
+        if os.environ.get("RANK", "0") == "0":
+            dry_run(config, Console())
         return 0
     options = Options(arguments.resume, arguments.dump_rows, arguments.from_rows)
     try:

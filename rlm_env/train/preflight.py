@@ -7,6 +7,7 @@ what environments and sampling are refused for (`mix.py`), and the engine (`engi
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def check_rows_fit(rows: Sequence[Row], config: TrainConfig, where: str) -> None
 
 
 def dry_run(config: TrainConfig, console: Console) -> None:
-    """Checks all of a config and shows what it comes to. Starts and writes nothing. Raises ConfigError."""
+    """Checks all of a config and shows what it comes to; under torchrun, for as many processes. Starts and writes
+    nothing. Raises ConfigError."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -98,9 +100,11 @@ def dry_run(config: TrainConfig, console: Console) -> None:
     kept = check_template(folder, config)
     table.add_row("template", "a conversation is one row" if kept else "rewrites earlier turns: a row for each turn")
     device = pick_device(config.trainer)
-    need = training_memory(read_config(folder, config.trainer), config.trainer)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    need = training_memory(read_config(folder, config.trainer), config.trainer, processes)
     free = available_memory(device)
-    table.add_row("memory", f"about {need.total / GIB:.2f} GiB of {free / GIB:.2f} GiB free on {device} ({need})")
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    table.add_row("memory", f"about {need.total / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB free on {device} ({need})")
     for name, value in _tasks(config, Mix(config, folder)):
         table.add_row(name, value)
     table.add_row("engine", "vLLM" if importlib.util.find_spec("vllm") else "vLLM is not installed here")
