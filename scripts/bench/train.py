@@ -1,0 +1,314 @@
+#!/usr/bin/env python3
+"""A training run of tiny-rlm, step by step, beside the two things that no run can do without.
+
+    python scripts/bench/train.py [--quick]
+
+Runs `configs/train/tiny.toml` for a few steps in a temporary folder, without its held-out evaluation. The first two
+steps warm up; the last is left out too, since nothing is sampled beside it. Then, in the same process and on the
+same number of threads, the two floors of `train_floors.py`, on what the measured steps did:
+
+  sampling   the prompts of all rollouts made for these steps, root turns and sub-calls, those thrown away too, sent
+             to a vLLM started alike, all at once, and as many tokens sampled after each
+  update     forward, backward and optimiser on the same packs, in plain transformers and torch; beside it the
+             learner itself on the same rows, with nothing else going on
+
+A step is held against the larger floor, which is what overlap can reach where engine and trainer have cores of their
+own, and against the sum of both, which is what it can reach where they share them. On a machine that others use,
+seconds say little: therefore CPU seconds too, of the run's own processes alone.
+
+Overhead outside torch is given twice: `on_path` is what is left of a step's seconds without the wait for rollouts,
+forward, backward, update and weight sync; `parts` are the functions that do this work, wherever they run, most of
+them beside the update. One checkpoint falls into the measured steps, so `--quick` makes too much of it. Stored rows
+(`--dump-rows`) are off. One JSON object a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+from unittest.mock import patch
+
+import psutil
+import torch
+from rich.console import Console
+from train_floors import PlainTrainer, Reply, sample_flat_out
+
+from rlm_env.evals.models import resolve_model
+from rlm_env.evals.store import ROLLOUTS, RunFolder
+from rlm_env.llm.vllm_install import usable_cores
+from rlm_env.rollout import read_rollouts
+from rlm_env.train import trainer
+from rlm_env.train.checkpoint import Checkpoints
+from rlm_env.train.engine import TrainEngine
+from rlm_env.train.groups import Batch
+from rlm_env.train.journal import JOURNAL, Journal
+from rlm_env.train.learner import Learner
+from rlm_env.train.metrics import METRICS, Metrics, read_metrics
+from rlm_env.train.rows import Row
+from rlm_env.train.run_config import TrainConfig, load_train_config
+from rlm_env.train.scheduler import Scheduler
+
+CONFIG = Path(__file__).parents[2] / "configs" / "train" / "tiny.toml"
+WARM_UP = 2
+LEARNER = "learner"
+PARTS: dict[str, list[tuple[Any, str]]] = {
+    "rows": [(Batch, "rows")],
+    LEARNER: [(Learner, "step")],
+    "metrics": [(trainer, "batch_metrics"), (Metrics, "write"), (Metrics, "show_step")],
+    "checkpoint": [(Checkpoints, "save")],
+    "journal": [(Journal, "drew"), (Journal, "dropped"), (Journal, "batch"), (RunFolder, "sync")],
+    "rollouts_to_disk": [(RunFolder, "append")],
+    "schedule": [(Scheduler, "_fill"), (Scheduler, "_ended"), (Scheduler, "updated")],
+}
+
+
+@dataclass(slots=True)
+class Mark:
+    """Where all clocks stood at the beginning of a step; without the time that marks take themselves."""
+
+    wall: float
+    parts: Counter[str]
+    loop_cpu: float
+    learner_cpu: float
+    trainer_cpu: float
+    engine_cpu: float
+    repl_cpu: float
+
+
+class Watch:
+    """Looks on while a run goes on: seconds by part, clocks at each step, the rows that were trained."""
+
+    def __init__(self) -> None:
+        self.marks: list[Mark] = []
+        """One for the beginning of each step."""
+        self.trained: list[list[Row]] = []
+        """The rows of each step."""
+        self._parts: Counter[str] = Counter()
+        self._learner_cpu = 0.0
+        self._spent_looking = 0.0
+        self._open = threading.local()
+
+    @contextlib.contextmanager
+    def looking_on(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for part, functions in PARTS.items():
+                for owner, name in functions:
+                    stack.enter_context(patch.object(owner, name, self._timed(part, getattr(owner, name))))
+            stack.enter_context(patch.object(Learner, "step", self._kept(Learner.step)))
+            stack.enter_context(patch.object(Scheduler, "next_batch", self._marked(Scheduler.next_batch)))
+            yield
+
+    def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """What a part calls of another part is that one's alone."""
+
+        @functools.wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            inner = self._open.__dict__.setdefault("seconds", [])
+            inner.append(0.0)
+            start = time.perf_counter()
+            try:
+                return function(*args, **options)
+            finally:
+                seconds = time.perf_counter() - start
+                self._parts[part] += seconds - inner.pop()
+                if inner:
+                    inner[-1] += seconds
+
+        return call
+
+    def _kept(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(step)
+        def call(learner: Learner, rows: list[Row]) -> dict[str, float]:
+            self.trained.append(rows)
+            start = time.thread_time()
+            try:
+                return step(learner, rows)
+            finally:
+                self._learner_cpu += time.thread_time() - start
+
+        return call
+
+    def _marked(self, next_batch: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(next_batch)
+        async def call(scheduler: Scheduler) -> Batch:
+            start = time.perf_counter()
+            children = children_cpu()
+            own = (time.thread_time(), self._learner_cpu, time.process_time())
+            self._spent_looking += time.perf_counter() - start
+            wall = time.perf_counter() - self._spent_looking
+            self.marks.append(Mark(wall, self._parts.copy(), *own, *children))
+            return await next_batch(scheduler)
+
+        return call
+
+
+def children_cpu() -> tuple[float, float]:
+    """CPU seconds so far of the engine and of the REPLs: processes below us, and those of theirs that have ended."""
+    found = {"engine": 0.0, "repl": 0.0}
+    of_engine: set[int] = set()
+    for process in psutil.Process().children(recursive=True):  # parents before their children
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.ppid() in of_engine or any("supervise.py" in word for word in process.cmdline()):
+                of_engine.add(process.pid)
+            found["engine" if process.pid in of_engine else "repl"] += sum(process.cpu_times()[:4])
+    return found["engine"], found["repl"]
+
+
+def replies_of(folder: Path, first: int, last: int) -> list[Reply]:
+    """All that was sampled for these steps, in rollouts that were trained or that were thrown away on the way."""
+    groups: set[int] = set()
+    dropped: set[int] = set()
+    for line in (folder / JOURNAL).read_text("ascii").splitlines():
+        event = json.loads(line)
+        if event["event"] == "dropped":
+            dropped.add(event["group"])
+        elif event["event"] == "batch":
+            if first <= event["step"] <= last:
+                groups |= dropped | set(event["groups"])
+            dropped = set()
+    replies = []
+    for rollout in read_rollouts(folder / ROLLOUTS):
+        if rollout.info["group"] in groups:
+            sampled = [*rollout.turns, *(reply for call in rollout.sub_calls for reply in call.replies)]
+            replies += [(reply.prompt_ids, len(reply.completion_ids)) for reply in sampled if reply.completion_ids]
+    return replies
+
+
+async def sampling_floor(config: TrainConfig, replies: list[Reply], rounds: int) -> tuple[float, float]:
+    """Seconds and the engine's CPU seconds of the fastest round."""
+    found = []
+    model = resolve_model(config.model).folder
+    async with TrainEngine(model, config.engine, log_folder=config.out, dtype=config.trainer.dtype) as engine:
+        await sample_flat_out(engine, replies[:200], "warm-up")
+        for number in range(rounds):
+            before, _ = children_cpu()
+            seconds = await sample_flat_out(engine, replies, f"round {number}")
+            found.append((seconds, children_cpu()[0] - before))
+    return min(found)
+
+
+def update_floor(config: TrainConfig, trained: list[list[Row]]) -> dict[str, float]:
+    """Mean seconds and CPU seconds per step of the plain loop, and of the learner, one after the other each time."""
+    folder = resolve_model(config.model).folder
+    plain = PlainTrainer(folder, config)
+    learner = Learner(folder, config.trainer, config.optimizer, config.loss, config.steps, config.seed)
+    ways: dict[str, Callable[[Any], Any]] = {"plain": plain.step, LEARNER: learner.step}
+    found: dict[str, list[float]] = {}
+    for number, rows in enumerate([trained[0], *trained]):
+        packs = plain.packs(rows)
+        for name, step in ways.items():
+            start, cpu = time.perf_counter(), time.process_time()
+            step(packs if name == "plain" else rows)
+            if number:  # the first warms up
+                found.setdefault(name, []).append(time.perf_counter() - start)
+                found.setdefault(f"{name}_cpu", []).append(time.process_time() - cpu)
+    return {name: fmean(values) for name, values in found.items()}
+
+
+def report(what: str, **values: Any) -> None:
+    rounded = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in values.items()}
+    print(json.dumps({"bench": "train", "what": what} | rounded), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two measured steps instead of ten")
+    args = parser.parse_args()
+    measured = 2 if args.quick else 10
+    first, last = WARM_UP + 1, WARM_UP + measured
+    with tempfile.TemporaryDirectory(prefix="rlm-env-bench-") as folder:
+        changes = {"out": f"{folder}/run", "steps": last + 1, "held_out": {"n": 0}, "checkpoint": {"every": last}}
+        config = load_train_config(CONFIG, changes)
+        watch, load = Watch(), [os.getloadavg()[0]]
+        with watch.looking_on():
+            trainer.train(config, Console(stderr=True))
+        load.append(os.getloadavg()[0])
+        lines = [line for line in read_metrics(config.out / METRICS) if first <= line["step"] <= last]
+        assert len(lines) == measured
+        replies = replies_of(config.out, first, last)
+        sampling, sampling_cpu = asyncio.run(sampling_floor(config, replies, 1 if args.quick else 2))
+        torch.set_num_threads(config.trainer.threads or torch.get_num_threads())
+        update = update_floor(config, watch.trained[first - 1 : last])
+        load.append(os.getloadavg()[0])
+
+    def mean(key: str) -> float:
+        return fmean(line.get(key, 0.0) for line in lines)
+
+    def spent(clock: str) -> float:
+        """Per step, by one of the clocks of a mark."""
+        return (getattr(watch.marks[last], clock) - getattr(watch.marks[first - 1], clock)) / measured
+
+    step, sampling, sampling_cpu = spent("wall"), sampling / measured, sampling_cpu / measured
+    sampled = sum(tokens for _, tokens in replies) / measured
+    phases = ("wait", "forward", "backward", "update", "sync")
+    seconds = {phase: mean(f"seconds/{phase}") for phase in phases}
+    sync = {key.removeprefix("sync_seconds_"): mean(key) for key in lines[0] if key.startswith("sync_seconds_")}
+    report(
+        "step",
+        steps=measured,
+        step_s=step,
+        **{f"{phase}_s": value for phase, value in seconds.items()},
+        sync_parts_s={part: round(value, 4) for part, value in sync.items()},
+        sampled_tokens_per_s=sampled / step,
+        trained_tokens_per_s=mean("trained_tokens") / step,
+        sampled_tokens=sampled,
+        trained_tokens=mean("trained_tokens"),
+        packs=mean("packs"),
+        groups_thrown_away=mean("groups/flat") + mean("groups/stale") + mean("groups/failed"),
+    )
+    cpu = {name: spent(f"{name}_cpu") for name in ("engine", "repl", "trainer", LEARNER, "loop")}
+    report("CPU seconds per step", **cpu, cores=usable_cores())
+    report(
+        "floor: sampling",
+        s_per_step=sampling,
+        cpu_s_per_step=sampling_cpu,
+        tokens_per_s=sampled / sampling,
+        replies=len(replies) / measured,
+        prompt_tokens=sum(len(prompt) for prompt, _ in replies) / measured,
+    )
+    report(
+        "floor: update",
+        s_per_step=update["plain"],
+        cpu_s_per_step=update["plain_cpu"],
+        learner_s_per_step=update[LEARNER],
+        learner_is_times=update[LEARNER] / update["plain"],
+        learner_is_times_cpu=update[f"{LEARNER}_cpu"] / update["plain_cpu"],
+        threads=torch.get_num_threads(),
+    )
+    report(
+        "step against floors",
+        to_larger=step / max(sampling, update["plain"]),
+        target=1.25,
+        to_sum=step / (sampling + update["plain"]),
+        cpu_to_sum=(cpu["engine"] + cpu["repl"] + cpu["trainer"]) / (sampling_cpu + update["plain_cpu"]),
+        load_before_between_after=load,
+    )
+    before, after = watch.marks[first - 1].parts, watch.marks[last].parts
+    parts = {part: (after[part] - before[part]) / measured for part in PARTS}
+    parts["collate"] = parts.pop(LEARNER) - sum(seconds[phase] for phase in ("forward", "backward", "update"))
+    report(
+        "overhead outside torch",
+        on_path_share=1 - sum(seconds.values()) / step,
+        parts_share=sum(parts.values()) / step,
+        target=0.05,
+        **{f"{part}_s": value for part, value in parts.items()},
+        sync_share=seconds["sync"] / step,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

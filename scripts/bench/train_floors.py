@@ -1,0 +1,84 @@
+"""What a training step is held against: the least that could sample the same tokens and make the same update.
+
+The first is vLLM alone, given everything at once; the second is transformers and torch alone, on the same packs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from rlm_env.llm.token_batches import NEUTRAL_SAMPLING
+from rlm_env.train.engine import TrainEngine
+from rlm_env.train.packing import Pack, collate, pack_rows
+from rlm_env.train.rows import Row
+from rlm_env.train.run_config import TrainConfig
+
+Reply = tuple[list[int], int]
+"""The token ids of a prompt, and how many tokens were sampled after it."""
+
+
+async def sample_flat_out(engine: TrainEngine, replies: Sequence[Reply], round_name: str) -> float:
+    """Seconds for as many tokens after the same prompts: no turn waits for another, no REPL, no scheduler.
+
+    All prompts with an equal number of tokens are one request, and all requests are in flight at once, the longest
+    first. Log-probabilities come with them, as training needs. `round_name`: rounds share nothing in the prefix cache.
+    """
+    by_length: dict[int, list[list[int]]] = defaultdict(list)
+    for prompt, sampled in replies:
+        by_length[sampled].append(prompt)
+
+    async def ask(tokens: int, prompts: list[list[int]]) -> int:
+        body = {"prompt": prompts, "max_tokens": tokens, "ignore_eos": True, "temperature": 1.0, "logprobs": 0}
+        reply = await engine.completions({**body, **NEUTRAL_SAMPLING, "top_p": 1.0, "cache_salt": round_name})
+        return reply["usage"]["completion_tokens"]
+
+    start = time.perf_counter()
+    sampled = await asyncio.gather(*(ask(*item) for item in sorted(by_length.items(), reverse=True)))
+    seconds = time.perf_counter() - start
+    assert sum(sampled) == sum(tokens for _, tokens in replies), "the engine sampled another number of tokens"
+    return seconds
+
+
+class PlainTrainer:
+    """Forward, backward, clipping and AdamW in a plain loop: policy gradient with the ratio, nothing measured,
+    nothing checked, in float32 on the CPU."""
+
+    def __init__(self, folder: str, config: TrainConfig) -> None:
+        self.config = config
+        options = config.optimizer
+        self.model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation=config.trainer.attention, local_files_only=True
+        ).train()
+        self.adam = torch.optim.AdamW(self.model.parameters(), options.lr, options.betas, weight_decay=0.0)
+
+    def packs(self, rows: Sequence[Row]) -> list[Pack]:
+        """As the learner makes them of the same rows. Not part of the floor."""
+        run = [row for row in rows if row.trained_tokens and (row.advantage or self.config.loss.kl_tau)]
+        return [collate(pack) for pack in pack_rows(run, self.config.trainer.pack_tokens)]
+
+    def step(self, packs: Sequence[Pack]) -> None:
+        """One update on all packs."""
+        tokens = sum(int(pack.mask.sum()) for pack in packs)
+        for pack in packs:
+            (self._loss(pack) / tokens).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.max_grad_norm)
+        self.adam.step()
+        self.adam.zero_grad()
+
+    def _loss(self, pack: Pack) -> Tensor:
+        trained = pack.mask.nonzero()[:, 0]
+        inputs: dict[str, Any] = {"input_ids": pack.input_ids, "position_ids": pack.position_ids}
+        logits = self.model(**inputs, use_cache=False, logits_to_keep=trained - 1).logits[0]
+        temperatures = pack.spread([row.temperature for row in pack.rows])[trained]
+        targets = pack.input_ids[0, trained]
+        logprobs = torch.log_softmax(logits / temperatures[:, None], dim=-1).gather(1, targets[:, None])[:, 0]
+        advantages = pack.spread([row.advantage for row in pack.rows])[trained]
+        return -(advantages * torch.exp(logprobs - pack.behavior_logprobs[trained])).sum()
