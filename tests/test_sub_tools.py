@@ -259,7 +259,7 @@ async def test_a_call_that_is_stopped_keeps_its_turns_and_says_so():
 
             return [capital]
 
-    async with RLMEnv(Stuck(), RLMConfig(repl=rlm_env.ReplConfig(preload=()), max_seconds=1.0)) as env:
+    async with RLMEnv(Stuck(), RLMConfig(repl=rlm_env.ReplConfig(preload=()), max_seconds=4.0)) as env:
         rollout = await env.rollout(TASK, script(ASK), native(looks_up))
     assert rollout.stop_reason is StopReason.WALL_TIME
     assert rollout.sub_calls[0].error == STOPPED
