@@ -49,5 +49,5 @@ async def train_engine(tiny_model_path: Path, tmp_path_factory: pytest.TempPathF
     from rlm_env.train.engine import TrainEngine
 
     logs = tmp_path_factory.mktemp("engine")
-    async with TrainEngine(tiny_model_path, log_folder=logs, dtype="float32", max_restarts=5) as engine:
+    async with TrainEngine(tiny_model_path, log_folder=logs, dtype="float32", max_restarts=10) as engine:
         yield engine

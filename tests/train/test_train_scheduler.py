@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from rlm_env.evals.errors import RunStopped
+from rlm_env.evals.store import RunFolder
 from rlm_env.rollout import read_rollouts
 from rlm_env.train.journal import read_journal
 from tests.train.scheduling import DEAD, Arm, config, scheduling, shaky, train_one
@@ -127,14 +128,14 @@ async def test_rollouts_that_all_fail_stop_the_run_and_say_why(tmp_path):
             await scheduler.next_batch()
 
 
-async def test_an_error_that_nobody_expected_reaches_the_trainer(tmp_path):
-    class Broken(Arm):
-        async def rollout(self, *args, **kwargs):
-            raise asyncio.CancelledError  # not an Exception: nothing turns it into a failed rollout
+async def test_a_disk_that_refuses_stops_the_run(tmp_path, monkeypatch):
+    def full(folder, rollout):
+        raise RunStopped("disk full", "no space left", 1)
 
-    async with scheduling(tmp_path, config(), Broken()) as (scheduler, _):
-        with pytest.raises((RunStopped, TimeoutError)):
-            await asyncio.wait_for(scheduler.next_batch(), 5)
+    monkeypatch.setattr(RunFolder, "append", full)
+    async with scheduling(tmp_path, config(), Arm()) as (scheduler, _):
+        with pytest.raises(RunStopped, match="no space left"):
+            await scheduler.next_batch()
 
 
 @pytest.mark.parametrize("staleness", [0, 1])
