@@ -41,7 +41,7 @@ TRAINED = "count,most_common,least_common"
 UNSEEN = "compare,user_label"
 PARTS = ("learn", "length", "unseen", "cost", "roles")
 COST_WEIGHT = 0.3
-MORE_STEPS = 15
+MORE_STEPS = 12
 """Of the runs that begin with a trained policy."""
 MORE = (f"steps={MORE_STEPS}", f"held_out.every={MORE_STEPS}")
 LAST = 5
