@@ -392,7 +392,7 @@ def test_config_errors_name_the_field():
         RLMConfig(max_turn=3)
     with pytest.raises(ValueError, match="max_turns"):
         RLMConfig(max_turns=0)
-    with pytest.raises(ValueError, match="one of: rlm, .*tiny"):
+    with pytest.raises(ValueError, match=r"one of: rlm, .*tiny"):
         RLMEnv(WordCount(), RLMConfig(prompt="no-such-prompt"))
 
 
