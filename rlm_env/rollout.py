@@ -132,15 +132,7 @@ class Turn:
     def from_completion(cls, completion: Completion, seconds: float) -> Turn:
         """The turn that an engine's reply begins; `seconds` is how long the root LLM took."""
         return cls(
-            text=completion.text,
-            reasoning=completion.reasoning,
-            tool_calls=completion.tool_calls,
-            finish_reason=completion.finish_reason,
-            prompt_ids=completion.prompt_ids,
-            completion_ids=completion.token_ids,
-            logprobs=completion.logprobs,
-            usage=completion.usage,
-            root_seconds=seconds,
+            **_sampled(completion), tool_calls=completion.tool_calls, usage=completion.usage, root_seconds=seconds
         )
 
 
@@ -161,16 +153,7 @@ class SubTurn:
     @classmethod
     def from_completion(cls, completion: Completion) -> SubTurn:
         """The turn that an engine's reply begins."""
-        return cls(
-            text=completion.text,
-            reasoning=completion.reasoning,
-            tool_calls=completion.tool_calls,
-            finish_reason=completion.finish_reason,
-            prompt_ids=completion.prompt_ids,
-            completion_ids=completion.token_ids,
-            logprobs=completion.logprobs,
-            usage=completion.usage,
-        )
+        return cls(**_sampled(completion), tool_calls=completion.tool_calls, usage=completion.usage)
 
 
 @dataclass(slots=True)
@@ -204,6 +187,23 @@ class SubCall:
     def replies(self) -> list[SubTurn | SubCall]:
         """Everything that was sampled in this call, in order: `turns`, then the last reply where there is one."""
         return list(self.turns) if self.error is not None and self.completion_ids is None else [*self.turns, self]
+
+    def take(self, completion: Completion) -> None:
+        """Makes an engine's reply the answer of the call. Its usage is the caller's to count."""
+        for name, value in _sampled(completion).items():
+            setattr(self, name, value)
+
+
+def _sampled(completion: Completion) -> dict[str, Any]:
+    """What every record of a reply holds of it."""
+    return {
+        "text": completion.text,
+        "reasoning": completion.reasoning,
+        "finish_reason": completion.finish_reason,
+        "prompt_ids": completion.prompt_ids,
+        "completion_ids": completion.token_ids,
+        "logprobs": completion.logprobs,
+    }
 
 
 Reply = TypeVar("Reply", Turn, SubTurn, SubCall)

@@ -182,9 +182,7 @@ class SubLLM:
                 call.turns.append(SubTurn.from_completion(answer))
                 item.messages.append(answer.message())
                 return True
-            call.text, call.reasoning, call.finish_reason = answer.text, answer.reasoning, answer.finish_reason
-            call.prompt_ids, call.completion_ids = answer.prompt_ids, answer.token_ids
-            call.logprobs = answer.logprobs
+            call.take(answer)
             call.error = NO_ANSWER if tool_calls and not (self._llm.supports_tools and answer.text.strip()) else None
             if call.error is None and answer.finish_reason == "length" and not _told(answer.text):
                 call.error = ALL_THOUGHT

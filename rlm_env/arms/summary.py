@@ -201,10 +201,8 @@ class _Reader:
         completion = await chat.sub.complete(messages, None, sampling)
         seconds = time.monotonic() - start
         number = len(chat.record.sub_calls)
-        call = SubCall(number, len(chat.record.turns), number, list(messages))
-        call.text, call.reasoning, call.finish_reason = completion.text, completion.reasoning, completion.finish_reason
-        call.prompt_ids, call.completion_ids = completion.prompt_ids, completion.token_ids
-        call.logprobs, call.usage, call.seconds = completion.logprobs, completion.usage, seconds
+        call = SubCall(number, len(chat.record.turns), number, list(messages), usage=completion.usage, seconds=seconds)
+        call.take(completion)
         chat.record.sub_calls.append(call)
         chat.budget.sub += completion.usage
         chat.record.timing.sub += seconds

@@ -18,9 +18,8 @@ from dataclasses import replace
 from rlm_env.llm.base import Completion, ToolSchema
 from rlm_env.llm.chat_tokens import ChatTokens
 from rlm_env.protocol import TOOL
-from rlm_env.rollout import Message, Rollout, SubCall, SubTurn, Turn
-
-Reply = Turn | SubTurn | SubCall
+from rlm_env.rollout import Message, Rollout, SubCall, Turn
+from rlm_env.train.rows import Reply
 
 
 class CannotEncode(ValueError):
