@@ -199,10 +199,8 @@ def load_config(
     key by key; `n` holds for every environment of a matrix. Relative paths of prices are relative to the current
     directory, as on the command line. Raises ConfigError.
     """
-    values = read_toml(path) if path else {}
+    values = read_config_file(path) if path else {}
     kind = MatrixConfig if "environments" in values else EvalConfig
-    if path and values.pop(RECORD, None):  # the config of a run on disk: that is where it is, from wherever we look
-        values["out"] = str(path.parent)
     for key, value in overrides.items():
         values[key] = merge(values.get(key), value)
     where = str(path) if path else "command line"
@@ -223,15 +221,19 @@ def load_config(
         raise ConfigError(explain(error, kind, where)) from error
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file's values. Raises ConfigError, with near matches where there is no such file."""
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The values of a config file. One that a run has written, with a record, is where it is from wherever we look:
+    its `out` is its folder. Raises ConfigError, with near matches where there is no such file."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         near_files = near(path.name, [p.name for p in path.parent.glob("*.toml")])
         raise ConfigError(f"no such config file: {path}{near_files}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    if values.pop(RECORD, None):
+        values["out"] = str(path.parent)
+    return values
 
 
 def merge(old: Any, new: Any) -> Any:
@@ -278,14 +280,19 @@ RESUMABLE = frozenset({"n", "repeats", "arms", "concurrency", "max_cost", "price
 """Keys that a resumed run may change. Tasks, repeats and arms may only be added to."""
 
 
+def config_differences(old: Mapping[str, Any], new: Mapping[str, Any], allowed: frozenset[str]) -> list[str]:
+    """The keys in which two configs differ beyond the allowed ones, as "key was ..., is now ..."."""
+    return [
+        f"{key} was {old.get(key)!r}, is now {new.get(key)!r}"
+        for key in sorted((old.keys() | new.keys()) - allowed)
+        if old.get(key) != new.get(key)
+    ]
+
+
 def check_resume(recorded: dict[str, Any], config: EvalConfig, where: Path) -> None:
     """Refuses to add to a run that was made with another config. Raises ConfigError that names the difference."""
     old, new = dict(recorded), config.as_toml()
-    differences = [
-        f"{key} was {old.get(key)!r}, is now {new.get(key)!r}"
-        for key in sorted((old.keys() | new.keys()) - RESUMABLE)
-        if old.get(key) != new.get(key)
-    ]
+    differences = config_differences(old, new, RESUMABLE)
     for key in ("n", "repeats"):
         if new[key] < old.get(key, 0):
             differences.append(f"{key} was {old[key]}, is now {new[key]} (it may only grow)")

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rlm_env.env import RLMConfig
-from rlm_env.evals.config import RECORD, EngineOptions, merge, read_toml
+from rlm_env.evals.config import EngineOptions, config_differences, merge, read_config_file
 from rlm_env.evals.errors import ConfigError, explain, near
 from rlm_env.train.config import AdvantageConfig, LossConfig, RowsConfig
 
@@ -247,10 +247,7 @@ class TrainConfig(Part):
 
 def load_train_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
     """A config from a TOML file with other values laid over it. Raises ConfigError that names key and remedy."""
-    values = read_toml(path)
-    if values.pop(RECORD, None):  # the config of a run on disk: that is where it is, from wherever we look
-        values["out"] = str(path.parent)
-    values = merge(values, overrides or {})
+    values = merge(read_config_file(path), overrides or {})
     values.setdefault("out", f"outputs/{path.stem}")
     try:
         return TrainConfig.model_validate(values)
@@ -265,18 +262,19 @@ RESUMABLE = frozenset({"steps", "out", "wandb", "checkpoint", "held_out", "engin
 def check_resume(recorded: dict[str, Any], config: TrainConfig) -> None:
     """Refuses to go on with a run under another config. Raises ConfigError that names the differences."""
     new = config.as_toml()
-    differences = [
-        f"{key} was {recorded.get(key)!r}, is now {new.get(key)!r}"
-        for key in sorted((recorded.keys() | new.keys()) - RESUMABLE)
-        if recorded.get(key) != new.get(key)
-    ]
+    differences = config_differences(recorded, new, RESUMABLE)
     if new["steps"] < recorded["steps"]:
         differences.append(f"steps was {recorded['steps']}, is now {new['steps']} (it may only grow)")
     if new["steps"] != recorded["steps"] and config.optimizer.schedule != "constant":
         differences.append(f"steps was {recorded['steps']}: a {config.optimizer.schedule} schedule ends there")
+    refuse_differences(config.out, differences)
+
+
+def refuse_differences(out: Path, differences: list[str]) -> None:
+    """Raises ConfigError that lists them, if there are any."""
     if differences:
         raise ConfigError(
-            f"{config.out} was trained under another config:\n  "
+            f"{out} was trained under another config:\n  "
             + "\n  ".join(differences)
             + "\nResume it as it was, or choose another --out."
         )

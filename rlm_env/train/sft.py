@@ -7,40 +7,32 @@ rollouts are chosen (`chosen.py`), the command line (`sft_command.py`), an engin
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import random
-import shutil
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rlm_env.evals.config import RECORD
 from rlm_env.evals.errors import ConfigError
 from rlm_env.evals.models import resolve_model
-from rlm_env.evals.record import describe_model, versions
-from rlm_env.evals.store import RunFolder, plain, read_config
 from rlm_env.llm.chat_tokens import ChatTokens
 from rlm_env.profile import load_profile
 from rlm_env.train import distributed
-from rlm_env.train.checkpoint import Checkpoints
 from rlm_env.train.chosen import Chosen, choose
 from rlm_env.train.config import LossConfig
 from rlm_env.train.learner import Learner
 from rlm_env.train.memory import GIB, available_memory, training_memory
-from rlm_env.train.metrics import Metrics
 from rlm_env.train.model import ModelError, pick_device
 from rlm_env.train.model import read_config as read_model_config
 from rlm_env.train.packing_check import PackingError
 from rlm_env.train.rows import Row, RowKind
+from rlm_env.train.run_folder import MODEL, OpenRun, open_run
 from rlm_env.train.sft_config import SFTConfig, check_resume
-from rlm_env.train.trainer import CHECKPOINTS, MODEL
 
 _OF_POLICIES = ("ratio", "log_ratio_abs", "mismatch_kl", "clipped", "clipped_high", "clipped_low")
 """Metrics of the learner that say nothing here."""
@@ -90,7 +82,11 @@ def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | 
         if distributed.rank() > 0:
             distributed.follow(learner)
             return None
-        with distributed.leading(learner) as led, _open_run(config, chosen, led, resume, console) as run:
+        made_of = {"rows_sha256": ("rollouts", _hash_rows([*chosen.rows, *chosen.held_out]))}
+        with (
+            distributed.leading(learner) as led,
+            open_run(config, led, console, check_resume, resume=resume, made_of=made_of) as run,
+        ):
             _train(plan, chosen.held_out, led, run)
         return config.out / MODEL
 
@@ -150,50 +146,7 @@ def _selection_table(chosen: Chosen) -> Table:
     return table
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """The output folder of a run that goes on."""
-
-    config: SFTConfig
-    folder: RunFolder
-    checkpoints: Checkpoints
-    metrics: Metrics
-    console: Console
-
-
-@contextlib.contextmanager
-def _open_run(config: SFTConfig, chosen: Chosen, learner: Learner, resume: bool, console: Console) -> Iterator[_Run]:
-    """The run's folder, taken up where a resumed run was. Raises ConfigError where that does not fit."""
-    checkpoints = Checkpoints(config.out / CHECKPOINTS, config.checkpoint.keep)
-    if not resume and checkpoints.latest() is not None:
-        raise ConfigError(f"{config.out} already holds a run; add --resume to go on, or choose another --out folder")
-    record = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": plain(describe_model(resolve_model(config.model))),
-        "rows_sha256": _hash_rows([*chosen.rows, *chosen.held_out]),
-        "versions": versions(),
-    }
-    with RunFolder(config.out, resume=resume) as folder:
-        if resume:
-            old = read_config(config.out)
-            was = old.pop(RECORD)
-            check_resume(old, config)
-            for key, name in (("model", "other weights"), ("rows_sha256", "other rollouts")):
-                if was[key] != record[key]:
-                    raise ConfigError(f"{config.out} began with {name} than are there now; choose another --out")
-            record["started"] = was["started"]
-            if (latest := checkpoints.latest()) is not None:
-                checkpoints.load(learner, latest)
-                console.print(f"resumed after {learner.version} steps from {latest}", markup=False)
-        else:
-            for name in (CHECKPOINTS, MODEL):
-                shutil.rmtree(config.out / name, ignore_errors=True)
-        folder.write_config({**config.as_toml(), RECORD: record})
-        with Metrics(config.out, config, console, trained=learner.version) as metrics:
-            yield _Run(config, folder, checkpoints, metrics, console)
-
-
-def _train(plan: Plan, held_out: list[Row], learner: Learner, run: _Run) -> None:
+def _train(plan: Plan, held_out: list[Row], learner: Learner, run: OpenRun[SFTConfig]) -> None:
     config = run.config
     with Progress(
         TextColumn("step"),
@@ -214,11 +167,10 @@ def _train(plan: Plan, held_out: list[Row], learner: Learner, run: _Run) -> None
             if (step + 1) % config.checkpoint.every == 0 or step + 1 == plan.steps:
                 run.checkpoints.save(step + 1, learner, {})
         _measure(held_out, learner, run)
-    learner.export(config.out / MODEL)
-    run.folder.write_summary({"status": "complete", "steps": learner.version, "model": MODEL})
+    run.finish(learner)
 
 
-def _measure(held_out: Sequence[Row], learner: Learner, run: _Run) -> None:
+def _measure(held_out: Sequence[Row], learner: Learner, run: OpenRun[SFTConfig]) -> None:
     """Mean loss of the held-out rows in nats per trained token, all of them and by kind; weights as in training."""
     step = learner.version
     if not held_out or run.metrics.evaluated(step):

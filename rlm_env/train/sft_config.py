@@ -11,11 +11,18 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from rlm_env.evals.config import RECORD, merge, read_toml
+from rlm_env.evals.config import config_differences, merge, read_config_file
 from rlm_env.evals.errors import ConfigError, explain
 from rlm_env.rollout import StopReason
 from rlm_env.train.config import RowsConfig
-from rlm_env.train.run_config import CheckpointConfig, ModelConfig, OptimizerConfig, Part, WandbConfig
+from rlm_env.train.run_config import (
+    CheckpointConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Part,
+    WandbConfig,
+    refuse_differences,
+)
 
 
 class KeepConfig(Part):
@@ -89,10 +96,7 @@ class SFTConfig(Part):
 def load_sft_config(path: Path | None, overrides: dict[str, Any] | None = None) -> SFTConfig:
     """A config from a TOML file (or none) with other values laid over it. Raises ConfigError that names key and
     remedy. Relative paths are relative to the current directory."""
-    values = read_toml(path) if path else {}
-    if path and values.pop(RECORD, None):  # the config of a run on disk: that is where it is
-        values["out"] = str(path.parent)
-    values = merge(values, overrides or {})
+    values = merge(read_config_file(path) if path else {}, overrides or {})
     if "out" not in values:
         values["out"] = f"outputs/{path.stem if path else 'sft-' + Path(str(values.get('model', ''))).name}"
     try:
@@ -107,15 +111,4 @@ RESUMABLE = frozenset({"out", "wandb", "checkpoint", "held_out_every"})
 
 def check_resume(recorded: dict[str, Any], config: SFTConfig) -> None:
     """Refuses to go on with a run under another config. Raises ConfigError that names the differences."""
-    new = config.as_toml()
-    differences = [
-        f"{key} was {recorded.get(key)!r}, is now {new.get(key)!r}"
-        for key in sorted((recorded.keys() | new.keys()) - RESUMABLE)
-        if recorded.get(key) != new.get(key)
-    ]
-    if differences:
-        raise ConfigError(
-            f"{config.out} was trained under another config:\n  "
-            + "\n  ".join(differences)
-            + "\nResume it as it was, or choose another --out."
-        )
+    refuse_differences(config.out, config_differences(recorded, config.as_toml(), RESUMABLE))

@@ -9,31 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from rlm_env.evals.config import RECORD
 from rlm_env.evals.errors import ConfigError, RunStopped
 from rlm_env.evals.models import resolve_model
-from rlm_env.evals.record import describe_model, versions
-from rlm_env.evals.store import RunFolder, plain, read_config
 from rlm_env.interrupt import interruptible
 from rlm_env.llm.base import EngineUnavailable
 from rlm_env.train import distributed
 from rlm_env.train.batch_metrics import batch_metrics
-from rlm_env.train.checkpoint import Checkpoints
 from rlm_env.train.engine import TrainEngine
 from rlm_env.train.held_out import HeldOut
 from rlm_env.train.journal import Journal
 from rlm_env.train.learner import Learner
-from rlm_env.train.metrics import Metrics
 from rlm_env.train.mix import Mix
 from rlm_env.train.model import ModelError, pick_device
 from rlm_env.train.packing_check import PackingError
@@ -41,12 +34,10 @@ from rlm_env.train.preflight import check_rows_fit, check_template, check_window
 from rlm_env.train.row_files import read_rows, row_files, write_rows
 from rlm_env.train.rows import Row
 from rlm_env.train.run_config import TrainConfig, check_resume
+from rlm_env.train.run_folder import MODEL, WEIGHTS, OpenRun, open_run
 from rlm_env.train.scheduler import Scheduler
 from rlm_env.train.sync_check import SyncError
 from rlm_env.train.weight_sync import make_sync
-
-CHECKPOINTS, WEIGHTS, MODEL = "checkpoints", "weights", "model"
-"""Folders within that of a run: what it resumes from, what the engine serves, and the trained model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +74,11 @@ def train(config: TrainConfig, console: Console, options: Options | None = None)
         if not leads:
             distributed.follow(learner)
             return None
-        with distributed.leading(learner) as led, _open_run(config, options, led, console) as run:
+        with (
+            distributed.leading(learner) as led,
+            open_run(config, led, console, check_resume, resume=options.resume) as opened,
+        ):
+            run = _Run(opened, options, led)
             if options.from_rows is not None:
                 asyncio.run(interruptible(run.from_rows(options.from_rows)))
             else:
@@ -91,53 +86,27 @@ def train(config: TrainConfig, console: Console, options: Options | None = None)
         return config.out / MODEL
 
 
-@contextlib.contextmanager
-def _open_run(config: TrainConfig, options: Options, learner: Learner, console: Console) -> Iterator[_Run]:
-    """The run's folder, taken up where a resumed run was. Raises ConfigError where that does not fit."""
-    checkpoints = Checkpoints(config.out / CHECKPOINTS, config.checkpoint.keep)
-    if not options.resume and checkpoints.latest() is not None:
-        raise ConfigError(f"{config.out} already holds a run; add --resume to go on, or choose another --out folder")
-    record = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": plain(describe_model(resolve_model(config.model))),
-        "versions": versions(),
-    }
-    with RunFolder(config.out, resume=options.resume) as folder:
-        if options.resume:
-            old = read_config(config.out)
-            was = old.pop(RECORD)
-            check_resume(old, config)
-            if was["model"] != record["model"]:
-                raise ConfigError(f"{config.out} began with other weights than are in {config.model} now")
-            record["started"] = was["started"]
-            if (latest := checkpoints.latest()) is not None:
-                checkpoints.load(learner, latest)
-                console.print(f"resumed after {learner.version} steps from {latest}", markup=False)
-        else:
-            for name in (CHECKPOINTS, WEIGHTS, MODEL):
-                shutil.rmtree(config.out / name, ignore_errors=True)
-        folder.write_config({**config.as_toml(), RECORD: record})
-        with Metrics(config.out, config, console, trained=learner.version) as metrics:
-            yield _Run(config, options, learner, folder, checkpoints, metrics, console)
-
-
 @dataclass(slots=True)
 class _Run:
     """A run that goes on."""
 
-    config: TrainConfig
+    opened: OpenRun[TrainConfig]
     options: Options
     learner: Learner
-    folder: RunFolder
-    checkpoints: Checkpoints
-    metrics: Metrics
-    console: Console
     saved: int = -1
     recorded: int = field(init=False)
     """Steps whose metrics are written; a checkpoint is only of a step that is recorded."""
 
     def __post_init__(self) -> None:
         self.recorded = self.learner.version
+
+    @property
+    def config(self) -> TrainConfig:
+        return self.opened.config
+
+    @property
+    def console(self) -> Console:
+        return self.opened.console
 
     async def from_rows(self, source: Path) -> None:
         """One step on each file of rows."""
@@ -169,7 +138,7 @@ class _Run:
                 )
                 held_out = HeldOut(config, mix, engine, config.out)
                 journal = Journal(config.out)
-                scheduler = Scheduler(config, mix, engine, self.folder, journal, self.learner.version)
+                scheduler = Scheduler(config, mix, engine, self.opened.folder, journal, self.learner.version)
                 with contextlib.closing(journal):
                     async with self._saving(), scheduler:
                         while self.learner.version < config.steps:
@@ -217,15 +186,15 @@ class _Run:
         return values | {"seconds/train": time.monotonic() - start}
 
     async def _record(self, step: int, steps: int, values: dict[str, float]) -> None:
-        self.metrics.write(step, values)
-        self.metrics.show_step(step, steps, values)
+        self.opened.metrics.write(step, values)
+        self.opened.metrics.show_step(step, steps, values)
         self.recorded = step
         if step % self.config.checkpoint.every == 0:
             await self._save()
 
     async def _save(self) -> None:
         if self.saved != self.learner.version == self.recorded:
-            await _to_its_end(self.checkpoints.save, self.recorded, self.learner, {"step": self.recorded})
+            await _to_its_end(self.opened.checkpoints.save, self.recorded, self.learner, {"step": self.recorded})
             self.saved = self.recorded
 
     @contextlib.asynccontextmanager
@@ -241,17 +210,16 @@ class _Run:
         """Where it is due: before the first step, every so often, and after the last one."""
         config, step = self.config.held_out, self.learner.version
         due = scheduler is None or step == 0 or (config.every is not None and step % config.every == 0)
-        if not config.n or not due or self.metrics.evaluated(step) or (scheduler and scheduler.replaying):
+        if not config.n or not due or self.opened.metrics.evaluated(step) or (scheduler and scheduler.replaying):
             return
         start = time.monotonic()
         with self.console.status(f"held-out evaluation after {step} steps"):
             values = await held_out.run(step)
-        self.metrics.write(step, {**values, "seconds/eval": time.monotonic() - start})
-        self.metrics.show_evaluation(step, values)
+        self.opened.metrics.write(step, {**values, "seconds/eval": time.monotonic() - start})
+        self.opened.metrics.show_evaluation(step, values)
 
     async def _finish(self) -> None:
-        await _to_its_end(self.learner.export, self.config.out / MODEL)
-        self.folder.write_summary({"status": "complete", "steps": self.learner.version, "model": MODEL})
+        await _to_its_end(self.opened.finish, self.learner)
 
     @contextlib.asynccontextmanager
     async def _engine(self, model: Path) -> AsyncIterator[TrainEngine]:
