@@ -16,12 +16,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rlm_env.evals.command import add_eval, report_eval, say
+from rlm_env.evals.command import add_eval, report_eval
+from rlm_env.evals.console import EXIT_INTERRUPTED, say
 from rlm_env.evals.errors import ConfigError
 from rlm_env.train.command import add_train
 from rlm_env.train.sft_command import add_sft
 
-EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+EXIT_USAGE = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:

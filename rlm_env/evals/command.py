@@ -14,12 +14,13 @@ from typing import Any
 
 from rich.console import Console
 
+from rlm_env.evals.console import PLAIN_WIDTH, say, say_stopped, standard_output
 from rlm_env.evals.errors import RunStopped
 from rlm_env.interrupt import Terminated, interruptible
 
-EXIT_NOTHING_SCORED, EXIT_MAX_COST, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 4, 130, 143
-PLAIN_WIDTH, PLAIN_WIDTH_OF_MANY = 120, 190
-"""Characters of a line of a table that is written to a file or a pipe; with many arms."""
+EXIT_NOTHING_SCORED, EXIT_MAX_COST = 1, 4
+PLAIN_WIDTH_OF_MANY = 190
+"""As `PLAIN_WIDTH`, for a table with many arms."""
 
 EXAMPLES = """\
 examples:
@@ -79,12 +80,10 @@ def _eval(arguments: argparse.Namespace) -> int:
     try:
         result = asyncio.run(interruptible(work(config, progress, resume=arguments.resume)))
     except (RunStopped, KeyboardInterrupt, Terminated) as stop:
-        say(progress, f"\nstopped: {str(stop) or 'interrupted'}", "red")
+        exit_code = say_stopped(progress, stop)
         if any(path.stat().st_size for path in config.out.glob("**/rollouts.jsonl")):
             say(progress, f"Finished rollouts are in {config.out}. To go on:\n  {resume_command(config.out)}")
-        if isinstance(stop, RunStopped):
-            return stop.exit_code
-        return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+        return exit_code
     if several:
         _print_matrix(result.summaries, result.title, markdown=arguments.markdown)
     else:
@@ -154,10 +153,4 @@ def _print_matrix(summaries: Any, title: str, *, markdown: bool) -> None:
 def _stdout(arms: int) -> Console:
     from rlm_env.evals.report import MANY_ARMS
 
-    console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH if arms <= MANY_ARMS else PLAIN_WIDTH_OF_MANY)
-
-
-def say(console: Console, text: str, style: str | None = None) -> None:
-    """Text as it is: no markup, no wrapping, so that a command can be copied."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    return standard_output(PLAIN_WIDTH if arms <= MANY_ARMS else PLAIN_WIDTH_OF_MANY)

@@ -11,10 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from rlm_env.evals.config import merge_options
+from rlm_env.evals.console import say, say_stopped
 from rlm_env.evals.errors import ConfigError, RunStopped
 from rlm_env.interrupt import Terminated
 
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 EXAMPLES = """\
 examples:
   rlm-env train configs/train/tiny.toml
@@ -64,17 +64,15 @@ def _train(arguments: argparse.Namespace) -> int:
     try:
         model = train(config, console, options)
     except (RunStopped, KeyboardInterrupt, Terminated) as stop:
-        console.print(f"\nstopped: {str(stop) or 'interrupted'}", style="red", markup=False, highlight=False)
+        exit_code = say_stopped(console, stop)
         command = f"rlm-env train {shlex.quote(str(config.out / 'config.toml'))} --resume"
         if arguments.from_rows:
             command += f" --from-rows {shlex.quote(str(arguments.from_rows))}"
-        console.print(f"To go on:\n  {command}", markup=False, highlight=False, soft_wrap=True)
-        if isinstance(stop, RunStopped):
-            return stop.exit_code
-        return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+        say(console, f"To go on:\n  {command}")
+        return exit_code
     if model is not None:
         conclude(config.out, console)
-        console.print(f"the trained model is in {model}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"the trained model is in {model}")
     return 0
 
 

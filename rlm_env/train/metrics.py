@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
+from rlm_env.evals.console import say
 from rlm_env.evals.errors import ConfigError
 from rlm_env.train.run_config import TrainConfig
 from rlm_env.train.sft_config import SFTConfig
@@ -80,11 +81,11 @@ class Metrics:
         """One row of the console's table."""
         if self._printed % HEADING_EVERY == 0:
             heads = "".join(f"{head:>{_width(head)}}" for head, _, _ in COLUMNS)
-            self._console.print(f"{'step':>9}{heads}", style="bold", markup=False, highlight=False, soft_wrap=True)
+            say(self._console, f"{'step':>9}{heads}", "bold")
         cells = "".join(
             f"{format(values[key], form) if key in values else '-':>{_width(head)}}" for head, key, form in COLUMNS
         )
-        self._console.print(f"{f'{step}/{steps}':>9}{cells}", markup=False, highlight=False, soft_wrap=True)
+        say(self._console, f"{f'{step}/{steps}':>9}{cells}")
         self._printed += 1
 
     def show_evaluation(self, step: int, values: Mapping[str, float]) -> None:
@@ -94,7 +95,7 @@ class Metrics:
                 name = key.removesuffix("/score")
                 interval = f"[{values[f'{name}/low']:.3f}, {values[f'{name}/high']:.3f}]"
                 text = f"held out after {step} steps: {name.removeprefix('eval/')} {mean:.3f} {interval}"
-                self._console.print(text, style="cyan", markup=False, highlight=False, soft_wrap=True)
+                say(self._console, text, "cyan")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

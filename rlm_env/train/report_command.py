@@ -8,13 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rlm_env.evals.console import say, standard_output
 from rlm_env.evals.errors import ConfigError
 from rlm_env.train.curve import CURVE, draw_curve
 from rlm_env.train.metrics import METRICS
 from rlm_env.train.report import load_run, markdown_training_report, print_training_report
-
-PLAIN_WIDTH = 120
-"""Columns of a table that is written to a file or a pipe."""
 
 
 def is_training_run(folder: Path) -> bool:
@@ -28,8 +26,7 @@ def report_training(folders: Sequence[Path], curve: Path | None, *, markdown: bo
     if markdown:
         sys.stdout.write(markdown_training_report(runs))
     else:
-        console = Console()
-        print_training_report(console if console.is_terminal else Console(width=PLAIN_WIDTH), runs)
+        print_training_report(standard_output(), runs)
     if curve is not None:
         draw_curve(runs, curve)
 
@@ -43,4 +40,4 @@ def conclude(folder: Path, console: Console) -> None:
         text = f"curve: {draw_curve([run], folder / CURVE)}"
     except ConfigError as error:
         text = f"no curve: {error}"
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    say(console, text)

@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from rlm_env.evals.config import merge_options
+from rlm_env.evals.console import say, say_stopped
 from rlm_env.evals.errors import ConfigError, RunStopped
 
-EXIT_INTERRUPTED = 130
 EXAMPLES = """\
 examples:
   rlm-env sft --model tiny-rlm --rollouts outputs/EVAL outputs/TRAIN/rollouts.jsonl
@@ -65,11 +65,11 @@ def _sft(arguments: argparse.Namespace) -> int:
     try:
         model = sft(config, console, resume=arguments.resume)
     except (RunStopped, KeyboardInterrupt) as stop:
-        console.print(f"\nstopped: {str(stop) or 'interrupted'}", style="red", markup=False, highlight=False)
+        exit_code = say_stopped(console, stop)
         command = f"rlm-env sft {shlex.quote(str(config.out / 'config.toml'))} --resume"
-        console.print(f"To go on:\n  {command}", markup=False, highlight=False, soft_wrap=True)
-        return stop.exit_code if isinstance(stop, RunStopped) else EXIT_INTERRUPTED
+        say(console, f"To go on:\n  {command}")
+        return exit_code
     if model is not None:
         conclude(config.out, console)
-        console.print(f"the trained model is in {model}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"the trained model is in {model}")
     return 0
