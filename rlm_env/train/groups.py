@@ -64,8 +64,6 @@ class Batch:
     step: int
     """1 for the first optimiser step."""
     groups: list[Group]
-    version: int
-    """Updates of the weights that it trains: `step - 1`."""
     flat: int = 0
     """Groups that all scored alike and were replaced."""
     stale: int = 0
@@ -74,6 +72,11 @@ class Batch:
     """Groups in which too few rollouts had a score and were replaced."""
     seconds: float = 0.0
     """Time that the trainer waited for it."""
+
+    @property
+    def version(self) -> int:
+        """Updates of the weights that it trains."""
+        return self.step - 1
 
     @property
     def rollouts(self) -> list[Rollout]:

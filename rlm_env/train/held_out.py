@@ -16,7 +16,7 @@ from rlm_env.evals.stats import clustered_mean
 from rlm_env.rollout import Rollout, read_rollouts
 from rlm_env.task import Task
 from rlm_env.train.mix import Mix
-from rlm_env.train.rollouts import Engine, scored_rollout
+from rlm_env.train.rollouts import Engine, all_of, scored_rollout
 from rlm_env.train.run_config import TrainConfig
 
 HELD_OUT = "held_out.jsonl"
@@ -33,14 +33,16 @@ class HeldOut:
         self._engine = engine
         self._path = folder / HELD_OUT
         self._tasks: dict[str, list[Task]] = {}
+        self._stored: dict[int, dict[str, Rollout]] = {}
+        """What a run that was stopped has left on disk: step -> key -> rollout."""
 
     async def run(self, step: int) -> dict[str, float]:
         """Scores of each environment after `step` updates: `eval/<environment>/score`, with `low` and `high` of its
         95 % interval, and means per rollout of `turns`, `sub_calls`, `root_prompt_tokens_max`, and the `error` share.
         Rollouts that are on disk already are not made again."""
         if not self._tasks:
-            self._tasks = await asyncio.to_thread(self._load_tasks)
-        done = self._stored(step)
+            await asyncio.to_thread(self._load)
+        done = self._stored.pop(step, {})
         slots = asyncio.Semaphore(self._concurrency)
 
         async def one(name: str, task: Task, repeat: int) -> None:
@@ -53,23 +55,25 @@ class HeldOut:
             self._append(rollout)
             done[key] = rollout
 
-        async with asyncio.TaskGroup() as jobs:
-            for name, tasks in self._tasks.items():
-                for task in tasks:
-                    for repeat in range(self._config.repeats):
-                        jobs.create_task(one(name, task, repeat))
+        await all_of(
+            *(
+                one(name, task, repeat)
+                for name, tasks in self._tasks.items()
+                for task in tasks
+                for repeat in range(self._config.repeats)
+            )
+        )
         return self._metrics(list(done.values()))
 
-    def _load_tasks(self) -> dict[str, list[Task]]:
-        return {name: self._mix.held_out(name).tasks("eval").take(self._config.n) for name in self._mix.names}
-
-    def _stored(self, step: int) -> dict[str, Rollout]:
+    def _load(self) -> None:
+        self._tasks = {name: self._mix.held_out(name).tasks("eval").take(self._config.n) for name in self._mix.names}
         if not self._path.exists():
-            return {}
+            return
         data = self._path.read_bytes()
         os.truncate(self._path, data.rfind(b"\n") + 1)
-        rollouts = [rollout for rollout in read_rollouts(self._path) if rollout.info["step"] == step]
-        return {rollout.info["key"]: rollout for rollout in rollouts if rollout.score is not None}
+        for rollout in read_rollouts(self._path):
+            if rollout.score is not None:
+                self._stored.setdefault(rollout.info["step"], {})[rollout.info["key"]] = rollout
 
     def _append(self, rollout: Rollout) -> None:
         with open(self._path, "a", encoding="ascii") as out:

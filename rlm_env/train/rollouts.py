@@ -1,13 +1,15 @@
-"""One scored rollout on an engine that may die under it.
+"""One scored rollout on an engine that may die under it, and many at once.
 
-Covered: scoring, another try where engine or REPL failed, which weights it began with. Not covered: which rollouts
-are made (`scheduler.py`, `held_out.py`).
+Covered: scoring, another try where engine or REPL failed, which weights it began with, ending together. Not covered:
+which rollouts are made (`scheduler.py`, `held_out.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import traceback
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from rlm_env.env import RLMEnv, score
 from rlm_env.llm.base import LLM, EngineUnavailable
@@ -55,6 +57,18 @@ async def scored_rollout(
         if rollout.score is not None:
             break
     return rollout
+
+
+async def all_of(*work: Coroutine[Any, Any, None]) -> None:
+    """Awaits all. The first exception ends the others and is raised as it is, once they have ended; so does a
+    cancellation."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _failed(name: str, task: Task, error: str) -> Rollout:

@@ -27,7 +27,7 @@ from rlm_env.task import Task
 from rlm_env.train.groups import Batch, Group
 from rlm_env.train.journal import Journal
 from rlm_env.train.mix import Mix
-from rlm_env.train.rollouts import Engine, scored_rollout
+from rlm_env.train.rollouts import Engine, all_of, scored_rollout
 from rlm_env.train.run_config import TrainConfig
 from rlm_env.train.sampler import Draw, TaskSampler
 
@@ -108,7 +108,7 @@ class Scheduler:
             batch = self._replayed.pop(step)
             self._handed = step
         else:
-            batch = await self._gather(Batch(step, [], self._trained))
+            batch = await self._gather(Batch(step, []))
             self._outstanding -= len(batch.groups)
             self._folder.sync()
             self._journal.batch(step, [group.number for group in batch.groups])
@@ -192,16 +192,7 @@ class Scheduler:
         arm = self._mix.arm(draw.environment, draw.stage)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._groups.timeout), _shared(arm, draw.task) as context:
-                members = [
-                    asyncio.create_task(self._member(group, member, draw, arm, context))
-                    for member in range(self._groups.size)
-                ]
-                try:
-                    await asyncio.gather(*members)
-                finally:
-                    for member in members:
-                        member.cancel()
-                    await asyncio.gather(*members, return_exceptions=True)
+                await all_of(*(self._member(group, member, draw, arm, context) for member in range(self._groups.size)))
         group.rollouts = _in_order(group.rollouts)
         if group.scored:
             self._sampler.observe(draw, fmean(group.scored))
@@ -247,7 +238,7 @@ class Scheduler:
                 )
                 for number in numbers
             ]
-            self._replayed[step] = Batch(step, groups, step - 1)
+            self._replayed[step] = Batch(step, groups)
         still_open = set(history.open)
         for number, place in history.drawn.items():
             draw = self._sampler.repeat(number, place["environment"], place["stage"], place["index"])

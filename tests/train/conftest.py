@@ -11,6 +11,8 @@ import pytest_asyncio
 
 if TYPE_CHECKING:
     from rlm_env.train.engine import TrainEngine
+    from rlm_env.train.weight_sync import DiskSync
+    from tests.train.sync_stand_in import StandIn
 
 VOCAB = 97
 
@@ -51,3 +53,20 @@ async def train_engine(tiny_model_path: Path, tmp_path_factory: pytest.TempPathF
     logs = tmp_path_factory.mktemp("engine")
     async with TrainEngine(tiny_model_path, log_folder=logs, dtype="float32", max_restarts=10) as engine:
         yield engine
+
+
+@pytest.fixture
+def trainer(tiny_model_path: Path) -> StandIn:
+    """A trainer of the shipped model that takes steps of a given size, and no rows."""
+    from tests.train.sync_stand_in import StandIn
+
+    return StandIn(tiny_model_path)
+
+
+@pytest.fixture
+def sync(tmp_path: Path) -> DiskSync:
+    """Whole weights through a folder of the test's own."""
+    from rlm_env.train.run_config import SyncConfig
+    from rlm_env.train.weight_sync import make_sync
+
+    return make_sync(SyncConfig(drain_seconds=30), tmp_path / "weights", "float32")

@@ -17,8 +17,7 @@ from rlm_env.evals.config import EngineOptions  # noqa: E402
 from rlm_env.evals.errors import ConfigError  # noqa: E402
 from rlm_env.llm import EngineUnavailable, LLMError, Request, Sampling, VLLMStartError  # noqa: E402
 from rlm_env.train.engine import TrainEngine  # noqa: E402
-from rlm_env.train.run_config import SyncConfig  # noqa: E402
-from rlm_env.train.weight_sync import WeightSync, make_sync  # noqa: E402
+from rlm_env.train.weight_sync import WeightSync  # noqa: E402
 from tests.llm.test_vllm_real import group_of  # noqa: E402
 from tests.train.sync_stand_in import StandIn  # noqa: E402
 
@@ -36,16 +35,6 @@ def kill(engine: TrainEngine, title: str) -> None:
     """kill -9 of the process of the engine's tree whose command line has `title` in it."""
     (pid,) = [pid for pid in group_of(engine._server) if title.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture
-def trainer(tiny_model_path: Path) -> StandIn:
-    return StandIn(tiny_model_path)
-
-
-@pytest.fixture
-def sync(tmp_path: Path) -> WeightSync:
-    return make_sync(SyncConfig(drain_seconds=30), tmp_path / "weights", "float32")
 
 
 async def test_an_engine_that_answers_is_not_restarted(train_engine: TrainEngine) -> None:

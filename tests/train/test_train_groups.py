@@ -30,13 +30,13 @@ def config(**parts) -> TrainConfig:
 
 def test_one_advantage_goes_to_all_rows_of_a_rollout():
     group = Group(0, "a", [rollout(1.0, calls=2), rollout(0.0), rollout(None, calls=3)])
-    rows = Batch(1, [group], 0).rows(config())
+    rows = Batch(1, [group]).rows(config())
     assert [(row.kind, row.advantage) for row in rows] == [("root", 0.5), ("sub", 0.5), ("sub", 0.5), ("root", -0.5)]
 
 
 def test_groups_do_not_share_a_baseline():
     groups = [Group(0, "a", [rollout(1.0), rollout(0.0)]), Group(1, "a", [rollout(0.1), rollout(0.0)])]
-    advantages = [row.advantage for row in Batch(1, groups, 0).rows(config())]
+    advantages = [row.advantage for row in Batch(1, groups).rows(config())]
     assert advantages == pytest.approx([0.5, -0.5, 0.05, -0.05])
 
 
@@ -49,17 +49,17 @@ def test_what_an_unfinished_rollout_is_worth(unfinished, rewards):
     group = Group(0, "a", rollouts, unfinished)
     assert group.rewards == rewards
     assert rollouts[1].score.value == 0.5
-    rows = Batch(1, [group], 0).rows(config())
+    rows = Batch(1, [group]).rows(config())
     assert len(rows) == sum(reward is not None for reward in rewards)
 
 
 def test_a_cost_makes_the_cheaper_of_two_equal_rollouts_better():
     group = Group(0, "a", [rollout(1.0, calls=10), rollout(1.0, calls=2), rollout(0.0)])
-    free = {row.rollout_id: row.advantage for row in Batch(1, [group], 0).rows(config())}
+    free = {row.rollout_id: row.advantage for row in Batch(1, [group]).rows(config())}
     assert free["1.0-10"] == free["1.0-2"]
     for unit in ("sub_calls", "tokens"):
         settings = config(advantage={"cost_weight": 0.3}, groups={"cost": unit})
-        costly = {row.rollout_id: row.advantage for row in Batch(1, [group], 0).rows(settings)}
+        costly = {row.rollout_id: row.advantage for row in Batch(1, [group]).rows(settings)}
         assert costly["1.0-2"] > costly["1.0-10"] > costly["0.0-0"]
 
 
@@ -68,7 +68,7 @@ def test_metrics_of_a_batch():
         Group(4, "a", [rollout(1.0, calls=4), rollout(0.0, stop=StopReason.MAX_TURNS, version=2), rollout(None)]),
         Group(6, "b", [rollout(0.5), rollout(0.5, version=2), rollout(0.5)]),
     ]
-    batch = Batch(4, groups, version=3, flat=1, stale=0, failed=1)
+    batch = Batch(4, groups, flat=1, stale=0, failed=1)
     metrics = batch_metrics(batch, batch.rows(config()))
     expected = {
         "reward/mean": 0.5,

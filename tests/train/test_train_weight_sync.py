@@ -31,16 +31,6 @@ def ask(text: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": text}]
 
 
-@pytest.fixture
-def trainer(tiny_model_path: Path) -> StandIn:
-    return StandIn(tiny_model_path)
-
-
-@pytest.fixture
-def sync(tmp_path: Path) -> DiskSync:
-    return make_sync(SyncConfig(drain_seconds=30), tmp_path / "weights", "float32")
-
-
 async def test_new_weights_arrive_and_the_check_says_so(
     train_engine: TrainEngine, trainer: StandIn, sync: DiskSync
 ) -> None:
