@@ -3,8 +3,7 @@ life, and goes on each time."""
 
 from __future__ import annotations
 
-import os
-import signal
+import contextlib
 import subprocess
 import sys
 import time
@@ -14,11 +13,12 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("vllm")
+psutil = pytest.importorskip("psutil")  # comes with vLLM
 
-from rlm_env.cli import main
-from rlm_env.rollout import read_rollouts
-from rlm_env.train.journal import read_journal
-from rlm_env.train.metrics import read_metrics
+from rlm_env.cli import main  # noqa: E402
+from rlm_env.rollout import read_rollouts  # noqa: E402
+from rlm_env.train.journal import read_journal  # noqa: E402
+from rlm_env.train.metrics import read_metrics  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -26,26 +26,15 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(2400)]
 SETTINGS = ["steps=4", "groups.size=4", "groups.per_step=2", "held_out.n=4", "held_out.every=2", "checkpoint.every=3"]
 
 
-def children(pid: int) -> list[tuple[int, str]]:
-    """All processes below one, with their command lines."""
-    tasks = Path(f"/proc/{pid}/task")
-    found = []
-    for task in tasks.iterdir() if tasks.exists() else ():
-        for child in (task / "children").read_text().split():
-            try:
-                command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-            found += [(int(child), command), *children(int(child))]
-    return found
-
-
 def kill(pid: int, what: str) -> int:
-    """SIGKILL to all processes below `pid` whose command line says `what`; how many."""
-    chosen = [child for child, command in children(pid) if what in command]
-    for child in chosen:
-        os.kill(child, signal.SIGKILL)
-    return len(chosen)
+    """SIGKILL to all processes below `pid` whose command line says `what`; how many. Others may end meanwhile."""
+    killed = 0
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if what in " ".join(process.cmdline()):
+                process.kill()
+                killed += 1
+    return killed
 
 
 def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
