@@ -11,9 +11,11 @@ stopped goes on. Covered, by the names of `--only`:
 - `learn`: tiny-rlm trained on contexts of up to N tokens, its held-out score before and after.
 - `length`: the trained policies at N, 10 N and 100 N tokens, beside the standard arm with the same weights.
 - `unseen`: families of questions that were never trained on.
-- `cost`: the trained policies, trained on with a penalty on sub-calls.
+- `cost`: a trained policy that was made to ask twice, trained on with a penalty on sub-calls and without.
 - `roles`: a trained policy whose sub-LLM was made to read badly, trained on root and sub-LLM tokens together and on
   root tokens alone, with equally many rollouts.
+
+Both begin with the first seed's trained policy, altered by `scripts/alter_tiny_rlm.py`.
 
 Not covered: real models. The figures stand in docs/training-results.md.
 """
@@ -30,8 +32,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from rlm_env.evals.stats import Estimate, paired_difference
-from rlm_env.rollout import read_rollouts
+from rlm_env.evals.stats import CORRECT, Estimate, paired_difference
+from rlm_env.rollout import Rollout, read_rollouts
 from rlm_env.train.metrics import read_metrics
 
 CONFIG = "configs/train/tiny.toml"
@@ -41,11 +43,23 @@ TRAINED = "count,most_common,least_common"
 UNSEEN = "compare,user_label"
 PARTS = ("learn", "length", "unseen", "cost", "roles")
 COST_WEIGHT = 0.3
-MORE_STEPS = 12
-"""Of the runs that begin with a trained policy."""
-MORE = (f"steps={MORE_STEPS}", f"held_out.every={MORE_STEPS}")
+COST_STEPS = 12
+ROLE_STEPS = 30
+ROLE_LENGTHS = "[192, 256]"
+"""Few lines, so that a rollout's score says something about each reading."""
+ROLE_TASKS = 96
 LAST = 5
 """Steps at a run's end over which its training metrics are averaged."""
+RUNS = {
+    "learn": f"tiny-rlm, up to {N} tokens",
+    "cost": f"asks twice, {COST_STEPS} steps with cost_weight = {COST_WEIGHT:g}",
+    "free": f"asks twice, {COST_STEPS} steps without a penalty",
+    "both": f"weak reader, {ROLE_STEPS} steps: root and sub-LLM tokens",
+    "root": f"weak reader, {ROLE_STEPS} steps: root tokens alone",
+}
+"""Trainings by the names of their folders, with what they are."""
+PAIRS = (("cost", "free"), ("both", "root"))
+"""Trainings whose last held-out scores are compared task by task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +109,19 @@ def _plan(out: Path, seeds: list[int]) -> list[Work]:
         plan.append(_evaluation("length", out, f"length-{name}", model, "standard,rlm", 72, TRAINED, lengths))
     for name, model in models.items():
         plan.append(_evaluation("unseen", out, f"unseen-{name}", model, "rlm", 64, UNSEEN, f"lengths={N // 2},{N}"))
+    trained = out / f"learn-{seeds[0]}" / "model"
+    plan.append(_alteration("cost", out, "asks-twice", trained, "--steps", "80"))
     for seed in seeds:
-        settings = (f"model={out / f'learn-{seed}' / 'model'}", f"advantage.cost_weight={COST_WEIGHT}", *MORE)
-        plan.append(_training("cost", out, f"cost-{seed}", seed, *settings))
-    weak = out / "weak-reader"
-    command = ("scripts/weaken_reader.py", "--model", str(out / f"learn-{seeds[0]}" / "model"), "--out", str(weak))
-    plan.append(Work("roles", "weak-reader", command, lambda: (weak / "config.json").exists(), resumable=False))
+        settings = _more(out / "asks-twice", COST_STEPS)
+        plan.append(_training("cost", out, f"cost-{seed}", seed, *settings, f"advantage.cost_weight={COST_WEIGHT}"))
+        plan.append(_training("cost", out, f"free-{seed}", seed, *settings))
+    plan.append(_alteration("roles", out, "weak-reader", trained))
     for seed in seeds:
-        settings = (f"model={weak}", *MORE)
+        settings = (
+            *_more(out / "weak-reader", ROLE_STEPS),
+            f"environments=[{{ name = 'oolong-rlm', options = {_role_options()} }}]",
+            f"held_out.n={ROLE_TASKS}",
+        )
         plan.append(_training("roles", out, f"both-{seed}", seed, *settings))
         plan.append(_training("roles", out, f"root-{seed}", seed, *settings, "rows.train_sub_calls=false"))
     return plan
@@ -113,6 +132,21 @@ def _training(part: str, out: Path, name: str, seed: int, *settings: str) -> Wor
     command = ["-m", "rlm_env.cli", "train", CONFIG, "--seed", str(seed), "--out", str(folder)]
     command += [word for setting in settings for word in ("--set", setting)]
     return Work(part, name, tuple(command), lambda: _status(folder) == "complete")
+
+
+def _more(model: Path, steps: int) -> tuple[str, ...]:
+    """Settings of a run that begins with another model, evaluated before and after."""
+    return f"model={model}", f"steps={steps}", f"held_out.every={steps}"
+
+
+def _role_options() -> str:
+    families = TRAINED.split(",")
+    return f"{{ vocabulary = 'easy', tokenizer = '@model', families = {families}, lengths = {ROLE_LENGTHS} }}"
+
+
+def _alteration(part: str, out: Path, name: str, model: Path, *options: str) -> Work:
+    command = ("scripts/alter_tiny_rlm.py", name, "--model", str(model), "--out", str(out / name), *options)
+    return Work(part, name, command, lambda: (out / name / "config.json").exists(), resumable=False)
 
 
 def _evaluation(part: str, out: Path, name: str, model: str, arms: str, n: int, families: str, lengths: str) -> Work:
@@ -137,7 +171,7 @@ def _status(folder: Path) -> str | None:
 
 def _results(out: Path, seeds: list[int]) -> dict[str, Any]:
     """All numbers that can be had of the folders that are there."""
-    trained = {name: [_trained(out / f"{name}-{seed}") for seed in seeds] for name in ("learn", "cost", "both", "root")}
+    trained = {name: [_trained(out / f"{name}-{seed}") for seed in seeds] for name in RUNS}
     found: dict[str, Any] = {
         name: {key: [run[key] for run in runs if run] for key in next(run for run in runs if run)}
         for name, runs in trained.items()
@@ -150,9 +184,13 @@ def _results(out: Path, seeds: list[int]) -> dict[str, Any]:
             for moment, names in models.items()
             if (summaries := [_evaluated(out / name) for name in names if _status(out / name) == "complete"])
         }
-    difference = _paired(out, seeds)
-    if difference is not None:
-        found["both_minus_root"] = {"mean": difference.mean, "low": difference.low, "high": difference.high}
+    for first, second in PAIRS:
+        if (difference := _paired(out, seeds, first, second)) is not None:
+            found[f"{first}_minus_{second}"] = {
+                "mean": difference.mean,
+                "low": difference.low,
+                "high": difference.high,
+            }
     return found
 
 
@@ -167,11 +205,20 @@ def _trained(folder: Path) -> dict[str, float] | None:
     for moment, line in (("before", evaluations[0]), ("after", evaluations[-1])):
         for fact in ("score", "sub_calls", "root_prompt_tokens_max"):
             found[f"{fact}_{moment}"] = line[f"eval/oolong-rlm/{fact}"]
+        solved = [rollout for rollout in _held_out(folder, line["step"]) if rollout.score.value >= CORRECT]
+        found[f"sub_calls_solved_{moment}"] = fmean(len(rollout.sub_calls) for rollout in solved)
     for moment, some in (("first", steps[:LAST]), ("last", steps[-LAST:])):
-        for fact in ("reward/mean", "sub_calls/mean", "sub_calls/solved", "seconds/step"):
+        for fact in ("reward/mean", "sub_calls/mean", "sub_calls/solved", "rollouts/ready", "seconds/step"):
             values = [line[fact] for line in some if fact in line]
             found[f"{fact} {moment}"] = fmean(values) if values else float("nan")
     return found | {"first_step_log_ratio": steps[0]["log_ratio_abs"], "minutes": sum(_seconds(lines)) / 60}
+
+
+def _held_out(folder: Path, step: float) -> Iterable[Rollout]:
+    """The scored rollouts of the evaluation after so many steps."""
+    for rollout in read_rollouts(folder / "held_out.jsonl"):
+        if rollout.info["step"] == step and rollout.score is not None:
+            yield rollout
 
 
 def _seconds(lines: Iterable[dict[str, float]]) -> Iterable[float]:
@@ -194,38 +241,34 @@ def _evaluated(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _paired(out: Path, seeds: list[int]) -> Estimate | None:
-    """Last held-out scores: both roles trained minus the root alone, paired by seed and task."""
-    scores: dict[str, dict[str, list[float]]] = {"both": {}, "root": {}}
+def _paired(out: Path, seeds: list[int], first: str, second: str) -> Estimate | None:
+    """Last held-out scores of the first training minus those of the second, paired by seed and task."""
+    scores: dict[str, dict[str, list[float]]] = {first: {}, second: {}}
+    steps = {"cost": COST_STEPS, "both": ROLE_STEPS}[first]
     for name, by_task in scores.items():
         for seed in seeds:
-            if _status(out / f"{name}-{seed}") != "complete":
-                continue
-            for rollout in read_rollouts(out / f"{name}-{seed}" / "held_out.jsonl"):
-                if rollout.info["step"] == MORE_STEPS and rollout.score is not None:
-                    by_task.setdefault(f"{seed}/{rollout.task_id}", []).append(rollout.score.value)
-    return paired_difference(scores["both"], scores["root"])
+            folder = out / f"{name}-{seed}"
+            for rollout in _held_out(folder, steps) if _status(folder) == "complete" else ():
+                by_task.setdefault(f"{seed}/{rollout.task_id}", []).append(rollout.score.value)
+    return paired_difference(scores[first], scores[second])
 
 
 def _markdown(results: dict[str, Any], seeds: list[int]) -> str:
     lines = [f"Seeds: {', '.join(map(str, seeds))}; mean and standard deviation over seeds.", ""]
-    if "learn" in results or "both" in results:
-        lines += ["| training | held-out score before | after | sub-calls before | after | minutes |"]
+    if RUNS.keys() & results:
+        lines += [
+            "| training | held-out score before | after | sub-calls per correct rollout before | after | minutes |"
+        ]
         lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
-    titles = {
-        "learn": f"tiny-rlm, up to {N} tokens",
-        "cost": f"the trained ones, {MORE_STEPS} steps with cost_weight = {COST_WEIGHT:g}",
-        "both": f"weak reader, {MORE_STEPS} steps: root and sub-LLM tokens",
-        "root": f"weak reader, {MORE_STEPS} steps: root tokens alone",
-    }
-    for name, title in titles.items():
+    for name, title in RUNS.items():
         if name in results:
             run = results[name]
-            facts = ("score_before", "score_after", "sub_calls_before", "sub_calls_after", "minutes")
+            facts = ("score_before", "score_after", "sub_calls_solved_before", "sub_calls_solved_after", "minutes")
             lines.append(f"| {title} | {' | '.join(_spread(run[fact]) for fact in facts)} |")
-    if "both_minus_root" in results:
-        mean, low, high = (results["both_minus_root"][key] for key in ("mean", "low", "high"))
-        lines += ["", f"Both roles minus root alone, paired by task: {mean:+.3f} [{low:+.3f}, {high:+.3f}]."]
+    for first, second in PAIRS:
+        if difference := results.get(f"{first}_minus_{second}"):
+            mean, low, high = (difference[key] for key in ("mean", "low", "high"))
+            lines += ["", f"`{first}` minus `{second}`, paired by task: {mean:+.3f} [{low:+.3f}, {high:+.3f}]."]
     for part, title in (("length", "trained families, by length"), ("unseen", "families never trained on")):
         for moment, runs in results.get(part, {}).items():
             lines += ["", f"**{title}: {moment}**", ""]

@@ -62,13 +62,16 @@ async def record_sessions(
     seed: int,
     concurrency: int = 4,
     on_session: Callable[[], None] = lambda: None,
+    strategy: str | None = None,
 ) -> list[Session]:
-    """One session per task, in the order of the tasks. Raises RuntimeError where a rollout does not end by a
-    ready answer: then a teacher's code is wrong."""
+    """One session per task, in the order of the tasks, of the given strategy or of drawn ones.
+
+    Raises RuntimeError where a rollout does not end by a ready answer: then a teacher's code is wrong.
+    """
     slots = asyncio.Semaphore(concurrency)
 
     async def one(index: int, task: Task) -> Session:
-        plan = make_plan(read_question(task.question), random.Random(f"{seed}/{index}"))
+        plan = make_plan(read_question(task.question), random.Random(f"{seed}/{index}"), strategy)
         async with slots:
             rollout = await env.rollout(task, Teacher(plan), sub, id=f"{seed}-{index}")
         on_session()

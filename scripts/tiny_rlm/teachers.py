@@ -83,6 +83,11 @@ def sound(question: Question, draw: random.Random) -> list[Reply]:
     return [say("I read every line.", *program(question))]
 
 
+def sound_twice(question: Question, draw: random.Random) -> list[Reply]:
+    """Asks about every line twice, and uses the second answers."""
+    return [say("I read every line and do it again.", select(question), READ, READ, *conclude(question), READY)]
+
+
 def look_then_sound(question: Question, draw: random.Random) -> list[Reply]:
     return [look(draw), say("Now I read every line.", *program(question))]
 
@@ -229,6 +234,7 @@ STRATEGIES: dict[str, tuple[Callable[[Question, random.Random], list[Reply]], fl
     "look_and_guess": (look_and_guess, 0.07),
     "ask_at_once": (ask_at_once, 0.05),
     "prose_only": (prose_only, 0.04),
+    "sound_twice": (sound_twice, 0.0),
 }
 """Name -> teacher and its share of the sessions."""
 

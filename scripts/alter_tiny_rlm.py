@@ -1,14 +1,17 @@
 #!/usr/bin/env python
-"""Makes of tiny-rlm a model whose sub-LLM reads badly and whose root is as it was.
+"""Makes of tiny-rlm a model with one fault for training to mend.
 
-    python scripts/weaken_reader.py --out /tmp/weak-reader                   # a minute and a half on one CPU core
-    python scripts/weaken_reader.py --out /tmp/weak-reader --accuracy 0.8
+    python scripts/alter_tiny_rlm.py weak-reader --out /tmp/weak-reader         # a minute and a half on one CPU core
+    python scripts/alter_tiny_rlm.py weak-reader --out /tmp/weak-reader --accuracy 0.8
+    python scripts/alter_tiny_rlm.py asks-twice --out /tmp/asks-twice
 
-For experiments on training root and sub-LLM together: a weak reader leaves the sub-LLM something to learn. Supervised
-training by the package's own learner on two kinds of rows: reading prompts whose labels are wrong by chance, drawn
-anew each time, so that sampled at temperature 1 the reader is right with about the given probability; and the root's
-own replies, sampled from the model itself in sessions of the real REPL, which hold it where it is. Greedy reading
-stays right, for the right label stays the likeliest: the new folder's `rlm_env.json` has the sub-LLM sample at 1.
+- `weak-reader`: the sub-LLM reads badly. It is trained on labels that are wrong by chance, drawn anew each time, so
+  that sampled at temperature 1 it is right with about the given probability. Greedy reading stays right, for the
+  right label stays the likeliest: the new folder's `rlm_env.json` has the sub-LLM sample at 1.
+- `asks-twice`: the root spends twice the sub-calls that it needs in about half of its programs, to the same end.
+
+Supervised training by the package's own learner. What is not to change is held by the root's own replies, sampled
+from the model itself in sessions of the real REPL.
 
 Not covered: scores of whole rollouts (`rlm-env eval`), a reader that is weak from its first day
 (`scripts/build_tiny_rlm.py --reader-noise`).
@@ -49,9 +52,10 @@ from tiny_rlm import evaluate, reading, sessions
 from tiny_rlm.tokenizer import encode_conversation
 
 SESSIONS = 120
-OWN_PER_STEP, READINGS_PER_STEP = 4, 48
+FAULTS = {"weak-reader": 48, "asks-twice": 4}
+"""Name -> rows per step that teach it; a reply of the reader has three tokens, one of the root a hundred."""
+OWN_PER_STEP = 4
 READING_WEIGHT = 5.0
-"""A reply of the reader has three tokens, one of the root a hundred."""
 
 
 def main() -> None:
@@ -61,7 +65,8 @@ def main() -> None:
     torch.set_num_threads(1)
     start = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    oracle, prompts = asyncio.run(root_prompts(options))
+    oracle, played = asyncio.run(play(options))
+    prompts = root_prompts(played)
     before = Qwen3ForCausalLM.from_pretrained(options.model, dtype=torch.float32)
     own = own_replies(before, tokenizer, prompts, options.seed)
     random.Random(options.seed).shuffle(own)
@@ -76,7 +81,11 @@ def main() -> None:
         options.seed,
     )
     loss_before = mean_loss(learner, held_out)
-    batches = draw_batches(own, noisy_readings(oracle, tokenizer, options), options.seed)
+    if options.fault == "weak-reader":
+        lessons = noisy_readings(oracle, tokenizer, options)
+    else:
+        lessons = programs_that_ask_twice(asyncio.run(play(options, "sound_twice"))[1], tokenizer, options.seed)
+    batches = draw_batches(own, lessons, FAULTS[options.fault], options.seed)
     for batch in track(islice(batches, options.steps), "training", total=options.steps, console=console):
         learner.step(batch)
     learner.export(options.out)
@@ -98,9 +107,10 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("fault", choices=FAULTS)
     parser.add_argument("--out", type=Path, required=True, help="folder of the new model")
     parser.add_argument("--model", type=Path, default=DEFAULT_OUT, help="a tiny-rlm (default: the shipped one)")
-    parser.add_argument("--accuracy", type=float, default=0.6, help="of the reader, sampled at temperature 1")
+    parser.add_argument("--accuracy", type=float, default=0.6, help="of a weak reader, sampled at temperature 1")
     parser.add_argument("--steps", type=int, default=40, help="optimizer steps")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -111,18 +121,24 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-async def root_prompts(options: argparse.Namespace) -> tuple[reading.LabelOracle, list[list[Message]]]:
-    """Who knows the labels of the tasks' lines, and what the root LLM had before it at each turn of some sessions."""
+async def play(
+    options: argparse.Namespace, strategy: str | None = None
+) -> tuple[reading.LabelOracle, list[sessions.Session]]:
+    """Who knows the labels of the tasks' lines, and sessions of the teachers, or of one of them."""
     choice = {"seed": options.seed + 1000, "vocabulary": "easy", "lengths": LENGTHS, "families": FAMILIES}
     oracle = reading.LabelOracle()
     twin = rlm_env.load_environment("oolong-rlm", **choice, with_labels=True)
     for task in islice(twin.tasks("train"), 2 * SESSIONS):  # more than are played, so that most texts have occurred
         oracle.learn(task.context)
     profile = {key: value for key, value in load_profile(options.model).items() if key != "renderer"}
-    env = rlm_env.load_environment("oolong-rlm", **choice, **profile)
-    async with env:
-        played = await sessions.record_sessions(env, list(islice(env.tasks("train"), SESSIONS)), oracle, options.seed)
-    return oracle, [
+    async with rlm_env.load_environment("oolong-rlm", **choice, **profile) as env:
+        tasks = list(islice(env.tasks("train"), SESSIONS))
+        return oracle, await sessions.record_sessions(env, tasks, oracle, options.seed, strategy=strategy)
+
+
+def root_prompts(played: list[sessions.Session]) -> list[list[Message]]:
+    """What the root LLM had before it at each turn."""
+    return [
         session.messages[:turn]
         for session in played
         for turn, message in enumerate(session.messages)
@@ -158,10 +174,20 @@ def noisy_readings(
             yield make_row(tokenizer, messages, RowKind.SUB, READING_WEIGHT)
 
 
-def draw_batches(own: list[Row], readings: Iterator[Row], seed: int) -> Iterator[list[Row]]:
+def programs_that_ask_twice(
+    played: list[sessions.Session], tokenizer: PreTrainedTokenizerFast, seed: int
+) -> Iterator[Row]:
+    """First replies of these sessions, for ever, in a new order each time round."""
+    draw = random.Random(seed)
+    rows = [make_row(tokenizer, session.messages[:3], RowKind.ROOT) for session in played]
+    while True:
+        yield from draw.sample(rows, len(rows))
+
+
+def draw_batches(own: list[Row], lessons: Iterator[Row], of_lessons: int, seed: int) -> Iterator[list[Row]]:
     draw = random.Random(seed)
     while True:
-        yield draw.sample(own, OWN_PER_STEP) + list(islice(readings, READINGS_PER_STEP))
+        yield draw.sample(own, OWN_PER_STEP) + list(islice(lessons, of_lessons))
 
 
 def make_row(tokenizer: PreTrainedTokenizerFast, messages: list[Message], kind: RowKind, weight: float = 1.0) -> Row:
