@@ -38,8 +38,8 @@ LARGE_CONTEXT = 2**20
 class Scheduler:
     """Makes rollouts ahead of the trainer; an async context manager.
 
-    `batch = await next_batch()`, train it, bring the weights into the engine, `updated()`, and so on. While the
-    trainer works, groups for the next `max_staleness` steps are made.
+    `batch = await next_batch()`, train it, `trained()`, and so on; `published(version)` whenever the engine has new
+    weights, which may be while the next batch is trained. Meanwhile groups for the next `max_staleness` steps are made.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Scheduler:
         self._journal = journal
         self._sampler = TaskSampler(config.environments, mix.tasks, config.seed, config.groups.pools)
         self._trained = trained
+        self._published = trained
         self._handed = trained
         self._drawing = asyncio.Lock()
         self._slots = asyncio.Semaphore(config.groups.concurrency)
@@ -117,13 +118,17 @@ class Scheduler:
         batch.seconds = time.monotonic() - start
         return batch
 
-    def updated(self) -> None:
-        """The batch that was handed out is trained, and the engine has the new weights."""
+    def trained(self) -> None:
+        """The batch that was handed out is trained. Groups in flight that are too old for the next one are given up."""
         self._trained += 1
         for task, group in self._running.items():
             if group and self._trained - self._begun.get(group.number, self._trained) > self._groups.max_staleness:
                 task.cancel()
-        if not self.replaying:
+
+    def published(self, version: int) -> None:
+        """The engine has the weights after `version` updates: what is begun now may be trained later."""
+        self._published = version
+        if not self.replaying and not self._closing:
             self._fill()
 
     async def _gather(self, batch: Batch) -> Batch:
@@ -163,7 +168,7 @@ class Scheduler:
 
     def _fill(self) -> None:
         """Begins as many groups as staleness allows, and as the run still needs."""
-        ahead = self._groups.max_staleness + self._trained - self._handed + 1
+        ahead = self._groups.max_staleness + self._published - self._handed + 1
         ahead = min(ahead, self._config.steps - self._handed)
         while self._outstanding < self._groups.per_step * ahead:
             self._outstanding += 1

@@ -37,7 +37,7 @@ from rlm_env.train.run_config import TrainConfig, check_resume
 from rlm_env.train.run_folder import MODEL, WEIGHTS, OpenRun, open_run
 from rlm_env.train.scheduler import Scheduler
 from rlm_env.train.sync_check import SyncError
-from rlm_env.train.weight_sync import make_sync
+from rlm_env.train.weight_sync import WeightSync, make_sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,8 @@ class _Run:
     saved: int = -1
     recorded: int = field(init=False)
     """Steps whose metrics are written; a checkpoint is only of a step that is recorded."""
+    publishing: asyncio.Task[dict[str, float]] | None = None
+    """Brings the newest weights into the engine, while the next batch is trained."""
 
     def __post_init__(self) -> None:
         self.recorded = self.learner.version
@@ -140,11 +142,12 @@ class _Run:
                 journal = Journal(config.out)
                 scheduler = Scheduler(config, mix, engine, self.opened.folder, journal, self.learner.version)
                 with contextlib.closing(journal):
-                    async with self._saving(), scheduler:
-                        while self.learner.version < config.steps:
-                            await self._evaluate(held_out, scheduler)
-                            await self._step(scheduler, sync.publish)
-                    await self._evaluate(held_out, None)
+                    async with self._publications():
+                        async with self._saving(), scheduler:
+                            while self.learner.version < config.steps:
+                                await self._evaluate(held_out, scheduler)
+                                await self._step(scheduler, sync)
+                        await self._evaluate(held_out, None)
                 await self._finish()
         except (EngineUnavailable, SyncError) as error:
             status = "weights not in the engine" if isinstance(error, SyncError) else "engine unavailable"
@@ -152,12 +155,14 @@ class _Run:
         finally:
             await mix.aclose()
 
-    async def _step(self, scheduler: Scheduler, publish: Callable[[int], Any]) -> None:
+    async def _step(self, scheduler: Scheduler, sync: WeightSync) -> None:
         start = time.monotonic()
         step = self.learner.version + 1
         replayed = scheduler.replaying
         with self.console.status(f"step {step}: waiting for rollouts"):
             batch = await scheduler.next_batch()
+        if self.publishing is not None and self.publishing.done():
+            self.publishing.result()  # raises before anything is trained that weights which failed have sampled
         rows = await asyncio.to_thread(batch.rows, self.config)
         if not rows:
             raise RunStopped("nothing to train", f"step {step}: no rollout has a sampled token", 1)
@@ -165,11 +170,12 @@ class _Run:
             write_rows(self.options.dump_rows, step, rows)
         with self.console.status(f"step {step}: updating; {scheduler.in_flight} groups in flight"):
             values = await self._update(rows)
+        scheduler.trained()
         published = time.monotonic()
+        values |= await self._published()
         if not scheduler.replaying:
-            values |= await publish(self.learner.version)
+            await self._publish(scheduler, sync)
         values["seconds/sync"] = time.monotonic() - published
-        scheduler.updated()
         values |= batch_metrics(batch, rows)
         seconds = time.monotonic() - start
         values |= {
@@ -179,6 +185,37 @@ class _Run:
             "replayed": float(replayed),
         }
         await self._record(step, self.config.steps, values)
+
+    async def _publish(self, scheduler: Scheduler, sync: WeightSync) -> None:
+        """Begins to bring the weights into the engine; returns when the learner may go on."""
+        version, taken = self.learner.version, asyncio.Event()
+
+        async def publish() -> dict[str, float]:
+            found = await sync.publish(version, taken)
+            scheduler.published(version)
+            return found
+
+        self.publishing = asyncio.create_task(publish())
+        await taken.wait()
+
+    async def _published(self) -> dict[str, float]:
+        """Waits until the weights that were taken last are in the engine and verified; what that found, once."""
+        if self.publishing is None:
+            return {}
+        found = await self.publishing
+        self.publishing = None
+        return found
+
+    @contextlib.asynccontextmanager
+    async def _publications(self) -> AsyncIterator[None]:
+        """However the work ends, nothing is on its way into the engine any more."""
+        try:
+            yield
+            await self._published()
+        finally:
+            if self.publishing is not None:
+                self.publishing.cancel()
+                await asyncio.gather(self.publishing, return_exceptions=True)
 
     async def _update(self, rows: list[Row]) -> dict[str, float]:
         start = time.monotonic()
@@ -213,8 +250,9 @@ class _Run:
         if not config.n or not due or self.opened.metrics.evaluated(step) or (scheduler and scheduler.replaying):
             return
         start = time.monotonic()
+        published = await self._published()
         with self.console.status(f"held-out evaluation after {step} steps"):
-            values = await held_out.run(step)
+            values = published | await held_out.run(step)
         self.opened.metrics.write(step, {**values, "seconds/eval": time.monotonic() - start})
         self.opened.metrics.show_evaluation(step, values)
 

@@ -67,16 +67,23 @@ class WeightSync(ABC):
         self._probe = await Probe.sample(engine)
         return await self._publish(learner.version, prove=True)
 
-    async def publish(self, version: int) -> dict[str, float]:
+    async def publish(self, version: int, taken: asyncio.Event | None = None) -> dict[str, float]:
         """Serves the learner's weights as `version`, while rollouts are in flight, and verifies them before the
         first request goes on.
+
+        `taken` is set when the weights are exported and the learner has been asked what it needs to be asked: from
+        then on it may be trained further. It is set on errors too.
 
         Returns seconds by part (`sync_seconds_export`, `_score`, `_drain`, `_load`, `_verify`) and what the check
         found (`sync_mean_abs`, `sync_max_abs`, `sync_cached_mean_abs`, `sync_followed`). Where the engine dies on
         the way, it is started again on the new weights. Raises SyncError, and EngineUnavailable where it cannot be
         started.
         """
-        return await self._publish(version)
+        try:
+            return await self._publish(version, taken)
+        finally:
+            if taken is not None:
+                taken.set()
 
     async def verify(self) -> SyncCheck:
         """Asks the engine and the learner again, at any time. Raises SyncError where they do not agree."""
@@ -95,7 +102,9 @@ class WeightSync(ABC):
     async def _load(self, folder: Path, version: int) -> None:
         """Makes the engine serve it, and forget what it cached."""
 
-    async def _publish(self, version: int, prove: bool = False) -> dict[str, float]:
+    async def _publish(
+        self, version: int, taken: asyncio.Event | None = None, *, prove: bool = False
+    ) -> dict[str, float]:
         metrics: dict[str, float] = {}
         served = self._engine.served
         folder = self.folder / f"v{version:06d}"
@@ -105,6 +114,8 @@ class WeightSync(ABC):
             await asyncio.to_thread(self._write, folder)
         with _timed(metrics, "score"):
             expected = await self._trainer_scores()
+        if taken is not None:
+            taken.set()
         async with self._engine.paused(self.config.drain_seconds) as drained:
             metrics["sync_seconds_drain"] = drained
             if prove:

@@ -72,7 +72,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "checkpoint": [(Checkpoints, "save")],
     "journal": [(Journal, "drew"), (Journal, "dropped"), (Journal, "batch"), (RunFolder, "sync")],
     "rollouts_to_disk": [(RunFolder, "append")],
-    "schedule": [(Scheduler, "_fill"), (Scheduler, "_ended"), (Scheduler, "updated")],
+    "schedule": [(Scheduler, "_fill"), (Scheduler, "_ended"), (Scheduler, "published")],
 }
 
 

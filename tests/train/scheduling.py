@@ -104,8 +104,9 @@ async def train_one(scheduler: Scheduler, engine: Engine, seconds: float = 0.0):
     """One step of a trainer that takes `seconds`."""
     batch = await scheduler.next_batch()
     await asyncio.sleep(seconds)
+    scheduler.trained()
     engine.version += 1
-    scheduler.updated()
+    scheduler.published(engine.version)
     return batch
 
 

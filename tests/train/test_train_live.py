@@ -1,5 +1,5 @@
-"""A live run on the real vLLM, the real REPL and the shipped model: it loses its engine, its REPLs and at last its own
-life, and goes on each time."""
+"""Live runs on the real vLLM, the real REPL and the shipped model: one loses its engine, its REPLs and at last its own
+life, and goes on each time; others train in bfloat16, and an adapter alone."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
     first = next(line for line in lines if line["step"] == 1 and "loss" in line)
     assert first["log_ratio_abs"] < 1e-5
     assert first["tokens/sub"] > 0
-    assert all(line["staleness/max"] <= 1 for line in lines if "loss" in line)
+    assert all(line["staleness/max"] <= 2 for line in lines if "loss" in line)
     assert [line["step"] for line in lines if "eval/oolong-rlm/score" in line] == [0, 2, 4]
     history = read_journal(tmp_path / "journal.jsonl")
     trained = [group for groups in history.batches.values() for group in groups]
@@ -87,3 +87,23 @@ def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
     assert main([*again, "--set", "steps=4"]) == 0
     losses = {line["step"]: line["loss"] for line in read_metrics(tmp_path / "again" / "metrics.jsonl")}
     assert losses == {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+BFLOAT16 = ["trainer.dtype=bfloat16"]
+ADAPTER = ["trainer.lora.rank=8", "trainer.lora.alpha=16", "sync.method=lora"]
+
+
+@pytest.mark.parametrize(("settings", "largest"), [(BFLOAT16, 0.02), (ADAPTER, 1e-5)], ids=["bfloat16", "adapter"])
+def test_trainer_and_engine_agree_on_what_was_sampled(tmp_path, settings, largest):
+    """The first step's ratios, on rollouts of weights that nothing has changed yet; afterwards the engine follows."""
+    settings = ["steps=3", "groups.size=4", "groups.per_step=2", "held_out.n=0", *settings]
+    command = ["train", "configs/train/tiny.toml", "--out", str(tmp_path)]
+    assert main([*command, *(part for setting in settings for part in ("--set", setting))]) == 0
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert 0 < lines[0]["log_ratio_abs"] < largest
+    assert all(line["grad_norm"] > 0 and not line["skipped"] for line in lines)
+    synced = [line for line in lines if "sync_mean_abs" in line]
+    assert len(synced) >= 2
+    assert all(line["sync_mean_abs"] < largest for line in synced)
+    assert (tmp_path / "model" / "model.safetensors").exists()

@@ -36,8 +36,9 @@ async def test_without_staleness_nothing_is_begun_while_the_trainer_works(tmp_pa
             begun = len(arm.begun)
             await asyncio.sleep(0.02)
             assert len(arm.begun) == begun == 8 * (step + 1)
+            scheduler.trained()
             engine.version += 1
-            scheduler.updated()
+            scheduler.published(engine.version)
 
 
 async def test_with_staleness_one_the_next_step_is_made_while_the_trainer_works(tmp_path):
@@ -58,15 +59,40 @@ async def test_no_more_is_made_than_the_run_needs(tmp_path):
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 2])
-async def test_staleness_is_never_exceeded(tmp_path, staleness):
+@pytest.mark.parametrize("late", [0.0, 0.004, 0.02])
+async def test_staleness_is_never_exceeded(tmp_path, staleness, late):
+    """However long weights are on their way into the engine while the next batch is gathered and trained."""
     arm = Arm(delay=shaky(staleness, 0.03))
-    seen = []
+    seen, arriving = [], None
+
+    async def arrive(scheduler, engine, version):
+        await asyncio.sleep(late)
+        engine.version = version
+        scheduler.published(version)
+
     async with scheduling(tmp_path, config(steps=12, max_staleness=staleness), arm) as (scheduler, engine):
         for step in range(12):
-            batch = await train_one(scheduler, engine, seconds=0.005 * (step % 3))
+            batch = await scheduler.next_batch()
+            await asyncio.sleep(0.005 * (step % 3))
+            scheduler.trained()
+            if arriving is not None:
+                await arriving
+            arriving = asyncio.create_task(arrive(scheduler, engine, step + 1))
             seen += [step - rollout.info["policy_version"] for rollout in batch.rollouts]
+    await arriving
     assert max(seen) <= staleness
     assert (max(seen) > 0) == (staleness > 0)
+
+
+async def test_weights_that_arrive_after_the_end_begin_nothing(tmp_path):
+    arm = Arm()
+    async with scheduling(tmp_path, config(), arm) as (scheduler, _):
+        await scheduler.next_batch()
+        scheduler.trained()
+    begun = len(arm.begun)
+    scheduler.published(1)
+    await asyncio.sleep(0.02)
+    assert len(arm.begun) == begun
 
 
 async def test_a_group_that_has_grown_too_old_in_flight_is_given_up(tmp_path):

@@ -53,6 +53,22 @@ async def test_new_weights_arrive_and_the_check_says_so(
     assert train_engine.served.exists()
 
 
+async def test_the_learner_is_trained_on_while_its_weights_are_on_their_way(
+    train_engine: TrainEngine, trainer: StandIn, sync: DiskSync
+) -> None:
+    await sync.start(trainer, train_engine)
+    for _ in range(2):
+        trainer.step()
+        version, taken = trainer.version, asyncio.Event()
+        publishing = asyncio.create_task(sync.publish(version, taken))
+        await taken.wait()
+        assert not publishing.done()
+        trainer.step()
+        found = await publishing
+        assert found["sync_mean_abs"] < 1e-5  # to the weights that were taken
+        assert train_engine.version == version < trainer.version
+
+
 async def test_each_tensor_of_the_model_arrives(train_engine: TrainEngine, trainer: StandIn, sync: DiskSync) -> None:
     """The tied vocabulary head among them, which vLLM's own reload leaves as it was on CPU."""
     await sync.start(trainer, train_engine)
@@ -71,8 +87,10 @@ async def test_tied_head_that_keeps_its_old_weights_is_noticed(
     await sync.start(trainer, train_engine)
     monkeypatch.setattr("rlm_env.llm.vllm_server.is_cpu_build", lambda: False)  # as vLLM does it by itself
     trainer.step()
+    taken = asyncio.Event()
     with pytest.raises(SyncError, match="serves other weights"):
-        await sync.publish(trainer.version)
+        await sync.publish(trainer.version, taken)
+    assert taken.is_set()
 
 
 async def test_engine_that_takes_no_weights_is_found_out_before_the_first_rollout(
