@@ -12,9 +12,11 @@ same number of threads, the two floors of `train_floors.py`, on what the measure
   update     forward, backward and optimiser on the same packs, in plain transformers and torch; beside it the
              learner itself on the same rows, with nothing else going on
 
-A step is held against the larger floor, which is what overlap can reach where engine and trainer have cores of their
-own, and against the sum of both, which is what it can reach where they share them. On a machine that others use,
-seconds say little: therefore CPU seconds too, of the run's own processes alone.
+  both       the two at once, until both have ended: what perfect overlap takes on this machine, where engine and
+             trainer share caches and memory, and the cores where there are few
+
+A step is held against the larger floor, against both at once, and against their sum, which is a step without overlap.
+On a machine that others use, seconds say little: therefore CPU seconds too, of the run's own processes alone.
 
 Overhead outside torch is given twice: `on_path` is what is left of a step's seconds without the wait for rollouts,
 forward, backward, update and weight sync; `parts` are the functions that do this work, wherever they run, most of
@@ -188,17 +190,26 @@ def replies_of(folder: Path, first: int, last: int) -> list[Reply]:
     return replies
 
 
-async def sampling_floor(config: TrainConfig, replies: list[Reply], rounds: int) -> tuple[float, float]:
-    """Seconds and the engine's CPU seconds of the fastest round."""
+async def sampling_floor(
+    config: TrainConfig, replies: list[Reply], trained: list[list[Row]], rounds: int
+) -> tuple[float, float, float]:
+    """Seconds and the engine's CPU seconds of the fastest round, and seconds of one beside the plain updates."""
     found = []
     model = resolve_model(config.model).folder
+    plain = PlainTrainer(model, config)
+    steps = [plain.packs(rows) for rows in trained]
     async with TrainEngine(model, config.engine, log_folder=config.out, dtype=config.trainer.dtype) as engine:
         await sample_flat_out(engine, replies[:200], "warm-up")
         for number in range(rounds):
             before, _ = children_cpu()
             seconds = await sample_flat_out(engine, replies, f"round {number}")
             found.append((seconds, children_cpu()[0] - before))
-    return min(found)
+        plain.step(steps[0])  # warms up
+        start = time.perf_counter()
+        updating = asyncio.to_thread(lambda: [plain.step(packs) for packs in steps])
+        await asyncio.gather(updating, sample_flat_out(engine, replies, "beside"))
+        both = time.perf_counter() - start
+    return *min(found), both
 
 
 def update_floor(config: TrainConfig, trained: list[list[Row]]) -> dict[str, float]:
@@ -240,9 +251,11 @@ def main() -> None:
         lines = [line for line in read_metrics(config.out / METRICS) if first <= line["step"] <= last]
         assert len(lines) == measured
         replies = replies_of(config.out, first, last)
-        sampling, sampling_cpu = asyncio.run(sampling_floor(config, replies, 1 if args.quick else 2))
+        trained = watch.trained[first - 1 : last]
         torch.set_num_threads(config.trainer.threads or torch.get_num_threads())
-        update = update_floor(config, watch.trained[first - 1 : last])
+        floors = asyncio.run(sampling_floor(config, replies, trained, 1 if args.quick else 2))
+        sampling, sampling_cpu, both = (value / measured for value in floors)
+        update = update_floor(config, trained)
         load.append(os.getloadavg()[0])
 
     def mean(key: str) -> float:
@@ -252,7 +265,7 @@ def main() -> None:
         """Per step, by one of the clocks of a mark."""
         return (getattr(watch.marks[last], clock) - getattr(watch.marks[first - 1], clock)) / measured
 
-    step, sampling, sampling_cpu = spent("wall"), sampling / measured, sampling_cpu / measured
+    step = spent("wall")
     sampled = sum(tokens for _, tokens in replies) / measured
     phases = ("wait", "forward", "backward", "update", "sync")
     seconds = {phase: mean(f"seconds/{phase}") for phase in phases}
@@ -289,10 +302,12 @@ def main() -> None:
         learner_is_times_cpu=update[f"{LEARNER}_cpu"] / update["plain_cpu"],
         threads=torch.get_num_threads(),
     )
+    report("floor: both at once", s_per_step=both)
     report(
         "step against floors",
         to_larger=step / max(sampling, update["plain"]),
         target=1.25,
+        to_both_at_once=step / both,
         to_sum=step / (sampling + update["plain"]),
         cpu_to_sum=(cpu["engine"] + cpu["repl"] + cpu["trainer"]) / (sampling_cpu + update["plain_cpu"]),
         load_before_between_after=load,
