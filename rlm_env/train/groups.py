@@ -32,14 +32,7 @@ class Group:
     @property
     def rewards(self) -> list[float | None]:
         """Shape [rollouts]: what is trained on; None where a rollout failed, or is left out."""
-        return [self._reward(rollout) for rollout in self.rollouts]
-
-    def _reward(self, rollout: Rollout) -> float | None:
-        if rollout.score is None:
-            return None
-        if rollout.stop_reason in UNFINISHED and self.unfinished != "score":
-            return 0.0 if self.unfinished == "zero" else None
-        return rollout.score.value
+        return [reward_of(rollout, self.unfinished) for rollout in self.rollouts]
 
     @property
     def scored(self) -> list[float]:
@@ -92,6 +85,15 @@ class Batch:
                 if reward is not None:
                     rows += _with_advantage(rollout_rows(rollout, config.rows), advantage)
         return rows
+
+
+def reward_of(rollout: Rollout, unfinished: str) -> float | None:
+    """What a rollout is trained on: its score, or what `GroupsConfig.unfinished` says where a limit ended it."""
+    if rollout.score is None:
+        return None
+    if rollout.stop_reason in UNFINISHED and unfinished != "score":
+        return 0.0 if unfinished == "zero" else None
+    return rollout.score.value
 
 
 def cost_of(rollout: Rollout, unit: str) -> float:

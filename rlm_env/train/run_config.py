@@ -148,7 +148,7 @@ class GroupsConfig(Part):
     """Groups that one optimiser step trains."""
     max_staleness: int = Field(1, ge=0)
     """Most updates between the weights that sampled a rollout's first token and those that it trains. 0: the engine
-    waits for the trainer; 1: they work side by side."""
+    waits for the trainer; 1: they work side by side; 2: and the trainer does not wait for the slowest of a step."""
     concurrency: int = Field(64, ge=1)
     """Most rollouts in flight."""
     replace_flat: bool = True

@@ -24,7 +24,7 @@ from rlm_env.evals.store import RunFolder
 from rlm_env.repl import ReplError, SharedContext
 from rlm_env.rollout import Rollout
 from rlm_env.task import Task
-from rlm_env.train.groups import Batch, Group
+from rlm_env.train.groups import Batch, Group, reward_of
 from rlm_env.train.journal import Journal
 from rlm_env.train.mix import Mix
 from rlm_env.train.rollouts import Engine, all_of, scored_rollout
@@ -226,13 +226,17 @@ class Scheduler:
 
     def _load(self) -> None:
         """Takes up what the journal and rollouts.jsonl say. Batches that the weights have not seen are handed out
-        again; groups that were begun go on, with the rollouts that they have."""
+        again; groups that were begun go on, with the rollouts that they have; the others still count for the pools."""
         history = self._journal.history
         later = {step: numbers for step, numbers in history.batches.items() if step > self._trained}
         wanted = {number for numbers in later.values() for number in numbers} | set(history.open)
+        rewards: dict[int, list[float]] = defaultdict(list)
         for rollout in self._folder.rollouts():
-            if rollout.info.get("group") in wanted and rollout.score is not None:
-                self._stored[rollout.info["group"]][rollout.info["member"]] = rollout
+            number = rollout.info.get("group")
+            if number in wanted and rollout.score is not None:
+                self._stored[number][rollout.info["member"]] = rollout
+            if (reward := reward_of(rollout, self._groups.unfinished)) is not None:
+                rewards[number].append(reward)
         for step, numbers in sorted(later.items()):
             groups = [
                 Group(
@@ -249,6 +253,8 @@ class Scheduler:
             draw = self._sampler.repeat(number, place["environment"], place["stage"], place["index"])
             if number in still_open:
                 self._reopened.append(draw)
+            elif number in rewards:
+                self._sampler.observe(draw, fmean(rewards[number]))
 
 
 def _in_order(rollouts: Iterable[Rollout]) -> list[Rollout]:

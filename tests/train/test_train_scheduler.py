@@ -8,6 +8,7 @@ from rlm_env.evals.errors import RunStopped
 from rlm_env.evals.store import RunFolder
 from rlm_env.rollout import read_rollouts
 from rlm_env.train.journal import read_journal
+from rlm_env.train.sampler import TaskSampler
 from tests.train.scheduling import DEAD, Arm, config, scheduling, shaky, train_one
 
 
@@ -194,3 +195,17 @@ async def test_a_killed_run_goes_on_with_nothing_trained_twice_or_lost(tmp_path,
     assert before > 0
     made = [rollout.id for rollout in read_rollouts(tmp_path / "cut" / "rollouts.jsonl")]
     assert len(made) == len(set(made))
+
+
+async def test_what_groups_scored_counts_for_the_pools_after_a_restart(tmp_path, monkeypatch):
+    observed: dict[int, float] = {}
+    monkeypatch.setattr(TaskSampler, "observe", lambda _, draw, reward: observed.update({draw.group: reward}))
+    arm = Arm(reply=lambda task, member: "gone" if member == 0 else member / (1 + int(task.id.removeprefix("task-"))))
+    async with scheduling(tmp_path, config(), arm) as (scheduler, engine):
+        for _ in range(2):
+            await train_one(scheduler, engine)
+        await asyncio.sleep(0.02)
+    before = {group: observed[group] for group in (0, 1, 2, 3)}
+    observed.clear()
+    async with scheduling(tmp_path, config(), Arm(delay=lambda task, member: 60.0), trained=2):
+        assert {group: observed[group] for group in before} == pytest.approx(before)
