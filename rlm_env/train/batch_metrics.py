@@ -22,7 +22,7 @@ def batch_metrics(batch: Batch, rows: Sequence[Row]) -> dict[str, float]:
     - `reward/mean`, `reward/<environment>`: what was trained on; `score/mean`: the environments' scores, which differ
       where `groups.unfinished` says so; `pass@1`, `pass@<size>`, with "correct" meaning a reward of 1.
     - shares of the groups made for this step: `groups/flat`, `groups/stale`, `groups/failed` (replaced ones), and
-      `groups/zero_variance` (all scored alike, replaced or not).
+      `groups/zero_variance` (no advantage, replaced or not).
     - shares of the rollouts: `rollouts/failed`, `rollouts/truncated`, `rollouts/ready`.
     - `staleness/mean`, `staleness/max`: updates between sampling and training.
     - means per scored rollout: `turns/mean`, `sub_calls/mean`, `sub_calls/solved` (of the correct ones),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from rlm_env.rollout import Rollout, StopReason
 from rlm_env.train.advantage import group_advantages
@@ -25,14 +24,19 @@ class Group:
 
     number: int
     environment: str
+    config: TrainConfig
     rollouts: list[Rollout] = field(default_factory=list)
-    unfinished: Literal["score", "zero", "drop"] = "score"
-    """What rollouts that a limit ended are worth, see `GroupsConfig.unfinished`."""
 
     @property
     def rewards(self) -> list[float | None]:
         """Shape [rollouts]: what is trained on; None where a rollout failed, or is left out."""
-        return [reward_of(rollout, self.unfinished) for rollout in self.rollouts]
+        return [reward_of(rollout, self.config.groups.unfinished) for rollout in self.rollouts]
+
+    @property
+    def advantages(self) -> list[float]:
+        """Shape [rollouts]: of rewards less costs; 0 where there is no reward."""
+        costs = [cost_of(rollout, self.config.groups.cost) for rollout in self.rollouts]
+        return group_advantages(self.rewards, self.config.advantage, costs)
 
     @property
     def scored(self) -> list[float]:
@@ -41,8 +45,8 @@ class Group:
 
     @property
     def flat(self) -> bool:
-        """Whether all scored alike, so that every advantage is 0."""
-        return len(set(self.scored)) < 2
+        """Whether it teaches nothing, since every advantage is 0: all scored alike, at the same cost if that counts."""
+        return not any(self.advantages)
 
     @property
     def version(self) -> int:
@@ -75,15 +79,13 @@ class Batch:
     def rollouts(self) -> list[Rollout]:
         return [rollout for group in self.groups for rollout in group.rollouts]
 
-    def rows(self, config: TrainConfig) -> list[Row]:
+    def rows(self) -> list[Row]:
         """The rows of all scored rollouts, with advantages. Raises ValueError where a rollout has no token ids."""
         rows = []
         for group in self.groups:
-            costs = [cost_of(rollout, config.groups.cost) for rollout in group.rollouts]
-            advantages = group_advantages(group.rewards, config.advantage, costs)
-            for rollout, reward, advantage in zip(group.rollouts, group.rewards, advantages, strict=True):
+            for rollout, reward, advantage in zip(group.rollouts, group.rewards, group.advantages, strict=True):
                 if reward is not None:
-                    rows += _with_advantage(rollout_rows(rollout, config.rows), advantage)
+                    rows += _with_advantage(rollout_rows(rollout, group.config.rows), advantage)
         return rows
 
 

@@ -152,7 +152,7 @@ class GroupsConfig(Part):
     concurrency: int = Field(64, ge=1)
     """Most rollouts in flight."""
     replace_flat: bool = True
-    """Dynamic sampling: a group whose rollouts all scored alike trains nothing and is replaced."""
+    """Dynamic sampling: a group whose rollouts all have an advantage of 0 trains nothing and is replaced."""
     max_flat_share: float = Field(0.75, ge=0, lt=1)
     """Largest share of a step's groups that may be replaced; then flat ones are taken as they are."""
     timeout: float = Field(1800.0, gt=0)

@@ -192,7 +192,7 @@ class Scheduler:
     async def _make(self) -> Group:
         """Draws a task and makes its group; what has not ended at the time-out is left out."""
         draw = await self._draw()
-        group = Group(draw.group, draw.environment, unfinished=self._groups.unfinished)
+        group = Group(draw.group, draw.environment, self._config)
         self._running[asyncio.current_task()] = group
         arm = self._mix.arm(draw.environment, draw.stage)
         with contextlib.suppress(TimeoutError):
@@ -242,8 +242,8 @@ class Scheduler:
                 Group(
                     number,
                     history.drawn[number]["environment"],
+                    self._config,
                     _in_order(self._stored.pop(number).values()),
-                    self._groups.unfinished,
                 )
                 for number in numbers
             ]

@@ -163,7 +163,7 @@ class _Run:
             batch = await scheduler.next_batch()
         if self.publishing is not None and self.publishing.done():
             self.publishing.result()  # raises before anything is trained that weights which failed have sampled
-        rows = await asyncio.to_thread(batch.rows, self.config)
+        rows = await asyncio.to_thread(batch.rows)
         if not rows:
             raise RunStopped("nothing to train", f"step {step}: no rollout has a sampled token", 1)
         if self.options.dump_rows is not None:

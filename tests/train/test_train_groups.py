@@ -29,14 +29,17 @@ def config(**parts) -> TrainConfig:
 
 
 def test_one_advantage_goes_to_all_rows_of_a_rollout():
-    group = Group(0, "a", [rollout(1.0, calls=2), rollout(0.0), rollout(None, calls=3)])
-    rows = Batch(1, [group]).rows(config())
+    group = Group(0, "a", config(), [rollout(1.0, calls=2), rollout(0.0), rollout(None, calls=3)])
+    rows = Batch(1, [group]).rows()
     assert [(row.kind, row.advantage) for row in rows] == [("root", 0.5), ("sub", 0.5), ("sub", 0.5), ("root", -0.5)]
 
 
 def test_groups_do_not_share_a_baseline():
-    groups = [Group(0, "a", [rollout(1.0), rollout(0.0)]), Group(1, "a", [rollout(0.1), rollout(0.0)])]
-    advantages = [row.advantage for row in Batch(1, groups).rows(config())]
+    groups = [
+        Group(0, "a", config(), [rollout(1.0), rollout(0.0)]),
+        Group(1, "a", config(), [rollout(0.1), rollout(0.0)]),
+    ]
+    advantages = [row.advantage for row in Batch(1, groups).rows()]
     assert advantages == pytest.approx([0.5, -0.5, 0.05, -0.05])
 
 
@@ -46,30 +49,43 @@ def test_groups_do_not_share_a_baseline():
 )
 def test_what_an_unfinished_rollout_is_worth(unfinished, rewards):
     rollouts = [rollout(1.0), rollout(0.5, stop=StopReason.MAX_TURNS), rollout(None)]
-    group = Group(0, "a", rollouts, unfinished)
+    group = Group(0, "a", config(groups={"unfinished": unfinished}), rollouts)
     assert group.rewards == rewards
     assert rollouts[1].score.value == 0.5
-    rows = Batch(1, [group]).rows(config())
+    rows = Batch(1, [group]).rows()
     assert len(rows) == sum(reward is not None for reward in rewards)
 
 
 def test_a_cost_makes_the_cheaper_of_two_equal_rollouts_better():
-    group = Group(0, "a", [rollout(1.0, calls=10), rollout(1.0, calls=2), rollout(0.0)])
-    free = {row.rollout_id: row.advantage for row in Batch(1, [group]).rows(config())}
+    def advantages(settings: TrainConfig) -> dict[str, float]:
+        group = Group(0, "a", settings, [rollout(1.0, calls=10), rollout(1.0, calls=2), rollout(0.0)])
+        return {row.rollout_id: row.advantage for row in Batch(1, [group]).rows()}
+
+    free = advantages(config())
     assert free["1.0-10"] == free["1.0-2"]
     for unit in ("sub_calls", "tokens"):
-        settings = config(advantage={"cost_weight": 0.3}, groups={"cost": unit})
-        costly = {row.rollout_id: row.advantage for row in Batch(1, [group]).rows(settings)}
+        costly = advantages(config(advantage={"cost_weight": 0.3}, groups={"cost": unit}))
         assert costly["1.0-2"] > costly["1.0-10"] > costly["0.0-0"]
+
+
+def test_a_group_that_is_solved_by_all_teaches_what_costs_less():
+    rollouts = [rollout(1.0, calls=10), rollout(1.0, calls=2)]
+    penalty = config(advantage={"cost_weight": 0.3})
+    assert Group(0, "a", config(), rollouts).flat
+    assert not Group(0, "a", penalty, rollouts).flat
+    assert Group(0, "a", penalty, rollouts[:1] * 2).flat
+    assert Group(0, "a", penalty, [*rollouts[:1], rollout(None)]).flat
 
 
 def test_metrics_of_a_batch():
     groups = [
-        Group(4, "a", [rollout(1.0, calls=4), rollout(0.0, stop=StopReason.MAX_TURNS, version=2), rollout(None)]),
-        Group(6, "b", [rollout(0.5), rollout(0.5, version=2), rollout(0.5)]),
+        Group(
+            4, "a", config(), [rollout(1.0, calls=4), rollout(0.0, stop=StopReason.MAX_TURNS, version=2), rollout(None)]
+        ),
+        Group(6, "b", config(), [rollout(0.5), rollout(0.5, version=2), rollout(0.5)]),
     ]
     batch = Batch(4, groups, flat=1, stale=0, failed=1)
-    metrics = batch_metrics(batch, batch.rows(config()))
+    metrics = batch_metrics(batch, batch.rows())
     expected = {
         "reward/mean": 0.5,
         "reward/a": 0.5,

@@ -24,7 +24,7 @@ async def test_a_step_gets_whole_groups_that_are_on_disk(tmp_path):
         assert [group.rewards for group in batch.groups] == [[0.0, 1.0, 0.0, 1.0]] * 2
         assert {rollout.id for rollout in batch.rollouts} <= stored
         assert read_journal(tmp_path / "journal.jsonl").batches == {1: [0, 1]}
-        rows = batch.rows(config())
+        rows = batch.rows()
         assert [row.advantage for row in rows] == [-0.5, 0.5, -0.5, 0.5] * 2
         assert {row.policy_version for row in rows} == {0}
 
@@ -115,7 +115,7 @@ async def test_flat_groups_are_replaced_and_their_number_is_bounded(tmp_path):
     async with scheduling(tmp_path / "all", config(max_flat_share=0.5), always) as (scheduler, _):
         batch = await scheduler.next_batch()
     assert (len(batch.groups), batch.flat) == (2, 2)
-    assert all(row.advantage == 0 for row in batch.rows(config()))
+    assert all(row.advantage == 0 for row in batch.rows())
 
 
 async def test_a_rollout_that_hangs_does_not_hold_up_its_group_for_ever(tmp_path):
@@ -145,7 +145,7 @@ async def test_a_failed_rollout_is_outside_mean_and_count(tmp_path):
     async with scheduling(tmp_path, config(), arm) as (scheduler, _):
         batch = await scheduler.next_batch()
     assert batch.groups[0].rewards == [None, 1.0, 0.0, 0.0]
-    advantages = [row.advantage for row in batch.rows(config())][:3]
+    advantages = [row.advantage for row in batch.rows()][:3]
     assert advantages == pytest.approx([2 / 3, -1 / 3, -1 / 3])
 
 
