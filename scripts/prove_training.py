@@ -44,7 +44,7 @@ UNSEEN = "compare,user_label"
 PARTS = ("learn", "length", "unseen", "cost", "roles")
 COST_WEIGHT = 0.3
 COST_STEPS = 12
-ROLE_STEPS = 30
+ROLE_STEPS = 24
 ROLE_LENGTHS = "[192, 256]"
 """Few lines, so that a rollout's score says something about each reading."""
 ROLE_TASKS = 96
