@@ -2,12 +2,12 @@
 
 Used as a script, by path, so that it starts in milliseconds and imports nothing of the project:
 
-    python -I -S supervise.py PARENT_PID GRACE_SECONDS LOG_PATH SCRATCH_FOLDER COMMAND...
+    python -I -S supervise.py PARENT_PID GRACE_SECONDS NICENESS LOG_PATH SCRATCH_FOLDER COMMAND...
 
 Standard input is a pipe whose other end the parent holds: when it closes, or when the parent is no longer our
 parent (it was killed, and a forked child of it still holds the pipe), the group gets SIGTERM and, after the
-grace, SIGKILL. The scratch folder, which is the command's TMPDIR, is removed. The exit status is the command's
-own; 128 + N when signal N ended it.
+grace, SIGKILL. NICENESS, 0 to 19, is how far the group stands back where cores are few. The scratch folder, which is
+the command's TMPDIR, is removed. The exit status is the command's own; 128 + N when signal N ended it.
 Not covered: processes that leave the group on purpose.
 """
 
@@ -28,6 +28,13 @@ PR_SET_PDEATHSIG = 1
 def _die_with_supervisor() -> None:
     """In the child, before exec: should the supervisor itself be killed, the command goes too."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _stand_back(niceness: int) -> None:
+    """For us and all that we start. Where Linux groups processes by session, it weighs the sessions first."""
+    os.nice(niceness)
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
+        group.write(str(niceness))
 
 
 def _group_is_empty(group: int) -> bool:
@@ -56,7 +63,10 @@ def _end_group(child: subprocess.Popen, grace: float) -> None:
 
 
 def main() -> int:
-    parent, grace, (log_path, scratch, *command) = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+    parent, grace, niceness = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    log_path, scratch, *command = sys.argv[4:]
+    if niceness:
+        _stand_back(niceness)
     with open(log_path, "ab") as log:
         child = subprocess.Popen(
             command,

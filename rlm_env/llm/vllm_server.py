@@ -55,7 +55,8 @@ class VLLMServer:
     `eager`: no compilation. None means eager on CPU, where compiling costs 30 to 45 seconds and a C++ compiler
     for 1.3 to 1.6 times the tokens per second of a small model, and vLLM's own choice on CUDA.
     `log_path`: where stdout and stderr go; None makes a file in the temporary folder.
-    `env`: more environment variables for the engine. `progress`: called while it starts.
+    `env`: more environment variables for the engine. `niceness`: 0 to 19, how far it stands back where others need
+    the same cores. `progress`: called while it starts.
     Errors: VLLMStartError or ModelNotFound from `start`.
     """
 
@@ -73,6 +74,7 @@ class VLLMServer:
         extra_args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         startup_timeout: float = 900.0,
+        niceness: int = 0,
         progress: Progress | None = None,
     ) -> None:
         self.model = os.fspath(model)
@@ -86,6 +88,7 @@ class VLLMServer:
         self.extra_args = tuple(extra_args)
         self.env = dict(env or {})
         self.startup_timeout = startup_timeout
+        self.niceness = niceness
         self.progress = progress
         self.folder: ModelFolder | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
@@ -231,7 +234,7 @@ class VLLMServer:
         self._supervisor = subprocess.Popen(
             [
                 *(sys.executable, "-I", "-S", str(supervise)),
-                *(str(os.getpid()), str(GRACE_SECONDS), str(self.log_path), scratch),
+                *(str(os.getpid()), str(GRACE_SECONDS), str(self.niceness), str(self.log_path), scratch),
                 *self._command(self.folder),
             ],
             stdin=subprocess.PIPE,

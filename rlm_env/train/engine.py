@@ -22,7 +22,7 @@ from rlm_env.llm.http import Endpoint, EndpointError
 from rlm_env.llm.model_folder import find_model
 from rlm_env.llm.token_batches import probe_logprobs_mode
 from rlm_env.llm.token_policy import TokenPolicy
-from rlm_env.llm.vllm_install import VLLMStartError, vllm_version
+from rlm_env.llm.vllm_install import VLLMStartError, is_cpu_build, vllm_version
 from rlm_env.profile import load_profile
 from rlm_env.train.gate import Gate, GatedLLM
 
@@ -33,6 +33,9 @@ ADAPTER = "policy"
 """The name under which vLLM serves an adapter that is trained."""
 ADAPTER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as the largest rank."""
+NICENESS = 10
+"""Of a vLLM on the CPU. A step waits for the trainer, and seldom for the engine, which works ahead: where they share
+cores, the trainer goes first."""
 HEALTH_SECONDS = 30.0
 """A vLLM that has not answered for so long is taken for dead."""
 
@@ -231,6 +234,7 @@ class TrainEngine:
             seed=self._seed + self.restarts,  # else it would sample the same again
             env=env,
             log_path=self._log_folder / f"vllm-{self.restarts}.log",
+            niceness=NICENESS if is_cpu_build() else 0,
             progress=self._progress,
             **options,
         )

@@ -131,6 +131,10 @@ class Scheduler:
         if not self.replaying and not self._closing:
             self._fill()
 
+    def fail(self, error: Exception) -> None:
+        """There will be no more weights: `next_batch` raises `error` once it would have to wait."""
+        self._done.put_nowait(error)
+
     async def _gather(self, batch: Batch) -> Batch:
         wanted = self._groups.per_step
         most_flat = round(wanted * self._groups.max_flat_share / (1 - self._groups.max_flat_share))

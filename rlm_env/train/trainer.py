@@ -191,7 +191,11 @@ class _Run:
         version, taken = self.learner.version, asyncio.Event()
 
         async def publish() -> dict[str, float]:
-            found = await sync.publish(version, taken)
+            try:
+                found = await sync.publish(version, taken)
+            except Exception as error:
+                scheduler.fail(error)
+                raise
             scheduler.published(version)
             return found
 

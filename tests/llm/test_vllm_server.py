@@ -234,11 +234,11 @@ def wait_for(condition: Any, seconds: float = 15.0) -> bool:
     return bool(condition())
 
 
-def supervised(folder: Path, grace: float, code: str) -> list[str]:
+def supervised(folder: Path, grace: float, code: str, niceness: int = 0) -> list[str]:
     """The command line that runs `code` under the supervisor; the parent's pid has to be filled in."""
     (folder / "scratch").mkdir()
     (folder / "scratch" / "socket").touch()
-    options = [str(grace), str(folder / "log"), str(folder / "scratch")]
+    options = [str(grace), str(niceness), str(folder / "log"), str(folder / "scratch")]
     return [sys.executable, "-I", "-S", str(SUPERVISE), "PARENT", *options, sys.executable, "-c", code]
 
 
@@ -270,6 +270,20 @@ def test_nothing_outlives_a_parent_that_was_killed(tmp_path: Path, fork_holds_pi
         parent.wait()
     assert wait_for(lambda: not any(map(exists, pids)))
     assert wait_for(lambda: not (tmp_path / "scratch").exists())
+
+
+def test_command_stands_back_as_far_as_it_is_told(tmp_path: Path) -> None:
+    told = 7
+    group = Path("/proc/self/autogroup")
+    code = f"import os; print(os.nice(0)); print(open('{group}').read().split()[-1] if {group.exists()} else '')"
+    command = supervised(tmp_path, 1.0, code, told)
+    command[4] = str(os.getpid())
+    supervisor = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    supervisor.wait()
+    supervisor.stdin.close()
+    of_process, *of_session = (tmp_path / "log").read_text().split()
+    assert int(of_process) == min(19, os.nice(0) + told)
+    assert of_session == [str(told)] * group.exists()
 
 
 def test_command_dies_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:

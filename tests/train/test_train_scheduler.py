@@ -6,6 +6,7 @@ import pytest
 
 from rlm_env.evals.errors import RunStopped
 from rlm_env.evals.store import RunFolder
+from rlm_env.llm.base import EngineUnavailable
 from rlm_env.rollout import read_rollouts
 from rlm_env.train.journal import read_journal
 from rlm_env.train.sampler import TaskSampler
@@ -83,6 +84,21 @@ async def test_staleness_is_never_exceeded(tmp_path, staleness, late):
     await arriving
     assert max(seen) <= staleness
     assert (max(seen) > 0) == (staleness > 0)
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+async def test_weights_that_never_arrive_hold_up_nobody(tmp_path, staleness):
+    """Without staleness nothing at all is begun until they are there."""
+    async with scheduling(tmp_path, config(steps=9, max_staleness=staleness), Arm()) as (scheduler, _):
+        for _ in range(1 + staleness):
+            await scheduler.next_batch()
+            scheduler.trained()
+        waiting = asyncio.create_task(scheduler.next_batch())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        scheduler.fail(DEAD)
+        with pytest.raises(EngineUnavailable):
+            await asyncio.wait_for(waiting, 10)
 
 
 async def test_weights_that_arrive_after_the_end_begin_nothing(tmp_path):
