@@ -37,6 +37,9 @@ class Memory:
     """AdamW's two, float32."""
     activations: int
     """Of one pack, and the logits of one chunk of tokens."""
+    loading: int
+    """Of the machine's memory, not the device's, before the model is moved or sharded: each process reads it whole.
+    Not part of the total, which comes later."""
 
     @property
     def total(self) -> int:
@@ -48,13 +51,22 @@ class Memory:
 
 
 def require_memory(folder: Path, config: ModelConfig, device: torch.device) -> Memory:
-    """What training the model in `folder` needs. Raises ModelError where the device has less, saying how much."""
+    """What training the model in `folder` needs. Raises ModelError where the device has less, or the machine that
+    loads it, saying how much."""
     need = training_memory(read_config(folder, config), config, distributed.world_size())
-    available = available_memory(device) // (1 if device.type == "cuda" else distributed.local_world_size())
+    sharers = distributed.local_world_size()
+    available = available_memory(device) // (1 if device.type == "cuda" else sharers)
     if need.total > available:
         raise ModelError(
             f"training {folder} needs about {need.total / GIB:.2f} GiB on {device} ({need}), and "
             f"{available / GIB:.2f} GiB are free; {_remedies(config)}"
+        )
+    available = available_memory(torch.device("cpu")) // sharers
+    if need.loading > available:
+        raise ModelError(
+            f"loading {folder} takes {need.loading / GIB:.2f} GiB of this machine's memory in each process, and "
+            f"{available / GIB:.2f} GiB are free for each of {sharers}; start fewer processes on a machine "
+            "(torchrun --nproc-per-node), or use one with more memory"
         )
     return need
 
@@ -81,6 +93,7 @@ def training_memory(model_config: Any, config: ModelConfig, processes: int = 1) 
         gradients=4 * trained // processes,
         moments=8 * trained // processes,
         activations=_activations(model_config.get_text_config(), config, width),
+        loading=masters + frozen * width,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -105,6 +106,9 @@ def dry_run(config: TrainConfig, console: Console) -> None:
     free = available_memory(device)
     each = f" in each of {processes} processes" if processes > 1 else ""
     table.add_row("memory", f"about {need.total / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB free on {device} ({need})")
+    if device.type == "cuda" or processes > 1:
+        free = available_memory(torch.device("cpu"))
+        table.add_row("loading", f"{need.loading / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB of the machine's memory")
     for name, value in _tasks(config, Mix(config, folder)):
         table.add_row(name, value)
     table.add_row("engine", "vLLM" if importlib.util.find_spec("vllm") else "vLLM is not installed here")

@@ -9,11 +9,12 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
+from rlm_env.train import distributed, memory  # noqa: E402
 from rlm_env.train.config import LossConfig  # noqa: E402
 from rlm_env.train.forward import pack_logprobs  # noqa: E402
 from rlm_env.train.learner import Learner  # noqa: E402
 from rlm_env.train.loss import loss_denominator, policy_loss  # noqa: E402
-from rlm_env.train.memory import training_memory  # noqa: E402
+from rlm_env.train.memory import GIB, training_memory  # noqa: E402
 from rlm_env.train.model import ModelError, load_model, read_config  # noqa: E402
 from rlm_env.train.packing import collate  # noqa: E402
 from rlm_env.train.rows import Row, RowKind  # noqa: E402
@@ -300,6 +301,24 @@ def test_a_model_over_the_memory_at_hand_is_refused_before_it_is_loaded(folder, 
         learner(tmp_path)
 
 
+def test_processes_that_cannot_all_load_the_model_are_refused_though_their_shares_would_fit(
+    folder, tmp_path, monkeypatch
+):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 100}
+    config["layer_types"] = ["full_attention"] * 100
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(distributed, "world_size", lambda: 64)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setattr(memory, "available_memory", lambda device: 8 * GIB)
+    settings = with_(gradient_checkpointing=True)
+    with pytest.raises(ModelError, match=r"takes 4\.73 GiB .* in each process, and 1\.00 GiB are free for each of 8"):
+        memory.require_memory(tmp_path, settings, torch.device("cpu"))
+    monkeypatch.setattr(memory, "available_memory", lambda device: 48 * GIB)
+    need = memory.require_memory(tmp_path, settings, torch.device("cpu"))
+    assert need.total < GIB < need.loading
+
+
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=4), LoraConfig(rank=3, targets=("q_proj", "down_proj"))])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_memory_of_weights_gradients_and_moments_is_exact(folder, lora, dtype):
@@ -311,6 +330,7 @@ def test_the_memory_of_weights_gradients_and_moments_is_exact(folder, lora, dtyp
     assert need.weights == sum(t.numel() * t.element_size() for t in tensors.values())
     assert need.gradients == 4 * trained
     assert need.moments == 8 * trained
+    assert need.loading == sum(t.numel() * t.element_size() for t in load_model(folder, settings).parameters())
 
 
 def test_a_folder_without_a_model_or_without_all_weights_is_refused(folder, tmp_path):
