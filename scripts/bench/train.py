@@ -60,6 +60,7 @@ from rlm_env.train.groups import Batch
 from rlm_env.train.journal import JOURNAL, Journal
 from rlm_env.train.learner import Learner
 from rlm_env.train.metrics import METRICS, Metrics, read_metrics
+from rlm_env.train.packing import Pack
 from rlm_env.train.rows import Row
 from rlm_env.train.run_config import TrainConfig, load_train_config
 from rlm_env.train.scheduler import Scheduler
@@ -191,13 +192,11 @@ def replies_of(folder: Path, first: int, last: int) -> list[Reply]:
 
 
 async def sampling_floor(
-    config: TrainConfig, replies: list[Reply], trained: list[list[Row]], rounds: int
+    config: TrainConfig, replies: list[Reply], plain: PlainTrainer, steps: list[list[Pack]], rounds: int
 ) -> tuple[float, float, float]:
     """Seconds and the engine's CPU seconds of the fastest round, and seconds of one beside the plain updates."""
     found = []
     model = resolve_model(config.model).folder
-    plain = PlainTrainer(model, config)
-    steps = [plain.packs(rows) for rows in trained]
     async with TrainEngine(model, config.engine, log_folder=config.out, dtype=config.trainer.dtype) as engine:
         await sample_flat_out(engine, replies[:200], "warm-up")
         for number in range(rounds):
@@ -212,15 +211,15 @@ async def sampling_floor(
     return *min(found), both
 
 
-def update_floor(config: TrainConfig, trained: list[list[Row]]) -> dict[str, float]:
+def update_floor(
+    config: TrainConfig, trained: list[list[Row]], plain: PlainTrainer, steps: list[list[Pack]]
+) -> dict[str, float]:
     """Mean seconds and CPU seconds per step of the plain loop, and of the learner, one after the other each time."""
     folder = resolve_model(config.model).folder
-    plain = PlainTrainer(folder, config)
     learner = Learner(folder, config.trainer, config.optimizer, config.loss, config.steps, config.seed)
     ways: dict[str, Callable[[Any], Any]] = {"plain": plain.step, LEARNER: learner.step}
     found: dict[str, list[float]] = {}
-    for number, rows in enumerate([trained[0], *trained]):
-        packs = plain.packs(rows)
+    for number, (rows, packs) in enumerate([(trained[0], steps[0]), *zip(trained, steps, strict=True)]):
         for name, step in ways.items():
             start, cpu = time.perf_counter(), time.process_time()
             step(packs if name == "plain" else rows)
@@ -253,9 +252,11 @@ def main() -> None:
         replies = replies_of(config.out, first, last)
         trained = watch.trained[first - 1 : last]
         torch.set_num_threads(config.trainer.threads or torch.get_num_threads())
-        floors = asyncio.run(sampling_floor(config, replies, trained, 1 if args.quick else 2))
+        plain = PlainTrainer(resolve_model(config.model).folder, config)
+        packs = [plain.packs(rows) for rows in trained]
+        floors = asyncio.run(sampling_floor(config, replies, plain, packs, 1 if args.quick else 2))
         sampling, sampling_cpu, both = (value / measured for value in floors)
-        update = update_floor(config, trained)
+        update = update_floor(config, trained, plain, packs)
         load.append(os.getloadavg()[0])
 
     def mean(key: str) -> float:
