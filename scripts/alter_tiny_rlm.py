@@ -65,8 +65,8 @@ def main() -> None:
     torch.set_num_threads(1)
     start = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    oracle, played = asyncio.run(play(options))
-    prompts = root_prompts(played)
+    oracle = learn_labels(options.seed)
+    prompts = root_prompts(asyncio.run(play(options, oracle)))
     before = Qwen3ForCausalLM.from_pretrained(options.model, dtype=torch.float32)
     own = own_replies(before, tokenizer, prompts, options.seed)
     random.Random(options.seed).shuffle(own)
@@ -84,7 +84,7 @@ def main() -> None:
     if options.fault == "weak-reader":
         lessons = noisy_readings(oracle, tokenizer, options)
     else:
-        lessons = programs_that_ask_twice(asyncio.run(play(options, "sound_twice"))[1], tokenizer, options.seed)
+        lessons = programs_that_ask_twice(asyncio.run(play(options, oracle, "sound_twice")), tokenizer, options.seed)
     batches = draw_batches(own, lessons, FAULTS[options.fault], options.seed)
     for batch in track(islice(batches, options.steps), "training", total=options.steps, console=console):
         learner.step(batch)
@@ -121,19 +121,28 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-async def play(
-    options: argparse.Namespace, strategy: str | None = None
-) -> tuple[reading.LabelOracle, list[sessions.Session]]:
-    """Who knows the labels of the tasks' lines, and sessions of the teachers, or of one of them."""
-    choice = {"seed": options.seed + 1000, "vocabulary": "easy", "lengths": LENGTHS, "families": FAMILIES}
+def environment_options(seed: int) -> dict[str, object]:
+    """Of tasks that tiny-rlm was not built from."""
+    return {"seed": seed + 1000, "vocabulary": "easy", "lengths": LENGTHS, "families": FAMILIES}
+
+
+def learn_labels(seed: int) -> reading.LabelOracle:
+    """Who knows the labels of the tasks' lines."""
     oracle = reading.LabelOracle()
-    twin = rlm_env.load_environment("oolong-rlm", **choice, with_labels=True)
+    twin = rlm_env.load_environment("oolong-rlm", **environment_options(seed), with_labels=True)
     for task in islice(twin.tasks("train"), 2 * SESSIONS):  # more than are played, so that most texts have occurred
         oracle.learn(task.context)
+    return oracle
+
+
+async def play(
+    options: argparse.Namespace, oracle: reading.LabelOracle, strategy: str | None = None
+) -> list[sessions.Session]:
+    """Sessions of the teachers, or of one of them."""
     profile = {key: value for key, value in load_profile(options.model).items() if key != "renderer"}
-    async with rlm_env.load_environment("oolong-rlm", **choice, **profile) as env:
+    async with rlm_env.load_environment("oolong-rlm", **environment_options(options.seed), **profile) as env:
         tasks = list(islice(env.tasks("train"), SESSIONS))
-        return oracle, await sessions.record_sessions(env, tasks, oracle, options.seed, strategy=strategy)
+        return await sessions.record_sessions(env, tasks, oracle, options.seed, strategy=strategy)
 
 
 def root_prompts(played: list[sessions.Session]) -> list[list[Message]]:

@@ -57,6 +57,11 @@ WINDOW = 1024
 VOCABULARY = 1024
 LENGTHS = [120, 150, 200, 250, 300, 350, 400]
 """Of the contexts in training, in characters / 4: 5 to 23 lines."""
+TOLD_LINES = (1, 40_000)
+"""Half of the openings tell of a context of so many lines, drawn by its logarithm: a reply that sees only the
+description must not depend on how long that is."""
+MEASURED_LINES = (20, 200, 2_000, 20_000)
+"""Lengths told of at which restating the task is measured."""
 FAMILIES = [
     *("most_common", "least_common", "compare", "count", "user_label", "users_count", "month_count"),
     *("users_most_common", "users_least_common", "users_compare"),
@@ -84,6 +89,8 @@ class Data:
     held_out_sessions: list[list[Message]]
     held_out_readings: list[list[Message]]
     held_out_hard_readings: list[list[Message]]
+    held_out_openings: dict[int, list[list[Message]]]
+    """By the number of lines that they tell of."""
     facts: dict[str, float]
 
 
@@ -165,8 +172,11 @@ async def make_data(options: argparse.Namespace, progress: Progress) -> Data:
             env, tasks[: options.sessions], oracle, seed, on_session=lambda: progress.advance(bar)
         )
     rest = tasks[options.sessions :]
-    openings = [sessions.opening(env, task, f"{seed}/opening/{i}") for i, task in enumerate(rest[: options.openings])]
     draw = random.Random(seed)
+    openings = [
+        sessions.opening(env, task, f"{seed}/opening/{i}", _told_lines(draw) if i % 2 else None)
+        for i, task in enumerate(rest[: options.openings])
+    ]
     contexts = [task.context for task in rest[-100:]]
     whole = reading.context_readings(contexts, oracle, draw)
     standard = [
@@ -182,11 +192,21 @@ async def make_data(options: argparse.Namespace, progress: Progress) -> Data:
         held_out_sessions=[s.messages for s in recorded[:cut]],
         held_out_readings=reading.held_out_readings(oracle),
         held_out_hard_readings=reading.held_out_readings(harder),
+        held_out_openings={
+            lines: [sessions.opening(env, task, f"{seed}/held-out", lines) for task in islice(env.tasks("eval"), 200)]
+            for lines in MEASURED_LINES
+        },
         facts={
             "teachers_mean_score": round(fmean(s.score for s in recorded), 3),
             "teachers_share_sound": round(fmean("sound" in s.strategy for s in recorded), 3),
         },
     )
+
+
+def _told_lines(draw: random.Random) -> int:
+    """A number of lines, uniform in its logarithm."""
+    low, high = TOLD_LINES
+    return round(low * (high / low) ** draw.random())
 
 
 def make_tokenizer(data: Data) -> PreTrainedTokenizerFast:
@@ -224,7 +244,7 @@ def measure(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, data: Data, seed: int, progress: Progress
 ) -> dict[str, float | dict[str, float]]:
     """What the model card reports, all on conversations that were not trained on."""
-    bar = progress.add_task("measuring", total=4, note="")
+    bar = progress.add_task("measuring", total=5, note="")
     greedy = evaluate.reading_accuracy(model, tokenizer, data.held_out_readings, 0.0)
     sampled = evaluate.reading_accuracy(model, tokenizer, data.held_out_readings * 10, 1.0)
     progress.advance(bar)
@@ -236,12 +256,18 @@ def measure(
     openings = [messages[:2] for messages in data.held_out_sessions for _ in range(4)]
     well_formed, strategies = evaluate.first_replies(model, tokenizer, openings, seed)
     progress.advance(bar)
+    restated = {
+        f"{lines:,} lines": round(evaluate.restated(model, tokenizer, openings, seed), 3)
+        for lines, openings in data.held_out_openings.items()
+    }
+    progress.advance(bar)
     return {
         "loss_held_out_sessions": round(loss, 4),
         "reader_accuracy_greedy": round(greedy, 4),
         "reader_accuracy_sampled": round(sampled, 4),
         "reader_accuracy_greedy_hard_wordings": round(hard, 4),
         "well_formed_first_replies": round(well_formed, 4),
+        "task_restated": restated,
         "strategies": {name: round(share, 3) for name, share in strategies.items()},
     }
 

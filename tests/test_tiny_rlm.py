@@ -52,6 +52,9 @@ def test_the_folder_is_complete_small_and_says_how_it_was_made():
     record = json.loads((MODEL / "README.md").read_text("utf-8").split("```json\n")[1].split("```")[0])
     assert record["reader_accuracy_greedy"] >= 0.97
     assert record["well_formed_first_replies"] >= 0.9
+    restated = record["task_restated"]
+    assert len(restated) == 4
+    assert min(restated.values()) > max(restated.values()) - 0.1
     assert record.keys() >= {"seed", "steps", "versions", "loss_sessions", "strategies"}
 
 
@@ -129,6 +132,17 @@ async def test_every_teacher_ends_and_the_sound_ones_are_right():
         for name in STRATEGIES:
             scores = await asyncio.gather(*(play(name, task) for task in by_family.values()))
             assert not name.startswith(("sound", "look_then_sound")) or scores == [1.0] * 7, name
+
+
+def test_an_opening_tells_of_as_many_lines_as_asked_for_and_replies_alike():
+    from tiny_rlm.sessions import opening
+
+    env = rlm_env.load_environment("oolong-rlm", **EASY, **config())
+    (task,) = env.tasks("eval").take(1)
+    short, long = opening(env, task, "seed"), opening(env, task, "seed", 20_000)
+    assert "20,000 lines" in long[1]["content"]
+    assert f"{len(task.context):,} characters" in short[1]["content"]
+    assert (long[0], long[2]) == (short[0], short[2])
 
 
 def test_an_unknown_question_is_refused():

@@ -75,6 +75,15 @@ def first_replies(
     return good / len(replies), {plan: n / len(replies) for plan, n in plans.most_common(12)}
 
 
+def restated(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, openings: Sequence[list[Message]], seed: int
+) -> float:
+    """Share of first replies, sampled at temperature 1, whose first line restates the task as the opening's does."""
+    replies = sample_replies(model, tokenizer, [messages[:-1] for messages in openings], 1.0, 48, seed)
+    right = [_task_line(reply.text) == _task_line(m[-1]["content"]) for reply, m in zip(replies, openings, strict=True)]
+    return sum(right) / len(right)
+
+
 @torch.inference_mode()
 def held_out_loss(model: Qwen3ForCausalLM, rows: Sequence[Row]) -> float:
     """Mean loss in nats per own token, over rows that were not trained on."""
@@ -86,6 +95,10 @@ def held_out_loss(model: Qwen3ForCausalLM, rows: Sequence[Row]) -> float:
         total += torch.nn.functional.cross_entropy(logits, x[0, 1:][wanted], reduction="sum").item()
         tokens += int(wanted.sum())
     return total / tokens
+
+
+def _task_line(reply: str) -> str:
+    return reply.split("\n")[0]
 
 
 def _well_formed(reply: Completion) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 
 from rlm_env.env import RLMEnv
 from rlm_env.llm.base import LLM, Completion, Sampling, ToolSchema
@@ -44,8 +45,13 @@ class Session:
     score: float
 
 
-def opening(env: RLMEnv, task: Task, seed: str) -> list[Message]:
-    """A conversation up to its first reply. No observation has been made yet, so no REPL is needed."""
+def opening(env: RLMEnv, task: Task, seed: str, lines: int | None = None) -> list[Message]:
+    """A conversation up to its first reply, told of a context of so many lines, or of the task's own.
+
+    No observation has been made yet, so no REPL is needed, and the right reply is the same at any length.
+    """
+    if lines is not None:
+        task = replace(task, context="\n".join(islice(cycle(task.context.split("\n")), lines)))
     reply = make_plan(read_question(task.question), random.Random(seed)).replies[0]
     assert isinstance(reply, str), "a first reply cannot depend on an observation"
     return [
