@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Builds tiny-rlm: a language model of a million parameters that drives the REPL and reads lines as its own sub-LLM.
 
-    python scripts/build_tiny_rlm.py                 # about ten minutes on two CPU cores
+    python scripts/build_tiny_rlm.py                 # 10 to 25 minutes, as busy as the machine is
     python scripts/build_tiny_rlm.py --quick --out /tmp/tiny   # a minute or two: a much worse model, to try the script
 
 From nothing but seeds: tasks of `oolong-rlm` in its easy vocabulary, sessions of scripted teachers in the real REPL
