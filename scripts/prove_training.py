@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Whether training works, in numbers: seeds of tiny-rlm from weak to strong, and what the trained policies can do.
 
-    python scripts/prove_training.py                       # everything: 2 to 3 hours on 2 CPU cores
+    python scripts/prove_training.py                       # everything: about two hours on 2 CPU cores
     python scripts/prove_training.py --only learn --seeds 0
     python scripts/prove_training.py --report              # the numbers so far, and what is missing
 
