@@ -1,4 +1,4 @@
-"""Fixtures that every room shares: one real vLLM for the whole test session."""
+"""What every room shares: one real vLLM for the whole test session; property tests without a time limit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from rlm_env.llm import VLLMServer
+
+# Limits of time would test how busy the machine is.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "rlm_env" / "models" / "tiny-rlm"
 

@@ -180,7 +180,7 @@ def test_prompts_of_ones_own_are_checked(tmp_path):
     assert make_arm("summary", WordCount(), {"final": "sub"}).describe()["config"]["final"] == "sub"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(alphabet="ab \n", max_size=600), st.integers(4, 200), st.booleans())
 async def test_a_piece_fits_and_is_nearly_the_longest_that_does(text, words, counts):
     llm = Counter(words, "counts" if counts else "window")

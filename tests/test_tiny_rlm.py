@@ -74,13 +74,13 @@ def test_the_window_is_named_everywhere(tokenizer):
 
 
 @given(text=TEXTS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_encodes_and_comes_back(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
 
 
 @given(messages=MESSAGES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_appending_messages_never_changes_what_came_before(tokenizer, messages):
     ids = tokenizer.apply_chat_template(messages, return_dict=False)
     for n in range(1, len(messages)):

@@ -8,7 +8,7 @@ import time
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
@@ -294,7 +294,6 @@ async def test_both_protocols_tell_every_result():
     assert "search(query: string" in box.instructions()
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_calls_or_an_answer(text):
     for call in read_calls(Completion(text), native=False):
@@ -304,7 +303,7 @@ def test_any_text_is_calls_or_an_answer(text):
 scalars = st.none() | st.booleans() | st.floats() | st.text()
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=6))
 def test_any_arguments_are_a_result(value):
     box = ToolBox([search])

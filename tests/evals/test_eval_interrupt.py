@@ -13,7 +13,12 @@ import pytest
 from tests.evals.run_files import lines
 
 ROLLOUTS = Path("out/rollouts.jsonl")
-COMMAND = "import sys; from rlm_env.cli import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = """
+import signal, sys
+from rlm_env.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the foreground, wherever the tests themselves run
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def start(endpoint, *arguments: str) -> subprocess.Popen:

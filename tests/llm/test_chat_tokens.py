@@ -19,7 +19,7 @@ from tests.tiny_model import CHATML_TEMPLATE, SPECIAL_TOKENS, make_tokenizer
 
 IM_END = SPECIAL_TOKENS.index("<|im_end|>")
 TOOL = {"type": "function", "function": {"name": "python_repl", "description": "d", "parameters": {"type": "object"}}}
-EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")

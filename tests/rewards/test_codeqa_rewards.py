@@ -68,7 +68,7 @@ near_answers = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(anything | near_answers, anything | st.sampled_from("ABCD"), st.sampled_from(codeqa.MODES))
 def test_score_is_total(response: object, gold: object, mode: str):
     assert codeqa.extract_choice(response, mode) in (None, *"ABCD")

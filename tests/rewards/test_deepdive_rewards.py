@@ -91,7 +91,7 @@ def test_the_answer_that_a_reply_ends_with(output: object, answer: str):
     assert deepdive.extract_answer(output) == answer
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(anything, anything)
 def test_scoring_is_total_and_an_answer_equals_itself(output: object, gold: object):
     assert deepdive.score(output, gold) in (0.0, 1.0)
@@ -100,7 +100,7 @@ def test_scoring_is_total_and_an_answer_equals_itself(output: object, gold: obje
         assert deepdive.answers_match(answer, answer)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 10**9), st.integers(0, 10**9))
 def test_numbers_are_equal_by_value(one: int, other: int):
     assert deepdive.answers_match(f"{one:,}", str(one))
@@ -156,7 +156,7 @@ def test_unknown_mode_is_refused_by_name():
 near_verdicts = st.lists(st.sampled_from(["correct", "Correct", "**", ":", " ", "yes", "no", "In", "\n"])).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(anything | near_verdicts, anything)
 def test_every_function_is_total(one: object, other: object):
     for mode in deepdive.MODES:
@@ -166,7 +166,7 @@ def test_every_function_is_total(one: object, other: object):
     assert 0.0 <= deepdive.redundancy(other) <= 1.0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text(alphabet="ab c\u0301é", max_size=6), max_size=8))
 def test_redundancy_lies_between_none_and_all(queries: list[str]):
     assert 0.0 <= deepdive.redundancy(queries) <= 1.0

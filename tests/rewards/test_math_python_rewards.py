@@ -179,7 +179,7 @@ near_latex = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(anything | near_latex, anything | near_latex, st.sampled_from(math_python.MODES))
 def test_score_is_total(text: object, gold: object, mode: str):
     assert math_python.score(text, gold, mode) in (0.0, 1.0)

@@ -43,7 +43,7 @@ def test_unknown_mode_is_refused_by_name():
 near = st.lists(st.sampled_from(["Answer:", " ", "1", "12", ",", "\n", "*", "\\boxed{", "}", "."])).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(anything | near, anything | near, st.sampled_from(needle.MODES))
 def test_score_is_total(output: object, gold: object, mode: str):
     assert needle.score(output, gold, mode) in (0.0, 1.0)

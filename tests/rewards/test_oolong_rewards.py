@@ -133,7 +133,7 @@ answers = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     answers, answers, st.sampled_from(oolong.SUBSETS), st.sampled_from([None, "", "x", *ANSWER_TYPES]),
     st.sampled_from(oolong.MODES),
@@ -144,7 +144,7 @@ def test_score_is_total(output: object, gold: object, subset: str, kind: str | N
     assert 0.0 <= value <= 1.0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(answers, answers)
 def test_pairs_f1_is_total(prediction: object, gold: object):
     found = oolong.pairs_f1(prediction, gold)

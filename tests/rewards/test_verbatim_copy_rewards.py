@@ -67,7 +67,7 @@ def textbook(one: str, other: str) -> int:
 few = st.text(alphabet="ab\u0301é\U0001f600", max_size=24)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(few, few)
 def test_the_edit_distance_is_the_textbooks(one: str, other: str):
     assert verbatim_copy.levenshtein(one, other) == textbook(one, other)
@@ -96,14 +96,14 @@ def test_very_long_texts_get_a_lower_bound():
 near_boxes = st.lists(st.sampled_from(["\\boxed{", "{", "}", "a", "<answer>", "</answer>", "\\", "\n"])).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(anything | near_boxes, anything | near_boxes)
 def test_metrics_are_total(expected: object, answer: object):
     assert all(0.0 <= value <= 1.0 for value in verbatim_copy.metrics(expected, answer).values())
     assert isinstance(verbatim_copy.extract_answer(answer), str)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text() | near_boxes)
 def test_a_perfect_copy_is_perfect_whatever_the_text(text: str):
     assert verbatim_copy.metrics(text, text) == dict.fromkeys(NAMES, 1.0)

@@ -1,15 +1,13 @@
 """Rollouts to rows: every sampled token is trained exactly once, after exactly what the engine saw before it."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_env.rollout import Rollout, SubCall, SubTurn, Turn
 from rlm_env.train.config import RowsConfig
 from rlm_env.train.rows import RowKind, rollout_rows
 
-calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""A busy machine is slow to draw examples."""
 ids = st.lists(st.integers(0, 4), min_size=1, max_size=5)
 
 
@@ -164,7 +162,6 @@ def conversations(draw):
     return turns
 
 
-@calm
 @given(conversations(), st.lists(st.tuples(ids, ids), max_size=3))
 def test_every_sampled_token_is_trained_once_after_what_the_engine_saw(turns, subs):
     calls = [call(index, prompt, reply) for index, (prompt, reply) in enumerate(subs)]
@@ -180,7 +177,6 @@ def test_every_sampled_token_is_trained_once_after_what_the_engine_saw(turns, su
     assert len([row for row in rows if row.kind == RowKind.ROOT]) <= len(turns)
 
 
-@calm
 @given(conversations(), st.lists(conversations(), max_size=2))
 def test_turns_of_sub_calls_are_trained_once_too(turns, calls):
     subs = [with_turns(SubCall(index, 0, 0, [], error="no answer"), *replies) for index, replies in enumerate(calls)]
@@ -188,7 +184,6 @@ def test_turns_of_sub_calls_are_trained_once_too(turns, calls):
     assert sorted(trained(rows)) == sorted(sampled([*turns, *(reply for replies in calls for reply in replies)]))
 
 
-@calm
 @given(conversations(), conversations(), ids)
 def test_rows_survive_the_record_on_disk(turns, replies, prompt):
     calls = [with_turns(call(0, prompt, [1]), *replies)]
