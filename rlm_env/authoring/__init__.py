@@ -1,0 +1,1 @@
+"""For writers of environments: seeded draws, options, published data sets, text."""

@@ -1,0 +1,1 @@
+"""A local vLLM server: installation, start, log, weights."""

@@ -1,0 +1,1 @@
+"""The trusted side: pools, REPLs and the processes behind them."""

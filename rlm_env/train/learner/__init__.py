@@ -1,0 +1,1 @@
+"""From samples to new weights: packing, loss, model, optimizer, checkpoints."""

@@ -1,0 +1,1 @@
+"""From tasks to batches of samples: scheduling, groups, advantages, the training loop."""

@@ -1,0 +1,1 @@
+"""New weights into the engine, and the proof that they arrived."""
