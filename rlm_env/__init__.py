@@ -6,14 +6,15 @@ that holds the context, hands parts of it to sub-LLMs with `llm_batch`, and the 
 
 from importlib.metadata import version
 
-from rlm_env.env import RLMConfig, RLMEnv
 from rlm_env.environment import Environment
 from rlm_env.registry import load_environment
 from rlm_env.repl import ReplConfig, ReplPool, SubError
 from rlm_env.rollout import Rollout, Score, StopReason
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.solve import solve
 from rlm_env.task import Task
-from rlm_env.tool_schema import Tool
+from rlm_env.tools.schema import Tool
 
 __version__ = version("rlm-env")
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Split, Task
-from rlm_env.tool_schema import Tool
+from rlm_env.tools.schema import Tool
 
 
 class Environment(ABC):
@@ -22,7 +22,7 @@ class Environment(ABC):
     name: ClassVar[str] = ""
     """How reports call it, for example `oolong-rlm`; the class name when empty."""
     tips: ClassVar[str] = ""
-    """Advice for this benchmark that the `rlm-tips` arm adds to the prompt."""
+    """Advice for this benchmark that the `rlm-tips` scaffold adds to the prompt."""
 
     @abstractmethod
     def tasks(self, split: Split) -> Iterable[Task]:
@@ -40,17 +40,17 @@ class Environment(ABC):
         return ()
 
     async def aclose(self) -> None:
-        """Releases what the tools hold (servers, connections); called when an arm is closed, possibly more than once.
+        """Releases what the tools hold (servers, connections); called when a scaffold is closed, possibly more than once.
         The environment can be used again afterwards."""
 
     async def judge(self, task: Task, rollout: Rollout) -> None:
         """Runs before `score` where a verdict needs I/O (an LLM judge); leaves the verdict in `rollout.info`."""
 
-    def floors(self) -> Mapping[str, Callable[[Task], str]]:
+    def baselines(self) -> Mapping[str, Callable[[Task], str]]:
         """Policies that do not understand the task (keyword search, listing everything), by name: task -> answer.
 
         Every report shows what they score on its tasks, beside those that can be made for any environment
-        (`evals/floors.py`). Host side only: they may look at `task.context` and `task.info`, and must not at `gold`.
+        (`evals/baselines.py`). Host side only: they may look at `task.context` and `task.info`, and must not at `gold`.
         """
         return {}
 
@@ -59,7 +59,7 @@ class Environment(ABC):
         return task.gold if isinstance(task.gold, str) else json.dumps(task.gold, ensure_ascii=False)
 
     def standard_prompt(self, task: Task) -> str:
-        """The single prompt of the standard arm: the whole context, then the question."""
+        """The single prompt of the standard scaffold: the whole context, then the question."""
         return f"{context_text(task)}\n\n{task.question}" if task.context else task.question
 
 

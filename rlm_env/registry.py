@@ -17,8 +17,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from rlm_env.env import RLMConfig, RLMEnv
 from rlm_env.environment import Environment
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.rlm import RLMEnv
 
 GROUP = "rlm_env.environments"
 FOLDER = Path("environments")

@@ -29,16 +29,16 @@ class StopReason(StrEnum):
     """Why a rollout ended. Every rollout has exactly one."""
 
     READY = "ready"
-    """The policy set `answer["ready"] = True` (RLM), or finished its reply (other arms)."""
+    """The policy set `answer["ready"] = True` (RLM), or finished its reply (other scaffolds)."""
     MAX_TURNS = "max_turns"
     ROOT_TOKENS = "root_tokens"
     SUB_TOKENS = "sub_tokens"
     SUB_CALLS = "sub_calls"
     WALL_TIME = "wall_time"
     CONTEXT_OVERFLOW = "context_overflow"
-    """The root prompt (for the standard arm: with the whole context in it) does not fit the model's window."""
+    """The root prompt (for the standard scaffold: with the whole context in it) does not fit the model's window."""
     LENGTH = "length"
-    """A single-turn arm's reply was cut off by its token limit."""
+    """A single-turn scaffold's reply was cut off by its token limit."""
     ERROR = "error"
     """The engine or the REPL failed; `Rollout.error` says how. Never counted as a wrong answer."""
     CANCELLED = "cancelled"
@@ -112,7 +112,7 @@ class Turn:
     completion_ids: list[int] | None = None
     """Token ids that the engine sampled, shape [completion]."""
     logprobs: list[float] | None = None
-    """Behaviour logprobs of `completion_ids` (natural log, after temperature), shape [completion]."""
+    """Behavior logprobs of `completion_ids` (natural log, after temperature), shape [completion]."""
     usage: Usage = field(default_factory=Usage)
     code: list[str] = field(default_factory=list)
     """The cells that ran, in order."""
@@ -237,7 +237,7 @@ class Rollout:
     id: str = ""
     task_id: str = ""
     environment: str = ""
-    arm: str = "rlm"
+    scaffold: str = "rlm"
     answer: str = ""
     stop_reason: StopReason = StopReason.READY
     error: str | None = None

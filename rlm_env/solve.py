@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rlm_env.env import RLMConfig, RLMEnv
 from rlm_env.environment import Environment
 from rlm_env.llm.base import LLM
 from rlm_env.rollout import Rollout
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Context, Split, Task
-from rlm_env.tool_schema import Tool
+from rlm_env.tools.schema import Tool
 
 
 class _Question(Environment):

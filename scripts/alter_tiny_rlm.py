@@ -35,19 +35,19 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from build_tiny_rlm import DEFAULT_OUT, FAMILIES, LENGTHS
 from rich.console import Console
 from rich.progress import track
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 from transformers.utils import logging
 
 import rlm_env
-from rlm_env.profile import FILE_NAME, load_profile
+from build_tiny_rlm import DEFAULT_OUT, FAMILIES, LENGTHS
 from rlm_env.rollout import Message
-from rlm_env.train.config import LossConfig
-from rlm_env.train.learner import Learner
-from rlm_env.train.rows import Row, RowKind
-from rlm_env.train.run_config import ModelConfig, OptimizerConfig
+from rlm_env.runs.profile import FILE_NAME, load_profile
+from rlm_env.train.learner.config import LossConfig
+from rlm_env.train.learner.learner import Learner
+from rlm_env.train.learner.samples import Sample, SampleKind
+from rlm_env.train.rl.config import ModelConfig, OptimizerConfig
 from tiny_rlm import evaluate, reading, sessions
 from tiny_rlm.tokenizer import encode_conversation
 
@@ -157,7 +157,7 @@ def root_prompts(played: list[sessions.Session]) -> list[list[Message]]:
 
 def own_replies(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[list[Message]], seed: int
-) -> list[Row]:
+) -> list[Sample]:
     """What the model itself replies at temperature 1, a row per prompt."""
     prompts = sorted(prompts, key=lambda messages: sum(len(m["content"]) for m in messages))  # less padding
     replies = evaluate.sample_replies(model, tokenizer, prompts, 1.0, 256, seed)
@@ -165,13 +165,13 @@ def own_replies(
     for prompt, reply in zip(prompts, replies, strict=True):
         if reply.finish_reason == "stop":
             whole = [*prompt, {"role": "assistant", "content": reply.text}]
-            found.append(make_row(tokenizer, whole, RowKind.ROOT))
+            found.append(make_sample(tokenizer, whole, SampleKind.ROOT))
     return found
 
 
 def noisy_readings(
     oracle: reading.LabelOracle, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace
-) -> Iterator[Row]:
+) -> Iterator[Sample]:
     """Reading prompts for ever, in a new order and with newly drawn mistakes each time round."""
     draw = random.Random(options.seed)
     labels = len(set(oracle.label_of.values()))
@@ -180,34 +180,36 @@ def noisy_readings(
         pass_over = reading.label_readings(oracle, noise, draw)
         draw.shuffle(pass_over)
         for messages in pass_over:
-            yield make_row(tokenizer, messages, RowKind.SUB, READING_WEIGHT)
+            yield make_sample(tokenizer, messages, SampleKind.SUB, READING_WEIGHT)
 
 
 def programs_that_ask_twice(
     played: list[sessions.Session], tokenizer: PreTrainedTokenizerFast, seed: int
-) -> Iterator[Row]:
+) -> Iterator[Sample]:
     """First replies of these sessions, for ever, in a new order each time round."""
     draw = random.Random(seed)
-    rows = [make_row(tokenizer, session.messages[:3], RowKind.ROOT) for session in played]
+    rows = [make_sample(tokenizer, session.messages[:3], SampleKind.ROOT) for session in played]
     while True:
         yield from draw.sample(rows, len(rows))
 
 
-def draw_batches(own: list[Row], lessons: Iterator[Row], of_lessons: int, seed: int) -> Iterator[list[Row]]:
+def draw_batches(own: list[Sample], lessons: Iterator[Sample], of_lessons: int, seed: int) -> Iterator[list[Sample]]:
     draw = random.Random(seed)
     while True:
         yield draw.sample(own, OWN_PER_STEP) + list(islice(lessons, of_lessons))
 
 
-def make_row(tokenizer: PreTrainedTokenizerFast, messages: list[Message], kind: RowKind, weight: float = 1.0) -> Row:
+def make_sample(
+    tokenizer: PreTrainedTokenizerFast, messages: list[Message], kind: SampleKind, weight: float = 1.0
+) -> Sample:
     """Trains the last message alone."""
     ids, mask = encode_conversation(tokenizer, messages)
     before = len(encode_conversation(tokenizer, messages[:-1])[0])
     mask = [own and place >= before for place, own in enumerate(mask)]
-    return Row(ids, mask, [0.0] * len(ids), "", kind=kind, weight=weight, advantage=1.0)
+    return Sample(ids, mask, [0.0] * len(ids), "", kind=kind, weight=weight, advantage=1.0)
 
 
-def mean_loss(learner: Learner, rows: list[Row]) -> float:
+def mean_loss(learner: Learner, rows: list[Sample]) -> float:
     """Nats per trained token."""
     scores = [value for row in learner.score(rows) for value in row]
     return -sum(scores) / len(scores)

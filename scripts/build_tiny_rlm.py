@@ -42,8 +42,8 @@ from transformers.utils import logging
 
 import rlm_env
 import tiny_rlm
-from rlm_env.profile import FILE_NAME, load_profile
 from rlm_env.rollout import Message
+from rlm_env.runs.profile import FILE_NAME, load_profile
 from tiny_rlm import evaluate, pretrain, reading, sessions
 from tiny_rlm.pretrain import Row, TrainConfig
 from tiny_rlm.tokenizer import encode_conversation, train_tokenizer
@@ -84,7 +84,7 @@ class Data:
     """All training conversations, and those that only measure."""
 
     sessions: list[list[Message]]
-    """Root turns: whole sessions, openings, and the standard arm's prompts."""
+    """Root turns: whole sessions, openings, and the standard scaffold's prompts."""
     readings: list[list[Message]]
     held_out_sessions: list[list[Message]]
     held_out_readings: list[list[Message]]

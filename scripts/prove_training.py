@@ -9,7 +9,7 @@ Every part is a command of the package, in a folder of its own; a part that is t
 stopped goes on. Covered, by the names of `--only`:
 
 - `learn`: tiny-rlm trained on contexts of up to N tokens, its held-out score before and after.
-- `length`: the trained policies at N, 10 N and 100 N tokens, beside the standard arm with the same weights.
+- `length`: the trained policies at N, 10 N and 100 N tokens, beside the standard scaffold with the same weights.
 - `unseen`: families of questions that were never trained on.
 - `cost`: a trained policy that was made to ask twice, trained on with a penalty on sub-calls and without.
 - `roles`: a trained policy whose sub-LLM was made to read badly, trained on root and sub-LLM tokens together and on
@@ -34,7 +34,7 @@ from typing import Any
 
 from rlm_env.evals.stats import CORRECT, Estimate, paired_difference
 from rlm_env.rollout import Rollout, read_rollouts
-from rlm_env.train.metrics import read_metrics
+from rlm_env.train.report.metrics import read_metrics
 
 CONFIG = "configs/train/tiny.toml"
 N = 512
@@ -125,7 +125,7 @@ def _plan(out: Path, seeds: list[int]) -> list[Work]:
             f"environments=[{{ name = 'oolong-rlm', options = {_role_options()} }}]",
         )
         plan.append(_training("roles", out, f"both-{seed}", seed, *settings))
-        plan.append(_training("roles", out, f"root-{seed}", seed, *settings, "rows.train_sub_calls=false"))
+        plan.append(_training("roles", out, f"root-{seed}", seed, *settings, "samples.train_sub_calls=false"))
     return plan
 
 
@@ -151,9 +151,11 @@ def _alteration(part: str, out: Path, name: str, model: Path, *options: str) -> 
     return Work(part, name, command, lambda: (out / name / "config.json").exists(), resumable=False)
 
 
-def _evaluation(part: str, out: Path, name: str, model: str, arms: str, n: int, families: str, lengths: str) -> Work:
+def _evaluation(
+    part: str, out: Path, name: str, model: str, scaffolds: str, n: int, families: str, lengths: str
+) -> Work:
     folder = out / name
-    command = ["-m", "rlm_env.cli", "eval", "oolong-rlm", "--model", model, "--arms", arms, "-n", str(n)]
+    command = ["-m", "rlm_env.cli", "eval", "oolong-rlm", "--model", model, "--scaffolds", scaffolds, "-n", str(n)]
     options = ("vocabulary=easy", "tokenizer=@model", f"families={families}", lengths)
     command += [word for option in options for word in ("--env-option", option)]
     return Work(part, name, (*command, "--out", str(folder)), lambda: _status(folder) == "complete")
@@ -228,11 +230,11 @@ def _seconds(lines: Iterable[dict[str, float]]) -> Iterable[float]:
 
 
 def _evaluated(folder: Path) -> list[dict[str, Any]]:
-    """One entry per arm and context length."""
+    """One entry per scaffold and context length."""
     summary = json.loads((folder / "summary.json").read_text())
     return [
         {
-            "arm": group["arm"],
+            "scaffold": group["scaffold"],
             "length": group["length"],
             "score": group["score"]["mean"],
             "overflows": group["outcomes"]["overflow"] / group["rollouts"],
@@ -274,13 +276,13 @@ def _markdown(results: dict[str, Any], seeds: list[int]) -> str:
     for part, title in (("length", "trained families, by length"), ("unseen", "families never trained on")):
         for moment, runs in results.get(part, {}).items():
             lines += ["", f"**{title}: {moment}**", ""]
-            lines += ["| context tokens | arm | score | overflow | longest root prompt | sub-calls |"]
+            lines += ["| context tokens | scaffold | score | overflow | longest root prompt | sub-calls |"]
             lines += ["| ---: | --- | ---: | ---: | ---: | ---: |"]
             for index, first in enumerate(runs[0]):
                 same = [run[index] for run in runs]
                 cells = (
                     f"{first['length']:,}",
-                    first["arm"],
+                    first["scaffold"],
                     _spread([entry["score"] for entry in same]),
                     f"{fmean(entry['overflows'] for entry in same):.0%}",
                     f"{max(entry['longest_prompt'] for entry in same):,}",

@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from rewards import codeqa, deepdive, math_python, needle, oolong, verbatim_copy  # noqa: E402
+from rlm_rewards import codeqa, deepdive, math_python, needle, oolong, verbatim_copy  # noqa: E402
 
 PAGE = ROOT / "docs" / "scoring.md"
 
@@ -200,7 +200,7 @@ BENCHMARKS = [
         "THUDM/DeepDive, commit 9c94da4, training/reward_server/launch_server.py",
         "The texts are replies of a judge. `official` is the original's reading, `strict` that of BrowseComp-Plus "
         "(texttron/BrowseComp-Plus, commit 97c637c). Before any judge, rules compare dates, numbers and names "
-        "(`rewards/deepdive.py`); the judge is asked only where they find no equal answer.",
+        "(`rewards/rlm_rewards/deepdive.py`); the judge is asked only where they find no equal answer.",
         {mode: verdict(mode) for mode in deepdive.MODES},
         {"yes-in-reply": "PrimeIntellect deepdive: `yes` anywhere in the lower-cased reply"},
         [
@@ -216,8 +216,8 @@ BENCHMARKS = [
         "Verbatim copy",
         "PrimeIntellect verbatim_copy and verbatim_copy_rlm",
         "The three metrics agree with the original's. There, the plain LLM is told to use a box and the RLM is not: a "
-        "perfect copy of cut-off JSON, whose braces cannot be counted, then scores 0 in one arm only. Here every arm "
-        "hands in the text between answer tags, or all of it, and no arm is told to use a box.",
+        "perfect copy of cut-off JSON, whose braces cannot be counted, then scores 0 in one scaffold only. Here every scaffold "
+        "hands in the text between answer tags, or all of it, and no scaffold is told to use a box.",
         {
             "exact match": copied("exact_match"),
             "char accuracy": copied("char_accuracy"),

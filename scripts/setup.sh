@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up the project's own virtual environment, .venv, and outside it nothing but a system package that is missing
-# (python3-venv, libnuma1). Safe to run again: a set-up that is complete and up to date is recognised in no time.
+# (python3-venv, libnuma1). Safe to run again: a set-up that is complete and up to date is recognized in no time.
 #   scripts/setup.sh core   what the tests without an engine need
 #   scripts/setup.sh full   training and the local engine too: vLLM for CUDA where nvidia-smi finds a GPU, else for CPUs
 # Environment: PYTHON (the interpreter to use, 3.11 or later), RLM_ENV_VENV (where the environment goes).

@@ -1,4 +1,4 @@
-"""In every environment and arm the perfect answer scores 1.0 and the empty one 0.0, end to end through the arm."""
+"""In every environment and scaffold the perfect answer scores 1.0 and the empty one 0.0, end to end through the scaffold."""
 
 import asyncio
 from functools import cache
@@ -6,11 +6,11 @@ from functools import cache
 import pytest
 
 import rlm_env
-from rlm_env.arms import ARMS, make_arm
-from rlm_env.env import score
 from rlm_env.environment import Environment
 from rlm_env.registry import environments, find_environment
 from rlm_env.rollout import StopReason
+from rlm_env.scaffolds import SCAFFOLDS, make_scaffold
+from rlm_env.scaffolds.rlm import score
 from tests.stubs import StubLLM, fenced
 
 VARIANTS = {
@@ -47,13 +47,13 @@ def make(variant: str) -> tuple[Environment, list[rlm_env.Task]]:
     return environment, rlm_env.RLMEnv(environment).tasks("eval").take(TASKS)
 
 
-async def scores(arm_name: str, variant: str, n: int, reply) -> list[float]:
+async def scores(scaffold_name: str, variant: str, n: int, reply) -> list[float]:
     environment, tasks = make(variant)
-    options = {"repl": {"preload": ()}, "max_turns": 1, **OPTIONS.get(arm_name, {})}
-    arm = make_arm(arm_name, environment, options)
+    options = {"repl": {"preload": ()}, "max_turns": 1, **OPTIONS.get(scaffold_name, {})}
+    scaffold = make_scaffold(scaffold_name, environment, options)
 
     async def one(task: rlm_env.Task) -> float:
-        rollout = await arm.rollout(task, StubLLM(lambda messages: reply(environment, task)))
+        rollout = await scaffold.rollout(task, StubLLM(lambda messages: reply(environment, task)))
         assert rollout.stop_reason in ENDS, rollout.error
         return score(environment, task, rollout).value
 
@@ -62,7 +62,7 @@ async def scores(arm_name: str, variant: str, n: int, reply) -> list[float]:
         for start in range(0, n, 32):
             found += await asyncio.gather(*(one(task) for task in tasks[start : min(n, start + 32)]))
     finally:
-        await arm.aclose()
+        await scaffold.aclose()
     return found
 
 
@@ -75,21 +75,21 @@ def in_code(environment: Environment, task: rlm_env.Task) -> str:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(("arm", "n"), [("standard", TASKS), ("summary", 24)])
-async def test_the_arms_without_a_repl_can_score_one_and_zero(arm, n, variant):
-    assert set(await scores(arm, variant, n, perfect)) == {1.0}
-    assert set(await scores(arm, variant, n // 4, lambda env, task: "")) == {0.0}
+@pytest.mark.parametrize(("scaffold", "n"), [("standard", TASKS), ("summary", 24)])
+async def test_the_scaffolds_without_a_repl_can_score_one_and_zero(scaffold, n, variant):
+    assert set(await scores(scaffold, variant, n, perfect)) == {1.0}
+    assert set(await scores(scaffold, variant, n // 4, lambda env, task: "")) == {0.0}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(("arm", "n"), [("rlm", 32), ("rlm-tips", 8), ("rlm-nosub", 8)])
-async def test_the_arms_with_a_repl_can_score_one_and_zero(arm, n, variant):
-    assert set(await scores(arm, variant, n, in_code)) == {1.0}
-    assert set(await scores(arm, variant, 8, lambda env, task: fenced("pass"))) == {0.0}
+@pytest.mark.parametrize(("scaffold", "n"), [("rlm", 32), ("rlm-tips", 8), ("rlm-nosub", 8)])
+async def test_the_scaffolds_with_a_repl_can_score_one_and_zero(scaffold, n, variant):
+    assert set(await scores(scaffold, variant, n, in_code)) == {1.0}
+    assert set(await scores(scaffold, variant, 8, lambda env, task: fenced("pass"))) == {0.0}
 
 
-def test_every_arm_and_every_environment_is_here():
-    assert {"standard", "summary", "rlm", "rlm-tips", "rlm-nosub"} == set(ARMS)
+def test_every_scaffold_and_every_environment_is_here():
+    assert {"standard", "summary", "rlm", "rlm-tips", "rlm-nosub"} == set(SCAFFOLDS)
     assert {name for name, _ in VARIANTS.values()} == set(environments())
 
 

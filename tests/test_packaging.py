@@ -14,7 +14,7 @@ HEAVY = {"torch", "vllm", "verifiers", "trl", "transformers", "datasets", "scipy
 
 def test_importing_the_core_imports_nothing_heavy():
     code = (
-        "import sys, rlm_env, rewards, rewards.oolong, rlm_env.llm, rlm_env.arms, rlm_env.cli\n"
+        "import sys, rlm_env, rewards, rlm_rewards.oolong, rlm_env.llm, rlm_env.scaffolds, rlm_env.cli\n"
         f"print(*({HEAVY!r} & {{name.partition('.')[0] for name in sys.modules}}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -43,11 +43,11 @@ def files(*patterns: str) -> list[Path]:
 @pytest.mark.parametrize(
     ("patterns", "forbidden"),
     [
-        (["rewards/*.py"], "rlm_env"),
-        (["rlm_env/repl/*.py"], "rlm_env.(?!repl)"),
-        (["rlm_env/llm/*.py"], r"rlm_env\.(env|arms|evals|train|cli|repl|sub_llm|environment|registry)\b"),
-        (["rlm_env/*.py", "rlm_env/arms/*.py"], r"rlm_env\.(evals|train)\b"),
-        (["rlm_env/*.py", "rlm_env/[a-su-z]*/*.py", "rewards/*.py"], r"(torch|verifiers|trl)\b"),
+        (["rewards/rlm_rewards/*.py"], "rlm_env"),
+        (["rlm_env/repl/**/*.py"], "rlm_env.(?!repl)"),
+        (["rlm_env/llm/**/*.py"], r"rlm_env\.(scaffolds|evals|train|cli|repl|environment|registry)\b"),
+        (["rlm_env/*.py", "rlm_env/scaffolds/*.py"], r"rlm_env\.(evals|train)\b"),
+        (["rlm_env/*.py", "rlm_env/[a-su-z]*/*.py", "rewards/rlm_rewards/*.py"], r"(torch|verifiers|trl)\b"),
     ],
 )
 def test_rooms_import_downwards_only(patterns, forbidden):

@@ -1,15 +1,15 @@
-"""Models that think aloud, in every arm: with thoughts parted by the engine, and with `<think>` left in the text."""
+"""Models that think aloud, in every scaffold: with thoughts parted by the engine, and with `<think>` left in the text."""
 
 from __future__ import annotations
 
 import pytest
 
-from rlm_env.arms import ARMS, make_arm
 from rlm_env.llm.base import Completion
 from rlm_env.rollout import StopReason
+from rlm_env.scaffolds import SCAFFOLDS, make_scaffold
 from rlm_env.task import Task
+from tests.scaffolds.test_scaffolds import Tipped
 from tests.stubs import StubLLM, fenced
-from tests.test_arms import Tipped
 
 TASK = Task("How many words?", "one two three", gold="3", id="t")
 DECOY = fenced('answer["content"] = "wrong"\nanswer["ready"] = True')
@@ -21,8 +21,8 @@ FIRST = fenced("print(len(context))")
 
 
 @pytest.mark.parametrize("parted", [True, False])
-@pytest.mark.parametrize("name", ARMS)
-async def test_thoughts_are_neither_code_nor_answer_in_any_arm(name, parted):
+@pytest.mark.parametrize("name", SCAFFOLDS)
+async def test_thoughts_are_neither_code_nor_answer_in_any_scaffold(name, parted):
     def think(text: str) -> Completion:
         thought = f"Perhaps\n{DECOY}\nor 17? No."
         if parted:
@@ -37,11 +37,11 @@ async def test_thoughts_are_neither_code_nor_answer_in_any_arm(name, parted):
         turn = sum(message["role"] == "assistant" for message in messages)
         return think(FIRST if turn == 0 else CODE[name != "rlm-nosub"])
 
-    arm = make_arm(name, Tipped())
+    scaffold = make_scaffold(name, Tipped())
     try:
-        rollout = await arm.rollout(TASK, StubLLM(reply))
+        rollout = await scaffold.rollout(TASK, StubLLM(reply))
     finally:
-        await arm.aclose()
+        await scaffold.aclose()
     assert (rollout.answer, rollout.stop_reason) == ("3", StopReason.READY)
     for turn in rollout.turns:  # on record, whole
         assert ("17?" in turn.reasoning) if parted else ("17?" in turn.text)
@@ -55,11 +55,11 @@ async def test_a_sub_llm_that_never_stopped_thinking_is_an_error_and_not_an_empt
             return Completion("<think>One, two, and", finish_reason="length")
         return fenced('n = llm_batch(["Count"])[0]\nanswer["content"] = f"{bool(n)} {n}"\nanswer["ready"] = True')
 
-    arm = make_arm("rlm", Tipped())
+    scaffold = make_scaffold("rlm", Tipped())
     try:
-        rollout = await arm.rollout(TASK, StubLLM(reply))
+        rollout = await scaffold.rollout(TASK, StubLLM(reply))
     finally:
-        await arm.aclose()
+        await scaffold.aclose()
     assert rollout.answer.startswith("False")
     assert "token limit was used up before it had answered" in rollout.answer
     assert rollout.metrics["sub_calls_failed"] == 1

@@ -62,8 +62,8 @@ def test_other_schemas_and_fields_are_refused():
     record = Rollout().to_dict()
     with pytest.raises(ValueError, match="schema 99"):
         Rollout.from_dict({**record, "schema": 99})
-    with pytest.raises(ValueError, match="colour"):
-        Rollout.from_dict({**record, "colour": "red"})
+    with pytest.raises(ValueError, match="color"):
+        Rollout.from_dict({**record, "color": "red"})
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf")])

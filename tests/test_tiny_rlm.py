@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rlm_env
-from rlm_env.profile import load_profile
 from rlm_env.prompts import load_prompt
 from rlm_env.rollout import StopReason
+from rlm_env.runs.profile import load_profile
 
 pytest.importorskip("transformers")
 

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rewards.verbatim_copy import extract_box
+from rlm_rewards.verbatim_copy import extract_box
 
 MODES = ("official", "strict")
 MAX_LENGTH = 10_000
@@ -44,7 +44,7 @@ def score(answer_text: Any, gold: Any, mode: str = "official") -> float:
     if mode not in MODES:
         raise ValueError(f"mode must be official or strict, got {mode!r}")
     if importlib.util.find_spec("math_verify") is None:
-        raise ImportError("rewards.math_python needs math-verify: pip install 'rlm-env[math]'")
+        raise ImportError("rlm_rewards.math_python needs math-verify: pip install 'rlm-env[math]'")
     response = extract(answer_text, mode)
     if not response.strip() or not isinstance(gold, str | int | float):
         return 0.0
@@ -109,7 +109,9 @@ class Helper:
         try:
             self._line(process)
         except EOFError:
-            raise RuntimeError("the helper of rewards.math_python does not start; try `import math_verify`") from None
+            raise RuntimeError(
+                "the helper of rlm_rewards.math_python does not start; try `import math_verify`"
+            ) from None
         return process
 
     def _line(self, process: subprocess.Popen[bytes]) -> bytes:

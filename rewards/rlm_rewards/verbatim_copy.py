@@ -24,7 +24,7 @@ def metrics(expected: Any, answer: Any) -> dict[str, float]:
     """`exact_match`, `char_accuracy` and `levenshtein_similarity` of a copy, each in [0, 1].
 
     `char_accuracy` is the share of places at which both hold the same character, of the longer one's places. Unicode
-    is compared as it is, unnormalised. Anything but two texts scores 0.
+    is compared as it is, unnormalized. Anything but two texts scores 0.
     """
     if not isinstance(expected, str) or not isinstance(answer, str):
         return {"exact_match": 0.0, "char_accuracy": 0.0, "levenshtein_similarity": 0.0}

@@ -14,17 +14,17 @@ from typing import Any
 
 from rich.console import Console
 
-from rlm_env.evals.console import PLAIN_WIDTH, say, say_stopped, standard_output
-from rlm_env.evals.errors import RunStopped
-from rlm_env.interrupt import Terminated, interruptible
+from rlm_env.runs.console import PLAIN_WIDTH, say, say_stopped, standard_output
+from rlm_env.runs.errors import RunStopped
+from rlm_env.runs.interrupt import Terminated, interruptible
 
 EXIT_NOTHING_SCORED, EXIT_MAX_COST = 1, 4
 PLAIN_WIDTH_OF_MANY = 190
-"""As `PLAIN_WIDTH`, for a table with many arms."""
+"""As `PLAIN_WIDTH`, for a table with many scaffolds."""
 
 EXAMPLES = """\
 examples:
-  rlm-env eval oolong-rlm --model tiny-rlm --arms standard,rlm -n 32 -r 2
+  rlm-env eval oolong-rlm --model tiny-rlm --scaffolds standard,rlm -n 32 -r 2
   rlm-env eval oolong-rlm --model gpt-5-mini --base-url https://api.openai.com/v1 --api-key-env OPENAI_API_KEY \\
       --env-option lengths=8192,65536 --max-cost 1.50 --prices prices.toml
   rlm-env eval configs/eval/quickstart.toml -n 8
@@ -37,8 +37,8 @@ def add_eval(commands: Any) -> None:
     """Adds the command to the parser of `rlm-env`."""
     command = commands.add_parser(
         "eval",
-        help="run arms on the tasks of one environment or several and print their scores",
-        description="Runs each arm on the same tasks, scores the answers, prints a table. Stores every rollout as it "
+        help="run scaffolds on the tasks of one environment or several and print their scores",
+        description="Runs each scaffold on the same tasks, scores the answers, prints a table. Stores every rollout as it "
         "ends; a run that was stopped goes on with --resume.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -50,14 +50,14 @@ def add_eval(commands: Any) -> None:
     add("--base-url", help="OpenAI-compatible endpoint; without it a local vLLM is started")
     add("--api-key-env", metavar="NAME", help="environment variable that holds the endpoint's key")
     add("--tokens", metavar="FOLDER", help="the endpoint is a vLLM that serves this model folder: exchange token ids")
-    add("--arms", help="comma-separated (default: standard,rlm)")
+    add("--scaffolds", help="comma-separated (default: standard,rlm)")
     add("-n", type=int, help="number of tasks (default: 32)")
-    add("-r", "--repeats", type=int, help="rollouts of each task in each arm; pass@k and majority from 2 on")
+    add("-r", "--repeats", type=int, help="rollouts of each task in each scaffold; pass@k and majority from 2 on")
     add("--split", choices=("train", "eval"), help="which tasks (default: eval)")
     add("--seed", type=int, help="of the tasks and the bootstrap (default: 0)")
     add("--concurrency", type=int, metavar="N", help="most rollouts at once (default: 16)")
     add("--env-option", action="append", default=[], metavar="KEY=VALUE", help="of the environment; repeatable")
-    add("--arm-option", action="append", default=[], metavar="[ARM.]KEY=VALUE", help="of RLMConfig; repeatable")
+    add("--scaffold-option", action="append", default=[], metavar="[ARM.]KEY=VALUE", help="of RLMConfig; repeatable")
     add("--engine-option", action="append", default=[], metavar="KEY=VALUE", help="of the local vLLM; repeatable")
     add("--max-cost", type=float, metavar="USD", help="start no further rollout once this much is spent")
     add("--prices", metavar="FILE.toml", help="US dollars per million tokens, by model")
@@ -94,20 +94,21 @@ def _eval(arguments: argparse.Namespace) -> int:
         say(progress, f"{result.status}: rollouts are left to do. To go on with a higher limit:\n  {command}", "yellow")
         return EXIT_MAX_COST
     summaries = list(result.summaries.values()) if several else [result.summary]
-    failed = all(g.outcomes[Outcome.ERROR] == g.rollouts for summary in summaries for g in summary.arms)
+    failed = all(g.outcomes[Outcome.ERROR] == g.rollouts for summary in summaries for g in summary.scaffolds)
     return EXIT_NOTHING_SCORED if failed else 0
 
 
 def _config(arguments: argparse.Namespace) -> Any:
     """The config that the arguments describe. Raises ConfigError."""
-    from rlm_env.evals.config import load_config, merge_options
+    from rlm_env.evals.config import load_config
+    from rlm_env.runs.config import merge_options
 
-    keys = ("model", "sub_model", "base_url", "api_key_env", "tokens", "arms", "n", "repeats", "split", "seed")
+    keys = ("model", "sub_model", "base_url", "api_key_env", "tokens", "scaffolds", "n", "repeats", "split", "seed")
     keys += ("concurrency", "max_cost", "prices", "out")
     overrides = {key: value for key in keys if (value := getattr(arguments, key)) is not None}
     for key, options in (
         ("env_options", arguments.env_option),
-        ("arm_options", arguments.arm_option),
+        ("scaffold_options", arguments.scaffold_option),
         ("engine_options", arguments.engine_option),
     ):
         if options:
@@ -138,7 +139,7 @@ def _print_run(summary: Any, title: str, *, markdown: bool) -> None:
     if markdown:
         sys.stdout.write(markdown_report(summary, title))
     else:
-        print_report(_stdout(len(summary.arms)), summary, title)
+        print_report(_stdout(len(summary.scaffolds)), summary, title)
 
 
 def _print_matrix(summaries: Any, title: str, *, markdown: bool) -> None:
@@ -147,10 +148,12 @@ def _print_matrix(summaries: Any, title: str, *, markdown: bool) -> None:
     if markdown:
         sys.stdout.write(markdown_matrix(summaries, title))
     else:
-        print_matrix(_stdout(max((len(summary.arms) for summary in summaries.values()), default=0)), summaries, title)
+        print_matrix(
+            _stdout(max((len(summary.scaffolds) for summary in summaries.values()), default=0)), summaries, title
+        )
 
 
-def _stdout(arms: int) -> Console:
-    from rlm_env.evals.report import MANY_ARMS
+def _stdout(scaffolds: int) -> Console:
+    from rlm_env.evals.report import MANY_SCAFFOLDS
 
-    return standard_output(PLAIN_WIDTH if arms <= MANY_ARMS else PLAIN_WIDTH_OF_MANY)
+    return standard_output(PLAIN_WIDTH if scaffolds <= MANY_SCAFFOLDS else PLAIN_WIDTH_OF_MANY)

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from rlm_env.evals.config import merge_options
-from rlm_env.evals.console import say, say_stopped
-from rlm_env.evals.errors import ConfigError, RunStopped
+from rlm_env.runs.config import merge_options
+from rlm_env.runs.console import say, say_stopped
+from rlm_env.runs.errors import ConfigError, RunStopped
 
 EXAMPLES = """\
 examples:
@@ -45,7 +45,7 @@ def add_sft(commands: Any) -> None:
 
 
 def _sft(arguments: argparse.Namespace) -> int:
-    from rlm_env.train.sft_config import load_sft_config
+    from rlm_env.train.sft.config import load_sft_config
 
     if arguments.config is None and not (arguments.rollouts and arguments.model):
         raise ConfigError("give a CONFIG.toml, or --rollouts and --model")
@@ -54,8 +54,8 @@ def _sft(arguments: argparse.Namespace) -> int:
     overrides |= {key: value for key in keys if (value := getattr(arguments, key)) is not None}
     config = load_sft_config(arguments.config, overrides)
     try:
-        from rlm_env.train.report_command import conclude
-        from rlm_env.train.sft import dry_run, sft
+        from rlm_env.cli.train_report import conclude
+        from rlm_env.train.sft.trainer import dry_run, sft
     except ImportError as error:
         raise ConfigError(f"training needs the package {error.name!r}: pip install 'rlm-env[train]'") from error
     console = Console(stderr=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from rlm_env.evals.config import merge_options
-from rlm_env.evals.console import say, say_stopped
-from rlm_env.evals.errors import ConfigError, RunStopped
-from rlm_env.interrupt import Terminated
+from rlm_env.runs.config import merge_options
+from rlm_env.runs.console import say, say_stopped
+from rlm_env.runs.errors import ConfigError, RunStopped
+from rlm_env.runs.interrupt import Terminated
 
 EXAMPLES = """\
 examples:
@@ -42,8 +42,13 @@ def add_train(commands: Any) -> None:
     add("--seed", type=int)
     add("--resume", action="store_true", help="go on with the run in the output folder")
     add("--dry-run", action="store_true", help="check everything, show what it comes to, start nothing")
-    add("--dump-rows", type=Path, metavar="FOLDER", help="write the rows that each step trains")
-    add("--from-rows", type=Path, metavar="FOLDER", help="train on rows that were written before, without an engine")
+    add("--dump-samples", type=Path, metavar="FOLDER", help="write the samples that each step trains")
+    add(
+        "--from-samples",
+        type=Path,
+        metavar="FOLDER",
+        help="train on samples that were written before, without an engine",
+    )
     command.set_defaults(run=_train)
 
 
@@ -51,23 +56,23 @@ def _train(arguments: argparse.Namespace) -> int:
     console = Console(stderr=True)
     config = _config(arguments)
     try:
-        from rlm_env.train.preflight import dry_run
-        from rlm_env.train.report_command import conclude
-        from rlm_env.train.trainer import Options, train
+        from rlm_env.cli.train_report import conclude
+        from rlm_env.train.rl.preflight import dry_run
+        from rlm_env.train.rl.trainer import Options, train
     except ImportError as error:
         raise ConfigError(f"training needs the package {error.name!r}: pip install 'rlm-env[train]'") from error
     if arguments.dry_run:
         if os.environ.get("RANK", "0") == "0":
             dry_run(config, Console())
         return 0
-    options = Options(arguments.resume, arguments.dump_rows, arguments.from_rows)
+    options = Options(arguments.resume, arguments.dump_samples, arguments.from_samples)
     try:
         model = train(config, console, options)
     except (RunStopped, KeyboardInterrupt, Terminated) as stop:
         exit_code = say_stopped(console, stop)
         command = f"rlm-env train {shlex.quote(str(config.out / 'config.toml'))} --resume"
-        if arguments.from_rows:
-            command += f" --from-rows {shlex.quote(str(arguments.from_rows))}"
+        if arguments.from_samples:
+            command += f" --from-samples {shlex.quote(str(arguments.from_samples))}"
         say(console, f"To go on:\n  {command}")
         return exit_code
     if model is not None:
@@ -77,7 +82,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> Any:
-    from rlm_env.train.run_config import load_train_config
+    from rlm_env.train.rl.config import load_train_config
 
     overrides = merge_options(arguments.set)
     overrides |= {key: value for key in ("out", "seed") if (value := getattr(arguments, key)) is not None}

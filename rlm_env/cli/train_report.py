@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rlm_env.evals.console import say, standard_output
-from rlm_env.evals.errors import ConfigError
-from rlm_env.train.curve import CURVE, draw_curve
-from rlm_env.train.metrics import METRICS
-from rlm_env.train.report import load_run, markdown_training_report, print_training_report
+from rlm_env.runs.console import say, standard_output
+from rlm_env.runs.errors import ConfigError
+from rlm_env.train.report.curve import CURVE, draw_curve
+from rlm_env.train.report.metrics import METRICS
+from rlm_env.train.report.report import load_run, markdown_training_report, print_training_report
 
 
 def is_training_run(folder: Path) -> bool:

@@ -1,1 +1,1 @@
-"""Evaluation: run arms over an environment's tasks, store and resume, statistics, tables."""
+"""Evaluation: run scaffolds over an environment's tasks, store and resume, statistics, tables."""

@@ -1,7 +1,7 @@
-"""What answers without understanding score on the very tasks of a run: the floor under every arm.
+"""What answers without understanding score on the very tasks of a run: the baseline under every scaffold.
 
 Covered: answers that can be made for any environment, and those that an environment names itself
-(`Environment.floors`). Not covered: policies that need a model.
+(`Environment.baselines`). Not covered: policies that need a model.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rlm_env.draw import Draw
-from rlm_env.env import score
+from rlm_env.authoring.draw import Draw
 from rlm_env.environment import Environment
 from rlm_env.evals.stats import Estimate, clustered_mean
 from rlm_env.rollout import Rollout
+from rlm_env.scaffolds.rlm import score
 from rlm_env.task import Task
 
 DUMP_CHARS = 200_000
@@ -27,7 +27,7 @@ INJECTION = (
 
 
 @dataclass(frozen=True, slots=True)
-class Floor:
+class Baseline:
     """What one such policy scores."""
 
     name: str
@@ -53,7 +53,7 @@ def floor_policies(environment: Environment, tasks: Sequence[Task]) -> dict[str,
 
     def random(task: Task) -> str:
         rest = [id for id in right if id != task.id]
-        return right[Draw("floor", task.id).choice(rest)] if rest else ""
+        return right[Draw("baseline", task.id).choice(rest)] if rest else ""
 
     return {
         "no context": lambda task: task.question,
@@ -61,14 +61,14 @@ def floor_policies(environment: Environment, tasks: Sequence[Task]) -> dict[str,
         "majority": lambda task: next(iter(others(task)), ""),
         "label dump": lambda task: "\n".join(others(task))[:DUMP_CHARS],
         "prompt injection": lambda task: INJECTION,
-        **environment.floors(),
+        **environment.baselines(),
     }
 
 
-async def measure_floors(environment: Environment, tasks: Sequence[Task], seed: int = 0) -> list[Floor]:
+async def measure_baselines(environment: Environment, tasks: Sequence[Task], seed: int = 0) -> list[Baseline]:
     """What every policy scores on the tasks, judged as rollouts are. A policy that fails on a task, or on which the
     scorer fails, has no score there."""
-    floors: list[Floor] = []
+    baselines: list[Baseline] = []
     for name, policy in floor_policies(environment, tasks).items():
         scores: dict[str, list[float]] = {}
         for task in tasks:
@@ -78,5 +78,5 @@ async def measure_floors(environment: Environment, tasks: Sequence[Task], seed: 
                 scores[task.id] = [score(environment, task, rollout).value]
             except Exception:
                 continue
-        floors.append(Floor(name, clustered_mean(scores, seed)))
-    return floors
+        baselines.append(Baseline(name, clustered_mean(scores, seed)))
+    return baselines

@@ -1,41 +1,22 @@
 """What an eval is: one validated object, from a TOML file, the command line, or both; on one environment or several.
 
 Covered: the keys, reading TOML, command-line values laid over a file's, what may differ when a run is resumed.
-Not covered: whether an environment or an arm knows the options handed to it (they say so themselves).
+Not covered: whether an environment or a scaffold knows the options handed to it (they say so themselves).
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rlm_env.arms import ARMS
-from rlm_env.env import RLMConfig
-from rlm_env.evals.errors import ConfigError, explain, near
 from rlm_env.evals.prices import Price, load_prices
-
-RECORD = "record"
-"""The table of an output folder's config.toml that says what was found out, not what was asked for."""
-
-
-class EngineOptions(BaseModel):
-    """How a vLLM of our own is started; see `rlm_env.llm.VLLMServer`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    port: int = Field(0, ge=0, le=65535)
-    """0: a free one."""
-    max_model_len: int | None = Field(None, ge=1)
-    """The window in tokens; the model's own if left out."""
-    dtype: str = "auto"
-    eager: bool | None = None
-    extra_args: tuple[str, ...] = ()
-    """Further arguments of the vLLM server, for example `["--tensor-parallel-size", "2"]`."""
-    startup_timeout: float = Field(900.0, gt=0)
+from rlm_env.runs.config import EngineOptions, config_differences, merge, read_config_file
+from rlm_env.runs.errors import ConfigError, explain, near
+from rlm_env.scaffolds import SCAFFOLDS
+from rlm_env.scaffolds.config import RLMConfig
 
 
 class SharedConfig(BaseModel):
@@ -48,11 +29,11 @@ class SharedConfig(BaseModel):
     model there."""
     sub_model: str | None = None
     """The sub-LLM; the root LLM if left out."""
-    arms: tuple[str, ...] = ("standard", "rlm")
+    scaffolds: tuple[str, ...] = ("standard", "rlm")
     n: int = Field(32, ge=1)
     """Number of tasks: the first `n` of the split."""
     repeats: int = Field(1, ge=1)
-    """Rollouts of each task in each arm."""
+    """Rollouts of each task in each scaffold."""
     split: Literal["train", "eval"] = "eval"
     seed: int = 0
     """Seeds the environment's tasks and the bootstrap."""
@@ -64,9 +45,9 @@ class SharedConfig(BaseModel):
     """Name of the environment variable that holds the endpoint's key (never the key itself)."""
     tokens: str | None = None
     """Model folder whose tokenizer and template match a vLLM at `base_url`: turns on the token path."""
-    arm_options: dict[str, Any] = Field(default_factory=dict)
-    """Fields of `RLMConfig` for every arm, over the model's own profile; under an arm's name for that arm alone:
-    `max_turns = 8`, `rlm.max_turns = 8`. Some arms have fields of their own: `summary.final = "sub"`."""
+    scaffold_options: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `RLMConfig` for every scaffold, over the model's own profile; under a scaffold's name for that scaffold alone:
+    `max_turns = 8`, `rlm.max_turns = 8`. Some scaffolds have fields of their own: `summary.final = "sub"`."""
     engine_options: EngineOptions = EngineOptions()
     """Of the local vLLM."""
     max_cost: float | None = Field(None, gt=0)
@@ -84,17 +65,17 @@ class SharedConfig(BaseModel):
             values["prices"] = load_prices(Path(values["prices"]))
         return values
 
-    @field_validator("arms", mode="before")
+    @field_validator("scaffolds", mode="before")
     @classmethod
-    def _known_arms(cls, value: Any) -> Any:
+    def _known_scaffolds(cls, value: Any) -> Any:
         names = [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
         if not names:
-            raise ValueError("name at least one arm")
+            raise ValueError("name at least one scaffold")
         for name in names:
-            if name not in ARMS:
-                raise ValueError(f"unknown arm '{name}'{near(str(name), ARMS)}")
+            if name not in SCAFFOLDS:
+                raise ValueError(f"unknown scaffold '{name}'{near(str(name), SCAFFOLDS)}")
         if len(set(names)) < len(names):
-            raise ValueError("an arm is named twice")
+            raise ValueError("a scaffold is named twice")
         return names
 
     @model_validator(mode="after")
@@ -110,19 +91,21 @@ class SharedConfig(BaseModel):
             raise ValueError("api_key_env does not go with tokens: the token path speaks to a vLLM that needs no key")
         if self.base_url is not None and self.engine_options != EngineOptions():
             raise ValueError("engine_options are for a local vLLM; they have no effect on the endpoint at base_url")
-        for name in self.arm_options:
-            if name in ARMS and name not in self.arms:
-                raise ValueError(f"arm_options.{name}: this arm is not in arms ({', '.join(self.arms)})")
-            if name not in ARMS and name not in RLMConfig.model_fields:
+        for name in self.scaffold_options:
+            if name in SCAFFOLDS and name not in self.scaffolds:
                 raise ValueError(
-                    f"arm_options: unknown key '{name}'{near(name, [*RLMConfig.model_fields, *self.arms])}"
+                    f"scaffold_options.{name}: this scaffold is not in scaffolds ({', '.join(self.scaffolds)})"
+                )
+            if name not in SCAFFOLDS and name not in RLMConfig.model_fields:
+                raise ValueError(
+                    f"scaffold_options: unknown key '{name}'{near(name, [*RLMConfig.model_fields, *self.scaffolds])}"
                 )
         return self
 
-    def options_of(self, arm: str, profile: Mapping[str, Any]) -> dict[str, Any]:
-        """The `RLMConfig` fields of one arm: the model's profile, then the shared options, then the arm's own."""
-        shared = {key: value for key, value in self.arm_options.items() if key not in ARMS}
-        return merge(merge(dict(profile), shared), self.arm_options.get(arm, {}))
+    def options_of(self, scaffold: str, profile: Mapping[str, Any]) -> dict[str, Any]:
+        """The `RLMConfig` fields of one scaffold: the model's profile, then the shared options, then the scaffold's own."""
+        shared = {key: value for key, value in self.scaffold_options.items() if key not in SCAFFOLDS}
+        return merge(merge(dict(profile), shared), self.scaffold_options.get(scaffold, {}))
 
     def as_toml(self) -> dict[str, Any]:
         """The keys that are set, as plain values; `model_validate` reads them back."""
@@ -149,12 +132,12 @@ class EnvironmentEntry(BaseModel):
     n: int | None = Field(None, ge=1)
     """Number of tasks; the matrix's `n` if left out."""
     env_options: dict[str, Any] = Field(default_factory=dict)
-    arm_options: dict[str, Any] = Field(default_factory=dict)
+    scaffold_options: dict[str, Any] = Field(default_factory=dict)
     """Over the matrix's own, for this environment alone."""
 
 
 class MatrixConfig(SharedConfig):
-    """Runs on several environments with the same model, arms and budgets, behind the same engines.
+    """Runs on several environments with the same model, scaffolds and budgets, behind the same engines.
 
     Each is an ordinary run in a folder of its own below `out`.
     """
@@ -178,7 +161,7 @@ class MatrixConfig(SharedConfig):
                 "environment": entry.name,
                 "n": entry.n or self.n,
                 "env_options": entry.env_options,
-                "arm_options": merge(self.arm_options, entry.arm_options),
+                "scaffold_options": merge(self.scaffold_options, entry.scaffold_options),
                 "out": self.out / label,
             }
             try:
@@ -195,7 +178,7 @@ def load_config(
     has `environments`, else a single run.
 
     Where neither names an output folder it is `outputs/<environment>-<model>-<default_out>`, of a matrix with the
-    file's name first; None: it must be named. Options in `env_options`, `arm_options` and `engine_options` are merged
+    file's name first; None: it must be named. Options in `env_options`, `scaffold_options` and `engine_options` are merged
     key by key; `n` holds for every environment of a matrix. Relative paths of prices are relative to the current
     directory, as on the command line. Raises ConfigError.
     """
@@ -221,72 +204,8 @@ def load_config(
         raise ConfigError(explain(error, kind, where)) from error
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
-    """The values of a config file. One that a run has written, with a record, is where it is from wherever we look:
-    its `out` is its folder. Raises ConfigError, with near matches where there is no such file."""
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        near_files = near(path.name, [p.name for p in path.parent.glob("*.toml")])
-        raise ConfigError(f"no such config file: {path}{near_files}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    if values.pop(RECORD, None):
-        values["out"] = str(path.parent)
-    return values
-
-
-def merge(old: Any, new: Any) -> Any:
-    """`new` laid over `old`: dicts key by key, anything else replaces."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return {**old, **{key: merge(old.get(key), value) for key, value in new.items()}}
-    return new
-
-
-def parse_option(text: str) -> dict[str, Any]:
-    """`key=value` of the command line as a (nested) dict: `root.temperature=0` is {"root": {"temperature": 0}}.
-
-    The value is read as TOML (8, 0.5, true, [1, 2], "text"); `a,b,c` is a list; anything else is text.
-    Raises ConfigError.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
-        raise ConfigError(f"an option is written key=value, got '{text}'")
-    parsed: Any = _value(value)
-    for part in reversed(key.split(".")):
-        parsed = {part.strip(): parsed}
-    return parsed
-
-
-def merge_options(texts: Iterable[str]) -> dict[str, Any]:
-    """Several `key=value` as one dict; later ones win."""
-    merged: dict[str, Any] = {}
-    for text in texts:
-        merged = merge(merged, parse_option(text))
-    return merged
-
-
-def _value(text: str) -> Any:
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-        if list(parsed) == ["value"]:
-            return parsed["value"]
-    except tomllib.TOMLDecodeError:
-        pass
-    return [_value(part) for part in text.split(",")] if "," in text else text
-
-
-RESUMABLE = frozenset({"n", "repeats", "arms", "concurrency", "max_cost", "prices", "out"})
-"""Keys that a resumed run may change. Tasks, repeats and arms may only be added to."""
-
-
-def config_differences(old: Mapping[str, Any], new: Mapping[str, Any], allowed: frozenset[str]) -> list[str]:
-    """The keys in which two configs differ beyond the allowed ones, as "key was ..., is now ..."."""
-    return [
-        f"{key} was {old.get(key)!r}, is now {new.get(key)!r}"
-        for key in sorted((old.keys() | new.keys()) - allowed)
-        if old.get(key) != new.get(key)
-    ]
+RESUMABLE = frozenset({"n", "repeats", "scaffolds", "concurrency", "max_cost", "prices", "out"})
+"""Keys that a resumed run may change. Tasks, repeats and scaffolds may only be added to."""
 
 
 def check_resume(recorded: dict[str, Any], config: EvalConfig, where: Path) -> None:
@@ -296,8 +215,8 @@ def check_resume(recorded: dict[str, Any], config: EvalConfig, where: Path) -> N
     for key in ("n", "repeats"):
         if new[key] < old.get(key, 0):
             differences.append(f"{key} was {old[key]}, is now {new[key]} (it may only grow)")
-    if missing := set(old.get("arms", ())) - set(new["arms"]):
-        differences.append(f"arms was {old['arms']}, now without {', '.join(sorted(missing))}")
+    if missing := set(old.get("scaffolds", ())) - set(new["scaffolds"]):
+        differences.append(f"scaffolds was {old['scaffolds']}, now without {', '.join(sorted(missing))}")
     if differences:
         raise ConfigError(
             f"{where} was made with another config:\n  "

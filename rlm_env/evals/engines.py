@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from rlm_env.evals.config import EngineOptions, SharedConfig
-from rlm_env.evals.errors import ConfigError, RunStopped
-from rlm_env.evals.models import ModelRef
+from rlm_env.evals.config import SharedConfig
 from rlm_env.llm.base import LLM, EngineUnavailable, LLMError
-from rlm_env.llm.model_folder import ModelNotFound, find_model
-from rlm_env.profile import load_profile
+from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
+from rlm_env.runs.config import EngineOptions
+from rlm_env.runs.errors import ConfigError, RunStopped
+from rlm_env.runs.models import ModelRef
+from rlm_env.runs.profile import load_profile
 
 if TYPE_CHECKING:
-    from rlm_env.llm.vllm_server import VLLMServer
+    from rlm_env.llm.vllm.server import VLLMServer
 
 WATCH_SECONDS = 1.0
 
@@ -114,7 +115,7 @@ def server_options(options: EngineOptions, sharing: int) -> dict[str, Any]:
 async def _serve(
     config: SharedConfig, ref: ModelRef, folder: Path, log_folder: Path, console: Console, servers: int
 ) -> AsyncIterator[VLLMServer]:
-    from rlm_env.llm.vllm_server import VLLMServer, is_cpu_build
+    from rlm_env.llm.vllm.server import VLLMServer, is_cpu_build
 
     log = log_folder / f"vllm-{ref.name.replace('/', '--')}.log"
     start = time.monotonic()

@@ -1,6 +1,6 @@
-"""Do the arms of a run have the same chances? What differs in their settings, in words for the report.
+"""Do the scaffolds of a run have the same chances? What differs in their settings, in words for the report.
 
-Covered: settings that the arms share by name. Not covered: what arms are made of (a REPL, sub-LLMs, tips).
+Covered: settings that the scaffolds share by name. Not covered: what scaffolds are made of (a REPL, sub-LLMs, tips).
 """
 
 from __future__ import annotations
@@ -23,20 +23,24 @@ COMPARED = (
     "tool_timeout",
     "max_tool_chars",
 )
-"""Fields of `RLMConfig` that decide what an arm may use."""
+"""Fields of `RLMConfig` that decide what a scaffold may use."""
 
 
-def setting_differences(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One sentence per setting that is not equal in all arms that have it.
+def setting_differences(scaffolds: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One sentence per setting that is not equal in all scaffolds that have it.
 
-    `arms`: what `Arm.describe` returned, by name. A setting that has no effect in an arm is not in its description.
+    `scaffolds`: what `Scaffold.describe` returned, by name. A setting that has no effect in a scaffold is not in its description.
     """
     found: list[str] = []
     for key in COMPARED:
-        values = {arm: description["config"][key] for arm, description in arms.items() if key in description["config"]}
+        values = {
+            scaffold: description["config"][key]
+            for scaffold, description in scaffolds.items()
+            if key in description["config"]
+        }
         if len({repr(value) for value in values.values()}) > 1:
-            told = ", ".join(f"{arm} {_short(value)}" for arm, value in values.items())
-            found.append(f"{key} is not equal in all arms: {told}.")
+            told = ", ".join(f"{scaffold} {_short(value)}" for scaffold, value in values.items())
+            found.append(f"{key} is not equal in all scaffolds: {told}.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Several environments in one go: the same model, arms and budgets, one engine for all, one table at the end.
+"""Several environments in one go: the same model, scaffolds and budgets, one engine for all, one table at the end.
 
 Covered: the order of runs, what they share (engines, money), the folder that holds them. Not covered: a run (`run.py`).
 Everything that can be wrong with any of the runs is found before the engine is started.
@@ -15,14 +15,15 @@ from typing import Any
 
 from rich.console import Console
 
-from rlm_env.evals.config import RECORD, MatrixConfig
+from rlm_env.evals.config import MatrixConfig
 from rlm_env.evals.engines import Engines, open_engines
-from rlm_env.evals.errors import ConfigError
-from rlm_env.evals.models import resolve_models
-from rlm_env.evals.record import versions
 from rlm_env.evals.run import Purse, Run, prepare, stored_summary
-from rlm_env.evals.store import CONFIG, read_config, write_config, write_summary
 from rlm_env.evals.summary import Summary
+from rlm_env.runs.config import RECORD
+from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.folder import CONFIG, read_config, write_config, write_summary
+from rlm_env.runs.models import resolve_models
+from rlm_env.runs.record import versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ async def run_matrix(config: MatrixConfig, console: Console, *, resume: bool = F
         finally:
             write_summary(config.out, _summary(config, prepared, statuses))
         status = next((status for status in statuses.values() if status != "complete"), "complete")
-        summaries = {label: run.summarise() for label, run in prepared.items()}
+        summaries = {label: run.summarize() for label, run in prepared.items()}
         return MatrixResult(config.out, status, summaries, matrix_title(config))
 
 
@@ -110,4 +111,4 @@ def is_matrix(path: Path) -> bool:
 def matrix_title(config: MatrixConfig) -> str:
     """One line that says what was run."""
     sub = f", sub-LLM {config.sub_model}" if config.sub_model else ""
-    return f"{config.model}{sub}: {len(config.environments)} environments x {len(config.arms)} arms"
+    return f"{config.model}{sub}: {len(config.environments)} environments x {len(config.scaffolds)} scaffolds"

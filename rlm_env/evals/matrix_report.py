@@ -1,4 +1,4 @@
-"""The one table of several environments: a few rows for each, a column for each arm.
+"""The one table of several environments: a few rows for each, a column for each scaffold.
 
 Covered: layout and wording. Not covered: everything else about each environment (`report.py`, from its own folder).
 """
@@ -16,26 +16,26 @@ from rlm_env.evals.summary import Comparison, Group, Summary
 
 
 def matrix_table(summaries: Mapping[str, Summary], title: str) -> Cells:
-    """Scores, paired differences, outcomes and what they took, environment by environment; then the arms' means."""
-    arms = list(dict.fromkeys(group.arm for summary in summaries.values() for group in summary.arms))
-    table = Cells(title, ["environment", *arms, "best floor"], wrap=True)
+    """Scores, paired differences, outcomes and what they took, environment by environment; then the scaffolds' means."""
+    scaffolds = list(dict.fromkeys(group.scaffold for summary in summaries.values() for group in summary.scaffolds))
+    table = Cells(title, ["environment", *scaffolds, "best baseline"], wrap=True)
 
-    def add(name: str, values: list[str], floor: str = "") -> None:
+    def add(name: str, values: list[str], baseline: str = "") -> None:
         if any(value not in (NONE, "") for value in values):
-            table.rows.append([name, *values, floor])
+            table.rows.append([name, *values, baseline])
 
     for label, summary in summaries.items():
-        groups = {group.arm: group for group in summary.arms}
-        compared = {comparison.arm: comparison for comparison in summary.comparisons}
-        row = [groups.get(arm) for arm in arms]
+        groups = {group.scaffold: group for group in summary.scaffolds}
+        compared = {comparison.scaffold: comparison for comparison in summary.comparisons}
+        row = [groups.get(scaffold) for scaffold in scaffolds]
         add(label, [_score(g) for g in row], _best_floor(summary))
         if compared:
             baseline = summary.comparisons[0].baseline
-            add(f"  minus {baseline} (p or n)", [_difference(compared.get(arm)) for arm in arms])
+            add(f"  minus {baseline} (p or n)", [_difference(compared.get(scaffold)) for scaffold in scaffolds])
         add("  not answered", [_outcomes(g) for g in row])
         add("  root + sub tokens", [_tokens(g) for g in row])
         add("  seconds", [f"{g.seconds['total']:.1f}" if g and g.ran else NONE for g in row])
-    means = [_mean([_of(summary, arm) for summary in summaries.values()]) for arm in arms]
+    means = [_mean([_of(summary, scaffold) for summary in summaries.values()]) for scaffold in scaffolds]
     table.rows.append(["mean of environments", *means, ""])
     return table
 
@@ -45,14 +45,14 @@ def matrix_notes(summaries: Mapping[str, Summary]) -> list[str]:
     lines = [
         "Score: mean and half the width of its 95 % interval. Differences are paired by task, with McNemar's p where "
         "every score is 0 or 1, else with the number of tasks that would tell them apart (power 0.8).",
-        "Tokens and seconds are means per rollout that ran. Best floor: what an answer without understanding scores.",
+        "Tokens and seconds are means per rollout that ran. Best baseline: what an answer without understanding scores.",
     ]
     equal: dict[str, list[str]] = {}
     for label, summary in summaries.items():
-        for group in summary.arms:
+        for group in summary.scaffolds:
             if count := group.outcomes[Outcome.ERROR]:
                 lines.append(
-                    f"{label}, {group.arm}: {count} rollouts failed and are in no mean. --resume repeats them."
+                    f"{label}, {group.scaffold}: {count} rollouts failed and are in no mean. --resume repeats them."
                 )
         for difference in summary.differences:
             equal.setdefault(difference, []).append(label)
@@ -72,8 +72,8 @@ def markdown_matrix(summaries: Mapping[str, Summary], title: str) -> str:
     return markdown_tables([matrix_table(summaries, title)], matrix_notes(summaries))
 
 
-def _of(summary: Summary, arm: str) -> Estimate | None:
-    return next((group.score for group in summary.arms if group.arm == arm), None)
+def _of(summary: Summary, scaffold: str) -> Estimate | None:
+    return next((group.score for group in summary.scaffolds if group.scaffold == scaffold), None)
 
 
 def _mean(scores: list[Estimate | None]) -> str:
@@ -114,5 +114,5 @@ def _tokens(group: Group | None) -> str:
 
 
 def _best_floor(summary: Summary) -> str:
-    best = max((f for f in summary.floors if f.score), key=lambda floor: floor.score.mean, default=None)
+    best = max((f for f in summary.baselines if f.score), key=lambda baseline: baseline.score.mean, default=None)
     return f"{best.score.mean:.2f} {best.name}" if best else NONE

@@ -1,6 +1,6 @@
-"""Are two arms different? Over tasks that both have scores for.
+"""Are two scaffolds different? Over tasks that both have scores for.
 
-Covered: McNemar's exact test for right and wrong, the number of tasks that would tell two arms apart. Not covered: the
+Covered: McNemar's exact test for right and wrong, the number of tasks that would tell two scaffolds apart. Not covered: the
 size of the difference and its interval (`stats.paired_difference`).
 """
 
@@ -16,12 +16,12 @@ LEVEL, POWER = 0.05, 0.8
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """Tasks on which one arm alone was right, and how likely so uneven a split is where neither is better."""
+    """Tasks on which one scaffold alone was right, and how likely so uneven a split is where neither is better."""
 
     only_ours: int
     only_theirs: int
     p: float
-    """Two-sided, exact: 1.0 where the arms never disagree."""
+    """Two-sided, exact: 1.0 where the scaffolds never disagree."""
 
 
 def mcnemar(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> McNemar | None:
@@ -43,7 +43,7 @@ def tasks_needed(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Seque
 
     With d the mean and m the mean square of the paired differences, n = ((z_0.975 sqrt(m) + z_0.8 sqrt(m - d^2)) /
     d)^2. Source: R. J. Connor, Biometrics 43 (1987), 207, for binary scores, where m is the share of tasks on which
-    the arms disagree. It takes the observed difference for the true one, so it is an order of magnitude, no promise.
+    the scaffolds disagree. It takes the observed difference for the true one, so it is an order of magnitude, no promise.
     None where no task is common, or the means do not differ: then no number would do.
     """
     differences = [a - b for a, b in _pairs(ours, theirs)]

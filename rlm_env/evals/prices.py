@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rlm_env.evals.errors import ConfigError, explain
 from rlm_env.rollout import Rollout, Usage
+from rlm_env.runs.errors import ConfigError, explain
 
 
 class Price(BaseModel):

@@ -1,6 +1,6 @@
 """How a run shows itself while it goes on: a live table on a terminal, plain lines elsewhere.
 
-Covered: counts, mean score, tokens, errors and money so far, per arm. Not covered: intervals; they come at the end.
+Covered: counts, mean score, tokens, errors and money so far, per scaffold. Not covered: intervals; they come at the end.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from rlm_env.evals.outcomes import Outcome
-from rlm_env.evals.rows import Row
+from rlm_env.evals.rollout_stats import RolloutStats
 
 LINE_SECONDS = 10.0
 """Without a terminal: a line at most this often, and one at the end."""
 
 
 @dataclass(slots=True)
-class _Arm:
+class _Scaffold:
     total: int
     done: int = 0
     scored: int = 0
@@ -41,10 +41,10 @@ class _Arm:
 class Progress:
     """The live display of a run; use it as a context manager and call `add` for every finished rollout."""
 
-    def __init__(self, console: Console, arms: Sequence[str], total: int) -> None:
-        """`total`: rollouts of each arm."""
+    def __init__(self, console: Console, scaffolds: Sequence[str], total: int) -> None:
+        """`total`: rollouts of each scaffold."""
         self._console = console
-        self._arms = {arm: _Arm(total) for arm in arms}
+        self._scaffolds = {scaffold: _Scaffold(total) for scaffold in scaffolds}
         self._cost: float | None = None
         self._start = self._printed = time.monotonic()
         self._live = Live(console=console, get_renderable=self._table, transient=True, refresh_per_second=4)
@@ -60,33 +60,33 @@ class Progress:
         if self._console.is_terminal:
             self._live.stop()
 
-    def add(self, row: Row, *, old: bool = False) -> None:
+    def add(self, row: RolloutStats, *, old: bool = False) -> None:
         """Counts a rollout; `old`: it was on disk already."""
-        arm = self._arms[row.arm]
-        arm.done += 1
-        arm.tokens += row.root.prompt_tokens + row.root.completion_tokens
-        arm.tokens += row.sub.prompt_tokens + row.sub.completion_tokens
-        arm.errors += row.outcome is Outcome.ERROR
-        arm.overflows += row.outcome is Outcome.OVERFLOW
+        scaffold = self._scaffolds[row.scaffold]
+        scaffold.done += 1
+        scaffold.tokens += row.root.prompt_tokens + row.root.completion_tokens
+        scaffold.tokens += row.sub.prompt_tokens + row.sub.completion_tokens
+        scaffold.errors += row.outcome is Outcome.ERROR
+        scaffold.overflows += row.outcome is Outcome.OVERFLOW
         if row.score is not None:
-            arm.scored += 1
-            arm.score_sum += row.score
+            scaffold.scored += 1
+            scaffold.score_sum += row.score
         if row.cost is not None:
             self._cost = (self._cost or 0.0) + row.cost
         if not old and not self._console.is_terminal:
             self._line()
 
     def _line(self) -> None:
-        done = all(arm.done == arm.total for arm in self._arms.values())
+        done = all(scaffold.done == scaffold.total for scaffold in self._scaffolds.values())
         now = time.monotonic()
         if now - self._printed < LINE_SECONDS and not done:
             return
         self._printed = now
         parts = [
-            f"{name} {arm.done}/{arm.total}, score {arm.score}, {arm.tokens:,} tokens"
-            + (f", {arm.overflows} overflowed" if arm.overflows else "")
-            + (f", {arm.errors} errors" if arm.errors else "")
-            for name, arm in self._arms.items()
+            f"{name} {scaffold.done}/{scaffold.total}, score {scaffold.score}, {scaffold.tokens:,} tokens"
+            + (f", {scaffold.overflows} overflowed" if scaffold.overflows else "")
+            + (f", {scaffold.errors} errors" if scaffold.errors else "")
+            for name, scaffold in self._scaffolds.items()
         ]
         self._console.print(
             f"[{now - self._start:.0f} s] {' | '.join(parts)}{self._money()}", markup=False, soft_wrap=True
@@ -97,16 +97,16 @@ class Progress:
 
     def _table(self) -> Table:
         table = Table(box=None, title=f"{time.monotonic() - self._start:.0f} s{self._money()}", title_justify="left")
-        for name in ("arm", "", "done", "score so far", "tokens", "overflowed", "errors"):
-            table.add_column(name, justify="left" if name in ("arm", "") else "right")
-        for name, arm in self._arms.items():
+        for name in ("scaffold", "", "done", "score so far", "tokens", "overflowed", "errors"):
+            table.add_column(name, justify="left" if name in ("scaffold", "") else "right")
+        for name, scaffold in self._scaffolds.items():
             table.add_row(
                 name,
-                ProgressBar(total=max(arm.total, 1), completed=arm.done, width=24),
-                f"{arm.done}/{arm.total}",
-                arm.score,
-                f"{arm.tokens:,}",
-                str(arm.overflows),
-                f"[red]{arm.errors}[/red]" if arm.errors else "0",
+                ProgressBar(total=max(scaffold.total, 1), completed=scaffold.done, width=24),
+                f"{scaffold.done}/{scaffold.total}",
+                scaffold.score,
+                f"{scaffold.tokens:,}",
+                str(scaffold.overflows),
+                f"[red]{scaffold.errors}[/red]" if scaffold.errors else "0",
             )
         return table

@@ -18,9 +18,9 @@ from rlm_env.evals.stats import Estimate
 from rlm_env.evals.summary import Comparison, Group, Summary
 
 NONE = "-"
-LEFT = ("", "context", "arm", "outcomes", "environment", "policy")
+LEFT = ("", "context", "scaffold", "outcomes", "environment", "policy")
 """Columns of words."""
-MANY_ARMS = 3
+MANY_SCAFFOLDS = 3
 RARE = (Outcome.UNPARSED, Outcome.REFUSED, Outcome.TIMEOUT)
 """Rows that are shown only where there is one."""
 
@@ -36,24 +36,24 @@ class Cells:
     """Whether cells may be wrapped: so many columns that a terminal would cut them off."""
 
 
-def arm_table(summary: Summary, title: str) -> Cells:
-    """One column per arm, one row per number; rows that no arm has anything for are left out."""
-    arms = summary.arms
-    table = Cells(title, ["", *(group.arm for group in arms)], wrap=len(arms) > MANY_ARMS)
+def scaffold_table(summary: Summary, title: str) -> Cells:
+    """One column per scaffold, one row per number; rows that no scaffold has anything for are left out."""
+    scaffolds = summary.scaffolds
+    table = Cells(title, ["", *(group.scaffold for group in scaffolds)], wrap=len(scaffolds) > MANY_SCAFFOLDS)
 
     def add(name: str, values: list[str]) -> None:
         if any(value != NONE for value in values):
             table.rows.append([name, *values])
 
-    add("score [95 % interval]", [_estimate(g.score) for g in arms])
-    add("  over rollouts (tasks)", [f"{g.scored} ({g.score.tasks if g.score else 0})" for g in arms])
-    for k in sorted({k for g in arms for k in g.pass_at_k}):
-        add(f"pass@{k}", [_estimate(g.pass_at_k.get(k)) for g in arms])
-    add("majority vote", [_estimate(g.majority) for g in arms])
-    compared = {comparison.arm: comparison for comparison in summary.comparisons}
+    add("score [95 % interval]", [_estimate(g.score) for g in scaffolds])
+    add("  over rollouts (tasks)", [f"{g.scored} ({g.score.tasks if g.score else 0})" for g in scaffolds])
+    for k in sorted({k for g in scaffolds for k in g.pass_at_k}):
+        add(f"pass@{k}", [_estimate(g.pass_at_k.get(k)) for g in scaffolds])
+    add("majority vote", [_estimate(g.majority) for g in scaffolds])
+    compared = {comparison.scaffold: comparison for comparison in summary.comparisons}
     if compared:
         baseline = summary.comparisons[0].baseline
-        pairs = [compared.get(g.arm) for g in arms]
+        pairs = [compared.get(g.scaffold) for g in scaffolds]
         add(f"minus {baseline}, paired", [_signed(c.difference) if c else NONE for c in pairs])
         add("  right alone, wrong alone (McNemar p)", [_mcnemar(c) for c in pairs])
         add(
@@ -61,41 +61,41 @@ def arm_table(summary: Summary, title: str) -> Cells:
             [f"{c.tasks_needed:,}" if c and c.tasks_needed else NONE for c in pairs],
         )
     for outcome in Outcome:
-        values = [str(g.outcomes[outcome]) for g in arms]
+        values = [str(g.outcomes[outcome]) for g in scaffolds]
         if outcome is Outcome.BUDGET:
-            values = [_budgets(g) for g in arms]
+            values = [_budgets(g) for g in scaffolds]
         if outcome is Outcome.OVERFLOW:
-            values = [_overflow(g) for g in arms]
-        if outcome not in RARE or any(g.outcomes[outcome] for g in arms):
+            values = [_overflow(g) for g in scaffolds]
+        if outcome not in RARE or any(g.outcomes[outcome] for g in scaffolds):
             add(f"rollouts: {outcome}", values)
-    add("turns", [_number(g.turns, g) for g in arms])
-    add("root prompt tokens, longest", [f"{g.longest_prompt:,}" if g.ran else NONE for g in arms])
-    add("root prompt tokens", [_number(g.root_prompt_tokens, g) for g in arms])
-    add("root completion tokens", [_number(g.root_completion_tokens, g) for g in arms])
-    add("sub-calls (failed)", [_sub_calls(g) for g in arms])
-    add("sub prompt tokens", [_number(g.sub_prompt_tokens, g) if g.sub_calls else NONE for g in arms])
-    add("sub completion tokens", [_number(g.sub_completion_tokens, g) if g.sub_calls else NONE for g in arms])
-    add("seconds", [_seconds(g.seconds["total"], g) for g in arms])
+    add("turns", [_number(g.turns, g) for g in scaffolds])
+    add("root prompt tokens, longest", [f"{g.longest_prompt:,}" if g.ran else NONE for g in scaffolds])
+    add("root prompt tokens", [_number(g.root_prompt_tokens, g) for g in scaffolds])
+    add("root completion tokens", [_number(g.root_completion_tokens, g) for g in scaffolds])
+    add("sub-calls (failed)", [_sub_calls(g) for g in scaffolds])
+    add("sub prompt tokens", [_number(g.sub_prompt_tokens, g) if g.sub_calls else NONE for g in scaffolds])
+    add("sub completion tokens", [_number(g.sub_completion_tokens, g) if g.sub_calls else NONE for g in scaffolds])
+    add("seconds", [_seconds(g.seconds["total"], g) for g in scaffolds])
     for part, name in (("root", "root LLM"), ("sub", "sub-LLMs"), ("code", "code"), ("setup", "REPL set-up")):
-        add(f"  {name}", [_seconds(g.seconds[part], g) if g.seconds[part] else NONE for g in arms])
-    add("REPL walls", [", ".join(g.sandboxes) or NONE for g in arms])
-    efficiency = [g.score_per_1k_root_tokens for g in arms]
+        add(f"  {name}", [_seconds(g.seconds[part], g) if g.seconds[part] else NONE for g in scaffolds])
+    add("REPL walls", [", ".join(g.sandboxes) or NONE for g in scaffolds])
+    efficiency = [g.score_per_1k_root_tokens for g in scaffolds]
     add("score per 1,000 root tokens", [NONE if value is None else f"{value:.3f}" for value in efficiency])
-    add("cost, US$", [NONE if g.cost is None else f"{g.cost:.4f}" for g in arms])
+    add("cost, US$", [NONE if g.cost is None else f"{g.cost:.4f}" for g in scaffolds])
     return table
 
 
-def floor_table(summary: Summary) -> Cells:
+def baseline_table(summary: Summary) -> Cells:
     """What answers without understanding score on the same tasks, the highest first."""
-    table = Cells("Floors on the same tasks", ["policy", "score [95 % interval]"])
-    for floor in sorted(summary.floors, key=lambda floor: -(floor.score.mean if floor.score else -1.0)):
-        table.rows.append([floor.name, _estimate(floor.score)])
+    table = Cells("Baselines on the same tasks", ["policy", "score [95 % interval]"])
+    for baseline in sorted(summary.baselines, key=lambda baseline: -(baseline.score.mean if baseline.score else -1.0)):
+        table.rows.append([baseline.name, _estimate(baseline.score)])
     return table
 
 
 def length_table(summary: Summary) -> Cells:
-    """One row per context length and arm. Empty where tasks do not tell their length."""
-    header = ["context", "arm", "score [95 %]", "outcomes", "longest prompt", "sub-calls", "seconds"]
+    """One row per context length and scaffold. Empty where tasks do not tell their length."""
+    header = ["context", "scaffold", "score [95 %]", "outcomes", "longest prompt", "sub-calls", "seconds"]
     table = Cells("By context length (tokens)", header)
     last = None
     for g in summary.lengths:
@@ -103,7 +103,7 @@ def length_table(summary: Summary) -> Cells:
         table.rows.append(
             [
                 f"{g.length:,}" if g.length != last else "",
-                g.arm,
+                g.scaffold,
                 _estimate(g.score, short=True),
                 ", ".join(f"{g.outcomes[outcome]} {outcome}" for outcome in Outcome if g.outcomes[outcome]),
                 prompt,
@@ -121,12 +121,16 @@ def notes(summary: Summary) -> list[str]:
         "Turns, tokens, sub-calls and seconds are means per rollout that ran (overflows and errors did not). Score per "
         "1,000 root tokens is over all that were scored; an overflow is charged with the prompt that did not fit."
     ]
-    for group in summary.arms:
+    for group in summary.scaffolds:
         if count := group.outcomes[Outcome.ERROR]:
             reasons = "; ".join(f"{n} x {text}" for text, n in group.errors.items())
-            lines.append(f"{group.arm}: {count} rollouts failed and are in no mean ({reasons}). --resume repeats them.")
-    if summary.floors:
-        lines.append("Floors are answers without understanding: what a score may owe to the form of the answer alone.")
+            lines.append(
+                f"{group.scaffold}: {count} rollouts failed and are in no mean ({reasons}). --resume repeats them."
+            )
+    if summary.baselines:
+        lines.append(
+            "Baselines are answers without understanding: what a score may owe to the form of the answer alone."
+        )
     lines += [f"Not on equal terms: {difference}" for difference in summary.differences]
     return lines
 
@@ -167,8 +171,8 @@ def markdown_tables(tables: Iterable[Cells], notes: Iterable[str]) -> str:
 
 
 def _tables(summary: Summary, title: str) -> list[Cells]:
-    more = (length_table(summary) if summary.lengths else None, floor_table(summary) if summary.floors else None)
-    return [arm_table(summary, title), *(table for table in more if table)]
+    more = (length_table(summary) if summary.lengths else None, baseline_table(summary) if summary.baselines else None)
+    return [scaffold_table(summary, title), *(table for table in more if table)]
 
 
 def _pad(cell: str) -> str:

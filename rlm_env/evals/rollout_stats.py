@@ -11,18 +11,18 @@ from typing import Any
 
 from rlm_env.evals.outcomes import Outcome, outcome_of
 from rlm_env.evals.prices import Price, rollout_cost
-from rlm_env.ledger import ledger
+from rlm_env.evals.usage import ledger
 from rlm_env.rollout import Rollout, StopReason, Timing, Usage
 
 Key = tuple[str, str, int]
-"""(arm, task id, repeat): which rollout of a run it is."""
+"""(scaffold, task id, repeat): which rollout of a run it is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RolloutStats:
     """The numbers of one rollout. Tokens as the engine counted them, seconds as the host did."""
 
-    arm: str
+    scaffold: str
     task_id: str
     repeat: int
     outcome: Outcome
@@ -46,14 +46,14 @@ class Row:
     """The tier of walls that the REPL ran behind; None where there was no REPL."""
     cost: float | None
     ledger: dict[str, float]
-    """See `rlm_env.ledger`."""
+    """See `rlm_env.evals.usage`."""
     metrics: dict[str, float]
     """The scorer's further numbers."""
 
     @property
     def charged_tokens(self) -> int | None:
         """Tokens of the root LLM, with the prompt that did not fit or was not answered in time; None where even that
-        is unknown. An arm that cannot start is not a cheap one."""
+        is unknown. A scaffold that cannot start is not a cheap one."""
         spent = self.root.prompt_tokens + self.root.completion_tokens
         if self.outcome is Outcome.OVERFLOW:
             missing = self.needed_prompt or self.length
@@ -64,7 +64,7 @@ class Row:
         """One flat record, as dashboards read them."""
         return {
             "task_id": self.task_id,
-            "arm": self.arm,
+            "scaffold": self.scaffold,
             "repeat": self.repeat,
             "outcome": self.outcome.value,
             "stop_reason": self.stop_reason.value,
@@ -78,15 +78,15 @@ class Row:
 
     @property
     def key(self) -> Key:
-        return self.arm, self.task_id, self.repeat
+        return self.scaffold, self.task_id, self.repeat
 
 
-def row_of(rollout: Rollout, prices: tuple[Price, Price] | None = None) -> Row:
+def stats_of(rollout: Rollout, prices: tuple[Price, Price] | None = None) -> RolloutStats:
     """The row of a rollout that a run has stored. `prices`: of the root and of the sub-LLM."""
     outcome = outcome_of(rollout)
     needed = rollout.metrics.get("overflow_prompt_tokens")
-    return Row(
-        arm=rollout.arm,
+    return RolloutStats(
+        scaffold=rollout.scaffold,
         task_id=rollout.task_id,
         repeat=int(rollout.info.get("repeat", 0)),
         outcome=outcome,

@@ -1,4 +1,4 @@
-"""Runs an eval: the same tasks and repeats in every arm, stored as they finish, resumable at any point.
+"""Runs an eval: the same tasks and repeats in every scaffold, stored as they finish, resumable at any point.
 
 Covered: the order of work, bounded concurrency, scoring, what stops a run. Not covered: what is made before
 (`setup.py`), engines (`engines.py`), files (`store.py`), numbers (`summary.py`), several environments (`matrix.py`).
@@ -19,32 +19,33 @@ from typing import Any
 
 from rich.console import Console
 
-from rlm_env.arms import Arm
-from rlm_env.env import environment_name, score
 from rlm_env.environment import Environment
-from rlm_env.evals.config import RECORD, EvalConfig, check_resume
+from rlm_env.evals.baselines import Baseline, measure_baselines
+from rlm_env.evals.config import EvalConfig, check_resume
 from rlm_env.evals.engines import Engines, api_key, open_engines
-from rlm_env.evals.errors import RunStopped
 from rlm_env.evals.fairness import setting_differences
-from rlm_env.evals.floors import Floor, measure_floors
-from rlm_env.evals.models import ModelRef, resolve_models
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.prices import Price
 from rlm_env.evals.progress import Progress
-from rlm_env.evals.record import check_record, make_record
-from rlm_env.evals.rows import Key, Row, row_of
-from rlm_env.evals.setup import load_tasks, make_arms, make_environment, price_pair
+from rlm_env.evals.rollout_stats import Key, RolloutStats, stats_of
+from rlm_env.evals.setup import load_tasks, make_environment, make_scaffolds, price_pair
 from rlm_env.evals.stats import Estimate
-from rlm_env.evals.store import ROLLOUTS, RunFolder, read_config, read_summary
-from rlm_env.evals.summary import Summary, summarise
+from rlm_env.evals.summary import Summary, summarize
 from rlm_env.llm.base import EngineUnavailable
 from rlm_env.rollout import Rollout, Score, StopReason, read_rollouts
+from rlm_env.runs.config import RECORD
+from rlm_env.runs.errors import RunStopped
+from rlm_env.runs.folder import ROLLOUTS, RunFolder, read_config, read_summary
+from rlm_env.runs.models import ModelRef, resolve_models
+from rlm_env.runs.record import check_record, make_record
+from rlm_env.scaffolds import Scaffold
+from rlm_env.scaffolds.rlm import environment_name, score
 from rlm_env.task import Task
 
 SUMMARY_SECONDS = 5.0
 """summary.json is brought up to date this often while a run goes on."""
 
-Job = tuple[Arm, Task, int]
+Job = tuple[Scaffold, Task, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,8 @@ async def prepare(
         tasks = load_tasks(config, environment)
     if len(tasks) < config.n:
         console.print(f"note: the split '{config.split}' has {len(tasks)} tasks only", markup=False, style="yellow")
-    async with make_arms(config, environment, models["root"]) as arms:
-        record = make_record(tasks, arms, models, environment_name(environment))
+    async with make_scaffolds(config, environment, models["root"]) as scaffolds:
+        record = make_record(tasks, scaffolds, models, environment_name(environment))
         with RunFolder(config.out, resume=resume) as folder:
             if resume:
                 old = read_config(config.out)
@@ -112,7 +113,7 @@ async def prepare(
                     console.print(f"note: {warning}", markup=False, style="yellow")
                 record["started"] = old_record["started"]
             folder.write_config({**config.as_toml(), RECORD: record})
-            run = Run(config, environment, tasks, arms, folder, console, prices, purse)
+            run = Run(config, environment, tasks, scaffolds, folder, console, prices, purse)
             run.load_stored()
             yield run
 
@@ -124,36 +125,36 @@ class Run:
     config: EvalConfig
     environment: Environment
     tasks: list[Task]
-    arms: dict[str, Arm]
+    scaffolds: dict[str, Scaffold]
     folder: RunFolder
     console: Console
     prices: tuple[Price, Price] | None
     purse: Purse
-    rows: dict[Key, Row] = field(default_factory=dict)
-    floors: list[Floor] = field(default_factory=list)
+    rows: dict[Key, RolloutStats] = field(default_factory=dict)
+    baselines: list[Baseline] = field(default_factory=list)
     spent: float = 0.0
     """US dollars, by this run alone."""
 
     def load_stored(self) -> None:
         """Takes in what is on disk."""
         for rollout in self.folder.rollouts():
-            self._count(row_of(rollout, self.prices))
+            self._count(stats_of(rollout, self.prices))
         stored = read_summary(self.config.out) if self.rows else {}
-        if stored.get("floors_over") == len(self.tasks):
-            self.floors = stored_floors(stored)
+        if stored.get("baselines_over") == len(self.tasks):
+            self.baselines = stored_baselines(stored)
 
-    def _count(self, row: Row) -> None:
+    def _count(self, row: RolloutStats) -> None:
         self.rows[row.key] = row
         self.spent += row.cost or 0.0
         self.purse.spent += row.cost or 0.0
 
     def jobs(self) -> list[Job]:
-        """What is left to do: all tasks once before any is repeated, a task's arms side by side."""
+        """What is left to do: all tasks once before any is repeated, a task's scaffolds side by side."""
         wanted = [
-            (arm, task, repeat)
+            (scaffold, task, repeat)
             for repeat in range(self.config.repeats)
             for task in self.tasks
-            for arm in self.arms.values()
+            for scaffold in self.scaffolds.values()
         ]
         done = {key for key, row in self.rows.items() if row.outcome is not Outcome.ERROR}
         return [job for job in wanted if (job[0].name, job[1].id, job[2]) not in done]
@@ -166,9 +167,9 @@ class Run:
                 async with engines() as opened:
                     await self._work(jobs, opened)
             status = "stopped by max-cost" if self.purse.empty and self.jobs() else "complete"
-            if not self.floors:
-                with self.console.status("measuring the floors"):
-                    self.floors = await measure_floors(self.environment, self.tasks, self.config.seed)
+            if not self.baselines:
+                with self.console.status("measuring the baselines"):
+                    self.baselines = await measure_baselines(self.environment, self.tasks, self.config.seed)
         except RunStopped as stop:
             status = stop.status
             raise
@@ -179,14 +180,14 @@ class Run:
             with contextlib.suppress(RunStopped):  # the reason that is being raised already says more
                 self.folder.write_summary(self.to_summary(status))
                 self.folder.write_results(row.result() for row in self.rows.values())
-        return Result(self.config.out, status, self.summarise(), self.title)
+        return Result(self.config.out, status, self.summarize(), self.title)
 
     async def _work(self, jobs: list[Job], engines: Engines) -> None:
         repeats = len(self.tasks) * self.config.repeats
-        with Progress(self.console, list(self.arms), repeats) as progress:
-            redo = {(arm.name, task.id, repeat) for arm, task, repeat in jobs}
+        with Progress(self.console, list(self.scaffolds), repeats) as progress:
+            redo = {(scaffold.name, task.id, repeat) for scaffold, task, repeat in jobs}
             for key, row in self.rows.items():
-                if key not in redo and row.arm in self.arms:
+                if key not in redo and row.scaffold in self.scaffolds:
                     progress.add(row, old=True)
             left = iter(jobs)
             workers = [
@@ -212,20 +213,22 @@ class Run:
                 await asyncio.gather(*workers, *helpers, return_exceptions=True)
 
     async def _worker(self, left: Iterator[Job], engines: Engines, progress: Progress) -> None:
-        for arm, task, repeat in left:
+        for scaffold, task, repeat in left:
             if self.purse.empty:
                 return
-            rollout = await self._one(arm, task, repeat, engines)
+            rollout = await self._one(scaffold, task, repeat, engines)
             self.folder.append(rollout)
-            row = row_of(rollout, self.prices)
+            row = stats_of(rollout, self.prices)
             self._count(row)
             progress.add(row)
 
-    async def _one(self, arm: Arm, task: Task, repeat: int, engines: Engines) -> Rollout:
-        """One rollout with its score. A defect of an arm or a scorer costs this rollout, not the run."""
-        rollout = Rollout(id=f"{arm.name}/{task.id}/{repeat}", task_id=task.id, arm=arm.name, info={"task": task.info})
+    async def _one(self, scaffold: Scaffold, task: Task, repeat: int, engines: Engines) -> Rollout:
+        """One rollout with its score. A defect of a scaffold or a scorer costs this rollout, not the run."""
+        rollout = Rollout(
+            id=f"{scaffold.name}/{task.id}/{repeat}", task_id=task.id, scaffold=scaffold.name, info={"task": task.info}
+        )
         try:
-            rollout = await arm.rollout(task, engines.root, engines.sub, id=rollout.id)
+            rollout = await scaffold.rollout(task, engines.root, engines.sub, id=rollout.id)
             if rollout.stop_reason not in (StopReason.ERROR, StopReason.CANCELLED):
                 rollout.score = await self._score(task, rollout)
         except EngineUnavailable:
@@ -254,22 +257,22 @@ class Run:
     def title(self) -> str:
         return run_title(self.config, len(self.tasks))
 
-    def summarise(self, rows: dict[Key, Row] | None = None) -> Summary:
+    def summarize(self, rows: dict[Key, RolloutStats] | None = None) -> Summary:
         """The numbers so far."""
         rows = self.rows if rows is None else rows
-        differences = setting_differences({name: arm.describe() for name, arm in self.arms.items()})
-        return summarise(rows.values(), self.config.arms, self.config.seed, self.floors, differences)
+        differences = setting_differences({name: scaffold.describe() for name, scaffold in self.scaffolds.items()})
+        return summarize(rows.values(), self.config.scaffolds, self.config.seed, self.baselines, differences)
 
-    def to_summary(self, status: str, rows: dict[Key, Row] | None = None) -> dict[str, Any]:
+    def to_summary(self, status: str, rows: dict[Key, RolloutStats] | None = None) -> dict[str, Any]:
         """What summary.json holds."""
         return {
             "status": status,
             "title": self.title,
-            "rollouts_planned": len(self.tasks) * self.config.repeats * len(self.arms),
+            "rollouts_planned": len(self.tasks) * self.config.repeats * len(self.scaffolds),
             "rollouts_stored": len(self.rows if rows is None else rows),
             "spent_usd": self.spent if self.prices else None,
-            "floors_over": len(self.tasks) if self.floors else 0,
-            **self.summarise(rows).to_dict(),
+            "baselines_over": len(self.tasks) if self.baselines else 0,
+            **self.summarize(rows).to_dict(),
         }
 
 
@@ -279,15 +282,17 @@ def stored_summary(path: Path) -> tuple[Summary, str]:
     record = stored.pop(RECORD)
     config = EvalConfig.model_validate(stored)
     prices = price_pair(config)
-    rows = {row.key: row for row in (row_of(rollout, prices) for rollout in read_rollouts(path / ROLLOUTS))}
-    floors = stored_floors(read_summary(path))
-    summary = summarise(rows.values(), config.arms, config.seed, floors, setting_differences(record["arms"]))
+    rows = {row.key: row for row in (stats_of(rollout, prices) for rollout in read_rollouts(path / ROLLOUTS))}
+    baselines = stored_baselines(read_summary(path))
+    summary = summarize(
+        rows.values(), config.scaffolds, config.seed, baselines, setting_differences(record["scaffolds"])
+    )
     return summary, run_title(config, record["tasks"])
 
 
-def stored_floors(summary: dict[str, Any]) -> list[Floor]:
-    """The floors that a summary.json holds."""
-    return [Floor(f["name"], f["score"] and Estimate(**f["score"])) for f in summary.get("floors", ())]
+def stored_baselines(summary: dict[str, Any]) -> list[Baseline]:
+    """The baselines that a summary.json holds."""
+    return [Baseline(f["name"], f["score"] and Estimate(**f["score"])) for f in summary.get("baselines", ())]
 
 
 def run_title(config: EvalConfig, tasks: int) -> str:

@@ -1,4 +1,4 @@
-"""What a run needs before an engine starts: the environment, its tasks, the arms, the prices.
+"""What a run needs before an engine starts: the environment, its tasks, the scaffolds, the prices.
 
 Covered: making them from a config, and saying what is wrong with it while that costs nothing.
 Not covered: models (`models.py`), engines (`engines.py`).
@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator
 
 from pydantic import ValidationError
 
-from rlm_env.arms import Arm, config_type, make_arm
 from rlm_env.environment import Environment
 from rlm_env.evals.config import EvalConfig, SharedConfig
-from rlm_env.evals.errors import ConfigError, explain
-from rlm_env.evals.models import ModelRef
 from rlm_env.evals.prices import Price, price_of
-from rlm_env.profile import load_profile
 from rlm_env.registry import find_environment
+from rlm_env.runs.errors import ConfigError, explain
+from rlm_env.runs.models import ModelRef
+from rlm_env.runs.profile import load_profile
+from rlm_env.scaffolds import Scaffold, config_type, make_scaffold
 from rlm_env.task import Task, Tasks
 
 
@@ -64,20 +64,22 @@ def load_tasks(config: EvalConfig, environment: Environment) -> list[Task]:
 
 
 @contextlib.asynccontextmanager
-async def make_arms(config: EvalConfig, environment: Environment, root: ModelRef) -> AsyncIterator[dict[str, Arm]]:
-    """The arms by name, closed at the end. Raises ConfigError on an unknown option."""
+async def make_scaffolds(
+    config: EvalConfig, environment: Environment, root: ModelRef
+) -> AsyncIterator[dict[str, Scaffold]]:
+    """The scaffolds by name, closed at the end. Raises ConfigError on an unknown option."""
     profile = load_profile(root.folder) if root.folder else {}
     profile.pop("renderer", None)
-    arms: dict[str, Arm] = {}
+    scaffolds: dict[str, Scaffold] = {}
     try:
-        for name in config.arms:
+        for name in config.scaffolds:
             try:
-                arms[name] = make_arm(name, environment, config.options_of(name, profile))
+                scaffolds[name] = make_scaffold(name, environment, config.options_of(name, profile))
             except ValidationError as error:
-                raise ConfigError(explain(error, config_type(name), f"arm_options of arm {name}")) from error
+                raise ConfigError(explain(error, config_type(name), f"scaffold_options of scaffold {name}")) from error
             except (ValueError, OSError) as error:
-                raise ConfigError(f"arm_options of arm {name}: {error}") from error
-        yield arms
+                raise ConfigError(f"scaffold_options of scaffold {name}: {error}") from error
+        yield scaffolds
     finally:
-        for arm in arms.values():
-            await arm.aclose()
+        for scaffold in scaffolds.values():
+            await scaffold.aclose()

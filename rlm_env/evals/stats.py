@@ -1,7 +1,7 @@
 """Statistics of scores that lie in [0, 1], several of them per task.
 
 Covered: a mean with a 95 % interval clustered by task, pass@k, the majority vote, paired differences between
-arms. Every task counts the same, however many of its repeats were scored. Not covered: what becomes a score
+scaffolds. Every task counts the same, however many of its repeats were scored. Not covered: what becomes a score
 (`rows.py`) and how it is printed (`report.py`).
 
 Repeats of one task are not independent, so tasks are what is resampled. Intervals are percentile bootstraps

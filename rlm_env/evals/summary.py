@@ -1,8 +1,8 @@
-"""What a run came to, so far: rows of rollouts summed up per arm, per arm and context length, and between arms.
+"""What a run came to, so far: rows of rollouts summed up per scaffold, per scaffold and context length, and between scaffolds.
 
 Covered: the numbers of summary.json and of every table. Not covered: their layout (`report.py`).
 Tokens, calls and seconds are means over the rollouts that ran: a prompt that overflowed cost nothing, and counting
-it would make the arm that could not even start look cheap.
+it would make the scaffold that could not even start look cheap.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rlm_env.evals.floors import Floor
+from rlm_env.evals.baselines import Baseline
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.pairs import McNemar, mcnemar, tasks_needed
-from rlm_env.evals.rows import Row
+from rlm_env.evals.rollout_stats import RolloutStats
 from rlm_env.evals.stats import Estimate, clustered_mean, majority_vote, mean_pass_at_k, paired_difference
-from rlm_env.ledger import NAMES
+from rlm_env.evals.usage import NAMES
 
 SAME_LENGTH = 1.5
 """Context lengths within this factor of the shortest of a group are reported as one."""
@@ -26,9 +26,9 @@ SAME_LENGTH = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The rollouts of one arm, all or those of one context length."""
+    """The rollouts of one scaffold, all or those of one context length."""
 
-    arm: str
+    scaffold: str
     length: int | None
     """Mean context length in tokens where the group is one of lengths; None for all."""
     rollouts: int
@@ -61,21 +61,21 @@ class Group:
     seconds: dict[str, float]
     """total, root, sub, code, setup; what is left of the total is the host's own work."""
     ledger: dict[str, float]
-    """Means of `rlm_env.ledger`."""
+    """Means of `rlm_env.evals.usage`."""
     score_per_1k_root_tokens: float | None
     """Main-model token efficiency: the scores of all scored rollouts over the root tokens of all of them, those with
     an overflow charged with the prompt that did not fit; None where a prompt's length is unknown."""
     sandboxes: tuple[str, ...]
-    """The tiers of walls that REPLs ran behind; empty for an arm without a REPL."""
+    """The tiers of walls that REPLs ran behind; empty for a scaffold without a REPL."""
     cost: float | None
     """US dollars of all rollouts together, errors too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The paired difference of two arms over the tasks that both have scores for."""
+    """The paired difference of two scaffolds over the tasks that both have scores for."""
 
-    arm: str
+    scaffold: str
     baseline: str
     difference: Estimate
     mcnemar: McNemar | None
@@ -88,52 +88,56 @@ class Comparison:
 class Summary:
     """All groups of a run."""
 
-    arms: list[Group]
+    scaffolds: list[Group]
     lengths: list[Group]
     comparisons: list[Comparison]
-    floors: list[Floor] = field(default_factory=list)
+    baselines: list[Baseline] = field(default_factory=list)
     """What answers without understanding score on the same tasks; empty until a run has ended."""
     differences: list[str] = field(default_factory=list)
-    """Settings in which the arms are not equal, one sentence each."""
+    """Settings in which the scaffolds are not equal, one sentence each."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def summarise(
-    rows: Iterable[Row],
-    arms: Sequence[str],
+def summarize(
+    rows: Iterable[RolloutStats],
+    scaffolds: Sequence[str],
     seed: int = 0,
-    floors: Sequence[Floor] = (),
+    baselines: Sequence[Baseline] = (),
     differences: Sequence[str] = (),
 ) -> Summary:
-    """Sums up rows, arm by arm in the order given. The first arm is what the others are compared with."""
+    """Sums up rows, scaffold by scaffold in the order given. The first scaffold is what the others are compared with."""
     rows = list(rows)
-    by_arm = {arm: [row for row in rows if row.arm == arm] for arm in arms}
-    groups = [_group(arm, None, members, seed) for arm, members in by_arm.items()]
+    by_scaffold = {scaffold: [row for row in rows if row.scaffold == scaffold] for scaffold in scaffolds}
+    groups = [_group(scaffold, None, members, seed) for scaffold, members in by_scaffold.items()]
     by_length = [
-        _group(arm, length, here, seed)
+        _group(scaffold, length, here, seed)
         for length, members in length_groups(rows)
-        for arm in arms
-        if (here := [row for row in members if row.arm == arm])
+        for scaffold in scaffolds
+        if (here := [row for row in members if row.scaffold == scaffold])
     ]
     comparisons = [
-        comparison for arm in arms[1:] if (comparison := _compare(arm, by_arm[arm], arms[0], by_arm[arms[0]], seed))
+        comparison
+        for scaffold in scaffolds[1:]
+        if (comparison := _compare(scaffold, by_scaffold[scaffold], scaffolds[0], by_scaffold[scaffolds[0]], seed))
     ]
-    return Summary(groups, by_length, comparisons, list(floors), list(differences))
+    return Summary(groups, by_length, comparisons, list(baselines), list(differences))
 
 
-def _compare(arm: str, rows: list[Row], baseline: str, others: list[Row], seed: int) -> Comparison | None:
+def _compare(
+    scaffold: str, rows: list[RolloutStats], baseline: str, others: list[RolloutStats], seed: int
+) -> Comparison | None:
     ours, theirs = _scores(rows), _scores(others)
     difference = paired_difference(ours, theirs, seed)
     if difference is None:
         return None
-    return Comparison(arm, baseline, difference, mcnemar(ours, theirs), tasks_needed(ours, theirs))
+    return Comparison(scaffold, baseline, difference, mcnemar(ours, theirs), tasks_needed(ours, theirs))
 
 
-def length_groups(rows: Iterable[Row]) -> list[tuple[int, list[Row]]]:
+def length_groups(rows: Iterable[RolloutStats]) -> list[tuple[int, list[RolloutStats]]]:
     """Rows by context length, ascending: (mean length in tokens, rows). Rows without a length are left out."""
-    groups: list[list[Row]] = []
+    groups: list[list[RolloutStats]] = []
     for row in sorted((row for row in rows if row.length), key=lambda row: row.length):
         if not groups or row.length > SAME_LENGTH * groups[-1][0].length:
             groups.append([])
@@ -141,7 +145,7 @@ def length_groups(rows: Iterable[Row]) -> list[tuple[int, list[Row]]]:
     return [(round(_mean([row.length for row in group])), group) for group in groups]
 
 
-def _group(arm: str, length: int | None, rows: list[Row], seed: int) -> Group:
+def _group(scaffold: str, length: int | None, rows: list[RolloutStats], seed: int) -> Group:
     outcomes = Counter(row.outcome for row in rows)
     scores, scored = _scores(rows), [row for row in rows if row.score is not None]
     ran = [row for row in rows if (row.turns or row.sub_calls) and row.outcome is not Outcome.ERROR]
@@ -152,7 +156,7 @@ def _group(arm: str, length: int | None, rows: list[Row], seed: int) -> Group:
     errors = Counter(first_line(row.error) for row in rows if row.outcome is Outcome.ERROR)
     costs = [row.cost for row in rows if row.cost is not None]
     return Group(
-        arm=arm,
+        scaffold=scaffold,
         length=length,
         rollouts=len(rows),
         tasks=len({row.task_id for row in rows}),
@@ -184,7 +188,7 @@ def _group(arm: str, length: int | None, rows: list[Row], seed: int) -> Group:
     )
 
 
-def _efficiency(scored: list[Row]) -> float | None:
+def _efficiency(scored: list[RolloutStats]) -> float | None:
     charged = [row.charged_tokens for row in scored]
     if not charged or None in charged or not sum(charged):
         return None
@@ -201,7 +205,7 @@ def first_line(text: str | None) -> str:
     return ((text or "").strip().splitlines() or ["no reason was recorded"])[0][:200]
 
 
-def _scores(rows: Iterable[Row]) -> dict[str, list[float]]:
+def _scores(rows: Iterable[RolloutStats]) -> dict[str, list[float]]:
     scores: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if row.score is not None:

@@ -37,7 +37,7 @@ def ledger(rollout: Rollout) -> dict[str, float]:
     """The numbers of `NAMES`. A "turn" of a sub-LLM is one reply, a "call" one prompt of an `llm_batch`.
 
     `repl_total_time_seconds` counts a cell as its tool call took, waits for sub-LLMs included, as the old environment
-    did; `repl_code_time_seconds` is without them. `main_rlm_*` is the root LLM, in every arm.
+    did; `repl_code_time_seconds` is without them. `main_rlm_*` is the root LLM, in every scaffold.
     """
     root, sub, timing = rollout.root_usage, rollout.sub_usage, rollout.timing
     batches = Counter(call.batch for call in rollout.sub_calls)

@@ -19,14 +19,14 @@ from rlm_env.llm.base import (
 if TYPE_CHECKING:
     from rlm_env.llm.openai_chat import OpenAIChat
     from rlm_env.llm.token_policy import TokenPolicy
-    from rlm_env.llm.vllm_install import VLLMStartError
-    from rlm_env.llm.vllm_server import VLLMServer
+    from rlm_env.llm.vllm.install import VLLMStartError
+    from rlm_env.llm.vllm.server import VLLMServer
 
 _LAZY = {
     "OpenAIChat": "rlm_env.llm.openai_chat",
     "TokenPolicy": "rlm_env.llm.token_policy",
-    "VLLMServer": "rlm_env.llm.vllm_server",
-    "VLLMStartError": "rlm_env.llm.vllm_install",
+    "VLLMServer": "rlm_env.llm.vllm.server",
+    "VLLMStartError": "rlm_env.llm.vllm.install",
 }
 
 __all__ = [

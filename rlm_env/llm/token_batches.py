@@ -18,7 +18,7 @@ from rlm_env.llm.overflow import overflow_from_message
 
 NEUTRAL_SAMPLING: dict[str, Any] = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Sent with every request: vLLM would otherwise take defaults from the model's generation_config.json, and the
-behaviour distribution would not be the one that was asked for."""
+behavior distribution would not be the one that was asked for."""
 REFUSED = frozenset({400, 413, 422})
 """Statuses that speak of this request's content, so that a part of it may do better."""
 

@@ -69,7 +69,7 @@ def strip_tips_from_messages(messages: Sequence[Message]) -> list[Message]:
     """A conversation without the tips of its system prompt, equal in everything else; the given one is untouched.
 
     To train a model to do without tips, render this as the prompt of the first turn and keep the sampled ids that
-    follow. The behaviour logprobs stay those of the prompt with tips, so an importance ratio is off from 1 at step 0.
+    follow. The behavior logprobs stay those of the prompt with tips, so an importance ratio is off from 1 at step 0.
     """
     return [
         {**message, "content": strip_tips(message["content"])} if message["role"] == "system" else message

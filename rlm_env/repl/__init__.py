@@ -9,10 +9,10 @@ define. See docs/sandbox.md for the walls.
 """
 
 from rlm_env.repl.config import ReplConfig, ReplError, SandboxError, StepResult, SubError
-from rlm_env.repl.group import SharedContext
-from rlm_env.repl.pool import ReplPool
-from rlm_env.repl.repl import Repl
-from rlm_env.repl.sandbox import Layer, SandboxReport
+from rlm_env.repl.host.isolation import Layer, SandboxReport
+from rlm_env.repl.host.pool import ReplPool
+from rlm_env.repl.host.repl import Repl
+from rlm_env.repl.host.shared_context import SharedContext
 
 __all__ = [
     "Layer",

@@ -14,9 +14,9 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, runtime_checkable
 
-from rlm_env.repl.batch_host import Handler
 from rlm_env.repl.config import StepResult
-from rlm_env.repl.sandbox import SandboxReport
+from rlm_env.repl.host.batch_host import Handler
+from rlm_env.repl.host.isolation import SandboxReport
 
 
 @runtime_checkable

@@ -38,7 +38,7 @@ class ProtocolError(Exception):
 
 
 def pack(*fields: Scalar) -> bytes:
-    """One frame, header included. A str must be valid Unicode (see `sanitise`), else UnicodeEncodeError."""
+    """One frame, header included. A str must be valid Unicode (see `sanitize`), else UnicodeEncodeError."""
     packed = msgpack.packb(fields)
     # A msgpack array is its items behind a header, and the items are what a frame holds.
     body = memoryview(packed)[1 if len(fields) < 16 else 3 if len(fields) < 2**16 else 5 :]
@@ -50,7 +50,7 @@ def pack_any(*fields: Scalar) -> bytes:
     try:
         return pack(*fields)
     except UnicodeEncodeError:
-        return pack(*(sanitise(field) if type(field) is str else field for field in fields))
+        return pack(*(sanitize(field) if type(field) is str else field for field in fields))
 
 
 def unpack(body: bytes | bytearray | memoryview) -> list[Scalar]:
@@ -80,7 +80,7 @@ def unpack(body: bytes | bytearray | memoryview) -> list[Scalar]:
     return fields
 
 
-def sanitise(text: str) -> str:
+def sanitize(text: str) -> str:
     """`text` with every lone surrogate replaced by U+FFFD, so that it can be encoded anywhere."""
     try:
         text.encode()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from rlm_env.evals.errors import RunStopped
-from rlm_env.interrupt import Terminated
+from rlm_env.runs.errors import RunStopped
+from rlm_env.runs.interrupt import Terminated
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 PLAIN_WIDTH = 120

@@ -21,8 +21,8 @@ from typing import Any, Self
 
 import tomli_w
 
-from rlm_env.evals.errors import ConfigError, RunStopped
 from rlm_env.rollout import Rollout, read_rollouts
+from rlm_env.runs.errors import ConfigError, RunStopped
 
 ROLLOUTS, CONFIG, SUMMARY, RESULTS = "rollouts.jsonl", "config.toml", "summary.json", "results.jsonl"
 FSYNC_SECONDS = 1.0

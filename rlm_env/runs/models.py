@@ -7,8 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from rlm_env.evals.config import SharedConfig
-from rlm_env.evals.errors import ConfigError, near
-from rlm_env.llm.model_folder import ModelNotFound, find_model
+from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
+from rlm_env.runs.errors import ConfigError, near
 
 
 @dataclass(frozen=True, slots=True)

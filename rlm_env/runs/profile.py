@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rlm_env.env import RLMConfig
+from rlm_env.scaffolds.config import RLMConfig
 
 FILE_NAME = "rlm_env.json"
 

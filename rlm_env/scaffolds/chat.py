@@ -1,4 +1,4 @@
-"""What arms without a REPL share: one root conversation under the rollout's budget, all on record.
+"""What scaffolds without a REPL share: one root conversation under the rollout's budget, all on record.
 
 Covered: the record, asking the root LLM, how a rollout ends. Not covered: what is asked (`standard.py`, `summary.py`).
 """
@@ -12,25 +12,26 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rlm_env.budget import Budget
-from rlm_env.env import RLMConfig, environment_name
 from rlm_env.environment import Environment
 from rlm_env.llm.base import LLM, Completion, ContextOverflow, EngineUnavailable, LLMError, Sampling, ToolSchema
 from rlm_env.protocol import strip_thinking
 from rlm_env.rollout import Message, Rollout, StopReason, Turn
-from rlm_env.sub_llm import FINAL
+from rlm_env.scaffolds.budget import Budget
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.rlm import environment_name
+from rlm_env.scaffolds.sub_llm import FINAL
 from rlm_env.task import Task
-from rlm_env.tools import ToolBox, read_calls, tell
+from rlm_env.tools.box import ToolBox, read_calls, tell
 
 SHARED = frozenset(
     {"root", "max_turns", "max_root_tokens", "max_seconds", "tools_for", "tool_timeout", "max_tool_chars"}
 )
-"""Fields of the configuration that have an effect in every arm of this kind."""
+"""Fields of the configuration that have an effect in every scaffold of this kind."""
 
 
 @dataclass(slots=True)
 class Chat:
-    """One rollout of an arm without a REPL, as it goes on."""
+    """One rollout of a scaffold without a REPL, as it goes on."""
 
     task: Task
     root: LLM
@@ -93,12 +94,12 @@ class Chat:
         return StopReason.LENGTH if completion.finish_reason == "length" else StopReason.READY
 
 
-class ChatArm(ABC):
-    """An arm whose root LLM answers in plain replies. A subclass says how, in `_answer`."""
+class ChatScaffold(ABC):
+    """A scaffold whose root LLM answers in plain replies. A subclass says how, in `_answer`."""
 
     name: ClassVar[str]
     uses: ClassVar[frozenset[str]]
-    """Fields of the configuration that have an effect, besides those that all arms here share."""
+    """Fields of the configuration that have an effect, besides those that all scaffolds here share."""
     Config: ClassVar[type[RLMConfig]] = RLMConfig
 
     def __init__(self, environment: Environment, config: RLMConfig | None = None) -> None:
@@ -115,7 +116,7 @@ class ChatArm(ABC):
             id=id or uuid.uuid4().hex,
             task_id=task.id,
             environment=environment_name(self.environment),
-            arm=self.name,
+            scaffold=self.name,
             info={"task": task.info, "root": root.name, "sampling": {"root": config.root.recorded()}},
         )
         given = self.environment.tools(task) if config.tools_for != "none" else ()
@@ -155,7 +156,7 @@ class ChatArm(ABC):
     def describe(self) -> dict[str, Any]:
         """What is recorded with a run."""
         return {
-            "arm": self.name,
+            "scaffold": self.name,
             "config": self.config.model_dump(mode="json", exclude_none=True, include=self.uses | SHARED),
         }
 

@@ -12,67 +12,26 @@ import uuid
 import zlib
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from rlm_env.budget import Budget
 from rlm_env.environment import Environment
-from rlm_env.llm.base import LLM, Completion, ContextOverflow, EngineUnavailable, LLMError, Sampling
+from rlm_env.llm.base import LLM, Completion, ContextOverflow, EngineUnavailable, LLMError
 from rlm_env.prompts import load_prompt, prompt_hash, render_prompt
 from rlm_env.protocol import TOOL, TOOL_NAME, Cell, bound, extract, join_observations, observation, user_message
-from rlm_env.repl import Repl, ReplConfig, ReplError, ReplPool, SharedContext
+from rlm_env.repl import Repl, ReplError, ReplPool, SharedContext
 from rlm_env.rollout import Message, Rollout, Score, StopReason, Turn
-from rlm_env.sub_llm import SubLLM
+from rlm_env.scaffolds.budget import Budget
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.sub_llm import SubLLM
 from rlm_env.task import Split, Task, Tasks
-from rlm_env.tools import ToolBox, ToolUser, read_calls, root_note
+from rlm_env.tools.box import ToolBox, ToolUser, read_calls, root_note
 
 Told = tuple[str | None, str]
 """What a model is told of one thing that it asked for, and the id of the tool call, where it was one."""
 
 
-class RLMConfig(BaseModel):
-    """How a rollout is run: the same settings for every arm, so that arms are compared on equal terms.
-
-    Token limits count prompt and completion together. None means unlimited.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    root: Sampling = Sampling()
-    sub: Sampling = Sampling()
-    max_turns: int = Field(30, ge=1)
-    max_root_tokens: int | None = Field(None, ge=1)
-    max_sub_tokens: int | None = Field(None, ge=1)
-    max_sub_calls: int | None = Field(20_000, ge=0)
-    max_seconds: float | None = Field(1800.0, gt=0)
-    """Wall time of the whole rollout, everything included."""
-    code_timeout: float = Field(120.0, gt=0)
-    """Seconds that one cell may compute; waiting for sub-LLMs does not count."""
-    max_observation_chars: int = Field(8192, ge=200)
-    prompt: str = "rlm"
-    """Name of a shipped system prompt, or the path of a file."""
-    action: Literal["auto", "tool", "fence"] = "auto"
-    """How code is asked for: by the tool call, by fenced blocks, or by the tool where the engine supports tools.
-    Both are understood in any case."""
-    tips: bool = False
-    """Whether the environment's tips stand in the system prompt."""
-    sub_llms: bool = True
-    """Whether the REPL has `llm_batch`. Without, neither the REPL nor the system prompt knows of it."""
-    sub_system_prompt: str | None = None
-    tools_for: Literal["sub", "root", "both", "none"] = "sub"
-    """Who may call the environment's tools, where it has any. Where there is only one LLM, it is that one, or none."""
-    max_tool_turns: int = Field(8, ge=1)
-    """Replies of one sub-LLM in which it may call tools; then it is asked for its answer."""
-    tool_timeout: float = Field(60.0, gt=0)
-    """Seconds for one call of a tool."""
-    max_tool_chars: int = Field(8192, ge=200)
-    """Of one result of a tool."""
-    repl: ReplConfig = ReplConfig()
-
-
 class RLMEnv:
-    """Rolls out an environment's tasks with a root LLM that drives a REPL. The arm `rlm`.
+    """Rolls out an environment's tasks with a root LLM that drives a REPL. The scaffold `rlm`.
 
     Safe for many rollouts at once on one event loop; they share one pool of REPLs, started at the first.
     Use it as an async context manager, or call `aclose()`, to end the pool.
@@ -166,7 +125,7 @@ class RLMEnv:
             id=id or uuid.uuid4().hex,
             task_id=task.id,
             environment=environment_name(self.environment),
-            arm=self.name,
+            scaffold=self.name,
             messages=[{"role": "system", "content": system}, {"role": "user", "content": user_message(task)}],
             info={
                 "task": task.info,
@@ -200,7 +159,7 @@ class RLMEnv:
         except (LLMError, ReplError) as error:
             record.stop_reason, record.error = StopReason.ERROR, f"{type(error).__name__}: {error}"
         record.timing.total = time.monotonic() - start
-        episode.summarise()
+        episode.summarize()
         if users:
             record.metrics |= tools.metrics() | {"sub_turns": sum(len(call.replies) for call in record.sub_calls)}
         return record
@@ -216,7 +175,7 @@ class RLMEnv:
     def describe(self) -> dict[str, Any]:
         """What is recorded with a run: configuration, prompt hashes, sandbox."""
         return {
-            "arm": self.name,
+            "scaffold": self.name,
             "config": self.config.model_dump(mode="json", exclude_none=True),
             "prompt_sha256": prompt_hash(self._prompt_text),
             "tips_sha256": prompt_hash(self._tips) if self._tips else None,
@@ -345,7 +304,7 @@ class _Episode:
             raise self.subs.unavailable
         return bound(observation(step), 2 * self.config.max_observation_chars), step.answer["ready"]
 
-    def summarise(self) -> None:
+    def summarize(self) -> None:
         """Copies the ledger into the record."""
         record, subs = self.record, self.subs
         record.sub_calls = subs.calls

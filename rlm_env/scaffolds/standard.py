@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rlm_env.arms.chat import Chat, ChatArm
 from rlm_env.rollout import StopReason
+from rlm_env.scaffolds.chat import Chat, ChatScaffold
 
 
-class StandardArm(ChatArm):
+class StandardScaffold(ChatScaffold):
     """A single prompt that holds the whole context. Where that does not fit, the outcome is an overflow.
 
     There is no REPL and no sub-LLM. Where the environment has tools, the LLM calls them itself, turn by turn; without,

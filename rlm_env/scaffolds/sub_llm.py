@@ -13,7 +13,6 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_env.budget import Budget
 from rlm_env.llm.base import (
     LLM,
     Completion,
@@ -27,7 +26,8 @@ from rlm_env.llm.base import (
 from rlm_env.protocol import strip_thinking
 from rlm_env.repl import SubError
 from rlm_env.rollout import Message, StopReason, SubCall, SubTurn
-from rlm_env.tools import ToolBox, read_calls, tell
+from rlm_env.scaffolds.budget import Budget
+from rlm_env.tools.box import ToolBox, read_calls, tell
 
 FINAL = "You cannot call tools any more. Give your final answer now, from what you have found."
 NO_ROOM = "the result did not fit into your context window"

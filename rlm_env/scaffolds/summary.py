@@ -13,14 +13,14 @@ import time
 from string import Template
 from typing import Any, Literal
 
-from rlm_env.arms.chat import Chat, ChatArm
-from rlm_env.arms.window import Window
-from rlm_env.env import RLMConfig
 from rlm_env.environment import Environment, context_text
 from rlm_env.llm.base import LLM, Completion, ContextOverflow, Sampling
 from rlm_env.prompts import load_prompt, prompt_hash
 from rlm_env.protocol import strip_thinking
 from rlm_env.rollout import Message, StopReason, SubCall
+from rlm_env.scaffolds.chat import Chat, ChatScaffold
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.window import Window
 
 Role = Literal["root", "sub"]
 NO_NOTES = "(none yet)"
@@ -29,7 +29,7 @@ NO_NOTES = "(none yet)"
 class SummaryConfig(RLMConfig):
     """`RLMConfig` with what only the summary agent has. Notes are sampled as root replies are, unless set apart."""
 
-    summariser: Role = "sub"
+    summarizer: Role = "sub"
     """Which model writes the notes. A note of the sub-LLM counts as a sub-call, one of the root LLM as a turn."""
     final: Role = "root"
     """Which model answers. The environment's tools, where it has any, are for the root LLM."""
@@ -43,8 +43,8 @@ class SummaryConfig(RLMConfig):
     """Name or path of the prompt that asks for the answer from notes and the last part of the text; same fields."""
 
 
-class SummaryArm(ChatArm):
-    """A single prompt where the whole context fits, as in the standard arm; else notes, piece by piece.
+class SummaryScaffold(ChatScaffold):
+    """A single prompt where the whole context fits, as in the standard scaffold; else notes, piece by piece.
 
     A limit that is reached under way ends the reading: the answer is then given from the notes so far, the last turn
     being kept for it, and the limit is the rollout's stop reason.
@@ -71,7 +71,7 @@ class SummaryArm(ChatArm):
         return chat.opening(self._final.substitute(fields).strip())
 
     def folding(self, chat: Chat, notes: str | None, piece: str) -> list[Message]:
-        """What the summariser is asked."""
+        """What the summarizer is asked."""
         fields = {"question": chat.task.question, "summary": notes or NO_NOTES, "text": piece}
         return [{"role": "user", "content": self._fold.substitute(fields).strip()}]
 
@@ -84,9 +84,9 @@ class SummaryArm(ChatArm):
 class _Reader:
     """One rollout: where in the text it is, and what it has noted."""
 
-    def __init__(self, arm: SummaryArm, chat: Chat) -> None:
-        config = arm.config
-        self.arm, self.chat = arm, chat
+    def __init__(self, scaffold: SummaryScaffold, chat: Chat) -> None:
+        config = scaffold.config
+        self.scaffold, self.chat = scaffold, chat
         self.text = context_text(chat.task) if chat.task.context else ""
         self.at = 0
         self.to_the_end = False
@@ -94,12 +94,12 @@ class _Reader:
         self.notes: str | None = None
         self.limit: StopReason | None = None
         self.sampling = config.notes or config.root
-        writer, answerer = self._llm(config.summariser), self._llm(config.final)
+        writer, answerer = self._llm(config.summarizer), self._llm(config.final)
         self.reading = Window(writer, self.sampling, config.window)
         self.answering = self.reading
         if answerer is not writer or self.sampling != config.root:
             self.answering = Window(answerer, config.root, config.window)
-        chat.record.info |= {"sub": chat.sub.name, "summariser": config.summariser, "final": config.final}
+        chat.record.info |= {"sub": chat.sub.name, "summarizer": config.summarizer, "final": config.final}
         chat.record.info["sampling"]["notes"] = self.sampling.recorded()
 
     async def run(self) -> StopReason:
@@ -123,13 +123,13 @@ class _Reader:
     async def _opening(self) -> list[Message] | None:
         """The final prompt, where it is time for it."""
         if self.limit is not None:
-            return self.arm.opening(self.chat, self.notes or NO_NOTES, "")
+            return self.scaffold.opening(self.chat, self.notes or NO_NOTES, "")
         if self.at == len(self.text):  # nothing is left to make notes of: if it does not fit, that is the outcome
             self.to_the_end = False
-            return self.arm.opening(self.chat, self.notes, "")
+            return self.scaffold.opening(self.chat, self.notes, "")
         if self.to_the_end or not self.answering.may_fit(len(self.text) - self.at):
             return None
-        messages = self.arm.opening(self.chat, self.notes, self.text[self.at :])
+        messages = self.scaffold.opening(self.chat, self.notes, self.text[self.at :])
         return messages if await self.answering.fits(messages) else None
 
     async def _answer(self, messages: list[Message]) -> StopReason | None:
@@ -138,10 +138,10 @@ class _Reader:
         first = len(messages)
         while True:
             try:
-                if self.arm.config.final == "root":
+                if self.scaffold.config.final == "root":
                     completion = await chat.step(messages)
                 else:
-                    completion = await self._ask_sub(messages, self.arm.config.root)
+                    completion = await self._ask_sub(messages, self.scaffold.config.root)
             except ContextOverflow as error:
                 if len(messages) == first:
                     raise
@@ -166,20 +166,20 @@ class _Reader:
         """Notes on the next piece. Raises ContextOverflow where question and notes alone fill the window."""
 
         def prompt(piece: str) -> list[Message]:
-            return self.arm.folding(self.chat, self.notes, piece)
+            return self.scaffold.folding(self.chat, self.notes, piece)
 
         size = await self.reading.piece(self.text, self.at, prompt)
         if not size:
             raise ContextOverflow(await self.reading.count(prompt("")), self.reading.tokens)
         messages = prompt(self.text[self.at : self.at + size])
         try:
-            if self.arm.config.summariser == "root":
+            if self.scaffold.config.summarizer == "root":
                 completion = await self.chat.ask_root(messages, sampling=self.sampling)
             else:
                 completion = await self._ask_sub(messages, self.sampling)
         except ContextOverflow as error:
             self.reading.refused(messages, error)
-            self.chat.budget.sub_calls -= self.arm.config.summariser == "sub"  # it was granted, and was not made
+            self.chat.budget.sub_calls -= self.scaffold.config.summarizer == "sub"  # it was granted, and was not made
             return
         self.reading.answered(messages, completion.usage.prompt_tokens)
         self.notes = strip_thinking(completion.text).strip()
@@ -187,8 +187,8 @@ class _Reader:
 
     def _limit(self) -> StopReason | None:
         """The limit that forbids another note, if any; a turn is kept for the answer."""
-        budget, config = self.chat.budget, self.arm.config
-        if config.summariser == "sub":
+        budget, config = self.chat.budget, self.scaffold.config
+        if config.summarizer == "sub":
             return None if budget.grant_sub_calls(1) else budget.refused
         if (stop := budget.exhausted()) is not None:
             return stop

@@ -1,16 +1,17 @@
 """RLMEnv with one thing changed: the environment's tips in the prompt, or no sub-LLMs.
 
-Covered: the two configurations under names of their own. Not covered: the loop (`rlm_env/env.py`).
+Covered: the two configurations under names of their own. Not covered: the loop (`rlm_env/scaffolds/rlm.py`).
 """
 
 from __future__ import annotations
 
-from rlm_env.env import RLMConfig, RLMEnv, environment_name
 from rlm_env.environment import Environment
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.rlm import RLMEnv, environment_name
 
 
-class TipsArm(RLMEnv):
-    """The arm `rlm-tips`: the system prompt ends with the environment's tips, in `<tips>` tags.
+class TipsScaffold(RLMEnv):
+    """The scaffold `rlm-tips`: the system prompt ends with the environment's tips, in `<tips>` tags.
 
     Their hash is recorded in `Rollout.info["tips_sha256"]`; `prompts.strip_tips_from_messages` takes them out again.
     Raises ValueError for an environment that has none.
@@ -20,12 +21,14 @@ class TipsArm(RLMEnv):
 
     def __init__(self, environment: Environment, config: RLMConfig | None = None) -> None:
         if not environment.tips.strip():
-            raise ValueError(f"{environment_name(environment)} has no tips: set Environment.tips, or use the arm rlm")
+            raise ValueError(
+                f"{environment_name(environment)} has no tips: set Environment.tips, or use the scaffold rlm"
+            )
         super().__init__(environment, (config or RLMConfig()).model_copy(update={"tips": True}))
 
 
-class NoSubArm(RLMEnv):
-    """The arm `rlm-nosub`: the REPL has no `llm_batch`, and the system prompt does not mention it."""
+class NoSubScaffold(RLMEnv):
+    """The scaffold `rlm-nosub`: the REPL has no `llm_batch`, and the system prompt does not mention it."""
 
     name = "rlm-nosub"
 

@@ -1,7 +1,7 @@
 """Tools that a model may call: typed Python callables on the host, never in the REPL.
 
 Covered: finding calls in a reply, running them side by side under a time limit, what the model is told, counting.
-Not covered: schemas (`tool_schema.py`), the conversation (`sub_llm.py`, arms), what tools do.
+Not covered: schemas (`tool_schema.py`), the conversation (`sub_llm.py`, scaffolds), what tools do.
 
 An engine without native tool calls (`LLM.supports_tools` is False) is asked for fenced blocks instead, labelled
 `tool`, with one JSON object each; their results come back as one user message.
@@ -23,7 +23,7 @@ from typing import Any, Literal
 from rlm_env.llm.base import Completion, ToolSchema
 from rlm_env.protocol import bound, strip_thinking
 from rlm_env.rollout import Message, SubTurn, ToolResult, Turn
-from rlm_env.tool_schema import Tool
+from rlm_env.tools.schema import Tool
 
 MAX_CALLS = 16
 """Most tool calls of one reply that are run; the others are told so."""

@@ -15,16 +15,16 @@ from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
-from rlm_env.evals.config import RECORD
-from rlm_env.evals.errors import ConfigError
-from rlm_env.evals.models import resolve_model
-from rlm_env.evals.record import describe_model, versions
-from rlm_env.evals.store import RunFolder, plain, read_config
-from rlm_env.train.checkpoint import Checkpoints
-from rlm_env.train.learner import Learner
-from rlm_env.train.metrics import Metrics
-from rlm_env.train.run_config import TrainConfig
-from rlm_env.train.sft_config import SFTConfig
+from rlm_env.runs.config import RECORD
+from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.folder import RunFolder, plain, read_config
+from rlm_env.runs.models import resolve_model
+from rlm_env.runs.record import describe_model, versions
+from rlm_env.train.learner.checkpoint import Checkpoints
+from rlm_env.train.learner.learner import Learner
+from rlm_env.train.report.metrics import Metrics
+from rlm_env.train.rl.config import TrainConfig
+from rlm_env.train.sft.config import SFTConfig
 
 CHECKPOINTS, WEIGHTS, MODEL = "checkpoints", "weights", "model"
 """Folders within that of a run: what it resumes from, what an engine serves, and the trained model."""

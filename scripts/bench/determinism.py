@@ -16,9 +16,9 @@ import json
 from pathlib import Path
 
 import rlm_env
-from rlm_env.evals.models import packaged_models
 from rlm_env.llm import VLLMServer
-from rlm_env.profile import load_profile
+from rlm_env.runs.models import packaged_models
+from rlm_env.runs.profile import load_profile
 
 GREEDY = {"temperature": 0.0}
 

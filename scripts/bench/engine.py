@@ -25,9 +25,9 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from rlm_env.evals.models import packaged_models
 from rlm_env.llm import Completion, Request, Sampling, TokenPolicy, VLLMServer
-from rlm_env.profile import load_profile
+from rlm_env.runs.models import packaged_models
+from rlm_env.runs.profile import load_profile
 
 PROMPTS = 768
 IN_FLIGHT = 64

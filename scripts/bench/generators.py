@@ -24,11 +24,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
+from rlm_env.authoring.text import join_once
 from rlm_env.environment import Environment
 from rlm_env.registry import find_environment
 from rlm_env.task import Task
-from rlm_env.text import join_once
 
 LENGTHS = (1024, 65_536, 1_048_576, 4_194_304)
 

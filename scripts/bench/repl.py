@@ -326,7 +326,7 @@ async def channel() -> None:
         say("event_loop_stall_64x1MB_ms", statistics.median(stalls) * 1e3, 20)
 
 
-async def neighbours() -> None:
+async def neighbors() -> None:
     """Row 14: another REPL's step beside one that spins."""
     async with pool() as guarded, guarded.open() as repl, guarded.open() as hog:
         count = 300 if quick else 1500
@@ -421,7 +421,7 @@ def parent_of(pid: int, zombies: bool = True) -> int | None:
 
 BENCHES = {
     call.__name__: call
-    for call in (opening, stepping, context, memory, many, batches, channel, neighbours, forking, ends)
+    for call in (opening, stepping, context, memory, many, batches, channel, neighbors, forking, ends)
 }
 
 

@@ -5,7 +5,7 @@
 
 One JSON line per reward: scores per second on ordinary answers, and the seconds of the slowest of several hostile
 inputs (ten megabytes each; --quick one), with its name. For math also the slowest of some short answers that would
-keep sympy busy for ever; its bound is `rewards.math_python.CPU_SECONDS` and a new helper process.
+keep sympy busy for ever; its bound is `rlm_rewards.math_python.CPU_SECONDS` and a new helper process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable
 
-from rewards import codeqa, deepdive, math_python, needle, oolong, verbatim_copy
+from rlm_rewards import codeqa, deepdive, math_python, needle, oolong, verbatim_copy
 
 TEXT = "The quick brown fox jumps over the lazy dog; " * 182  # 8,190 characters
 SLIP = TEXT[:4000] + "x" + TEXT[4001:6000] + TEXT[6002:]

@@ -9,8 +9,8 @@ same number of threads, the two floors of `train_floors.py`, on what the measure
 
   sampling   the prompts of all rollouts made for these steps, root turns and sub-calls, those thrown away too, sent
              to a vLLM started alike, all at once, and as many tokens sampled after each
-  update     forward, backward and optimiser on the same packs, in plain transformers and torch; beside it the
-             learner itself on the same rows, with nothing else going on
+  update     forward, backward and optimizer on the same packs, in plain transformers and torch; beside it the
+             learner itself on the same samples, with nothing else going on
 
   both       the two at once, until both have ended: what perfect overlap takes on this machine, where engine and
              trainer share caches and memory, and the cores where there are few
@@ -20,8 +20,8 @@ On a machine that others use, seconds say little: therefore CPU seconds too, of 
 
 Overhead outside torch is given twice: `on_path` is what is left of a step's seconds without the wait for rollouts,
 forward, backward, update and weight sync; `parts` are the functions that do this work, wherever they run, most of
-them beside the update. One checkpoint falls into the measured steps, so `--quick` makes too much of it. Stored rows
-(`--dump-rows`) are off. One JSON object a line.
+them beside the update. One checkpoint falls into the measured steps, so `--quick` makes too much of it. Stored samples
+(`--dump-samples`) are off. One JSON object a line.
 """
 
 from __future__ import annotations
@@ -49,27 +49,27 @@ import torch
 from rich.console import Console
 from train_floors import PlainTrainer, Reply, sample_flat_out
 
-from rlm_env.evals.models import resolve_model
-from rlm_env.evals.store import ROLLOUTS, RunFolder
-from rlm_env.llm.vllm_install import usable_cores
+from rlm_env.llm.vllm.install import usable_cores
 from rlm_env.rollout import read_rollouts
-from rlm_env.train import trainer
-from rlm_env.train.checkpoint import Checkpoints
-from rlm_env.train.engine import TrainEngine
-from rlm_env.train.groups import Batch
-from rlm_env.train.journal import JOURNAL, Journal
-from rlm_env.train.learner import Learner
-from rlm_env.train.metrics import METRICS, Metrics, read_metrics
-from rlm_env.train.packing import Pack
-from rlm_env.train.rows import Row
-from rlm_env.train.run_config import TrainConfig, load_train_config
-from rlm_env.train.scheduler import Scheduler
+from rlm_env.runs.folder import ROLLOUTS, RunFolder
+from rlm_env.runs.models import resolve_model
+from rlm_env.train.learner.checkpoint import Checkpoints
+from rlm_env.train.learner.learner import Learner
+from rlm_env.train.learner.packing import Pack
+from rlm_env.train.learner.samples import Sample
+from rlm_env.train.report.metrics import METRICS, Metrics, read_metrics
+from rlm_env.train.rl import trainer
+from rlm_env.train.rl.config import TrainConfig, load_train_config
+from rlm_env.train.rl.groups import Batch
+from rlm_env.train.rl.journal import JOURNAL, Journal
+from rlm_env.train.rl.scheduler import Scheduler
+from rlm_env.train.sync.engine import TrainEngine
 
 CONFIG = Path(__file__).parents[2] / "configs" / "train" / "tiny.toml"
 WARM_UP = 2
 LEARNER = "learner"
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "rows": [(Batch, "rows")],
+    "samples": [(Batch, "samples")],
     LEARNER: [(Learner, "step")],
     "metrics": [(trainer, "batch_metrics"), (Metrics, "write"), (Metrics, "show_step")],
     "checkpoint": [(Checkpoints, "save")],
@@ -93,13 +93,13 @@ class Mark:
 
 
 class Watch:
-    """Looks on while a run goes on: seconds by part, clocks at each step, the rows that were trained."""
+    """Looks on while a run goes on: seconds by part, clocks at each step, the samples that were trained."""
 
     def __init__(self) -> None:
         self.marks: list[Mark] = []
         """One for the beginning of each step."""
-        self.trained: list[list[Row]] = []
-        """The rows of each step."""
+        self.trained: list[list[Sample]] = []
+        """The samples of each step."""
         self._parts: Counter[str] = Counter()
         self._learner_cpu = 0.0
         self._spent_looking = 0.0
@@ -135,11 +135,11 @@ class Watch:
 
     def _kept(self, step: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(step)
-        def call(learner: Learner, rows: list[Row]) -> dict[str, float]:
-            self.trained.append(rows)
+        def call(learner: Learner, samples: list[Sample]) -> dict[str, float]:
+            self.trained.append(samples)
             start = time.thread_time()
             try:
-                return step(learner, rows)
+                return step(learner, samples)
             finally:
                 self._learner_cpu += time.thread_time() - start
 
@@ -212,17 +212,17 @@ async def sampling_floor(
 
 
 def update_floor(
-    config: TrainConfig, trained: list[list[Row]], plain: PlainTrainer, steps: list[list[Pack]]
+    config: TrainConfig, trained: list[list[Sample]], plain: PlainTrainer, steps: list[list[Pack]]
 ) -> dict[str, float]:
     """Mean seconds and CPU seconds per step of the plain loop, and of the learner, one after the other each time."""
     folder = resolve_model(config.model).folder
     learner = Learner(folder, config.trainer, config.optimizer, config.loss, config.steps, config.seed)
     ways: dict[str, Callable[[Any], Any]] = {"plain": plain.step, LEARNER: learner.step}
     found: dict[str, list[float]] = {}
-    for number, (rows, packs) in enumerate([(trained[0], steps[0]), *zip(trained, steps, strict=True)]):
+    for number, (samples, packs) in enumerate([(trained[0], steps[0]), *zip(trained, steps, strict=True)]):
         for name, step in ways.items():
             start, cpu = time.perf_counter(), time.process_time()
-            step(packs if name == "plain" else rows)
+            step(packs if name == "plain" else samples)
             if number:  # the first warms up
                 found.setdefault(name, []).append(time.perf_counter() - start)
                 found.setdefault(f"{name}_cpu", []).append(time.process_time() - cpu)
@@ -253,7 +253,7 @@ def main() -> None:
         trained = watch.trained[first - 1 : last]
         torch.set_num_threads(config.trainer.threads or torch.get_num_threads())
         plain = PlainTrainer(resolve_model(config.model).folder, config)
-        packs = [plain.packs(rows) for rows in trained]
+        packs = [plain.packs(samples) for samples in trained]
         floors = asyncio.run(sampling_floor(config, replies, plain, packs, 1 if args.quick else 2))
         sampling, sampling_cpu, both = (value / measured for value in floors)
         update = update_floor(config, trained, plain, packs)

@@ -16,10 +16,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from rlm_env.llm.token_batches import NEUTRAL_SAMPLING
-from rlm_env.train.engine import TrainEngine
-from rlm_env.train.packing import Pack, collate, pack_rows
-from rlm_env.train.rows import Row
-from rlm_env.train.run_config import TrainConfig
+from rlm_env.train.learner.packing import Pack, collate, pack_samples
+from rlm_env.train.learner.samples import Sample
+from rlm_env.train.rl.config import TrainConfig
+from rlm_env.train.sync.engine import TrainEngine
 
 Reply = tuple[list[int], int]
 """The token ids of a prompt, and how many tokens were sampled after it."""
@@ -59,10 +59,10 @@ class PlainTrainer:
         ).train()
         self.adam = torch.optim.AdamW(self.model.parameters(), options.lr, options.betas, weight_decay=0.0)
 
-    def packs(self, rows: Sequence[Row]) -> list[Pack]:
-        """As the learner makes them of the same rows. Not part of the floor."""
-        run = [row for row in rows if row.trained_tokens and (row.advantage or self.config.loss.kl_tau)]
-        return [collate(pack) for pack in pack_rows(run, self.config.trainer.pack_tokens)]
+    def packs(self, samples: Sequence[Sample]) -> list[Pack]:
+        """As the learner makes them of the same samples. Not part of the floor."""
+        run = [sample for sample in samples if sample.trained_tokens and (sample.advantage or self.config.loss.kl_tau)]
+        return [collate(pack) for pack in pack_samples(run, self.config.trainer.pack_tokens)]
 
     def step(self, packs: Sequence[Pack]) -> None:
         """One update on all packs."""
@@ -77,8 +77,8 @@ class PlainTrainer:
         trained = pack.mask.nonzero()[:, 0]
         inputs: dict[str, Any] = {"input_ids": pack.input_ids, "position_ids": pack.position_ids}
         logits = self.model(**inputs, use_cache=False, logits_to_keep=trained - 1).logits[0]
-        temperatures = pack.spread([row.temperature for row in pack.rows])[trained]
+        temperatures = pack.spread([sample.temperature for sample in pack.samples])[trained]
         targets = pack.input_ids[0, trained]
         logprobs = torch.log_softmax(logits / temperatures[:, None], dim=-1).gather(1, targets[:, None])[:, 0]
-        advantages = pack.spread([row.advantage for row in pack.rows])[trained]
+        advantages = pack.spread([sample.advantage for sample in pack.samples])[trained]
         return -(advantages * torch.exp(logprobs - pack.behavior_logprobs[trained])).sum()

@@ -21,8 +21,8 @@ import aiohttp
 
 from deepdive_rlm import DeepDive
 from deepdive_rlm.server import Site
-from rlm_env.draw import Draw
-from rlm_env.tools import ToolBox, ToolCall
+from rlm_env.authoring.draw import Draw
+from rlm_env.tools.box import ToolBox, ToolCall
 
 AT_ONCE = 16
 

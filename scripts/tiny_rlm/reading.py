@@ -1,4 +1,4 @@
-"""tiny-rlm's reading tasks, as its own sub-LLM and as the plain LLM of the standard arm; and who knows the answers.
+"""tiny-rlm's reading tasks, as its own sub-LLM and as the plain LLM of the standard scaffold; and who knows the answers.
 
 Covered: the prompts of sub-calls that the teachers make, right answers from labelled twins of the contexts, training
 conversations. Not covered: root turns (`sessions.py`).
@@ -18,7 +18,7 @@ from rlm_env.rollout import Message
 _LINE = re.compile(r"\|\| Instance: (.*?)(?: \|\| Label: (.*))?$", re.MULTILINE)
 _COUNT = re.compile(r"Count ([^:]+): ")
 HELD_OUT = 5
-"""One instance text in so many is never trained on as a reading task: it measures generalisation."""
+"""One instance text in so many is never trained on as a reading task: it measures generalization."""
 
 
 class LabelOracle(LLM):

@@ -7,9 +7,9 @@ from collections import Counter, deque
 
 import pytest
 
-from rlm_env.draw import Draw, wheel
-from rlm_env.options import at_least, counts, one_of
-from rlm_env.text import join_once
+from rlm_env.authoring.draw import Draw, wheel
+from rlm_env.authoring.options import at_least, counts, one_of
+from rlm_env.authoring.text import join_once
 
 
 def test_draws_are_pinned():

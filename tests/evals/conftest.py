@@ -40,7 +40,7 @@ class WordCount(Environment):
             info = {"length_tokens": float("nan") if self.spoilt == "info" else len(words)}
             yield Task("How often does spam occur?", " ".join(words), gold, info=info)
 
-    def floors(self):
+    def baselines(self):
         return {"always seven": lambda task: "7"}
 
     def score(self, task, rollout):
@@ -77,7 +77,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class StubEndpoint:
-    """`/v1/chat/completions` in a thread of its own. The standard arm's prompts over `window` words overflow."""
+    """`/v1/chat/completions` in a thread of its own. The standard scaffold's prompts over `window` words overflow."""
 
     def __init__(self) -> None:
         self.window = 100

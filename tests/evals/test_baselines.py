@@ -1,11 +1,11 @@
-"""Floors: no policy knows the answer to its own task, and none that fails spoils a report."""
+"""Baselines: no policy knows the answer to its own task, and none that fails spoils a report."""
 
 from __future__ import annotations
 
 import pytest
 
 from rlm_env.environment import Environment
-from rlm_env.evals.floors import floor_policies, measure_floors
+from rlm_env.evals.baselines import floor_policies, measure_baselines
 from rlm_env.rollout import Rollout
 from rlm_env.task import Task
 
@@ -24,14 +24,14 @@ class Labels(Environment):
     def score(self, task, rollout):
         return float(task.gold in rollout.answer.split())
 
-    def floors(self):
+    def baselines(self):
         return {"first": lambda task: self.made[0].gold, "broken": lambda task: task.context.index("nowhere")}
 
 
 async def measured(golds: str) -> dict[str, float | None]:
     environment = Labels(golds)
-    floors = await measure_floors(environment, environment.made)
-    return {floor.name: floor.score and floor.score.mean for floor in floors}
+    baselines = await measure_baselines(environment, environment.made)
+    return {baseline.name: baseline.score and baseline.score.mean for baseline in baselines}
 
 
 async def test_frequent_answers_and_lists_of_answers_are_worth_what_the_scorer_gives_them():
@@ -64,7 +64,9 @@ async def test_a_judge_reads_the_floors_too():
 
     environment = Judged("a b")
     found = {
-        floor.name: floor.score.mean for floor in await measure_floors(environment, environment.made) if floor.score
+        baseline.name: baseline.score.mean
+        for baseline in await measure_baselines(environment, environment.made)
+        if baseline.score
     }
     assert found["prompt injection"] == 1.0  # a judge that falls for it is found out
     assert found["majority"] == 0.0
@@ -72,7 +74,7 @@ async def test_a_judge_reads_the_floors_too():
 
 def test_an_environments_own_policy_takes_the_place_of_a_general_one():
     class Own(Labels):
-        def floors(self):
+        def baselines(self):
             return {"random": lambda task: "x"}
 
     environment = Own("a b")

@@ -33,13 +33,13 @@ def summary() -> dict:
     return json.loads(Path("out/summary.json").read_text())
 
 
-def test_an_eval_scores_both_arms_on_the_same_tasks(run):
+def test_an_eval_scores_both_scaffolds_on_the_same_tasks(run):
     code, out, err = run("-n", "4", "-r", "2")
     assert code == 0, err
-    keys = {(record["arm"], record["task_id"], record["info"]["repeat"]) for record in records()}
+    keys = {(record["scaffold"], record["task_id"], record["info"]["repeat"]) for record in records()}
     assert len(records()) == len(keys) == 16
     assert {key[1:] for key in keys if key[0] == "rlm"} == {key[1:] for key in keys if key[0] == "standard"}
-    standard, rlm = summary()["arms"]
+    standard, rlm = summary()["scaffolds"]
     assert summary()["status"] == "complete"
     assert (len(standard["sandboxes"]), len(rlm["sandboxes"])) == (0, 1)
     assert {name: count for name, count in standard["outcomes"].items() if count} == {"answered": 4, "overflow": 4}
@@ -58,45 +58,58 @@ def test_a_data_frame_of_results_has_the_names_that_dashboards_know(run):
     run("-n", "2")
     results = [json.loads(line) for line in Path("out/results.jsonl").read_text().splitlines()]
     assert len(results) == 4
-    rlm = next(result for result in results if result["arm"] == "rlm")
+    rlm = next(result for result in results if result["scaffold"] == "rlm")
     assert (rlm["reward"], rlm["outcome"]) == (1.0, "answered")
     assert rlm["sub_llm_call_count"] == rlm["sub_llm_batch_count"] == 1
     assert rlm["repl_call_count"] == rlm["main_rlm_turns"] == 1
     assert rlm["main_rlm_prompt_tokens"] > 0
-    assert summary()["arms"][1]["ledger"]["sub_llm_call_count"] == 1
+    assert summary()["scaffolds"][1]["ledger"]["sub_llm_call_count"] == 1
 
 
 def test_floors_are_measured_on_the_same_tasks(run, capfd):
     _, out, _ = run("-n", "6")
-    floors = {floor["name"]: floor["score"]["mean"] for floor in summary()["floors"]}
-    assert set(floors) == {"no context", "random", "majority", "label dump", "prompt injection", "always seven"}
-    assert max(floors.values()) < 1.0
-    assert "Floors on the same tasks" in out
+    baselines = {baseline["name"]: baseline["score"]["mean"] for baseline in summary()["baselines"]}
+    assert set(baselines) == {"no context", "random", "majority", "label dump", "prompt injection", "always seven"}
+    assert max(baselines.values()) < 1.0
+    assert "Baselines on the same tasks" in out
     assert main(["report", "out"]) == 0
     assert "prompt injection" in capfd.readouterr().out
     before = summary()
     run("-n", "6", "--resume")
     assert summary() == before
     run("-n", "7", "--resume")
-    assert summary()["floors_over"] == 7
+    assert summary()["baselines_over"] == 7
 
 
 def test_unequal_settings_are_told(run):
-    _, out, _ = run("-n", "1", "--arm-option", "rlm.max_turns=3", "--arm-option", "standard.root.max_tokens=9")
-    assert "Not on equal terms: max_turns is not equal in all arms: standard 30, rlm 3." in " ".join(out.split())
+    _, out, _ = run(
+        "-n", "1", "--scaffold-option", "rlm.max_turns=3", "--scaffold-option", "standard.root.max_tokens=9"
+    )
+    assert "Not on equal terms: max_turns is not equal in all scaffolds: standard 30, rlm 3." in " ".join(out.split())
     assert "max_tokens 9" in out
     _, out, _ = run("-n", "1", "--out", "equal")
     assert "Not on equal terms" not in out
 
 
 def test_the_config_that_is_stored_makes_the_same_run_again(run, endpoint):
-    run("-n", "2", "--arms", "rlm", "--env-option", "lengths=10,20", "--arm-option", "max_turns=3", "--seed", "5")
+    run(
+        "-n",
+        "2",
+        "--scaffolds",
+        "rlm",
+        "--env-option",
+        "lengths=10,20",
+        "--scaffold-option",
+        "max_turns=3",
+        "--seed",
+        "5",
+    )
     stored = tomllib.loads(Path("out/config.toml").read_text())
     assert stored["env_options"] == {"lengths": [10, 20]}
-    assert stored["record"]["arms"]["rlm"]["config"]["max_turns"] == 3
+    assert stored["record"]["scaffolds"]["rlm"]["config"]["max_turns"] == 3
     assert stored["record"]["versions"]["python"].startswith("3.")
     assert len(stored["record"]["tasks_sha256"]) == 64
-    assert "prompt_sha256" in stored["record"]["arms"]["rlm"]
+    assert "prompt_sha256" in stored["record"]["scaffolds"]["rlm"]
     code, _, err = run("--out", "again", target="out/config.toml", model=False)
     assert code == 0, err
     again = tomllib.loads(Path("again/config.toml").read_text())
@@ -137,9 +150,9 @@ def test_resume_repeats_only_what_is_missing_or_cut_or_failed(run, endpoint):
     assert code == 0, err
     whole = records()
     assert len(whole) == 4 + (12 - 3)
-    assert len({(r["arm"], r["task_id"], r["info"]["repeat"]) for r in whole}) == 12
+    assert len({(r["scaffold"], r["task_id"], r["info"]["repeat"]) for r in whole}) == 12
     assert summary()["rollouts_stored"] == 12
-    assert sum(arm["outcomes"]["error"] for arm in summary()["arms"]) == 0
+    assert sum(scaffold["outcomes"]["error"] for scaffold in summary()["scaffolds"]) == 0
 
 
 def test_resume_with_more_tasks_goes_on_and_with_others_is_refused(run):
@@ -164,22 +177,22 @@ def test_other_tasks_under_the_same_config_are_refused(run, workplace):
 
 def test_an_engine_that_fails_is_an_error_and_never_a_zero(run, endpoint):
     endpoint.broken = True
-    code, out, _ = run("-n", "2", "--arms", "standard")
+    code, out, _ = run("-n", "2", "--scaffolds", "standard")
     assert code == 1
-    [standard] = summary()["arms"]
+    [standard] = summary()["scaffolds"]
     assert standard["outcomes"]["error"] == 2
     assert standard["score"] is None
     assert "out of order" in out
     endpoint.broken = False
-    code, _, _ = run("-n", "2", "--arms", "standard", "--resume")
+    code, _, _ = run("-n", "2", "--scaffolds", "standard", "--resume")
     assert code == 0
-    assert summary()["arms"][0]["scored"] == 2
+    assert summary()["scaffolds"][0]["scored"] == 2
 
 
 def test_a_scorer_with_a_defect_costs_its_rollouts_and_not_the_run(run):
-    code, out, _ = run("-n", "4", "--env-option", "spoilt='-1'", "--arms", "rlm")
+    code, out, _ = run("-n", "4", "--env-option", "spoilt='-1'", "--scaffolds", "rlm")
     assert code == 0
-    [rlm] = summary()["arms"]
+    [rlm] = summary()["scaffolds"]
     assert rlm["outcomes"]["error"] == 1
     assert rlm["scored"] == 3
     assert "ZeroDivisionError: a scorer with a defect" in out
@@ -191,7 +204,7 @@ def test_an_engine_that_dies_stops_the_run_which_can_be_resumed(run, endpoint):
             endpoint._loop.create_task(endpoint._runner.cleanup())
 
     endpoint.before_reply = die
-    code, _, err = run("-n", "20", "--arms", "standard", "--concurrency", "1")
+    code, _, err = run("-n", "20", "--scaffolds", "standard", "--concurrency", "1")
     assert code == 3
     assert "rlm-env eval out/config.toml --resume" in err
     assert 0 < len(records()) < 20
@@ -201,7 +214,7 @@ def test_an_engine_that_dies_stops_the_run_which_can_be_resumed(run, endpoint):
 
 def test_max_cost_stops_and_says_so(run):
     Path("prices.toml").write_text('["stub"]\nprompt = 1000.0\ncompletion = 1000.0\n')
-    arguments = ("-n", "50", "--concurrency", "2", "--arms", "standard", "--prices", "prices.toml")
+    arguments = ("-n", "50", "--concurrency", "2", "--scaffolds", "standard", "--prices", "prices.toml")
     code, out, err = run(*arguments, "--max-cost", "0.2")
     assert code == 4
     assert "stopped by max-cost" in err
@@ -244,10 +257,10 @@ def test_an_unfinished_run_can_be_reported(run, capfd):
     [
         (("-n", "0"), "n: Input should be greater than or equal to 1, got 0"),
         (("-r", "0"), "repeats:"),
-        (("--arms", "rml"), "did you mean 'rlm'?"),
-        (("--arm-option", "max_turn=3"), "did you mean 'max_turns'"),
-        (("--arm-option", "max_turns=none"), "max_turns"),
-        (("--arm-option", "prompt=nowhere"), "nowhere"),
+        (("--scaffolds", "rml"), "did you mean 'rlm'?"),
+        (("--scaffold-option", "max_turn=3"), "did you mean 'max_turns'"),
+        (("--scaffold-option", "max_turns=none"), "max_turns"),
+        (("--scaffold-option", "prompt=nowhere"), "nowhere"),
         (("--env-option", "length=3"), "length"),
         (("--env-option", "spoilt=context"), "Task.context must be str, bytes, list, dict or pathlib.Path, got int"),
         (("--env-option", "spoilt=ids"), "two tasks with the id 'same'"),
@@ -297,7 +310,7 @@ def test_a_full_disk_keeps_what_was_finished(run, tmp_path):
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", small], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip("needs the right to mount a tmpfs")
-    arguments = ("-n", "150", "--arms", "rlm", "--env-option", "lengths=[200]", "--out", str(small / "out"))
+    arguments = ("-n", "150", "--scaffolds", "rlm", "--env-option", "lengths=[200]", "--out", str(small / "out"))
     try:
         code, _, err = run(*arguments)
         assert code == 1

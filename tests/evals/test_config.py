@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_env.arms import make_arm
-from rlm_env.evals.config import EvalConfig, MatrixConfig, check_resume, load_config, merge_options, parse_option
-from rlm_env.evals.errors import ConfigError
+from rlm_env.evals.config import EvalConfig, MatrixConfig, check_resume, load_config
 from rlm_env.registry import find_environment
+from rlm_env.runs.config import merge_options, parse_option
+from rlm_env.runs.errors import ConfigError
+from rlm_env.scaffolds import make_scaffold
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "eval").glob("*.toml"))
 MINIMAL = {"environment": "oolong-rlm", "model": "tiny-rlm", "out": "outputs/x"}
@@ -27,8 +28,8 @@ def test_every_shipped_config_parses(path, monkeypatch):
     runs = config.runs().values() if isinstance(config, MatrixConfig) else [config]
     for run in runs:
         environment = find_environment(run.environment)
-        for arm in run.arms:
-            make_arm(arm, environment, run.options_of(arm, {}))
+        for scaffold in run.scaffolds:
+            make_scaffold(scaffold, environment, run.options_of(scaffold, {}))
 
 
 def test_there_are_shipped_configs():
@@ -37,7 +38,7 @@ def test_there_are_shipped_configs():
 
 def test_defaults():
     config = load_config(None, {"environment": "oolong-rlm", "model": "models/My Model"}, "now")
-    assert (config.arms, config.n, config.repeats, config.seed) == (("standard", "rlm"), 32, 1, 0)
+    assert (config.scaffolds, config.n, config.repeats, config.seed) == (("standard", "rlm"), 32, 1, 0)
     assert config.out == Path("outputs/oolong-rlm-My Model-now")
 
 
@@ -66,17 +67,20 @@ def test_a_typo_names_the_key_the_file_and_near_matches(tmp_path, key, said):
         ({"repeats": 0}, "repeats: "),
         ({"concurrency": 0}, "concurrency: "),
         ({"split": "test"}, "split: Input should be 'train' or 'eval', got 'test'"),
-        ({"arms": "standard,rml"}, "unknown arm 'rml'; did you mean 'rlm'?"),
-        ({"arms": ""}, "at least one arm"),
-        ({"arms": "rlm,rlm"}, "an arm is named twice"),
+        ({"scaffolds": "standard,rml"}, "unknown scaffold 'rml'; did you mean 'rlm'?"),
+        ({"scaffolds": ""}, "at least one scaffold"),
+        ({"scaffolds": "rlm,rlm"}, "a scaffold is named twice"),
         ({"max_cost": 1.0}, "max_cost needs prices"),
         ({"max_cost": 0}, "max_cost: "),
         ({"tokens": "folder"}, "tokens goes with base_url"),
         ({"api_key_env": "KEY"}, "api_key_env goes with base_url"),
         ({"base_url": "http://x/v1", "engine_options": {"dtype": "float32"}}, "no effect on the endpoint"),
         ({"engine_options": {"dtyp": "float32"}}, "unknown key 'engine_options.dtyp'; did you mean 'dtype'?"),
-        ({"arm_options": {"max_turn": 3}}, "unknown key 'max_turn'; did you mean 'max_turns'"),
-        ({"arms": "rlm", "arm_options": {"standard": {"max_turns": 3}}}, "this arm is not in arms (rlm)"),
+        ({"scaffold_options": {"max_turn": 3}}, "unknown key 'max_turn'; did you mean 'max_turns'"),
+        (
+            {"scaffolds": "rlm", "scaffold_options": {"standard": {"max_turns": 3}}},
+            "this scaffold is not in scaffolds (rlm)",
+        ),
         ({"base_url": "localhost:8000/v1"}, "base_url must begin with http"),
         ({"model": None}, "model"),
     ],
@@ -106,9 +110,11 @@ def test_the_command_line_lies_over_the_file_key_by_key(tmp_path):
     path = tmp_path / "x.toml"
     path.write_text(
         'environment = "a"\nmodel = "b"\nn = 3\n[env_options]\nlengths = [1]\nvocabulary = "easy"\n'
-        "[arm_options]\nmax_turns = 4\nroot.temperature = 0.5\nrlm.max_turns = 6\n"
+        "[scaffold_options]\nmax_turns = 4\nroot.temperature = 0.5\nrlm.max_turns = 6\n"
     )
-    config = load_config(path, {"n": 5, "env_options": {"lengths": [2]}, "arm_options": {"rlm": {"tips": True}}}, "now")
+    config = load_config(
+        path, {"n": 5, "env_options": {"lengths": [2]}, "scaffold_options": {"rlm": {"tips": True}}}, "now"
+    )
     assert config.n == 5
     assert config.env_options == {"lengths": [2], "vocabulary": "easy"}
     profile = {"max_turns": 2, "root": {"temperature": 1.0, "max_tokens": 9}}
@@ -169,7 +175,7 @@ def test_resume_refuses_what_changes_results_and_names_it():
         ({"model": "other"}, "model was 'tiny-rlm', is now 'other'"),
         ({"env_options": {"lengths": 3}}, "env_options was {}, is now {'lengths': 3}"),
         ({"n": 4}, "n was 8, is now 4 (it may only grow)"),
-        ({"arms": "rlm"}, "now without standard"),
+        ({"scaffolds": "rlm"}, "now without standard"),
     ):
         with pytest.raises(ConfigError) as error:
             check_resume(old, load({"n": 8, **overrides}), Path("outputs/x"))
@@ -177,7 +183,7 @@ def test_resume_refuses_what_changes_results_and_names_it():
 
 
 def test_resume_takes_more_of_the_same():
-    old = load({"n": 8, "arms": "rlm"}).as_toml()
+    old = load({"n": 8, "scaffolds": "rlm"}).as_toml()
     check_resume(old, load({"n": 9, "repeats": 3, "concurrency": 1}), Path("outputs/x"))
 
 

@@ -2,10 +2,11 @@
 
 import pytest
 
-from rlm_env.evals.config import EngineOptions, load_config
+from rlm_env.evals.config import load_config
 from rlm_env.evals.engines import api_key, server_options
-from rlm_env.evals.errors import ConfigError
-from rlm_env.evals.models import ModelRef, resolve_model, resolve_models
+from rlm_env.runs.config import EngineOptions
+from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.models import ModelRef, resolve_model, resolve_models
 
 
 @pytest.fixture

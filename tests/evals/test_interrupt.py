@@ -62,7 +62,7 @@ def test_an_interrupted_run_keeps_what_it_has_and_goes_on(workplace, endpoint, n
     out, err = again.communicate(timeout=60)
     assert again.returncode == 0, err
     assert lines(ROLLOUTS)[: len(before)] == before
-    keys = [(record["arm"], record["task_id"]) for record in lines(ROLLOUTS)]
+    keys = [(record["scaffold"], record["task_id"]) for record in lines(ROLLOUTS)]
     assert len(keys) == len(set(keys)) == 120
     assert "score" in out
 
@@ -79,4 +79,4 @@ def test_a_killed_run_goes_on(workplace, endpoint):
     again = start(endpoint, "--resume")
     _, err = again.communicate(timeout=60)
     assert again.returncode == 0, err
-    assert len({(record["arm"], record["task_id"]) for record in lines(ROLLOUTS)}) == 120
+    assert len({(record["scaffold"], record["task_id"]) for record in lines(ROLLOUTS)}) == 120

@@ -10,15 +10,15 @@ import pytest
 
 from rlm_env.cli import main
 from rlm_env.evals.config import MatrixConfig, load_config
-from rlm_env.evals.errors import ConfigError
+from rlm_env.runs.errors import ConfigError
 from tests.evals.run_files import lines
 
 MATRIX = """
 model = "stub"
 base_url = "{url}"
-arms = ["standard", "rlm", "rlm-nosub", "summary"]
+scaffolds = ["standard", "rlm", "rlm-nosub", "summary"]
 n = 3
-arm_options = {{ repl = {{ preload = [] }} }}
+scaffold_options = {{ repl = {{ preload = [] }} }}
 
 [[environments]]
 name = "word-count"
@@ -30,7 +30,7 @@ name = "word-count"
 label = "long"
 n = 2
 env_options = {{ lengths = [200] }}
-arm_options = {{ rlm.max_turns = 3 }}
+scaffold_options = {{ rlm.max_turns = 3 }}
 """
 
 
@@ -59,16 +59,16 @@ def test_a_matrix_is_a_run_for_each_environment_and_one_table(run, capfd):
     assert len(stored("short")) == 3 * 4
     assert len(stored("long")) == 2 * 4
     table = out.splitlines()
-    header = next(line for line in table if "best floor" in line)
-    for name in ("standard", "rlm", "rlm-nosub", "summary", "best floor"):
+    header = next(line for line in table if "best baseline" in line)
+    for name in ("standard", "rlm", "rlm-nosub", "summary", "best baseline"):
         assert name in header
     assert any(line.strip(" │┃|").startswith("short") and "1.00" in line for line in table)
     assert "2 overflow" in out
-    assert "Not on equal terms (long): max_turns is not equal in all arms:" in " ".join(out.split())
+    assert "Not on equal terms (long): max_turns is not equal in all scaffolds:" in " ".join(out.split())
     summary = json.loads(Path("out/summary.json").read_text())
     assert summary["status"] == "complete"
     assert list(summary["environments"]) == ["short", "long"]
-    assert summary["environments"]["long"]["arms"][0]["outcomes"]["overflow"] == 2
+    assert summary["environments"]["long"]["scaffolds"][0]["outcomes"]["overflow"] == 2
     config = tomllib.loads(Path("out/config.toml").read_text())
     assert [entry["label"] for entry in config["environments"]] == ["short", "long"]
     assert main(["report", "out"]) == 0
@@ -116,7 +116,7 @@ def test_mistakes_anywhere_are_found_before_anything_runs(run, endpoint):
 
 
 def test_n_of_the_command_line_holds_everywhere_and_env_options_do_not(run):
-    code, _, err = run("-n", "1", "--arms", "rlm")
+    code, _, err = run("-n", "1", "--scaffolds", "rlm")
     assert code == 0, err
     assert (len(stored("short")), len(stored("long"))) == (1, 1)
     code, _, err = run("--env-option", "lengths=3", "--out", "other")
@@ -126,7 +126,9 @@ def test_n_of_the_command_line_holds_everywhere_and_env_options_do_not(run):
 
 def test_money_is_counted_over_all_environments(run):
     Path("prices.toml").write_text('["stub"]\nprompt = 1000.0\ncompletion = 1000.0\n')
-    code, _, err = run("--prices", "prices.toml", "--max-cost", "0.05", "--concurrency", "1", "--arms", "standard,rlm")
+    code, _, err = run(
+        "--prices", "prices.toml", "--max-cost", "0.05", "--concurrency", "1", "--scaffolds", "standard,rlm"
+    )
     assert code == 4
     assert "stopped by max-cost" in err
     assert 0 < len(stored("short")) < 6
@@ -134,10 +136,10 @@ def test_money_is_counted_over_all_environments(run):
 
 
 def test_an_environment_that_was_taken_out_is_missed(run, endpoint):
-    run("-n", "1", "--arms", "rlm")
+    run("-n", "1", "--scaffolds", "rlm")
     text = MATRIX.format(url=endpoint.url)
     Path("matrix.toml").write_text(text[: text.index('[[environments]]\nname = "word-count"\nlabel = "long"')])
-    code, _, err = run("-n", "1", "--arms", "rlm", "--resume")
+    code, _, err = run("-n", "1", "--scaffolds", "rlm", "--resume")
     assert code == 2
     assert "was made with the environments long too; put them back" in err
 
@@ -150,15 +152,15 @@ def load(text: str, tmp_path: Path) -> MatrixConfig:
 
 def test_entries_are_laid_over_what_is_shared(tmp_path):
     config = load(
-        'model = "m"\nn = 5\n[arm_options]\nmax_turns = 4\nroot.temperature = 0.5\n'
-        '[[environments]]\nname = "a"\n[[environments]]\nname = "b"\nn = 7\narm_options = { root.max_tokens = 9 }\n',
+        'model = "m"\nn = 5\n[scaffold_options]\nmax_turns = 4\nroot.temperature = 0.5\n'
+        '[[environments]]\nname = "a"\n[[environments]]\nname = "b"\nn = 7\nscaffold_options = { root.max_tokens = 9 }\n',
         tmp_path,
     )
     assert config.out == Path("outputs/m-m-now")
     runs = config.runs()
     assert {label: (run.n, run.out.name) for label, run in runs.items()} == {"a": (5, "a"), "b": (7, "b")}
-    assert runs["a"].arm_options == {"max_turns": 4, "root": {"temperature": 0.5}}
-    assert runs["b"].arm_options == {"max_turns": 4, "root": {"temperature": 0.5, "max_tokens": 9}}
+    assert runs["a"].scaffold_options == {"max_turns": 4, "root": {"temperature": 0.5}}
+    assert runs["b"].scaffold_options == {"max_turns": 4, "root": {"temperature": 0.5, "max_tokens": 9}}
 
 
 @pytest.mark.parametrize(
@@ -178,6 +180,6 @@ def test_mistakes_in_a_matrix_are_named(tmp_path, text, said):
 
 
 def test_an_entry_that_contradicts_the_rest_is_named(tmp_path):
-    config = load('model = "m"\n[[environments]]\nname = "a"\narm_options = { max_turn = 3 }', tmp_path)
+    config = load('model = "m"\n[[environments]]\nname = "a"\nscaffold_options = { max_turn = 3 }', tmp_path)
     with pytest.raises(ConfigError, match=r"environments: a: .*did you mean 'max_turns'"):
         config.runs()

@@ -7,19 +7,19 @@ from rich.console import Console
 
 from rlm_env.evals.outcomes import Outcome, outcome_of
 from rlm_env.evals.prices import Price, rollout_cost
-from rlm_env.evals.report import arm_table, length_table, markdown_report, print_report
-from rlm_env.evals.rows import row_of
-from rlm_env.evals.summary import length_groups, powers, summarise
+from rlm_env.evals.report import length_table, markdown_report, print_report, scaffold_table
+from rlm_env.evals.rollout_stats import stats_of
+from rlm_env.evals.summary import length_groups, powers, summarize
 from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Timing, Turn, Usage
 
 
 def rollout(
-    arm: str, task: int, *, score: float | None = 1.0, stop: str = "ready", repeat: int = 0, **fields
+    scaffold: str, task: int, *, score: float | None = 1.0, stop: str = "ready", repeat: int = 0, **fields
 ) -> Rollout:
     usage = Usage(100, 10, 0, 1)
     made = Rollout(
         task_id=f"t{task}",
-        arm=arm,
+        scaffold=scaffold,
         answer="x" if score else "",
         stop_reason=StopReason(stop),
         score=None if score is None else Score(score),
@@ -47,8 +47,8 @@ def overflow(task: int, needed: int = 4200) -> Rollout:
 
 
 def summary_of(*rollouts: Rollout):
-    arms = list(dict.fromkeys(r.arm for r in rollouts))
-    return summarise([row_of(r) for r in rollouts], arms)
+    scaffolds = list(dict.fromkeys(r.scaffold for r in rollouts))
+    return summarize([stats_of(r) for r in rollouts], scaffolds)
 
 
 @pytest.mark.parametrize("stop", StopReason)
@@ -66,9 +66,9 @@ def test_every_stop_reason_has_an_outcome(stop):
 def test_a_rollout_without_a_score_is_an_error_and_not_a_zero():
     made = rollout("rlm", 0, score=None)
     assert outcome_of(made) is Outcome.ERROR
-    assert row_of(made).score is None
+    assert stats_of(made).score is None
     failed = rollout("rlm", 0, score=0.0, stop="error")
-    assert row_of(failed).score is None
+    assert stats_of(failed).score is None
 
 
 def test_errors_leave_the_mean_and_overflows_count_as_zero():
@@ -77,29 +77,29 @@ def test_errors_leave_the_mean_and_overflows_count_as_zero():
         overflow(2),
         rollout("standard", 3, score=None, stop="error", error="EngineError: no\nx"),
     )
-    [arm] = summary.arms
-    assert arm.score.mean == 0.5
-    assert (arm.rollouts, arm.scored) == (3, 2)
-    assert arm.errors == {"EngineError: no": 1}
-    assert arm.needed_prompt == 4200
+    [scaffold] = summary.scaffolds
+    assert scaffold.score.mean == 0.5
+    assert (scaffold.rollouts, scaffold.scored) == (3, 2)
+    assert scaffold.errors == {"EngineError: no": 1}
+    assert scaffold.needed_prompt == 4200
 
 
-def test_an_overflow_that_cost_nothing_does_not_make_an_arm_look_cheap():
-    [arm] = summary_of(rollout("standard", 1), overflow(2), overflow(4)).arms
-    assert arm.ran == 1
-    assert arm.root_prompt_tokens == 100
-    assert arm.seconds["total"] == 2.0
+def test_an_overflow_that_cost_nothing_does_not_make_an_scaffold_look_cheap():
+    [scaffold] = summary_of(rollout("standard", 1), overflow(2), overflow(4)).scaffolds
+    assert scaffold.ran == 1
+    assert scaffold.root_prompt_tokens == 100
+    assert scaffold.seconds["total"] == 2.0
 
 
 def test_budgets_are_listed_by_name():
-    [arm] = summary_of(
+    [scaffold] = summary_of(
         rollout("rlm", 1, stop="max_turns"),
         rollout("rlm", 2, stop="max_turns"),
         rollout("rlm", 3, stop="length"),
         rollout("rlm", 4, stop="wall_time"),
-    ).arms
-    assert (arm.outcomes["budget"], arm.outcomes["timeout"]) == (3, 1)
-    assert arm.budgets == {"max_turns": 2, "length": 1}
+    ).scaffolds
+    assert (scaffold.outcomes["budget"], scaffold.outcomes["timeout"]) == (3, 1)
+    assert scaffold.budgets == {"max_turns": 2, "length": 1}
 
 
 REFUSALS = ["I'm sorry, but I can't help with that.", "I cannot assist with this.", "Sorry, I am unable to answer."]
@@ -132,18 +132,18 @@ def test_a_scorer_can_say_that_it_found_no_answer():
 
 
 def test_efficiency_charges_an_overflow_with_the_prompt_that_did_not_fit():
-    [cheap] = summary_of(rollout("standard", 1)).arms
-    [arm] = summary_of(rollout("standard", 1), overflow(2, needed=9_890)).arms
+    [cheap] = summary_of(rollout("standard", 1)).scaffolds
+    [scaffold] = summary_of(rollout("standard", 1), overflow(2, needed=9_890)).scaffolds
     assert cheap.score_per_1k_root_tokens == pytest.approx(1000 / 110)
-    assert arm.score_per_1k_root_tokens == pytest.approx(1000 / 10_000)
-    [by_length] = summary_of(rollout("standard", 1), overflow(2, needed=0)).arms
+    assert scaffold.score_per_1k_root_tokens == pytest.approx(1000 / 10_000)
+    [by_length] = summary_of(rollout("standard", 1), overflow(2, needed=0)).scaffolds
     assert by_length.score_per_1k_root_tokens == pytest.approx(1000 / (110 + 4096))
     unknown = overflow(2, needed=0)
     unknown.info["task"] = {}
-    assert summary_of(rollout("standard", 1), unknown).arms[0].score_per_1k_root_tokens is None
+    assert summary_of(rollout("standard", 1), unknown).scaffolds[0].score_per_1k_root_tokens is None
 
 
-def test_arms_are_compared_over_common_tasks_only():
+def test_scaffolds_are_compared_over_common_tasks_only():
     summary = summary_of(
         rollout("standard", 1, score=0.0),
         rollout("standard", 2, score=1.0),
@@ -151,32 +151,32 @@ def test_arms_are_compared_over_common_tasks_only():
         rollout("rlm", 3, score=0.0),
     )
     [comparison] = summary.comparisons
-    assert (comparison.arm, comparison.baseline) == ("rlm", "standard")
+    assert (comparison.scaffold, comparison.baseline) == ("rlm", "standard")
     assert comparison.difference.mean == 1.0
     assert comparison.difference.tasks == 1
 
 
 def test_pass_at_k_and_majority_appear_with_repeats():
-    [arm] = summary_of(
+    [scaffold] = summary_of(
         *(rollout("rlm", 1, repeat=r, score=float(r == 0), answer="a" if r == 0 else "b") for r in range(3))
-    ).arms
-    assert list(arm.pass_at_k) == [1, 2, 3]
-    assert arm.pass_at_k[1].mean == pytest.approx(1 / 3)
-    assert arm.pass_at_k[3].mean == 1.0
-    assert arm.majority.mean == 0.0
+    ).scaffolds
+    assert list(scaffold.pass_at_k) == [1, 2, 3]
+    assert scaffold.pass_at_k[1].mean == pytest.approx(1 / 3)
+    assert scaffold.pass_at_k[3].mean == 1.0
+    assert scaffold.majority.mean == 0.0
     assert powers(1) == []
     assert powers(8) == [1, 2, 4, 8]
 
 
 def test_lengths_that_are_close_are_one_group():
-    rows = [row_of(rollout("rlm", 0, info={"task": {"length_tokens": n}})) for n in (500, 512, 4000, 4100, 16384)]
-    rows.append(row_of(rollout("rlm", 0, info={"task": {}})))
+    rows = [stats_of(rollout("rlm", 0, info={"task": {"length_tokens": n}})) for n in (500, 512, 4000, 4100, 16384)]
+    rows.append(stats_of(rollout("rlm", 0, info={"task": {}})))
     assert [(length, len(group)) for length, group in length_groups(rows)] == [(506, 2), (4050, 2), (16384, 1)]
 
 
 def test_the_overflow_row_says_what_it_would_have_needed():
     summary = summary_of(rollout("standard", 1), overflow(2), rollout("rlm", 1), rollout("rlm", 2))
-    table = {row[0].strip(): row[1:] for row in arm_table(summary, "x").rows}
+    table = {row[0].strip(): row[1:] for row in scaffold_table(summary, "x").rows}
     assert table["rollouts: overflow"] == ["1 (up to 4,200 tokens)", "0"]
     assert table["root prompt tokens, longest"] == ["100", "100"]
     assert ["4,096", "standard", "0.00 [0.00, 0.97]", "1 overflow", "needs 4,200", "-", "-"] in length_table(
@@ -189,15 +189,15 @@ def test_sub_calls_and_money():
     made.sub_calls = [SubCall(0, 0, 0, []), SubCall(1, 0, 0, [], error="no")]
     prices = (Price(prompt=10.0, completion=100.0), Price(prompt=1.0, completion=2.0, cached=0.1))
     assert rollout_cost(made, *prices) == pytest.approx((100 * 10 + 10 * 100 + 150 * 1 + 50 * 0.1 + 20 * 2) / 1e6)
-    summary = summarise([row_of(made, prices)], ["rlm"])
-    table = {row[0].strip(): row[1:] for row in arm_table(summary, "x").rows}
+    summary = summarize([stats_of(made, prices)], ["rlm"])
+    table = {row[0].strip(): row[1:] for row in scaffold_table(summary, "x").rows}
     assert table["sub-calls (failed)"] == ["2.0 (1.0)"]
     assert table["cost, US$"] == ["0.0022"]
 
 
-def test_an_arm_with_nothing_yet_is_a_column_of_dashes():
-    summary = summarise([], ["standard", "rlm"])
-    table = {row[0].strip(): row[1:] for row in arm_table(summary, "x").rows}
+def test_an_scaffold_with_nothing_yet_is_a_column_of_dashes():
+    summary = summarize([], ["standard", "rlm"])
+    table = {row[0].strip(): row[1:] for row in scaffold_table(summary, "x").rows}
     assert table["over rollouts (tasks)"] == ["0 (0)", "0 (0)"]
     assert table["rollouts: error"] == ["0", "0"]
     assert "seconds" not in table
@@ -209,19 +209,19 @@ def test_terminal_and_markdown_tell_the_same():
     printed = io.StringIO()
     print_report(Console(file=printed, width=120), summary, "word-count, stub")
     markdown = markdown_report(summary, "word-count, stub")
-    for row in [*arm_table(summary, "").rows, *length_table(summary).rows]:
+    for row in [*scaffold_table(summary, "").rows, *length_table(summary).rows]:
         for cell in row:
             assert cell.strip() in printed.getvalue()
             assert cell.strip() in markdown
 
 
-def test_many_arms_are_wrapped_and_never_cut_off():
-    arms = ("standard", "rlm", "rlm-tips", "rlm-nosub", "summary")
-    summary = summary_of(*(rollout(arm, task, score=0.25) for arm in arms for task in (1, 2)))
+def test_many_scaffolds_are_wrapped_and_never_cut_off():
+    scaffolds = ("standard", "rlm", "rlm-tips", "rlm-nosub", "summary")
+    summary = summary_of(*(rollout(scaffold, task, score=0.25) for scaffold in scaffolds for task in (1, 2)))
     printed = io.StringIO()
     print_report(Console(file=printed, width=80), summary, "x")
-    of_arms, _, _ = printed.getvalue().partition("By context length")
-    assert "…" not in of_arms
+    of_scaffolds, _, _ = printed.getvalue().partition("By context length")
+    assert "…" not in of_scaffolds
 
 
 def test_markup_in_a_name_is_text():

@@ -135,7 +135,7 @@ def test_a_tie_counts_with_its_mean_in_any_order():
 
 
 def test_a_paired_interval_is_narrower_than_two_apart():
-    """Tasks differ far more than arms do; only pairing shows it."""
+    """Tasks differ far more than scaffolds do; only pairing shows it."""
     rng = random.Random(1)
     theirs = {str(i): [rng.random() * 0.9] for i in range(40)}
     ours = {task: [value + 0.05 + 0.01 * rng.random()] for task, [value] in theirs.items()}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from rlm_env.arms import make_arm
-from rlm_env.ledger import NAMES, ledger
+from rlm_env.evals.usage import NAMES, ledger
 from rlm_env.llm.base import Completion
 from rlm_env.rollout import Rollout, Usage
+from rlm_env.scaffolds import make_scaffold
+from tests.scaffolds.test_scaffolds import TASK, Library, Tipped
 from tests.stubs import StubLLM, fenced
-from tests.test_arms import TASK, Library, Tipped
 
 OLD = """sub_llm_call_count sub_llm_prompt_tokens sub_llm_completion_tokens sub_llm_total_tool_calls sub_llm_total_turns
 sub_llm_batch_count sub_llm_max_batch_size sub_llm_mean_batch_size main_rlm_turns main_rlm_prompt_tokens
@@ -32,11 +32,11 @@ async def test_a_rollout_of_an_rlm():
         turn = sum(message["role"] == "assistant" for message in messages)
         return Completion(fenced(code if turn == 0 else done), usage=Usage(100, 20, 50, 1))
 
-    arm = make_arm("rlm", Tipped())
+    scaffold = make_scaffold("rlm", Tipped())
     try:
-        rollout = await arm.rollout(TASK, StubLLM(reply, delay=0.02))
+        rollout = await scaffold.rollout(TASK, StubLLM(reply, delay=0.02))
     finally:
-        await arm.aclose()
+        await scaffold.aclose()
     found = ledger(rollout)
     assert tuple(found) == NAMES
     exact = {name: value for name, value in found.items() if not name.endswith("seconds")}
@@ -72,12 +72,12 @@ async def test_tool_calls_of_sub_llms_and_of_the_root():
             return "done" if told else call
         return fenced('answer["content"] = llm_batch(["Sub", "Sub"])[0]\nanswer["ready"] = True')
 
-    arm = make_arm("rlm", Library())
+    scaffold = make_scaffold("rlm", Library())
     try:
-        found = ledger(await arm.rollout(TASK, StubLLM(reply)))
+        found = ledger(await scaffold.rollout(TASK, StubLLM(reply)))
     finally:
-        await arm.aclose()
+        await scaffold.aclose()
     assert (found["sub_llm_call_count"], found["sub_llm_total_turns"], found["sub_llm_total_tool_calls"]) == (2, 4, 2)
     plain = StubLLM(lambda messages: "8" if any("[look]" in str(m["content"]) for m in messages) else call)
-    found = ledger(await make_arm("standard", Library()).rollout(TASK, plain))
+    found = ledger(await make_scaffold("standard", Library()).rollout(TASK, plain))
     assert (found["main_rlm_turns"], found["main_rlm_tool_calls"], found["repl_call_count"]) == (2, 1, 0)

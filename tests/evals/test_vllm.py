@@ -16,13 +16,13 @@ pytestmark = pytest.mark.vllm
 
 ROLLOUTS = Path("out/rollouts.jsonl")
 COMMAND = "import sys; from rlm_env.cli import main; sys.exit(main(sys.argv[1:]))"
-ARGUMENTS = ["-n", "16", "--arms", "standard,rlm", "--env-option", "lengths=20,4000", "--concurrency", "2"]
+ARGUMENTS = ["-n", "16", "--scaffolds", "standard,rlm", "--env-option", "lengths=20,4000", "--concurrency", "2"]
 ARGUMENTS += [
-    "--arm-option",
+    "--scaffold-option",
     "max_turns=2",
-    "--arm-option",
+    "--scaffold-option",
     "root.max_tokens=48",
-    "--arm-option",
+    "--scaffold-option",
     "prompt=tiny",
     "--out",
     "out",
@@ -74,9 +74,9 @@ def test_a_killed_engine_costs_no_finished_rollout(workplace, tiny_model_path):
     out, err = again.communicate(timeout=400)
     assert again.returncode == 0, err
     assert lines(ROLLOUTS)[: len(before)] == before
-    assert len({(r["arm"], r["task_id"]) for r in lines(ROLLOUTS)}) == 32
+    assert len({(r["scaffold"], r["task_id"]) for r in lines(ROLLOUTS)}) == 32
     assert engine_processes() == []
-    standard, rlm = json.loads(Path("out/summary.json").read_text())["arms"]
+    standard, rlm = json.loads(Path("out/summary.json").read_text())["scaffolds"]
     assert standard["outcomes"]["overflow"] == 8
     assert standard["outcomes"]["error"] == 0
     assert standard["needed_prompt"] > 1024

@@ -20,12 +20,12 @@ import pytest
 
 import rlm_env.llm
 from rlm_env.llm import EngineUnavailable, VLLMServer, VLLMStartError
-from rlm_env.llm import vllm_install as module
-from rlm_env.llm.model_folder import ModelNotFound, find_model
-from rlm_env.llm.vllm_log import explain, stage
+from rlm_env.llm.vllm import install as module
+from rlm_env.llm.vllm.log import explain, stage
+from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
 from tests.conftest import SHIPPED_MODEL as SHIPPED
 
-SUPERVISE = Path(rlm_env.llm.__file__).with_name("supervise.py")
+SUPERVISE = Path(rlm_env.llm.__file__).parent / "vllm" / "supervise.py"
 
 
 def make_folder(path: Path) -> Path:

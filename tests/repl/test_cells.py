@@ -9,7 +9,7 @@ import pytest
 
 from rlm_env.repl import Repl, ReplConfig, ReplError, ReplPool
 from rlm_env.repl.backend import Pool, Session
-from rlm_env.repl.repl import _Step
+from rlm_env.repl.host.repl import _Step
 
 STUBBORN = """
 def spin():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rlm_env.repl import clock
-from rlm_env.repl.clock import StepClock
+from rlm_env.repl.host import clock
+from rlm_env.repl.host.clock import StepClock
 
 
 class Hands:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlm_env.repl import Repl, ReplPool
-from rlm_env.repl.context import decode, encode
+from rlm_env.repl.context_file import decode, encode
 
 CONTEXTS = [
     "",

@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
-from rlm_env.repl import seccomp, syscalls
-from rlm_env.repl.seccomp import compile_filter
+from rlm_env.repl.sandbox import seccomp, syscalls
+from rlm_env.repl.sandbox.seccomp import compile_filter
 
 pyseccomp = None
 with contextlib.suppress(ImportError, RuntimeError, OSError):

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlm_env.repl import ReplPool, sandbox
+from rlm_env.repl import ReplPool
+from rlm_env.repl.host import isolation
 
 
 def test_packages_of_ours_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -20,7 +21,7 @@ def test_packages_of_ours_are_left_out(tmp_path: Path, monkeypatch: pytest.Monke
         (site / name).touch()
     entry = SimpleNamespace(value="my_task.env:load", dist=SimpleNamespace(name="my-task"))
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry])
-    read, listed = sandbox.readable_paths([str(site)])
+    read, listed = isolation.readable_paths([str(site)])
     assert listed == [str(site)]
     readable = {Path(path).name for path in read if path.startswith(str(site))}
     assert readable == {"numpy", "numpy.libs", "six.py", "rewards_of_others"}
@@ -28,7 +29,7 @@ def test_packages_of_ours_are_left_out(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_path_has_no_place_of_the_project():
-    path = sandbox.python_path()
+    path = isolation.python_path()
     assert path
     project = Path(__file__).parents[2]
     outside = [Path(entry) for entry in path if not Path(entry).is_relative_to(sys.prefix)]  # a venv may lie in it
@@ -40,7 +41,7 @@ def test_the_path_has_no_place_of_the_project():
 
 async def test_an_own_package_that_is_installed_cannot_be_read(pool: ReplPool):
     async with pool.open() as repl:
-        for name in ("rlm_env", "rewards", "rlm_env.repl.worker"):
+        for name in ("rlm_env", "rewards", "rlm_env.repl.child.worker"):
             step = await repl.run(f"import {name}")
             assert "ModuleNotFoundError" in step.error or "PermissionError" in step.error, step.error
         step = await repl.run("import sys; [m for m in sys.modules if m.startswith(('rlm_env', 'rewards'))]")

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from rlm_env.repl import Repl, ReplConfig, ReplPool, SandboxError, sandbox
+from rlm_env.repl import Repl, ReplConfig, ReplPool, SandboxError
 from rlm_env.repl.config import TIERS
+from rlm_env.repl.host import isolation
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -300,7 +301,7 @@ async def test_the_report_tells_what_stands(walled):
 
 
 async def test_a_tier_whose_self_test_leaks_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sandbox, "leaks", lambda tier, attacks: ["something"] if tier != "sealed" else [])
+    monkeypatch.setattr(isolation, "leaks", lambda tier, attacks: ["something"] if tier != "sealed" else [])
     async with ReplPool(ReplConfig(preload=())) as pool:
         assert pool.report.tier == "sealed"
         assert "self-test got through: something" in pool.report.not_chosen["guard"]

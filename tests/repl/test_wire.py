@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_env.repl.batch_host import BatchHost
-from rlm_env.repl.wire import CHUNK, HEADER, FrameParser, ProtocolError, chunks, pack, sanitise, unpack
+from rlm_env.repl.host.batch_host import BatchHost
+from rlm_env.repl.wire import CHUNK, HEADER, FrameParser, ProtocolError, chunks, pack, sanitize, unpack
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 scalars = st.one_of(
@@ -47,8 +47,8 @@ def test_chunks_keep_all_items_in_order(items: list, large: int):
 
 
 @given(st.text())
-def test_sanitised_text_can_be_encoded(value: str):
-    clean = sanitise(value)
+def test_sanitized_text_can_be_encoded(value: str):
+    clean = sanitize(value)
     clean.encode()
     if not any(0xD800 <= ord(c) <= 0xDFFF for c in value):
         assert clean == value

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-ORACLES = Path(__file__).resolve().parents[3] / "shared" / "oracles"
+ORACLES = Path(__file__).parents[1] / "oracles"
 needs_oracles = pytest.mark.skipif(not ORACLES.is_dir(), reason="the recorded oracles are not beside this checkout")
 
 

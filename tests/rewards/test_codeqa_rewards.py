@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards import codeqa
+from rlm_rewards import codeqa
 from tests.rewards.hostile import LONG, anything, cases, needs_oracles
 
 

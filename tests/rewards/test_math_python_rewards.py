@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards import math_python
+from rlm_rewards import math_python
 from tests.rewards.hostile import LONG, anything, cases, needs_oracles
 
 pytest.importorskip("math_verify", reason="the extra `math` is not installed")
@@ -136,7 +136,7 @@ def test_threads_share_the_helper():
 def test_a_forked_child_has_a_helper_of_its_own_and_processes_end_with_theirs():
     script = """
 import os, sys
-from rewards import math_python
+from rlm_rewards import math_python
 assert math_python.score("\\\\boxed{1}", "1") == 1.0
 child = os.fork()
 if not child:
@@ -155,7 +155,7 @@ print(math_python._helper._process.pid)
 
 
 def test_nothing_heavy_is_imported_with_the_module():
-    script = "import rewards.math_python, sys; print('sympy' in sys.modules, 'math_verify' in sys.modules)"
+    script = "import rlm_rewards.math_python, sys; print('sympy' in sys.modules, 'math_verify' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards import needle
+from rlm_rewards import needle
 from tests.rewards.hostile import LONG, anything
 
 # output, official, strict; the gold is 4401937

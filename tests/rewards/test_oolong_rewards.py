@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards import oolong
+from rlm_rewards import oolong
 from tests.rewards.hostile import LONG, MEGABYTES, anything, cases, needs_oracles
 
 ANSWER_TYPES = ["LABEL", "NUMERIC", "COMPARISON", "USER", "DATE", "MONTH_YEAR"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards import verbatim_copy
+from rlm_rewards import verbatim_copy
 from tests.rewards.hostile import LONG, anything, cases, needs_oracles
 
 NAMES = ("exact_match", "char_accuracy", "levenshtein_similarity")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_env.evals.errors import ConfigError, RunStopped
-from rlm_env.evals.store import ROLLOUTS, RunFolder, read_config
 from rlm_env.rollout import Rollout, Score, read_rollouts
+from rlm_env.runs.errors import ConfigError, RunStopped
+from rlm_env.runs.folder import ROLLOUTS, RunFolder, read_config
 
 
 def rollout(number: int, answer: str = "x") -> Rollout:

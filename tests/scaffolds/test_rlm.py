@@ -7,10 +7,11 @@ import re
 import pytest
 
 import rlm_env
-from rlm_env.env import RLMConfig, RLMEnv
 from rlm_env.environment import Environment
 from rlm_env.llm.base import Completion, ContextOverflow, EngineUnavailable, LLMError
 from rlm_env.rollout import Rollout, StopReason, Usage
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
 from tests.stubs import StubLLM, echo, fenced, script
 

@@ -1,20 +1,20 @@
-"""The standard arm, the registry, the profile, the prompts."""
+"""The standard scaffold, the registry, the profile, the prompts."""
 
 import json
 
 import pytest
 
 import rlm_env
-from rlm_env.arms import ARMS, make_arm
 from rlm_env.environment import context_text
 from rlm_env.llm.base import Completion, ContextOverflow, EngineUnavailable, LLMError
-from rlm_env.profile import load_profile
 from rlm_env.prompts import load_prompt, prompt_hash, render_prompt, strip_tips, strip_tips_from_messages
 from rlm_env.registry import environments, find_environment, load_environment
 from rlm_env.rollout import StopReason
+from rlm_env.runs.profile import load_profile
+from rlm_env.scaffolds import SCAFFOLDS, make_scaffold
 from rlm_env.task import Task
+from tests.scaffolds.test_rlm import WordCount
 from tests.stubs import StubLLM, fenced, script
-from tests.test_env import WordCount
 
 TASK = Task("How many words?", "one two", gold="2", id="t")
 COUNT = fenced('answer["content"] = str(len(context.split()))\nanswer["ready"] = True')
@@ -24,12 +24,12 @@ class Tipped(WordCount):
     tips = "Count with code, not with llm_batch.\n"
 
 
-async def test_the_standard_arm_reads_the_context_in_its_prompt():
+async def test_the_standard_scaffold_reads_the_context_in_its_prompt():
     root = script("2")
-    rollout = await make_arm("standard", WordCount()).rollout(TASK, root)
+    rollout = await make_scaffold("standard", WordCount()).rollout(TASK, root)
     assert "one two" in root.seen[0][0]["content"]
     assert "How many words?" in root.seen[0][0]["content"]
-    assert (rollout.answer, rollout.stop_reason, rollout.arm) == ("2", StopReason.READY, "standard")
+    assert (rollout.answer, rollout.stop_reason, rollout.scaffold) == ("2", StopReason.READY, "standard")
     assert rollout.root_usage.calls == 1
 
 
@@ -43,18 +43,18 @@ async def test_the_standard_arm_reads_the_context_in_its_prompt():
         (Completion("<think>hm", finish_reason="length"), StopReason.LENGTH, ""),
     ],
 )
-async def test_every_end_of_the_standard_arm(reply, stop, answer):
-    rollout = await make_arm("standard", WordCount()).rollout(TASK, script(reply))
+async def test_every_end_of_the_standard_scaffold(reply, stop, answer):
+    rollout = await make_scaffold("standard", WordCount()).rollout(TASK, script(reply))
     assert (rollout.stop_reason, rollout.answer) == (stop, answer)
     if stop is StopReason.CONTEXT_OVERFLOW:
         assert rollout.metrics["overflow_prompt_tokens"] == 9000
 
 
-async def test_the_standard_arm_ends_at_its_wall_time_and_raises_when_the_engine_is_gone():
-    arm = make_arm("standard", WordCount(), {"max_seconds": 0.2})
-    assert (await arm.rollout(TASK, StubLLM(lambda m: "2", delay=9))).stop_reason is StopReason.WALL_TIME
+async def test_the_standard_scaffold_ends_at_its_wall_time_and_raises_when_the_engine_is_gone():
+    scaffold = make_scaffold("standard", WordCount(), {"max_seconds": 0.2})
+    assert (await scaffold.rollout(TASK, StubLLM(lambda m: "2", delay=9))).stop_reason is StopReason.WALL_TIME
     with pytest.raises(EngineUnavailable):
-        await arm.rollout(TASK, script(EngineUnavailable("gone")))
+        await scaffold.rollout(TASK, script(EngineUnavailable("gone")))
 
 
 class Library(WordCount):
@@ -77,50 +77,50 @@ def call(page: int, native: bool) -> Completion:
 
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("name", ["standard", "summary"])
-async def test_the_plain_arms_call_the_benchmarks_tools(name, native):
+async def test_the_plain_scaffolds_call_the_benchmarks_tools(name, native):
     root = script(call(1, native), call(2, native), "16")
     root.supports_tools = native
-    rollout = await make_arm(name, Library()).rollout(TASK, root)
+    rollout = await make_scaffold(name, Library()).rollout(TASK, root)
     assert (rollout.answer, rollout.stop_reason, len(rollout.turns)) == ("16", StopReason.READY, 3)
     assert [result.told[:6] for turn in rollout.turns for result in turn.tool_results] == ["page 1", "page 2"]
     assert rollout.metrics["tool_calls"] == rollout.metrics["tool_calls_look"] == 2
     assert [m["role"] for m in root.seen[-1]].count("tool") == (2 if native else 0)
     assert rollout.info["tools"] == {"for": ["root"], "names": ["look"]}
-    none = await make_arm(name, Library(), {"tools_for": "none"}).rollout(TASK, script("3"))
+    none = await make_scaffold(name, Library(), {"tools_for": "none"}).rollout(TASK, script("3"))
     assert "tools" not in none.info
 
 
 async def test_the_last_turn_asks_for_the_answer_without_tools():
     forced = script(call(1, True), "8")
     forced.supports_tools = True
-    rollout = await make_arm("standard", Library(), {"max_turns": 2}).rollout(TASK, forced)
+    rollout = await make_scaffold("standard", Library(), {"max_turns": 2}).rollout(TASK, forced)
     assert (rollout.answer, rollout.stop_reason) == ("8", StopReason.READY)
     assert "final answer now" in forced.seen[-1][-1]["content"]
     stubborn = script(call(1, False))
-    rollout = await make_arm("standard", Library(), {"max_turns": 2}).rollout(TASK, stubborn)
+    rollout = await make_scaffold("standard", Library(), {"max_turns": 2}).rollout(TASK, stubborn)
     assert (rollout.answer, rollout.stop_reason, len(rollout.turns)) == ("", StopReason.MAX_TURNS, 2)
     assert rollout.metrics["tool_calls"] == 1
 
 
-def test_arms_are_made_by_name_and_options_are_checked():
-    for name in ARMS:
-        arm = make_arm(name, Tipped(), {"max_turns": 3, "root": {"max_tokens": 5}})
-        assert (arm.name, arm.config.max_turns, arm.config.root.max_tokens) == (name, 3, 5)
-        json.dumps(arm.describe())
+def test_scaffolds_are_made_by_name_and_options_are_checked():
+    for name in SCAFFOLDS:
+        scaffold = make_scaffold(name, Tipped(), {"max_turns": 3, "root": {"max_tokens": 5}})
+        assert (scaffold.name, scaffold.config.max_turns, scaffold.config.root.max_tokens) == (name, 3, 5)
+        json.dumps(scaffold.describe())
     with pytest.raises(ValueError, match="standard, rlm"):
-        make_arm("rml", WordCount())
+        make_scaffold("rml", WordCount())
     with pytest.raises(ValueError, match="max_turn\n"):
-        make_arm("rlm", WordCount(), {"max_turn": 3})
+        make_scaffold("rlm", WordCount(), {"max_turn": 3})
 
 
 async def test_tips_stand_in_the_prompt_are_recorded_and_can_be_taken_out():
-    plain, tipped = make_arm("rlm", Tipped()), make_arm("rlm-tips", Tipped())
+    plain, tipped = make_scaffold("rlm", Tipped()), make_scaffold("rlm-tips", Tipped())
     try:
         without, with_tips = await plain.rollout(TASK, script(COUNT)), await tipped.rollout(TASK, script(COUNT))
     finally:
         await plain.aclose()
         await tipped.aclose()
-    assert (with_tips.arm, with_tips.answer) == ("rlm-tips", "2")
+    assert (with_tips.scaffold, with_tips.answer) == ("rlm-tips", "2")
     assert with_tips.messages[0]["content"].endswith("<tips>\nCount with code, not with llm_batch.\n</tips>")
     assert with_tips.info["tips_sha256"] == prompt_hash(Tipped.tips) == tipped.describe()["tips_sha256"]
     assert "tips_sha256" not in without.info
@@ -129,20 +129,20 @@ async def test_tips_stand_in_the_prompt_are_recorded_and_can_be_taken_out():
     assert with_tips.to_json() == before
 
 
-def test_an_environment_without_tips_has_no_arm_with_them():
+def test_an_environment_without_tips_has_no_scaffold_with_them():
     with pytest.raises(ValueError, match=r"WordCount has no tips: set Environment\.tips"):
-        make_arm("rlm-tips", WordCount())
+        make_scaffold("rlm-tips", WordCount())
 
 
 async def test_without_sub_llms_neither_the_repl_nor_the_prompt_knows_of_them():
     look = fenced("print('llm_batch' in globals())\nllm_batch(['?'])")
     root = script(look, fenced("open('/etc/passwd')"), COUNT)
-    arm = make_arm("rlm-nosub", Tipped())
+    scaffold = make_scaffold("rlm-nosub", Tipped())
     try:
-        rollout = await arm.rollout(TASK, root)
+        rollout = await scaffold.rollout(TASK, root)
     finally:
-        await arm.aclose()
-    assert (rollout.arm, rollout.answer, rollout.stop_reason) == ("rlm-nosub", "2", StopReason.READY)
+        await scaffold.aclose()
+    assert (rollout.scaffold, rollout.answer, rollout.stop_reason) == ("rlm-nosub", "2", StopReason.READY)
     assert "False" in rollout.turns[0].observation
     assert "name 'llm_batch' is not defined" in rollout.turns[0].observation
     told = [message["content"] for message in rollout.messages if message["role"] in ("system", "user")]
@@ -154,9 +154,9 @@ async def test_without_sub_llms_neither_the_repl_nor_the_prompt_knows_of_them():
 def test_a_prompt_that_speaks_of_sub_llms_is_refused_without_them(tmp_path):
     (tmp_path / "own.txt").write_text("Use llm_batch.")
     with pytest.raises(ValueError, match=r"own\.txt' speaks of llm_batch; in a prompt, put such text between <sub>"):
-        make_arm("rlm-nosub", WordCount(), {"prompt": str(tmp_path / "own.txt")})
+        make_scaffold("rlm-nosub", WordCount(), {"prompt": str(tmp_path / "own.txt")})
     with pytest.raises(ValueError, match="the text of the tips speaks of llm_batch"):
-        make_arm("rlm-nosub", Tipped(), {"tips": True})
+        make_scaffold("rlm-nosub", Tipped(), {"tips": True})
 
 
 def test_contexts_as_text(tmp_path):

@@ -6,12 +6,13 @@ import json
 import pytest
 
 import rlm_env
-from rlm_env.env import RLMConfig, RLMEnv
 from rlm_env.llm.base import Completion, ContextOverflow, EngineUnavailable, LLMError
 from rlm_env.rollout import Rollout, StopReason, Usage
-from rlm_env.sub_llm import FINAL, NO_ANSWER, NO_ROOM, STOPPED
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.rlm import RLMEnv
+from rlm_env.scaffolds.sub_llm import FINAL, NO_ANSWER, NO_ROOM, STOPPED
 from rlm_env.task import Task
-from rlm_env.train.rows import rollout_rows
+from rlm_env.train.learner.samples import rollout_samples
 from tests.stubs import StubLLM, fenced, script
 
 CITIES = {"France": "Paris", "Peru": "Lima", "Chad": "N'Djamena"}
@@ -279,7 +280,7 @@ async def test_tokens_of_every_turn_are_on_record_and_trained_once():
     root = script(tokens(Completion(ASK), [9], [8]))
     async with configured() as env:
         rollout = await env.rollout(TASK, root, native(reply))
-    rows = rollout_rows(Rollout.from_json(rollout.to_json()))
+    rows = rollout_samples(Rollout.from_json(rollout.to_json()))
     assert [(row.token_ids, row.mask) for row in rows] == [
         ([9, 8], [False, True]),
         ([1, 2, 3, 4, 5, 6], [False, False, True, True, False, True]),

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_env.arms import make_arm
-from rlm_env.arms.window import Window
 from rlm_env.llm.base import Completion, ContextOverflow, EngineUnavailable, Sampling
 from rlm_env.rollout import Rollout, StopReason
+from rlm_env.scaffolds import make_scaffold
+from rlm_env.scaffolds.window import Window
 from rlm_env.task import Task
+from tests.scaffolds.test_rlm import WordCount
 from tests.stubs import StubLLM, script
-from tests.test_env import WordCount
 
 LINES = [f"line {i} holds spam\n" if i % 3 else f"line {i} holds none\n" for i in range(300)]
 TASK = Task("How often does spam occur?", "".join(LINES), gold="200", id="t")
@@ -57,7 +57,7 @@ def _words(messages) -> int:
 
 async def run(root: StubLLM, task: Task = TASK, sub: StubLLM | None = None, **options) -> Rollout:
     options = {"root": {"max_tokens": 20}, **options}
-    return await make_arm("summary", WordCount(), options).rollout(task, root, sub)
+    return await make_scaffold("summary", WordCount(), options).rollout(task, root, sub)
 
 
 @pytest.mark.parametrize("tells", ["counts", "window", "refusal", "nothing"])
@@ -65,7 +65,7 @@ async def run(root: StubLLM, task: Task = TASK, sub: StubLLM | None = None, **op
 async def test_every_line_is_read_once_and_in_order_whatever_the_engine_tells(tells, thinks):
     root = Counter(300, tells, thinks)
     rollout = await run(root)
-    assert (rollout.answer, rollout.stop_reason, rollout.arm) == ("200", StopReason.READY, "summary")
+    assert (rollout.answer, rollout.stop_reason, rollout.scaffold) == ("200", StopReason.READY, "summary")
     assert "".join(piece if piece.endswith("\n") else f"{piece}\n" for piece in root.pieces) == TASK.context
     assert len(rollout.sub_calls) == len(root.pieces) - 1 >= 4
     assert len(rollout.turns) == rollout.root_usage.calls == 1
@@ -75,25 +75,25 @@ async def test_every_line_is_read_once_and_in_order_whatever_the_engine_tells(te
     assert rollout.metrics["context_chars_read"] == len(TASK.context)
 
 
-async def test_what_fits_is_asked_as_the_standard_arm_asks_it():
+async def test_what_fits_is_asked_as_the_standard_scaffold_asks_it():
     short = Task(TASK.question, "spam\nham", gold="1", id="s")
     root, standard = Counter(300), Counter(300)
     rollout = await run(root, short)
-    plain = await make_arm("standard", WordCount(), {}).rollout(short, standard)
+    plain = await make_scaffold("standard", WordCount(), {}).rollout(short, standard)
     assert root.seen == standard.seen
     assert (rollout.answer, len(rollout.sub_calls)) == (plain.answer, 0)
 
 
-@pytest.mark.parametrize(("summariser", "final"), [("sub", "root"), ("root", "root"), ("root", "sub"), ("sub", "sub")])
-async def test_who_writes_notes_and_who_answers(summariser, final):
+@pytest.mark.parametrize(("summarizer", "final"), [("sub", "root"), ("root", "root"), ("root", "sub"), ("sub", "sub")])
+async def test_who_writes_notes_and_who_answers(summarizer, final):
     root, sub = Counter(300), Counter(400)
-    rollout = await run(root, sub=sub, summariser=summariser, final=final)
+    rollout = await run(root, sub=sub, summarizer=summarizer, final=final)
     assert rollout.answer == "200"
     asked = {"root": len(root.pieces), "sub": len(sub.pieces)}
     assert asked["root"] == rollout.root_usage.calls == len(rollout.turns)
     assert asked["sub"] == rollout.sub_usage.calls == len(rollout.sub_calls)
-    assert (asked[final] == 1) if summariser != final else asked[final] > 4
-    assert (rollout.info["summariser"], rollout.info["final"]) == (summariser, final)
+    assert (asked[final] == 1) if summarizer != final else asked[final] > 4
+    assert (rollout.info["summarizer"], rollout.info["final"]) == (summarizer, final)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ async def test_who_writes_notes_and_who_answers(summariser, final):
     [
         ({"max_sub_calls": 2}, StopReason.SUB_CALLS, 2),
         ({"max_sub_tokens": 300}, StopReason.SUB_TOKENS, 2),
-        ({"max_turns": 3, "summariser": "root"}, StopReason.MAX_TURNS, 2),
+        ({"max_turns": 3, "summarizer": "root"}, StopReason.MAX_TURNS, 2),
     ],
 )
 async def test_a_limit_ends_the_reading_and_the_notes_so_far_are_answered_from(options, stop, notes):
@@ -124,7 +124,7 @@ async def test_overflow_time_and_a_dead_engine_are_told_apart():
         await run(script(EngineUnavailable("gone")))
 
 
-async def test_a_context_that_is_no_text_is_read_as_the_standard_arm_shows_it():
+async def test_a_context_that_is_no_text_is_read_as_the_standard_scaffold_shows_it():
     root = Counter(300)
     rollout = await run(root, Task(TASK.question, {"a": LINES}, id="d"))
     assert rollout.answer == "200"
@@ -163,8 +163,8 @@ async def test_a_conversation_with_tools_that_fills_the_window_becomes_notes(kno
     if knows:
         root.context_window = 400
         root.count_tokens = lambda messages, tools=None: _words(messages)
-    arm = make_arm("summary", Shelf(), {"root": {"max_tokens": 10}, "max_turns": 40})
-    rollout = await arm.rollout(Task("How often does spam occur?", id="s"), root)
+    scaffold = make_scaffold("summary", Shelf(), {"root": {"max_tokens": 10}, "max_turns": 40})
+    rollout = await scaffold.rollout(Task("How often does spam occur?", id="s"), root)
     assert (rollout.answer, rollout.stop_reason) == ("720", StopReason.READY)
     assert rollout.metrics["tool_calls"] == 12
     assert len(rollout.sub_calls) >= 2
@@ -174,10 +174,10 @@ async def test_a_conversation_with_tools_that_fills_the_window_becomes_notes(kno
 def test_prompts_of_ones_own_are_checked(tmp_path):
     (tmp_path / "own.txt").write_text("$question $txt")
     with pytest.raises(ValueError, match=r"own\.txt' asks for \$txt; known fields: question, summary, text"):
-        make_arm("summary", WordCount(), {"fold_prompt": str(tmp_path / "own.txt")})
-    with pytest.raises(ValueError, match="sumariser"):
-        make_arm("summary", WordCount(), {"sumariser": "sub"})
-    assert make_arm("summary", WordCount(), {"final": "sub"}).describe()["config"]["final"] == "sub"
+        make_scaffold("summary", WordCount(), {"fold_prompt": str(tmp_path / "own.txt")})
+    with pytest.raises(ValueError, match="sumarizer"):
+        make_scaffold("summary", WordCount(), {"sumarizer": "sub"})
+    assert make_scaffold("summary", WordCount(), {"final": "sub"}).describe()["config"]["final"] == "sub"
 
 
 @settings(max_examples=100)

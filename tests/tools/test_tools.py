@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from rlm_env.llm.base import Completion
-from rlm_env.tool_schema import Tool
-from rlm_env.tools import MAX_CALLS, ToolBox, ToolCall, read_calls, tell
+from rlm_env.tools.box import MAX_CALLS, ToolBox, ToolCall, read_calls, tell
+from rlm_env.tools.schema import Tool
 
 
 async def search(query: str, count: Annotated[int, Field(ge=1, le=20)] = 10, kind: Literal["web", "news"] = "web"):

@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 
 if TYPE_CHECKING:
-    from rlm_env.train.engine import TrainEngine
-    from rlm_env.train.weight_sync import DiskSync
+    from rlm_env.train.sync.engine import TrainEngine
+    from rlm_env.train.sync.weight_sync import DiskSync
     from tests.train.sync_stand_in import StandIn
 
 VOCAB = 97
@@ -48,7 +48,7 @@ def make_qwen3():
 async def train_engine(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TrainEngine]:
     """A real vLLM for training in float32. Tests may kill it; it serves what the last one published."""
     pytest.importorskip("vllm")
-    from rlm_env.train.engine import TrainEngine
+    from rlm_env.train.sync.engine import TrainEngine
 
     logs = tmp_path_factory.mktemp("engine")
     async with TrainEngine(tiny_model_path, log_folder=logs, dtype="float32", max_restarts=10) as engine:
@@ -57,7 +57,7 @@ async def train_engine(tiny_model_path: Path, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def trainer(tiny_model_path: Path) -> StandIn:
-    """A trainer of the shipped model that takes steps of a given size, and no rows."""
+    """A trainer of the shipped model that takes steps of a given size, and no samples."""
     from tests.train.sync_stand_in import StandIn
 
     return StandIn(tiny_model_path)
@@ -66,7 +66,7 @@ def trainer(tiny_model_path: Path) -> StandIn:
 @pytest.fixture
 def sync(tmp_path: Path) -> DiskSync:
     """Whole weights through a folder of the test's own."""
-    from rlm_env.train.run_config import SyncConfig
-    from rlm_env.train.weight_sync import make_sync
+    from rlm_env.train.rl.config import SyncConfig
+    from rlm_env.train.sync.weight_sync import make_sync
 
     return make_sync(SyncConfig(drain_seconds=30), tmp_path / "weights", "float32")

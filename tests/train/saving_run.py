@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rlm_env.train import learner as module
-from rlm_env.train.checkpoint import Checkpoints
-from rlm_env.train.config import LossConfig
-from rlm_env.train.rows import Row
-from rlm_env.train.run_config import ModelConfig, OptimizerConfig
+from rlm_env.train.learner import learner as module
+from rlm_env.train.learner.checkpoint import Checkpoints
+from rlm_env.train.learner.config import LossConfig
+from rlm_env.train.learner.samples import Sample
+from rlm_env.train.rl.config import ModelConfig, OptimizerConfig
 
 STEPS = 5
 
@@ -37,7 +37,7 @@ def run(model: Path, folder: Path, settings: dict[str, Any], until: int = STEPS,
         step = found.version
         if step + 1 == kill_at:
             _die_in_the_next_save()
-        metrics = found.step(rows(step))
+        metrics = found.step(samples(step))
         line = {"step": step, **{key: metrics[key] for key in ("loss", "grad_norm", "lr", "entropy")}}
         with (folder / "losses.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -45,10 +45,10 @@ def run(model: Path, folder: Path, settings: dict[str, Any], until: int = STEPS,
     found.export(folder / "out")
 
 
-def rows(step: int) -> list[Row]:
+def samples(step: int) -> list[Sample]:
     """Other ones at every step."""
     return [
-        Row([i, 3 * i + step, 5, 7 + i], [False, False, True, True], [0, 0, -4.0, -4.5], str(i), advantage=i - 4.5)
+        Sample([i, 3 * i + step, 5, 7 + i], [False, False, True, True], [0, 0, -4.0, -4.5], str(i), advantage=i - 4.5)
         for i in range(10)
     ]
 

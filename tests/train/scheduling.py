@@ -1,4 +1,4 @@
-"""What the tests of the scheduler share: an arm that scores by script, an engine that only has a version."""
+"""What the tests of the scheduler share: a scaffold that scores by script, an engine that only has a version."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import random
 from pathlib import Path
 
 from rlm_env.environment import Environment
-from rlm_env.evals.store import RunFolder
 from rlm_env.llm.base import EngineUnavailable
 from rlm_env.rollout import Rollout, Score, StopReason, Turn
+from rlm_env.runs.folder import RunFolder
 from rlm_env.task import Task, Tasks
-from rlm_env.train.journal import Journal
-from rlm_env.train.run_config import TrainConfig
-from rlm_env.train.scheduler import Scheduler
+from rlm_env.train.rl.config import TrainConfig
+from rlm_env.train.rl.journal import Journal
+from rlm_env.train.rl.scheduler import Scheduler
 
 
 class Scripted(Environment):
-    """Its score is what the arm has put into the answer."""
+    """Its score is what the scaffold has put into the answer."""
 
     def tasks(self, split):
         index = 0
@@ -30,7 +30,7 @@ class Scripted(Environment):
         return Score(float(rollout.answer))
 
 
-class Arm:
+class Scaffold:
     """`reply(task, member)` -> a score, an exception to raise, or an error's text; `delay` says after how long."""
 
     def __init__(self, reply=lambda task, member: float(member % 2), delay=lambda task, member: 0.0):
@@ -55,16 +55,16 @@ class Arm:
 
 
 class Mix:
-    """One environment, `scripted`, answered by one arm."""
+    """One environment, `scripted`, answered by one scaffold."""
 
-    def __init__(self, arm):
-        self._arm = arm
+    def __init__(self, scaffold):
+        self._scaffold = scaffold
 
-    def arm(self, name, stage):
-        return self._arm
+    def scaffold(self, name, stage):
+        return self._scaffold
 
     def tasks(self, name, stage):
-        return Tasks(lambda: self._arm.environment.tasks("train"), "train")
+        return Tasks(lambda: self._scaffold.environment.tasks("train"), "train")
 
 
 class Engine:
@@ -81,13 +81,15 @@ class Engine:
 
 
 def config(steps=4, **groups) -> TrainConfig:
-    groups = {"size": 4, "per_step": 2, "max_staleness": 1, "concurrency": 64, **groups}
+    groups = {"size": 4, "per_step": 2, "max_off_policy_steps": 1, "concurrency": 64, **groups}
     values = {"model": "m", "out": "o", "environments": [{"name": "scripted"}], "steps": steps, "groups": groups}
     return TrainConfig.model_validate(values)
 
 
 @contextlib.asynccontextmanager
-async def scheduling(folder: Path, config: TrainConfig, arm: Arm, trained: int = 0, engine: Engine | None = None):
+async def scheduling(
+    folder: Path, config: TrainConfig, scaffold: Scaffold, trained: int = 0, engine: Engine | None = None
+):
     """A scheduler over `folder`, as a run would open it, and its engine."""
     engine = engine or Engine()
     engine.version = trained
@@ -96,7 +98,7 @@ async def scheduling(folder: Path, config: TrainConfig, arm: Arm, trained: int =
         contextlib.closing(Journal(folder)) as journal,
     ):
         run.write_config({})
-        async with Scheduler(config, Mix(arm), engine, run, journal, trained) as scheduler:
+        async with Scheduler(config, Mix(scaffold), engine, run, journal, trained) as scheduler:
             yield scheduler, engine
 
 

@@ -92,5 +92,5 @@ class StandInVLLM:
         }
         if "prompt_logprobs" in body:
             pairs = zip(of_prompt[:-1], prompt[1:], strict=False)
-            choice["prompt_logprobs"] = [None, *({str(t): {"logprob": float(row[t])}} for row, t in pairs)]
+            choice["prompt_logprobs"] = [None, *({str(t): {"logprob": float(sample[t])}} for sample, t in pairs)]
         return choice

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from rlm_env.train.forward import pack_logprobs
-from rlm_env.train.packing import collate
-from rlm_env.train.rows import Row
+from rlm_env.train.learner.forward import pack_logprobs
+from rlm_env.train.learner.packing import collate
+from rlm_env.train.learner.samples import Sample
 
 BESIDE_WEIGHTS = ("*.json", "*.jinja")
 
@@ -40,12 +40,12 @@ class StandIn:
                     parameter += size * noise * parameter.std().clamp(min=0.05)
 
     @torch.no_grad()
-    def score(self, rows: list[Row]) -> list[list[float]]:
+    def score(self, samples: list[Sample]) -> list[list[float]]:
         scores = []
-        for row in rows:
-            pack = collate([row])
+        for sample in samples:
+            pack = collate([sample])
             with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
-                logprobs = pack_logprobs(self.model.eval(), pack, row.temperature).logprobs
+                logprobs = pack_logprobs(self.model.eval(), pack, sample.temperature).logprobs
             scores.append(logprobs[pack.mask].tolist())
         return scores
 

@@ -1,4 +1,4 @@
-"""Configuration of rows, advantages and loss; and that none of it needs torch."""
+"""Configuration of samples, advantages and loss; and that none of it needs torch."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from rlm_env.train.config import PRESETS, AdvantageConfig, LossConfig, RowsConfig
+from rlm_env.train.learner.config import PRESETS, AdvantageConfig, LossConfig, SamplesConfig
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -55,8 +55,8 @@ def test_norm_tokens_belongs_to_the_constant():
         (LossConfig, {"kl_tau": -1}),
         (AdvantageConfig, {"mode": "gae"}),
         (AdvantageConfig, {"cost_weight": 1.0}),
-        (RowsConfig, {"sub_weight": 0.0}),
-        (RowsConfig, {"train_subs": True}),
+        (SamplesConfig, {"sub_weight": 0.0}),
+        (SamplesConfig, {"train_subs": True}),
     ],
 )
 def test_unknown_keys_and_values_are_refused(kind, settings):
@@ -65,6 +65,6 @@ def test_unknown_keys_and_values_are_refused(kind, settings):
 
 
 def test_importing_the_package_does_not_import_torch():
-    modules = "rlm_env, rlm_env.train, rlm_env.train.config, rlm_env.train.rows, rlm_env.train.advantage"
+    modules = "rlm_env, rlm_env.train, rlm_env.train.learner.config, rlm_env.train.learner.samples, rlm_env.train.rl.advantage"
     program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rlm_env.train.run_config import load_train_config
-from rlm_env.train.sft_config import load_sft_config
+from rlm_env.train.rl.config import load_train_config
+from rlm_env.train.sft.config import load_sft_config
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "train").glob("*.toml"))
 TRAIN = [path for path in FILES if not path.name.startswith("sft")]

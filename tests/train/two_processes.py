@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from rlm_env.train import distributed
-from rlm_env.train.config import LossConfig
-from rlm_env.train.learner import Learner
-from rlm_env.train.rows import Row, RowKind
-from rlm_env.train.run_config import LoraConfig, ModelConfig, OptimizerConfig
+from rlm_env.train.learner import distributed
+from rlm_env.train.learner.config import LossConfig
+from rlm_env.train.learner.learner import Learner
+from rlm_env.train.learner.samples import Sample, SampleKind
+from rlm_env.train.rl.config import LoraConfig, ModelConfig, OptimizerConfig
 
 _COMMON = {"device": "cpu", "pack_tokens": 50, "threads": 1}
 CASES = {
@@ -31,16 +31,16 @@ def make_learner(model: Path, case: str) -> Learner:
     return Learner(model, CASES[case], optimizer, LossConfig(), total_steps=6)
 
 
-def make_rows() -> list[Row]:
+def make_samples() -> list[Sample]:
     generator = torch.Generator().manual_seed(0)
-    rows = []
+    samples = []
     for index, size in enumerate((40, 30, 21, 14, 12, 9, 5)):
         ids = torch.randint(0, 97, (size,), generator=generator).tolist()
         mask = [False, False] + [True] * (size - 2)
         logprobs = [0.0, 0.0] + [-4.5] * (size - 2)
-        kind = RowKind.SUB if index % 3 == 0 else RowKind.ROOT
-        rows.append(Row(ids, mask, logprobs, str(index), 0, kind, 1.0, 0.7, (-1.0) ** index))
-    return rows
+        kind = SampleKind.SUB if index % 3 == 0 else SampleKind.ROOT
+        samples.append(Sample(ids, mask, logprobs, str(index), 0, kind, 1.0, 0.7, (-1.0) ** index))
+    return samples
 
 
 def summary(metrics: dict[str, float]) -> dict[str, float]:
@@ -67,16 +67,16 @@ def work(model: Path, folder: Path) -> None:
 
 
 def _lead(learner: Any, folder: Path, case: str) -> dict[str, Any]:
-    rows = make_rows()
-    metrics = [summary(learner.step(rows)) for _ in range(3)]
-    scores = learner.score(rows)
+    samples = make_samples()
+    metrics = [summary(learner.step(samples)) for _ in range(3)]
+    scores = learner.score(samples)
     learner.export(folder / f"{case}-out")
     saved = folder / f"{case}-saved"
     saved.mkdir()
     learner.save(saved)
-    last = summary(learner.step(rows))
+    last = summary(learner.step(samples))
     learner.load(saved)
-    return {"metrics": metrics, "scores": scores, "last": last, "again": summary(learner.step(rows))}
+    return {"metrics": metrics, "scores": scores, "last": last, "again": summary(learner.step(samples))}
 
 
 def _keeps_gradients(learner: Learner) -> dict[str, torch.Tensor]:

@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 
-from codeqa_rlm.facts import Facts, linearise
+from codeqa_rlm.facts import Facts, linearize
 from codeqa_rlm.rename import WORD, Slots, prefixes, words_outside
 from codeqa_rlm.source import Source, importable, module_name
 from codeqa_rlm.syntax import FUNCTIONS, Function, bound_by, defined, kinds_of, methods_of, named_by, resolve, scope_of
 from codeqa_rlm.words import Vocabulary
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 SHORTEST = 3
 """Letters of a word that is renamed."""
@@ -25,7 +25,7 @@ LONGEST_DEFAULT = 24
 
 
 @cache
-def analyse(source: Source) -> Analysis:
+def analyze(source: Source) -> Analysis:
     """The analysis of a package; made once."""
     return Analysis(source)
 
@@ -68,7 +68,7 @@ class Analysis:
         self._order: dict[str, list[str]] = {}
         self._bases: dict[str, list[str]] = {}
         for name in self._classes:
-            self._linearise(name, scopes)
+            self._linearize(name, scopes)
         self._own = {name: frozenset(bound_by(self._classes[name].body)) for name in self._order}
         self._methods = {name: [m for m in methods_of(self._classes[name]) if m in self.kinds] for name in self._order}
         self._defaults = {name: self._read_defaults(node) for name, node in self._functions.items()}
@@ -146,7 +146,7 @@ class Analysis:
             else:
                 self._functions[name] = node
 
-    def _linearise(self, name: str, scopes: Mapping[str, Mapping[str, str]]) -> list[str] | None:
+    def _linearize(self, name: str, scopes: Mapping[str, Mapping[str, str]]) -> list[str] | None:
         """The method resolution order of a class, kept where all its bases are known."""
         if name in self._order or name not in self._classes:
             return self._order.get(name)
@@ -155,11 +155,11 @@ class Analysis:
         for expression in self._classes[name].bases:
             base = resolve(expression, scope)
             kind = getattr(builtins, base, None) if base and base not in scope else None
-            order = [cls.__name__ for cls in kind.__mro__] if isinstance(kind, type) else self._linearise(base, scopes)
+            order = [cls.__name__ for cls in kind.__mro__] if isinstance(kind, type) else self._linearize(base, scopes)
             if order is None or base == name:
                 return None
             orders[base] = order
-        order = linearise(name, list(orders) or ["object"], orders | {"object": ["object"]})
+        order = linearize(name, list(orders) or ["object"], orders | {"object": ["object"]})
         if order is not None:
             self._order[name], self._bases[name] = order, list(orders)
         return order

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 from rlm_env.environment import context_text
 from rlm_env.task import Task
 

@@ -14,7 +14,7 @@ from codeqa_rlm.module import Module
 from codeqa_rlm.program import Function, Step
 from codeqa_rlm.repository import Synthetic
 from codeqa_rlm.words import Vocabulary
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 HEAVIEST = 40
 """Calls that one run may make."""

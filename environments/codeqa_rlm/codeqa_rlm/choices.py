@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from codeqa_rlm.questions import Question
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 CHOICES = ("ABCD", "0123")
 """What options are called: letters as in LongBench-v2, or digits as in the RLM paper."""

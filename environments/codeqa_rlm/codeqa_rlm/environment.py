@@ -12,11 +12,11 @@ from codeqa_rlm import generate, installed
 from codeqa_rlm.baselines import BASELINES
 from codeqa_rlm.choices import CHOICES
 from codeqa_rlm.hub import HubOptions, hub_tasks
-from rewards import codeqa
+from rlm_env.authoring.options import at_least, counts, one_of
 from rlm_env.environment import Environment
-from rlm_env.options import at_least, counts, one_of
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Split, Task, Tasks
+from rlm_rewards import codeqa
 
 DEFAULT_LENGTH = {"standard": 16_384, "tiny": 240}
 OPTIONS_OF = {
@@ -35,7 +35,7 @@ class CodeQA(Environment):
     - `dataset`: `generated` (synthetic repositories), `installed` (packages of this machine with other names in them),
       or `hub` (LongBench-v2 "Code Repository Understanding" through `datasets`; its contexts are a str).
     - `seed`; `num_tasks`: how many tasks a split has (None: endless, all where published).
-    - `scoring`: `official` (LongBench-v2's extraction) or `strict`, see `rewards/codeqa.py`.
+    - `scoring`: `official` (LongBench-v2's extraction) or `strict`, see `rewards/rlm_rewards/codeqa.py`.
     - `choices`: what the options are called, `ABCD` or `0123` (the RLM paper's form).
     - generated and installed: `families` of questions, cycled over (None: all).
     - generated: `lengths` in tokens (characters / 4), cycled over (None: 16,384, tiny 240); `files_per_context`, about
@@ -107,7 +107,7 @@ class CodeQA(Environment):
         said = codeqa.extract_choice(rollout.answer, self.scoring, self.choices)
         return Score(both[self.scoring], both | {"answered": float(said is not None)}, answered=said is not None)
 
-    def floors(self) -> Mapping[str, Callable[[Task], str]]:
+    def baselines(self) -> Mapping[str, Callable[[Task], str]]:
         return BASELINES
 
     def perfect_answer(self, task: Task) -> str:

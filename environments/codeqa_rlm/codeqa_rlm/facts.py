@@ -54,7 +54,7 @@ class Facts:
     """Function -> the exceptions of the repository that its code raises (only where calls are not executed)."""
 
 
-def linearise(name: T, bases: Sequence[T], mro: Mapping[T, Sequence[T]]) -> list[T] | None:
+def linearize(name: T, bases: Sequence[T], mro: Mapping[T, Sequence[T]]) -> list[T] | None:
     """The method resolution order of a class whose bases have theirs in `mro`; None where there is none.
 
     C3: repeatedly takes the first head that stands in no other sequence's tail (Barrett and others, OOPSLA 1996)."""

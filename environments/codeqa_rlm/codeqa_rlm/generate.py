@@ -10,7 +10,7 @@ from codeqa_rlm.choices import FORM, TINY_FORM, ask, shuffle
 from codeqa_rlm.questions import FAMILIES
 from codeqa_rlm.synth import build
 from codeqa_rlm.words import VOCABULARIES
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 from rlm_env.task import Split, Task
 
 FORMAT = 1

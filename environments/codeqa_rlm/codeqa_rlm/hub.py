@@ -1,4 +1,4 @@
-"""LongBench-v2 "Code Repository Understanding" as tasks, pinned by commit (`rlm_env/published.py`).
+"""LongBench-v2 "Code Repository Understanding" as tasks, pinned by commit (`rlm_env/authoring/published.py`).
 
 50 of the 503 published questions. The set is made for evaluation: it has one published split, `train` by name, and
 here it is `eval`. Golds are taken as they are.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from codeqa_rlm.choices import ask
 from codeqa_rlm.generate import CHARACTERS_PER_TOKEN
-from rlm_env.published import Published, read_rows
+from rlm_env.authoring.published import Published, read_rows
 from rlm_env.task import Split, Task
 
 LETTERS = "ABCD"

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from codeqa_rlm.analysis import analyse
+from codeqa_rlm.analysis import analyze
 from codeqa_rlm.choices import ask, shuffle
 from codeqa_rlm.generate import CHARACTERS_PER_TOKEN, FORMAT
 from codeqa_rlm.questions import FAMILIES
 from codeqa_rlm.source import locate, read_source
 from codeqa_rlm.words import STANDARD
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 from rlm_env.task import Split, Task
 
 STANDARD_LIBRARY: dict[Split, tuple[str, ...]] = {
@@ -66,7 +66,7 @@ def make_task(options: Options, split: Split, index: int) -> Task:
     for attempt in range(TRIES):
         draw = Draw("codeqa-installed", FORMAT, options.seed, split, index, family, attempt)
         source = read_source(draw.choice(packages))
-        analysis = analyse(source)
+        analysis = analyze(source)
         names = analysis.new_names(STANDARD, draw)
         facts = analysis.facts(names)
         question = FAMILIES[family](facts, draw) if facts.order and facts.mentions else None

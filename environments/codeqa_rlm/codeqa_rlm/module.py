@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 
 class Module:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from codeqa_rlm.facts import Facts, short
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 TRIES = 12
 """To find a fact that carries a question of a family."""

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable
 
 from codeqa_rlm.bodies import Bodies
-from codeqa_rlm.facts import linearise
+from codeqa_rlm.facts import linearize
 from codeqa_rlm.module import Module
 from codeqa_rlm.repository import Synthetic
 from codeqa_rlm.words import Vocabulary
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 MODULES_PER_FOLDER = 8
 LONGEST_MRO = 8
@@ -166,7 +166,7 @@ class Builder:
         for _ in range(8):
             chance = draw.random()
             bases = draw.sample(self.recent, 0 if chance < 0.25 else 1 if chance < 0.55 else 2 if chance < 0.9 else 3)
-            order = linearise(name, bases, self.done.order) if bases else [name, "object"]
+            order = linearize(name, bases, self.done.order) if bases else [name, "object"]
             if order is not None and len(order) <= LONGEST_MRO:
                 return bases, order
         return [], [name, "object"]

@@ -1,4 +1,4 @@
-"""Generated repositories: bytes, sizes, golds found a second time by executing, floors, changes of the context."""
+"""Generated repositories: bytes, sizes, golds found a second time by executing, baselines, changes of the context."""
 
 from __future__ import annotations
 

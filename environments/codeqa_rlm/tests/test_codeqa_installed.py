@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from codeqa_rlm import CodeQA
-from codeqa_rlm.analysis import analyse
+from codeqa_rlm.analysis import analyze
 from codeqa_rlm.baselines import BASELINES
 from codeqa_rlm.installed import FAMILIES_HERE, STANDARD_LIBRARY
 from codeqa_rlm.source import read_source
 from codeqa_rlm.words import STANDARD
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 from rlm_env.rollout import Rollout
 from rlm_env.task import Task
 
@@ -71,7 +71,7 @@ def test_names_are_other_ones_in_every_task_and_stand_in_the_context(small):
     _, tasks = small
     for task in tasks:
         source = task.info["source"]
-        analysis = analyse(read_source(source["package"]))
+        analysis = analyze(read_source(source["package"]))
         text = "\n".join(task.context.values())
         words = set(re.findall(r"\w+", text))
         gone = {name for name, kind in analysis.kinds.items() if kind in ("type", "fault", "function")}
@@ -155,7 +155,7 @@ def test_only_what_cannot_be_misread_becomes_a_fact(tmp_path: Path, monkeypatch:
     for name, text in PACKAGE.items():
         (folder / name).write_text(textwrap.dedent(text))
     monkeypatch.syspath_prepend(tmp_path)
-    analysis = analyse(read_source("shape_package"))
+    analysis = analyze(read_source("shape_package"))
     same = {name: name for name in analysis.kinds}
     facts = analysis.facts(same)
     shapes = "shape_package.shapes"

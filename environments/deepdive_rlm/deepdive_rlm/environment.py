@@ -22,14 +22,14 @@ from deepdive_rlm.schema import COUNTS
 from deepdive_rlm.server import WORLDS, Site, WebServer
 from deepdive_rlm.tools import make_tools
 from deepdive_rlm.world import World
-from rewards import deepdive
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
+from rlm_env.authoring.options import at_least, counts, one_of
 from rlm_env.environment import Environment
 from rlm_env.llm.base import LLM
 from rlm_env.llm.openai_chat import OpenAIChat
-from rlm_env.options import at_least, counts, one_of
 from rlm_env.rollout import Rollout, Score, StopReason
 from rlm_env.task import Split, Task, Tasks
+from rlm_rewards import deepdive
 
 FORMAT = 1
 """Part of every seed: raised when the bytes of generated tasks change."""
@@ -51,9 +51,9 @@ class DeepDive(Environment):
       Serper; `search_url`, another service that answers in its shape; `blocked_hosts`, neither shown nor read (None:
       those where the published answers lie).
     - `judge`: an LLM, or the options of an `OpenAIChat`, to be asked where the rules see no equal answer (None: rules
-      only); `judge_mode`: how its verdict is read, see `rewards/deepdive.py`; `judge_cache`: a file for its replies.
+      only); `judge_mode`: how its verdict is read, see `rewards/rlm_rewards/deepdive.py`; `judge_cache`: a file for its replies.
 
-    Who has the tools is the option `tools_for` of the arm: sub-LLMs only, unless set.
+    Who has the tools is the option `tools_for` of the scaffold: sub-LLMs only, unless set.
     """
 
     name = "deepdive-rlm"
@@ -123,7 +123,7 @@ class DeepDive(Environment):
             value = max(rules, metrics["judge"])
         return Score(value, metrics, answered=bool(deepdive.extract_answer(rollout.answer)))
 
-    def floors(self) -> Mapping[str, Callable[[Task], str]]:
+    def baselines(self) -> Mapping[str, Callable[[Task], str]]:
         return BASELINES if self.dataset == "generated" else {}
 
     async def judge(self, task: Task, rollout: Rollout) -> None:

@@ -1,4 +1,4 @@
-"""The published DeepDive questions as tasks, pinned by commit (`rlm_env/published.py`).
+"""The published DeepDive questions as tasks, pinned by commit (`rlm_env/authoring/published.py`).
 
 `qa_rl` is our `train`, `qa_sft` our `eval`: both are meant for training, and the set has no test split. Golds are taken
 as they are. Not covered: the recorded trajectories.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deepdive_rlm.questions import FORM
-from rlm_env.published import Published, read_rows
+from rlm_env.authoring.published import Published, read_rows
 from rlm_env.task import Split, Task
 
 PUBLISHED = Published(

@@ -1,7 +1,7 @@
 """An LLM that says whether a response gives the right answer, where the rules do not see it.
 
 Covered: the prompt, a cache, answers that try to be their own judge. Not covered: reading the verdict
-(`rewards.deepdive.judge_verdict`), when to ask (`environment.py`).
+(`rlm_rewards.deepdive.judge_verdict`), when to ask (`environment.py`).
 """
 
 from __future__ import annotations

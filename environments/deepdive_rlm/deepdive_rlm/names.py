@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 ONSETS = ("B", "Br", "D", "Dr", "F", "G", "Gr", "H", "K", "Kr", "L", "M", "N", "P", "R", "S", "St", "T", "Tr", "V", "W")
 VOWELS = ("a", "e", "i", "o", "u")

@@ -11,7 +11,7 @@ from datetime import date
 
 from deepdive_rlm.schema import KINDS, OBJECTS
 from deepdive_rlm.world import Thing, World
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 PADDING = (
     "Older handbooks pass over this in a single line.",

@@ -11,7 +11,7 @@ from deepdive_rlm.pages import shown
 from deepdive_rlm.query import NAME, Condition, Query, Step, answers, evidence, value_of, walks
 from deepdive_rlm.schema import KINDS, OBJECTS
 from deepdive_rlm.world import Thing, World
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 FORM = "Give your final answer in the form 'Answer: ...'."
 TRIES = 2000

@@ -17,7 +17,7 @@ SNIPPET_CHARS = 300
 
 
 def make_tools(web: Web) -> list[Callable[..., Awaitable[str]]]:
-    """The tools over a web, as `rlm_env.tools` takes them."""
+    """The tools over a web, as `rlm_env.tools.box` takes them."""
 
     async def search_web(
         query: str,

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urldefrag
 
-from rewards import deepdive
 from rlm_env.rollout import Rollout, ToolResult
+from rlm_rewards import deepdive
 
 
 def metrics(rollout: Rollout, evidence: Sequence[str] | None) -> dict[str, float]:

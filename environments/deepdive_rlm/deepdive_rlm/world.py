@@ -11,7 +11,7 @@ from datetime import date, timedelta
 
 from deepdive_rlm.names import Names
 from deepdive_rlm.schema import COUNTS, KINDS, OBJECTS
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""deepdive-rlm: bytes, golds, the proof that there is one answer, attainability, floors, options."""
+"""deepdive-rlm: bytes, golds, the proof that there is one answer, attainability, baselines, options."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ import pytest
 
 from deepdive_rlm import DeepDive
 from deepdive_rlm.judge import judge_prompt
-from rewards import deepdive
 from rlm_env.llm.base import LLMError
 from rlm_env.rollout import Rollout, StopReason
 from rlm_env.task import Task
+from rlm_rewards import deepdive
 from tests.stubs import StubLLM
 
 TASK = Task("What is the city called?", gold="Velstad", info={"aliases": ["Orsund"]})

@@ -12,13 +12,14 @@ import rlm_env
 from deepdive_rlm import DeepDive, baselines, trail
 from deepdive_rlm.schema import OBJECTS
 from deepdive_rlm.server import Site, WebServer
-from rewards import deepdive
-from rlm_env.env import RLMConfig, RLMEnv
 from rlm_env.llm.base import Completion
 from rlm_env.protocol import user_message
 from rlm_env.rollout import Rollout, SubCall, SubTurn, ToolResult, Turn
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
-from rlm_env.tools import ToolBox, ToolCall, tell
+from rlm_env.tools.box import ToolBox, ToolCall, tell
+from rlm_rewards import deepdive
 from tests.stubs import StubLLM, fenced, script
 
 WORDS = {told: word for word, told in OBJECTS}
@@ -99,9 +100,9 @@ def rlm(env: DeepDive, **config) -> RLMEnv:
 async def test_a_rollout_in_which_sub_llms_follow_the_walk(tiny):
     task = tiny.tasks("eval").take(2)[1]
     code = f'answer["content"] = llm_batch([{task.question!r}])[0]\nanswer["ready"] = True'
-    async with rlm(tiny) as arm:
-        rollout = await arm.rollout(task, script(fenced(code)), StubLLM(walker, supports_tools=True))
-        score = arm.score(task, rollout)
+    async with rlm(tiny) as scaffold:
+        rollout = await scaffold.rollout(task, script(fenced(code)), StubLLM(walker, supports_tools=True))
+        score = scaffold.score(task, rollout)
     assert score.value == score.metrics["rules"] == 1.0
     assert score.metrics["evidence_recall"] == score.metrics["hop_coverage"] == 1.0
     assert score.metrics["pages_opened"] >= len(task.info["evidence"])
@@ -123,13 +124,13 @@ except urllib.error.HTTPError:
 except Exception as error:
     print("blocked:", type(error).__name__)
 print([name for name in dir() if name in ("search_web", "scan_page", "open_lines")])"""
-    async with rlm(tiny, max_turns=2) as arm:
+    async with rlm(tiny, max_turns=2) as scaffold:
         native = StubLLM(
             lambda m: Completion("", tool_calls=[{"id": "c", "function": {"name": "search_web", "arguments": "{}"}}]),
             supports_tools=True,
         )
-        assert "there is no tool 'search_web'" in (await arm.rollout(task, native)).turns[0].observation
-        rollout = await arm.rollout(task, script(fenced(code)))
+        assert "there is no tool 'search_web'" in (await scaffold.rollout(task, native)).turns[0].observation
+        rollout = await scaffold.rollout(task, script(fenced(code)))
     assert "blocked" in rollout.turns[0].observation
     assert "REACHED" not in rollout.turns[0].observation
     assert "[]" in rollout.turns[0].observation
@@ -144,9 +145,9 @@ async def test_the_root_may_have_the_tools_too(tiny, users):
     url = task.info["evidence"][0]
     look = f'```tool\n{{"name": "open_lines", "arguments": {{"url": "{url}"}}}}\n```'
     done = fenced(f'answer["content"] = {tiny.perfect_answer(task)!r}\nanswer["ready"] = True')
-    async with rlm(tiny, tools_for=users) as arm:
-        rollout = await arm.rollout(task, script(look, done))
-        score = arm.score(task, rollout)
+    async with rlm(tiny, tools_for=users) as scaffold:
+        rollout = await scaffold.rollout(task, script(look, done))
+        score = scaffold.score(task, rollout)
     assert score.value == 1.0
     assert score.metrics["pages_opened"] == 1
     assert score.metrics["hop_coverage"] == 1 / len(task.info["evidence"])
@@ -185,7 +186,7 @@ async def test_tiny_rlm_can_be_asked_within_its_window(tiny):
     pytest.importorskip("renderers")
     pytest.importorskip("transformers")
     from rlm_env.llm.chat_tokens import ChatTokens
-    from rlm_env.profile import load_profile
+    from rlm_env.runs.profile import load_profile
 
     folder = Path(rlm_env.__file__).parent / "models" / "tiny-rlm"
     profile = load_profile(folder)

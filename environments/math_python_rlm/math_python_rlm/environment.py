@@ -11,11 +11,11 @@ from typing import Literal
 from math_python_rlm.baselines import BASELINES
 from math_python_rlm.generate import PROFILES, Options, generated_tasks
 from math_python_rlm.hub import HubOptions, hub_tasks
-from rewards import math_python
+from rlm_env.authoring.options import at_least, one_of
 from rlm_env.environment import Environment
-from rlm_env.options import at_least, one_of
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Split, Task, Tasks
+from rlm_rewards import math_python
 
 
 class MathPython(Environment):
@@ -25,7 +25,7 @@ class MathPython(Environment):
 
     - `dataset`: `generated`, or `hub` (INTELLECT-3-RL math through `datasets`).
     - `seed`; `num_tasks`: how many tasks a split has (None: endless where generated, all where published).
-    - `scoring`: `official` or `strict` (no credit without a box), see `rewards/math_python.py`.
+    - `scoring`: `official` or `strict` (no credit without a box), see `rewards/rlm_rewards/math_python.py`.
     - generated: `families`, cycled over (None: all); `profile`: `standard`, or `tiny` (short sums in few words).
     - hub: `revision` (None: the tested commit); `files`, a local copy; `solve_rate`, (low, high): keeps problems that a
       small model solved so often.
@@ -80,7 +80,7 @@ class MathPython(Environment):
         metrics = {"official": official, "strict": strict}
         return Score(metrics[self.scoring], metrics)
 
-    def floors(self) -> Mapping[str, Callable[[Task], str]]:
+    def baselines(self) -> Mapping[str, Callable[[Task], str]]:
         return BASELINES
 
     def perfect_answer(self, task: Task) -> str:

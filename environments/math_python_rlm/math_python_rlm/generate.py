@@ -12,7 +12,7 @@ from itertools import count
 
 from math_python_rlm.families import STANDARD, TINY
 from math_python_rlm.problem import is_hard, latex
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 from rlm_env.task import Split, Task
 
 FORMAT = 1

@@ -1,4 +1,4 @@
-"""INTELLECT-3-RL math as tasks, pinned by commit (`rlm_env/published.py`).
+"""INTELLECT-3-RL math as tasks, pinned by commit (`rlm_env/authoring/published.py`).
 
 The set has one published split, `train`; one question of twenty, chosen by a checksum of its text, is our `eval`.
 Golds are taken as they are. Not covered: the LLM judge that the set's own environment asks where math-verify fails.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from math_python_rlm.generate import split_of
-from rlm_env.published import Published, read_rows
+from rlm_env.authoring.published import Published, read_rows
 from rlm_env.task import Split, Task
 
 PUBLISHED = Published(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 
 class Surd(NamedTuple):

@@ -1,4 +1,4 @@
-"""math-python-rlm: bytes, golds solved a second time, attainability, floors, options."""
+"""math-python-rlm: bytes, golds solved a second time, attainability, baselines, options."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from math_python_rlm.baselines import BASELINES
 from math_python_rlm.families import STANDARD, TINY
 from math_python_rlm.generate import INSTRUCTION
 from math_python_rlm.problem import Surd, latex
-from rlm_env.arms import make_arm
-from rlm_env.env import score
 from rlm_env.rollout import Rollout
+from rlm_env.scaffolds import make_scaffold
+from rlm_env.scaffolds.rlm import score
 from rlm_env.task import Task
 from tests.stubs import StubLLM, fenced
 
@@ -98,20 +98,20 @@ def test_a_single_wrong_digit_is_wrong():
             assert env.score(task, Rollout.from_answer(task, answer)).value == 0.0, task.gold
 
 
-@pytest.mark.parametrize("arm_name", ["standard", "rlm"])
-async def test_a_perfect_answer_comes_through_every_arm(arm_name: str):
+@pytest.mark.parametrize("scaffold_name", ["standard", "rlm"])
+async def test_a_perfect_answer_comes_through_every_scaffold(scaffold_name: str):
     environment = MathPython(seed=1)
-    arm = make_arm(arm_name, environment, {"repl": {"preload": ()}, "max_turns": 1})
+    scaffold = make_scaffold(scaffold_name, environment, {"repl": {"preload": ()}, "max_turns": 1})
     try:
         for task in environment.tasks("train").take(23):
             perfect = environment.perfect_answer(task)
             code = fenced(f"answer['content'] = {perfect!r}\nanswer['ready'] = True")
-            root = StubLLM(lambda messages, text=perfect if arm_name == "standard" else code: text)
-            rollout = await arm.rollout(task, root)
+            root = StubLLM(lambda messages, text=perfect if scaffold_name == "standard" else code: text)
+            rollout = await scaffold.rollout(task, root)
             assert task.question in root.seen[0][-1]["content"]
             assert score(environment, task, rollout).value == 1.0, (task.gold, rollout.error)
     finally:
-        await arm.aclose()
+        await scaffold.aclose()
 
 
 def test_every_family_has_its_turn_and_golds_are_hard():

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from needle_rlm.prose import VOCABULARIES
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 from rlm_env.task import Task
 
 NAME = re.compile(r"special magic number for (\S+)\?")

@@ -10,12 +10,12 @@ from typing import Literal
 from needle_rlm.baselines import BASELINES
 from needle_rlm.haystack import make_haystack
 from needle_rlm.prose import VOCABULARIES
-from rewards import needle
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
+from rlm_env.authoring.options import at_least, counts, one_of
 from rlm_env.environment import Environment
-from rlm_env.options import at_least, counts, one_of
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Split, Task, Tasks
+from rlm_rewards import needle
 
 FORMAT = 1
 """Part of every seed: raised when the bytes of generated tasks change."""
@@ -41,7 +41,7 @@ class Needle(Environment):
     - `distractors`: how many near-equal sentences (None: one for 2,500 characters, 4 to 1,000).
     - `profile`: `standard`, or `tiny` (short sentences of few words, numbers of three digits) for very small models.
     - `scoring`: `strict` (the number and nothing else) or `official` (RULER's: the number anywhere in the answer, so
-      that copying the whole context is right), see `rewards/needle.py`.
+      that copying the whole context is right), see `rewards/rlm_rewards/needle.py`.
     """
 
     name = "needle-rlm"
@@ -75,7 +75,7 @@ class Needle(Environment):
         both = {mode: needle.score(rollout.answer, task.gold, mode) for mode in needle.MODES}
         return Score(both[self.scoring], both, answered=any(map(str.isdigit, rollout.answer)))
 
-    def floors(self) -> Mapping[str, Callable[[Task], str]]:
+    def baselines(self) -> Mapping[str, Callable[[Task], str]]:
         return BASELINES
 
     def perfect_answer(self, task: Task) -> str:

@@ -11,8 +11,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from needle_rlm.prose import Vocabulary
-from rlm_env.draw import Draw
-from rlm_env.text import join_once
+from rlm_env.authoring.draw import Draw
+from rlm_env.authoring.text import join_once
 
 NEEDLE = "The special magic number for {name} is {n}."
 CHUNK = 5000

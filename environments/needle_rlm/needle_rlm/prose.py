@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""needle-rlm: bytes, lengths, depths, golds, floors, options."""
+"""needle-rlm: bytes, lengths, depths, golds, baselines, options."""
 
 from __future__ import annotations
 

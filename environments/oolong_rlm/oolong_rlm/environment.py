@@ -21,11 +21,11 @@ from oolong_rlm.synth import SynthOptions, synth_tasks
 from oolong_rlm.transcripts import find_transcripts, read_transcripts
 from oolong_rlm.vocabulary import load_vocabulary
 from oolong_rlm.window import MIN_LINES, Size
-from rewards import oolong
+from rlm_env.authoring.options import at_least, counts, one_of
 from rlm_env.environment import Environment
-from rlm_env.options import at_least, counts, one_of
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Split, Task, Tasks
+from rlm_rewards import oolong
 
 GENERATED = {"profile", "families", "vocabulary", "leak", "with_labels", "tokenizer", "questions_per_context"}
 OPTIONS_OF = {
@@ -56,7 +56,7 @@ class Oolong(Environment):
     - `dataset`: `synth` (generated), `pairs` (generated; answers are lists of pairs of users), `real` (events planted
       in real transcripts), `hub-synth`, `hub-pairs` and `hub-real` (the published sets through `datasets`).
     - `seed`; `num_tasks`: how many tasks a split has (None: endless where generated, all where published).
-    - `scoring`: `official` or `strict`, see `rewards/oolong.py`.
+    - `scoring`: `official` or `strict`, see `rewards/rlm_rewards/oolong.py`.
     - `profile`, of synth and pairs: `standard`, or `tiny`, which stands for `vocabulary="easy"` and `lines=8`, for very
       small models; either may be given otherwise.
     - synth and pairs: `lengths` in tokens, or instead `lines`, cycled over (None: 4096 tokens); `families` or groups
@@ -167,7 +167,7 @@ class Oolong(Environment):
         strict = oolong.score(rollout.answer, task.gold, subset, answer_type, "strict")
         return Score(value, {"exact": float(value == 1.0), "strict": strict}, why)
 
-    def floors(self) -> Mapping[str, Callable[[Task], str]]:
+    def baselines(self) -> Mapping[str, Callable[[Task], str]]:
         return BASELINES
 
     def perfect_answer(self, task: Task) -> str:

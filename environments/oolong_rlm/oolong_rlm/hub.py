@@ -1,7 +1,7 @@
 """The published sets `oolongbench/oolong-synth` and `oolongbench/oolong-real` as tasks.
 
 They are pinned by commit and refused where their columns are not those that this module maps
-(`rlm_env/published.py`). They are large (about 12 and 20 GB), hence streamed unless the files lie here already.
+(`rlm_env/authoring/published.py`). They are large (about 12 and 20 GB), hence streamed unless the files lie here already.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from oolong_rlm.hub_pairs import pair_tasks
 from oolong_rlm.real import SUFFIX
-from rlm_env.published import Published, read_rows
+from rlm_env.authoring.published import Published, read_rows
 from rlm_env.task import Split, Task
 
 SPLITS = {"eval": "test", "train": "validation"}

@@ -19,7 +19,7 @@ from typing import Literal
 
 from oolong_rlm.questions import MONTH_NAMES, Family, Question
 from oolong_rlm.window import Window
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 MAX_SHARE = 0.4
 """Of all pairs of users; listing all pairs has an F1 of at most 0.57 then."""

@@ -18,8 +18,8 @@ from importlib import resources
 from typing import Any
 
 from oolong_rlm.transcripts import Episode, Transcripts
-from rlm_env.draw import Draw
-from rlm_env.text import join_once
+from rlm_env.authoring.draw import Draw
+from rlm_env.authoring.text import join_once
 
 CHECKS, SPELLS, MAX_PLAYERS = 4, 8, 6
 

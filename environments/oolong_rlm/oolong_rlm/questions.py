@@ -15,7 +15,7 @@ from datetime import date
 from typing import Any
 
 from oolong_rlm.window import Window, show_date
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 MONTH_NAMES = (
     "January", "February", "March", "April", "May", "June",
@@ -47,7 +47,7 @@ def question(text: str, answer: Any, answer_type: str, task: str) -> Question:
 
 
 def nth(counts: Counter, rank: int) -> Any:
-    """The key at `rank` (0 is the most frequent), or None where it ties with a neighbour or does not exist."""
+    """The key at `rank` (0 is the most frequent), or None where it ties with a neighbor or does not exist."""
     top = counts.most_common(rank + 2)
     if len(top) <= rank or (rank and top[rank - 1][1] == top[rank][1]):
         return None

@@ -15,7 +15,7 @@ from itertools import count
 from oolong_rlm.measure import Measure
 from oolong_rlm.planting import Table, set_table
 from oolong_rlm.transcripts import Transcripts
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 from rlm_env.task import Split, Task
 
 FORMAT = 1

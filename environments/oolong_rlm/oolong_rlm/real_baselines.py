@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 from rlm_env.task import Task
 
 RULES = re.compile(r"checks of its own, namely (.*?), and spells of its own, namely (.*?)\. Questions")

@@ -16,7 +16,7 @@ from oolong_rlm.measure import Measure
 from oolong_rlm.questions import Family, Question
 from oolong_rlm.vocabulary import Vocabulary
 from oolong_rlm.window import Size, Window, make_window
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 from rlm_env.task import Split, Task
 
 FORMAT = 1

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 FILE_NAME = "crd3_episodes.jsonl.gz"
 VARIABLE = "OOLONG_TRANSCRIPTS"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import Literal
 
 from oolong_rlm.measure import Measure
 from oolong_rlm.vocabulary import Vocabulary
-from rlm_env.draw import Draw, wheel
-from rlm_env.text import join_once
+from rlm_env.authoring.draw import Draw, wheel
+from rlm_env.authoring.text import join_once
 
 MIN_LINES = 4
 MAX_LABELS = 4

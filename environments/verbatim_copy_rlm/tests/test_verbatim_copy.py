@@ -1,4 +1,4 @@
-"""verbatim-copy-rlm: bytes, texts, golds, what arms are shown, options."""
+"""verbatim-copy-rlm: bytes, texts, golds, what scaffolds are shown, options."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from itertools import islice, product
 import pytest
 
 import rlm_env
-from rlm_env.arms import ARMS, make_arm
-from rlm_env.env import score
 from rlm_env.rollout import Rollout
+from rlm_env.scaffolds import SCAFFOLDS, make_scaffold
+from rlm_env.scaffolds.rlm import score
 from rlm_env.task import Task
 from tests.stubs import StubLLM, fenced
 from verbatim_copy_rlm import VerbatimCopy
@@ -103,62 +103,64 @@ def test_the_question_holds_the_text_once_and_the_context_is_empty(name: str):
         assert not any(tag in task.gold for tag in TAGS)
 
 
-REPL_ARMS = ("rlm", "rlm-tips", "rlm-nosub")
+REPL_SCAFFOLDS = ("rlm", "rlm-tips", "rlm-nosub")
 OPTIONS = {"repl": {"preload": ()}, "max_turns": 1}
 COPY_THE_VARIABLE = "answer['content'] = context\nanswer['ready'] = True"
 
 
-@pytest.mark.parametrize("arm_name", ARMS)
-async def test_every_arm_is_shown_the_text_and_no_variable_holds_it(arm_name: str):
+@pytest.mark.parametrize("scaffold_name", SCAFFOLDS)
+async def test_every_scaffold_is_shown_the_text_and_no_variable_holds_it(scaffold_name: str):
     environment = VerbatimCopy(lengths=400)
-    arm = make_arm(arm_name, environment, OPTIONS)
+    scaffold = make_scaffold(scaffold_name, environment, OPTIONS)
     look = (
         "answer['content'] = repr({k: v for k, v in globals().items() if isinstance(v, str)})\nanswer['ready'] = True"
     )
     try:
         for task in environment.tasks("eval").take(8):
-            root = StubLLM(lambda messages: fenced(look) if arm_name in REPL_ARMS else "no")
-            rollout = await arm.rollout(task, root)
+            root = StubLLM(lambda messages: fenced(look) if scaffold_name in REPL_SCAFFOLDS else "no")
+            rollout = await scaffold.rollout(task, root)
             assert any(task.gold in message["content"] for message in root.seen[0])
-            if arm_name in REPL_ARMS:
+            if scaffold_name in REPL_SCAFFOLDS:
                 assert "'context': ''" in rollout.answer
                 assert task.gold not in eval(rollout.answer).values()
                 assert len(rollout.answer) < 1000
     finally:
-        await arm.aclose()
+        await scaffold.aclose()
 
 
 async def test_with_the_text_in_a_variable_the_task_would_be_void():
     """One line of code that reads nothing would copy any text: so it scores nothing, and may never score."""
     environment = VerbatimCopy(lengths=400)
-    arm = make_arm("rlm", environment, OPTIONS)
+    scaffold = make_scaffold("rlm", environment, OPTIONS)
     try:
         for task in environment.tasks("eval").take(8):
             root = StubLLM(lambda messages: fenced(COPY_THE_VARIABLE))
-            as_made = await arm.rollout(task, root)
+            as_made = await scaffold.rollout(task, root)
             assert score(environment, task, as_made).value == 0.0
             void = replace(task, question="Copy the text in `context`.", context=task.gold)
-            assert score(environment, void, await arm.rollout(void, root)).value == 1.0
+            assert score(environment, void, await scaffold.rollout(void, root)).value == 1.0
     finally:
-        await arm.aclose()
+        await scaffold.aclose()
 
 
-@pytest.mark.parametrize("arm_name", ARMS)
-async def test_a_perfect_copy_comes_through_every_arm(arm_name: str):
+@pytest.mark.parametrize("scaffold_name", SCAFFOLDS)
+async def test_a_perfect_copy_comes_through_every_scaffold(scaffold_name: str):
     environment = VerbatimCopy(lengths=700, fragment=None)
-    arm = make_arm(arm_name, environment, OPTIONS)
+    scaffold = make_scaffold(scaffold_name, environment, OPTIONS)
 
     def reply(task: Task, tagged: bool) -> str:
-        copy = environment.perfect_answer(task) if tagged or arm_name not in REPL_ARMS else task.gold
-        return fenced(f"answer['content'] = {copy!r}\nanswer['ready'] = True") if arm_name in REPL_ARMS else copy
+        copy = environment.perfect_answer(task) if tagged or scaffold_name not in REPL_SCAFFOLDS else task.gold
+        return (
+            fenced(f"answer['content'] = {copy!r}\nanswer['ready'] = True") if scaffold_name in REPL_SCAFFOLDS else copy
+        )
 
     try:
         for i, task in enumerate(environment.tasks("train").take(24)):
             root = StubLLM(lambda messages, task=task, i=i: reply(task, i % 16 < 8))
-            rollout = await arm.rollout(task, root)
+            rollout = await scaffold.rollout(task, root)
             assert score(environment, task, rollout).value == 1.0, (task.info, rollout.error)
     finally:
-        await arm.aclose()
+        await scaffold.aclose()
 
 
 def test_kinds_are_what_they_say():

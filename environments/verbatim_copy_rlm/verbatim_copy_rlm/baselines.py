@@ -1,7 +1,7 @@
 """Copies that are nearly right: what careless models and pipelines make of a text.
 
 `BASELINES` maps a name to a function from a task to an answer that is to be scored: the slips of `CHANGES`, whose exact
-matches say how much of the benchmark each costs, and floors that copy nothing: `random` (the text's characters in
+matches say how much of the benchmark each costs, and baselines that copy nothing: `random` (the text's characters in
 random order), `majority` (its commonest character, so often), `label dump` (the whole question), `no context` (a text
 of one's own). Host side.
 """
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 from rlm_env.task import Task
 
 CHANGES: dict[str, Callable[[str], str]] = {

@@ -7,12 +7,12 @@ from importlib import resources
 from itertools import count, islice
 from typing import Literal
 
-from rewards import verbatim_copy
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
+from rlm_env.authoring.options import at_least, counts, one_of
 from rlm_env.environment import Environment
-from rlm_env.options import at_least, counts, one_of
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Split, Task, Tasks
+from rlm_rewards import verbatim_copy
 from verbatim_copy_rlm.baselines import FLOORS
 from verbatim_copy_rlm.texts import KINDS, TINY_KINDS, fragmented, make_text
 
@@ -35,7 +35,7 @@ QUESTION = {
 
 
 class VerbatimCopy(Environment):
-    """Copying a text character for character. The text stands in the question in every arm, never in a variable.
+    """Copying a text character for character. The text stands in the question in every scaffold, never in a variable.
 
     Options, all by keyword:
 
@@ -80,7 +80,7 @@ class VerbatimCopy(Environment):
         metrics = verbatim_copy.metrics(task.gold, copy_in(rollout.answer))
         return Score(metrics[self.metric], metrics)
 
-    def floors(self) -> Mapping[str, Callable[[Task], str]]:
+    def baselines(self) -> Mapping[str, Callable[[Task], str]]:
         return FLOORS
 
     def perfect_answer(self, task: Task) -> str:
@@ -114,7 +114,7 @@ class VerbatimCopy(Environment):
 
 
 def copy_in(answer: str) -> str:
-    """What an answer hands in, in every arm: what stands between its tags, or all of it where it has none."""
+    """What an answer hands in, in every scaffold: what stands between its tags, or all of it where it has none."""
     if "<answer>" in answer and "</answer>" in answer:
         return verbatim_copy.extract_answer(answer)
     return answer

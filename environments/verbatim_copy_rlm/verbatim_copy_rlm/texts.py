@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from importlib import resources
 
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 PIECES: dict[str, list[str]] = json.loads((resources.files("verbatim_copy_rlm") / "pieces.json").read_text("ascii"))
 WORDS, TINY_WORDS = PIECES["words"], PIECES["tiny_words"]

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from rlm_env.llm.base import EngineUnavailable
-from rlm_env.llm.model_folder import ModelFolder
+from rlm_env.llm.vllm.model_folder import ModelFolder
 
 TINY_BYTES = 200_000_000
 """Weights below this: Python's own work, not the model's arithmetic, takes most of the time."""

@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rlm_env.llm.base import EngineUnavailable, LLMError
-from rlm_env.llm.model_folder import ModelFolder, find_model
-from rlm_env.llm.vllm_install import (
+from rlm_env.llm.vllm.install import (
     VLLMStartError,
     check_installed,
     default_environment,
@@ -35,7 +34,8 @@ from rlm_env.llm.vllm_install import (
     is_tiny_on_cpu,
     vllm_version,
 )
-from rlm_env.llm.vllm_log import explain, read_log, stage
+from rlm_env.llm.vllm.log import explain, read_log, stage
+from rlm_env.llm.vllm.model_folder import ModelFolder, find_model
 
 if TYPE_CHECKING:
     from rlm_env.llm.token_policy import TokenPolicy
@@ -259,7 +259,7 @@ class VLLMServer:
         if self._is_eager():
             command += ["--enforce-eager"]
         if is_cpu_build():
-            command += ["--worker-extension-cls", "rlm_env.llm.vllm_worker.WorkerExtension"]
+            command += ["--worker-extension-cls", "rlm_env.llm.vllm.worker.WorkerExtension"]
         if is_tiny_on_cpu(folder):
             command += ["--distributed-executor-backend", "uni"]
         return [*command, *self.extra_args]

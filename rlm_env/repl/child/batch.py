@@ -17,8 +17,8 @@ import threading
 from _queue import SimpleQueue
 from typing import Any, NoReturn
 
-from rlm_env.repl.interrupts import Interrupts
-from rlm_env.repl.wire import HEADER, chunks, pack_any, sanitise, unpack
+from rlm_env.repl.child.interrupts import Interrupts
+from rlm_env.repl.wire import HEADER, chunks, pack_any, sanitize, unpack
 
 _exit, _dumps, _isfinite = os._exit, json.dumps, math.isfinite
 MAX_JSON = 16 * 2**20
@@ -210,7 +210,7 @@ def _item(index: int, prompt: Any) -> str | bytes:
         if not isinstance(messages, (list, tuple)) or not messages or not all(isinstance(m, dict) for m in messages):
             raise TypeError(f"{where}['messages'] must be a list of dicts with 'role' and 'content'")
     _check_json(prompt, where, 0)
-    data = sanitise(_dumps(prompt, ensure_ascii=False, allow_nan=False)).encode()
+    data = sanitize(_dumps(prompt, ensure_ascii=False, allow_nan=False)).encode()
     if len(data) > MAX_JSON:
         raise ValueError(f"{where} is {len(data):,} bytes of JSON; the limit for a dict is {MAX_JSON:,}")
     return data

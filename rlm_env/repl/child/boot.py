@@ -13,7 +13,7 @@ import sys
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import ModuleType
 
-_HERE = __file__.rpartition("/")[0]
+_REPL = __file__.rsplit("/", 2)[0]
 _BUILTINS = dict(builtins.__dict__)
 
 
@@ -28,12 +28,12 @@ class _Finder:
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if not name.startswith("rlm_env.repl."):
             return None
-        file = f"{_HERE}/{name.rpartition('.')[2]}.py"
+        file = f"{_REPL}/{'/'.join(name.split('.')[2:])}.py"
         return importlib.util.spec_from_file_location(name, file, loader=_Loader(name, file))
 
 
 def _boot() -> None:
-    for name in ("rlm_env", "rlm_env.repl"):
+    for name in ("rlm_env", "rlm_env.repl", "rlm_env.repl.child", "rlm_env.repl.sandbox"):
         package = sys.modules[name] = ModuleType(name)
         package.__path__ = []
     sys.meta_path.insert(0, _Finder)
@@ -42,7 +42,7 @@ def _boot() -> None:
     with open(instructions, "rb") as file:
         spec = json.load(file)
     sys.path[:] = spec["sys_path"]
-    importlib.import_module("rlm_env.repl.zygote").main(control, spec)
+    importlib.import_module("rlm_env.repl.child.zygote").main(control, spec)
 
 
 _boot()

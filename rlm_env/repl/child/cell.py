@@ -21,11 +21,11 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from rlm_env.repl.capture import NoInput, Recorder, Stream, shorten
+from rlm_env.repl.child.capture import NoInput, Recorder, Stream, shorten
 
 MAX_ERROR = 4_000
 """Characters of a traceback."""
-_OWN = str(Path(__file__).parent)
+_OWN = str(Path(__file__).parents[1])
 _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _TREE = _FLAGS | ast.PyCF_ONLY_AST
 """To the syntax tree only. `ast.parse` would stand in the traceback of a syntax error."""

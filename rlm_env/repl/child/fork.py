@@ -10,8 +10,8 @@ import ctypes
 import os
 import signal
 
-from rlm_env.repl import libc
-from rlm_env.repl.syscalls import machine, number
+from rlm_env.repl.sandbox import libc
+from rlm_env.repl.sandbox.syscalls import machine, number
 
 CLONE_PARENT = 0x00008000
 _python = ctypes.PyDLL(None)  # keeps the interpreter's lock over the call

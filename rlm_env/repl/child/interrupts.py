@@ -1,6 +1,6 @@
 """Where SIGINT may strike: in the model's code, never in the middle of a frame.
 
-The host's time-out is a SIGINT. Raised inside a half-read frame it would desynchronise the channel, so our own
+The host's time-out is a SIGINT. Raised inside a half-read frame it would desynchronize the channel, so our own
 code runs shielded: the signal is noted, and raised at the next point where nothing is half done.
 """
 

@@ -19,15 +19,15 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_env.repl import context as contexts
-from rlm_env.repl import twin
-from rlm_env.repl import walls as wall
-from rlm_env.repl.answer import Answer
-from rlm_env.repl.batch import BatchClient
-from rlm_env.repl.capture import Descriptors, Recorder
-from rlm_env.repl.cell import Namespace, deny_processes
-from rlm_env.repl.interrupts import Interrupts
-from rlm_env.repl.wire import HEADER, Scalar, pack, pack_any, sanitise, unpack
+from rlm_env.repl import context_file
+from rlm_env.repl.child import fork
+from rlm_env.repl.child.answer import Answer
+from rlm_env.repl.child.batch import BatchClient
+from rlm_env.repl.child.capture import Descriptors, Recorder
+from rlm_env.repl.child.cell import Namespace, deny_processes
+from rlm_env.repl.child.interrupts import Interrupts
+from rlm_env.repl.sandbox import enter
+from rlm_env.repl.wire import HEADER, Scalar, pack, pack_any, sanitize, unpack
 
 CONTROL, LLM, OUTPUT, RULESET, CONTEXT, FIRST_FREE = 3, 4, 5, 6, 7, 8
 """Descriptors of a REPL's process."""
@@ -63,7 +63,7 @@ class Job:
     allow_fork: bool
 
 
-def main(job: Job, parts: Parts, walls: wall.Walls, parent: int) -> None:
+def main(job: Job, parts: Parts, walls: enter.Walls, parent: int) -> None:
     """Never returns."""
     try:
         walls = _arrange_descriptors(job, walls)
@@ -73,9 +73,9 @@ def main(job: Job, parts: Parts, walls: wall.Walls, parent: int) -> None:
         _exit(1)
     try:
         repl = Worker(job, parts, control, llm)
-        wall.enter(walls, parent, wall.private_uid(walls, job.serial))
+        enter.enter(walls, parent, enter.private_uid(walls, job.serial))
     except BaseException as error:
-        control.sendall(pack("failed", sanitise(f"{type(error).__name__}: {error}"[:2000])))
+        control.sendall(pack("failed", sanitize(f"{type(error).__name__}: {error}"[:2000])))
         _exit(1)
     control.sendall(pack("ready", os.getpid()))
     try:
@@ -86,11 +86,11 @@ def main(job: Job, parts: Parts, walls: wall.Walls, parent: int) -> None:
         while frame.tb_next is not None:
             frame = frame.tb_next
         where = f"{frame.tb_frame.f_code.co_name}:{frame.tb_lineno}"
-        control.sendall(pack("broken", sanitise(f"{type(error).__name__} in {where}: {error}"[:500])))
+        control.sendall(pack("broken", sanitize(f"{type(error).__name__} in {where}: {error}"[:500])))
         _exit(1)
 
 
-def _arrange_descriptors(job: Job, walls: wall.Walls) -> wall.Walls:
+def _arrange_descriptors(job: Job, walls: enter.Walls) -> enter.Walls:
     """The descriptors that a REPL needs at fixed numbers, and nothing else open."""
     wanted = {CONTROL: job.control, LLM: job.llm, RULESET: walls.ruleset, CONTEXT: job.context}
     high = {to: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for to, fd in wanted.items() if fd is not None}
@@ -114,7 +114,7 @@ class Parts:
     page of its own."""
 
     def __init__(self, max_output: int, walled: bool, allow_processes: bool) -> None:
-        sanitise("\ud800")  # loads its codec, which cannot be imported behind every wall
+        sanitize("\ud800")  # loads its codec, which cannot be imported behind every wall
         self.interrupts = Interrupts()
         self.recorder = Recorder(max_output)
         if not allow_processes:
@@ -138,7 +138,7 @@ class Worker:
         self._sent_answer = ""
         value = job.loaded
         if job.context is not None:
-            value = contexts.decode(CONTEXT, job.context_kind, job.context_size)
+            value = context_file.decode(CONTEXT, job.context_kind, job.context_size)
             os.close(CONTEXT)
         names = self._namespace.names
         names["context"] = value
@@ -169,14 +169,14 @@ class Worker:
             self._control.sendall(pack("refused", number, reason))
             return
         drawn = random.getstate()  # Python seeds `random` anew in every fork
-        if twin.clone():
+        if fork.clone():
             for fd in fds:
                 os.close(fd)
             self._control.sendall(pack("forked", number, None))
             return
         self._pid = _getpid()
         control, llm, output = fds
-        twin.take_over([control, llm, output, output, output], [CONTROL, LLM, OUTPUT, 1, 2])
+        fork.take_over([control, llm, output, output, output], [CONTROL, LLM, OUTPUT, 1, 2])
         random.setstate(drawn)
         if seed is not None:
             _seed(seed)

@@ -21,11 +21,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_env.repl import context as contexts
-from rlm_env.repl import landlock, libc, probe, worker
-from rlm_env.repl import walls as wall
-from rlm_env.repl.seccomp import compile_filter
-from rlm_env.repl.syscalls import machine
+from rlm_env.repl import context_file
+from rlm_env.repl.child import worker
+from rlm_env.repl.sandbox import enter, landlock, libc, selftest
+from rlm_env.repl.sandbox.seccomp import compile_filter
+from rlm_env.repl.sandbox.syscalls import machine
 
 _fork = os.fork
 MAX_MESSAGE = 256 * 2**10
@@ -107,14 +107,14 @@ class Zygote:
 
     def become_group(self, group: Group) -> None:
         """In a fresh child: a zygote of its own, with a context loaded that all its REPLs share."""
-        wall.die_with_parent(self.pid)
+        enter.die_with_parent(self.pid)
         self.pid = os.getpid()
         self._control.close()
         self._control = socket.socket(fileno=group.control)
         self._children = {}
-        self._loaded = contexts.decode(group.context, group.kind, group.size)
+        self._loaded = context_file.decode(group.context, group.kind, group.size)
         os.close(group.context)
-        contexts.use_huge_pages(self._loaded)
+        context_file.use_huge_pages(self._loaded)
         gc.collect()
         gc.freeze()
         self._send({"op": "up", "pid": self.pid})
@@ -148,7 +148,7 @@ class Zygote:
     def _handle(self, request: dict[str, Any], fds: list[int]) -> worker.Job | Group | None:
         try:
             if request["op"] == "probe":
-                self._send({"op": "probed", "id": request["id"], **probe.run(self.walls, request["host"])})
+                self._send({"op": "probed", "id": request["id"], **selftest.run(self.walls, request["host"])})
                 return None
             if request["op"] == "kill":
                 if request["serial"] in self._children.values():
@@ -205,12 +205,12 @@ class Zygote:
                 return
             if not pid:
                 return
-            # A twin (`twin.py`) is our child too, but it is the host that knows it, and by its pid.
+            # A twin (`fork.py`) is our child too, but it is the host that knows it, and by its pid.
             serial = self._children.pop(pid, None)
             self._send({"op": "exit", "serial": serial, "pid": pid, "status": os.waitstatus_to_exitcode(status)})
 
 
-def facts(walls: wall.Walls) -> dict[str, Any]:
+def facts(walls: enter.Walls) -> dict[str, Any]:
     """What the report says of the walls."""
     root = os.geteuid() == 0
     if walls.private_uids is not None:
@@ -265,7 +265,7 @@ def preload(names: list[str]) -> dict[str, str]:
     return found
 
 
-def prepare_walls(spec: dict[str, Any]) -> wall.Walls:
+def prepare_walls(spec: dict[str, Any]) -> enter.Walls:
     """The ruleset and the filter of the tier, built once. Raises OSError where the machine cannot."""
     tier, arch = spec["tier"], machine()
     ruleset = None
@@ -278,15 +278,15 @@ def prepare_walls(spec: dict[str, Any]) -> wall.Walls:
         program = compile_filter(arch, paths=tier != "sealed", allow_fork=spec["allow_fork"])
     uids = None
     if os.geteuid() == 0 and tier != "bare":
-        fitting = (tuple(uids) for uids in spec["uids"] if probe.others_can_read(spec["sys_path"], uids[0]))
+        fitting = (tuple(uids) for uids in spec["uids"] if selftest.others_can_read(spec["sys_path"], uids[0]))
         uids = next(fitting, None)
     if os.geteuid() == 0 and program is not None:
-        wall.drop_capabilities(keep=wall.TO_CHANGE_UID if uids else ())
-    return wall.Walls(
+        enter.drop_capabilities(keep=enter.TO_CHANGE_UID if uids else ())
+    return enter.Walls(
         tier=tier,
         ruleset=ruleset,
         filter=program,
-        limits=wall.limits(spec["file_bytes"], private=uids is not None),
+        limits=enter.limits(spec["file_bytes"], private=uids is not None),
         memory_bytes=spec["memory_bytes"],
         private_uids=uids,
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlm_env.repl.config import SubError
-from rlm_env.repl.wire import ProtocolError, Scalar, chunks, pack, pack_any, sanitise
+from rlm_env.repl.wire import ProtocolError, Scalar, chunks, pack, pack_any, sanitize
 
 Handler = Callable[[list[str | dict[str, Any]]], Awaitable[list[str | SubError]]]
 
@@ -128,7 +128,7 @@ class BatchHost:
         except Exception as error:
             # The first line only, and not all of it: what follows is often the host's business.
             reason = next(iter(str(error).splitlines()), "")[:200]
-            frames = [pack("fail", number, sanitise(f"llm_batch failed: {type(error).__name__}: {reason}"))]
+            frames = [pack("fail", number, sanitize(f"llm_batch failed: {type(error).__name__}: {reason}"))]
         self._idle(batch)
         for frame in frames:
             await self._send(frame)
@@ -171,7 +171,7 @@ def _answer_frames(number: int, answers: list[str | SubError], total: int) -> li
     items: list[str | bytes] = []
     for answer in answers:
         if isinstance(answer, SubError):
-            items.append(sanitise(answer.reason).encode())
+            items.append(sanitize(answer.reason).encode())
         elif isinstance(answer, str):  # msgpack takes a subclass for what it is based on
             items.append(answer)
         else:

@@ -30,7 +30,7 @@ def command(python: list[str], read: list[str]) -> list[str]:
         raise SandboxError("bubblewrap (`bwrap`) is not installed")
     line = [bwrap, "--die-with-parent", "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net"]
     line += ["--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL", "--dev", "/dev", "--proc", "/proc"]
-    own = str(Path(__file__).parent)
+    own = str(Path(__file__).parents[1])
     libraries = [path for path in read if not any(path.startswith(f"{tree}/") for tree in python)]
     for path in dict.fromkeys([*python, *libraries, *_SYSTEM, interpreter(), own]):
         if not path.startswith("/dev/"):

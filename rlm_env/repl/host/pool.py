@@ -1,7 +1,7 @@
 """Many REPLs behind one set of walls.
 
 Covered: choosing the tier when the pool starts (or refusing), keeping a zygote running, opening and closing.
-Not covered: one REPL's life (`repl.py`), the tiers themselves (`sandbox.py`).
+Not covered: one REPL's life (`repl.py`), the tiers themselves (`isolation.py`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import sys
 from collections.abc import Generator
 from typing import Any
 
-from rlm_env.repl import context as contexts
-from rlm_env.repl import jail, sandbox
-from rlm_env.repl.batch_host import Handler
+from rlm_env.repl import context_file
 from rlm_env.repl.config import ReplConfig, ReplError, SandboxError
-from rlm_env.repl.context import EncodedContext
-from rlm_env.repl.group import LOADED, SharedContext
-from rlm_env.repl.launch import Zygote
-from rlm_env.repl.repl import Repl
-from rlm_env.repl.sandbox import SandboxReport
+from rlm_env.repl.context_file import EncodedContext
+from rlm_env.repl.host import isolation, jail
+from rlm_env.repl.host.batch_host import Handler
+from rlm_env.repl.host.isolation import SandboxReport
+from rlm_env.repl.host.repl import Repl
+from rlm_env.repl.host.shared_context import LOADED, SharedContext
+from rlm_env.repl.host.zygote_client import Zygote
 
 _DESCRIPTORS = 65_536
 _LARGE = 2**20
@@ -48,7 +48,7 @@ class ReplPool:
     def open(self, context: Any = None, llm_batch: Handler | None = None, seed: int = 0) -> _Opening:
         """A new REPL: `async with pool.open(...) as repl`, or `repl = await pool.open(...)`.
 
-        `context`: see `rlm_env.repl.context`; or what `share` returned. `llm_batch`: an async function of a list of
+        `context`: see `rlm_env.repl.context_file`; or what `share` returned. `llm_batch`: an async function of a list of
         prompts (str or dict) that returns a list of answers (str, or SubError where there is none); without one the
         REPL has no `llm_batch`. `seed`: of `random` and `numpy.random`.
         """
@@ -69,7 +69,7 @@ class ReplPool:
     async def _start(self) -> None:
         """Tries the tiers, best first, each with its self-test; SandboxError where none may be used."""
         _allow_many_descriptors()
-        tiers, reasons = sandbox.candidates(self.config)
+        tiers, reasons = isolation.candidates(self.config)
         for tier in tiers:
             try:
                 zygote, probed = await self._try(tier)
@@ -80,16 +80,16 @@ class ReplPool:
             lower = {t: f"below {tier!r}, which stands" for t in tiers if t not in reasons and t != tier}
             self.report = SandboxReport(
                 tier=tier,
-                layers=sandbox.layers(tier, zygote.facts),
+                layers=isolation.layers(tier, zygote.facts),
                 attacks=probed["attacks"],
                 not_chosen={**reasons, **lower},
                 packages=zygote.facts["packages"],
             )
             return
-        raise sandbox.refuse(reasons)
+        raise isolation.refuse(reasons)
 
     async def _try(self, tier: str) -> tuple[Zygote, dict[str, Any]]:
-        spec = sandbox.zygote_spec(self.config, tier)
+        spec = isolation.zygote_spec(self.config, tier)
         command = [sys.executable]
         if tier == "jail":
             command = [*jail.command(spec["sys_path"], spec["read"]), jail.interpreter()]
@@ -98,7 +98,7 @@ class ReplPool:
             probed = await zygote.probe()
             if probed["error"]:
                 raise SandboxError(probed["error"])
-            leaked = sandbox.leaks(tier, probed["attacks"])
+            leaked = isolation.leaks(tier, probed["attacks"])
             if leaked:
                 raise SandboxError(f"the self-test got through: {', '.join(leaked)}")
         except BaseException:
@@ -145,7 +145,7 @@ def _allow_many_descriptors() -> None:
 async def _encode(context: Any) -> EncodedContext:
     """Large values are encoded in a thread, and so is what is of unknown size."""
     small = context is None or (isinstance(context, (str, bytes, bytearray)) and len(context) < _LARGE)
-    return contexts.encode(context) if small else await asyncio.to_thread(contexts.encode, context)
+    return context_file.encode(context) if small else await asyncio.to_thread(context_file.encode, context)
 
 
 class _Opening:

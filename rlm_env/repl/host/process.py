@@ -13,10 +13,10 @@ import socket
 import struct
 from collections.abc import Callable
 
-from rlm_env.repl.batch_host import BatchHost, Handler
 from rlm_env.repl.config import ReplConfig, ReplError
-from rlm_env.repl.context import EncodedContext
-from rlm_env.repl.launch import Child, Zygote
+from rlm_env.repl.context_file import EncodedContext
+from rlm_env.repl.host.batch_host import BatchHost, Handler
+from rlm_env.repl.host.zygote_client import Child, Zygote
 from rlm_env.repl.wire import HEADER, FrameParser, ProtocolError, Scalar, pack, unpack
 
 _EXIT_NOTICE = 1.0

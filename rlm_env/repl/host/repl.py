@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from rlm_env.repl.capture import omitted, shorten
-from rlm_env.repl.cell import MAX_ERROR
-from rlm_env.repl.clock import StepClock
+from rlm_env.repl.child.capture import omitted, shorten
+from rlm_env.repl.child.cell import MAX_ERROR
 from rlm_env.repl.config import ReplError, StepResult
-from rlm_env.repl.context import EncodedContext
-from rlm_env.repl.process import ReplProcess
-from rlm_env.repl.wire import Scalar, sanitise
+from rlm_env.repl.context_file import EncodedContext
+from rlm_env.repl.host.clock import StepClock
+from rlm_env.repl.host.process import ReplProcess
+from rlm_env.repl.wire import Scalar, sanitize
 
 if TYPE_CHECKING:
-    from rlm_env.repl.batch_host import Handler
-    from rlm_env.repl.group import SharedContext
-    from rlm_env.repl.pool import ReplPool
+    from rlm_env.repl.host.batch_host import Handler
+    from rlm_env.repl.host.pool import ReplPool
+    from rlm_env.repl.host.shared_context import SharedContext
 
 _LONG = 0.5
 """Seconds after which a step is long enough for a look at how busy the machine is."""
@@ -185,7 +185,7 @@ class Repl:
             self._cells += 1
             checkpoint = await self._checkpoint()
             step = self._step = _Step(self._process, timeout, wall_timeout, self._config.interrupt_grace)
-            self._process.run(self._cells, f"<cell {self._cells}>", sanitise(code), step.done)
+            self._process.run(self._cells, f"<cell {self._cells}>", sanitize(code), step.done)
             step.watch()
             try:
                 report = await step.report

@@ -10,11 +10,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from rlm_env.repl.config import ReplError
-from rlm_env.repl.context import EncodedContext
+from rlm_env.repl.context_file import EncodedContext
 
 if TYPE_CHECKING:
-    from rlm_env.repl.launch import Zygote
-    from rlm_env.repl.pool import ReplPool
+    from rlm_env.repl.host.pool import ReplPool
+    from rlm_env.repl.host.zygote_client import Zygote
 
 LOADED = EncodedContext(None, "loaded", 0)
 """What a REPL of a group is told of its context: that it has it already."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from rlm_env.repl.config import ReplError, SandboxError
 
-_BOOT = str(Path(__file__).with_name("boot.py"))
+_BOOT = str(Path(__file__).parents[1] / "child" / "boot.py")
 _MAX_MESSAGE = 256 * 2**10
 
 

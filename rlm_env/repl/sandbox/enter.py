@@ -13,9 +13,9 @@ import signal
 import struct
 from dataclasses import dataclass
 
-from rlm_env.repl import landlock, libc
-from rlm_env.repl.seccomp import Filter
-from rlm_env.repl.syscalls import machine, number
+from rlm_env.repl.sandbox import landlock, libc
+from rlm_env.repl.sandbox.seccomp import Filter
+from rlm_env.repl.sandbox.syscalls import machine, number
 
 MAX_OPEN_FILES = 64
 MAX_THREADS = 256

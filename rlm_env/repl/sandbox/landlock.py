@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import landlockpy
 from landlockpy import AccessFS, Scope
 
-from rlm_env.repl import libc
+from rlm_env.repl.sandbox import libc
 
 _RESTRICT_SELF = 446
 """The same number on every architecture."""

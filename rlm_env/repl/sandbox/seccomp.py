@@ -14,8 +14,8 @@ import errno
 import struct
 from dataclasses import dataclass
 
-from rlm_env.repl import libc
-from rlm_env.repl.syscalls import AUDIT_ARCH, NEWEST, number
+from rlm_env.repl.sandbox import libc
+from rlm_env.repl.sandbox.syscalls import AUDIT_ARCH, NEWEST, number
 
 _ALLOWED_NAMES = """
 read write readv writev pread64 pwrite64 preadv pwritev lseek dup fsync fdatasync flock ftruncate

@@ -15,16 +15,15 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from rlm_env.repl import libc
-from rlm_env.repl import walls as wall
-from rlm_env.repl.syscalls import machine
+from rlm_env.repl.sandbox import enter, libc
+from rlm_env.repl.sandbox.syscalls import machine
 
 _fork_call = os.fork
 _PTRACE_GETEVENTMSG = 0x4201
 _PTRACE = {"x86_64": 101, "aarch64": 117}
 
 
-def run(walls: wall.Walls, host: int) -> dict[str, Any]:
+def run(walls: enter.Walls, host: int) -> dict[str, Any]:
     """{"attacks": {name: outcome}, "error": why the walls could not be entered, or None}; outcomes are errno names,
     or "leaked"."""
     reading, writing = os.pipe()
@@ -34,7 +33,7 @@ def run(walls: wall.Walls, host: int) -> dict[str, Any]:
         os.close(reading)
         result: dict[str, Any] = {"attacks": {}, "error": None}
         try:
-            wall.enter(walls, parent, wall.private_uid(walls, 0))
+            enter.enter(walls, parent, enter.private_uid(walls, 0))
             result["attacks"] = {name: _outcome(attack) for name, attack in attacks(host).items()}
         except BaseException as error:
             result["error"] = f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""What rows, advantages and the loss can be told.
+"""What samples, advantages and the loss can be told.
 
 Covered: the keys, their defaults by preset, which of them go together. Not covered: the run as a whole.
 """
@@ -25,17 +25,17 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 Sources: prime-rl 559b447, `DefaultLossConfig`; DAPO (arXiv:2503.14476, section 4.1); Dr. GRPO (arXiv:2503.20783,
 section 3.2), with the clip range of PPO; GSPO (arXiv:2507.18071, section 5.1); CISPO (arXiv:2506.13585, section
 3.1) with the bound of ScaleRL (arXiv:2510.13786), as in TRL's documentation of `cispo`. `sft` is cross-entropy, for
-replies that were chosen beforehand: it looks at neither advantages nor behaviour logprobs.
+replies that were chosen beforehand: it looks at neither advantages nor behavior logprobs.
 """
 
 
-class RowsConfig(BaseModel):
+class SamplesConfig(BaseModel):
     """Which tokens of a rollout are trained."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     train_sub_calls: bool = True
-    """Whether sub-LLM calls become rows too."""
+    """Whether sub-LLM calls become samples too."""
     sub_weight: float = Field(1.0, gt=0)
     """What a token of a sub-call counts against one of the root, in the loss and in its denominator alike."""
 
@@ -61,8 +61,8 @@ class LossConfig(BaseModel):
 
     preset: Preset = "prime"
     norm: Norm | None = None
-    """What the sum over all tokens of an optimiser step is divided by: trained tokens; rows, each token first
-    divided by the trained tokens of its row; or rollouts times `norm_tokens`."""
+    """What the sum over all tokens of an optimizer step is divided by: trained tokens; samples, each token first
+    divided by the trained tokens of its sample; or rollouts times `norm_tokens`."""
     norm_tokens: int | None = Field(None, ge=1)
     """The constant of `norm = "constant"`: the most tokens that a rollout may train, as in Dr. GRPO."""
     kl_tau: float | None = Field(None, ge=0)

@@ -1,7 +1,7 @@
 """Training on several processes: each holds a share of every weight and takes a share of the packs.
 
 Covered: who and how many we are, sharding with FSDP2, sharing packs out, sums over processes, and one process that
-leads while the others follow. Not covered: starting the processes, which is torchrun's task; more than one optimiser
+leads while the others follow. Not covered: starting the processes, which is torchrun's task; more than one optimizer
 step in flight; tensor or expert parallelism.
 """
 
@@ -20,8 +20,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from rlm_env.train.packing import pack_rows
-from rlm_env.train.rows import Row
+from rlm_env.train.learner.packing import pack_samples
+from rlm_env.train.learner.samples import Sample
 
 _PATIENCE = timedelta(hours=12)
 """How long followers wait for the leader, who may be sampling or evaluating."""
@@ -78,16 +78,16 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def share(rows: list[Row], budget: int) -> list[list[Row]]:
-    """This process's packs of `rows`. All get equally many, because each forward and backward is done together:
+def share(samples: list[Sample], budget: int) -> list[list[Sample]]:
+    """This process's packs of `samples`. All get equally many, because each forward and backward is done together:
     where packs run out, a pack of `_filler`, which adds exactly 0."""
-    packs = pack_rows(rows, budget)
+    packs = pack_samples(samples, budget)
     mine = packs[rank() :: world_size()]
     return mine + [[_filler()] for _ in range(-(-len(packs) // world_size()) - len(mine))]
 
 
-def is_filler(rows: list[Row]) -> bool:
-    return rows[0].rollout_id == _FILLER
+def is_filler(samples: list[Sample]) -> bool:
+    return samples[0].rollout_id == _FILLER
 
 
 def sum_over_processes(values: dict[str, float]) -> dict[str, float]:
@@ -116,8 +116,8 @@ def barrier() -> None:
 _FILLER = "filler"
 
 
-def _filler() -> Row:
-    return Row([0, 0], [False, True], [0.0, 0.0], _FILLER, weight=0.0)
+def _filler() -> Sample:
+    return Sample([0, 0], [False, True], [0.0, 0.0], _FILLER, weight=0.0)
 
 
 class Leader:

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rlm_env.train.logprobs import TokenLogprobs, token_logprobs
-from rlm_env.train.packing import Pack
+from rlm_env.train.learner.logprobs import TokenLogprobs, token_logprobs
+from rlm_env.train.learner.packing import Pack
 
 
 def pack_logprobs(
@@ -32,7 +32,7 @@ def pack_logprobs(
 def last_hidden_state(model: nn.Module, input_ids: Tensor, position_ids: Tensor) -> Tensor:
     """[1, tokens, width]: what the vocabulary head is given. Both arguments are [1, tokens]."""
     decoder = _language_model(model).get_decoder()
-    # Position ids only: with an attention mask or a cache, transformers lets rows see the rows before them.
+    # Position ids only: with an attention mask or a cache, transformers lets samples see the samples before them.
     return decoder(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
 
 

@@ -1,7 +1,7 @@
-"""The learner: rows in, one optimiser step out.
+"""The learner: samples in, one optimizer step out.
 
-Covered: everything between rows with advantages and new weights, on one process or many; log-probabilities for
-checks; weights as a folder for an engine; its own state on disk. Not covered: where rows come from, engines, when to
+Covered: everything between samples with advantages and new weights, on one process or many; log-probabilities for
+checks; weights as a folder for an engine; its own state on disk. Not covered: where samples come from, engines, when to
 save.
 """
 
@@ -20,13 +20,13 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-from rlm_env.train import distributed
-from rlm_env.train.checkpoint import atomic_folder
-from rlm_env.train.config import LossConfig
-from rlm_env.train.logprobs import TokenLogprobs
-from rlm_env.train.loss import loss_denominator, policy_loss
-from rlm_env.train.memory import require_memory
-from rlm_env.train.model import (
+from rlm_env.train.learner import distributed
+from rlm_env.train.learner.checkpoint import atomic_folder
+from rlm_env.train.learner.config import LossConfig
+from rlm_env.train.learner.logprobs import TokenLogprobs
+from rlm_env.train.learner.loss import loss_denominator, policy_loss
+from rlm_env.train.learner.memory import require_memory
+from rlm_env.train.learner.model import (
     PackModel,
     base_model,
     compute_dtype,
@@ -35,11 +35,11 @@ from rlm_env.train.model import (
     pick_device,
     write_model,
 )
-from rlm_env.train.optimizer import Optimizer, split_masters
-from rlm_env.train.packing import Pack, collate
-from rlm_env.train.packing_check import TOLERANCES, check_packing
-from rlm_env.train.rows import Row, RowKind
-from rlm_env.train.run_config import ModelConfig, OptimizerConfig
+from rlm_env.train.learner.optimizer import Optimizer, split_masters
+from rlm_env.train.learner.packing import Pack, collate
+from rlm_env.train.learner.packing_check import TOLERANCES, check_packing
+from rlm_env.train.learner.samples import Sample, SampleKind
+from rlm_env.train.rl.config import ModelConfig, OptimizerConfig
 
 _MEANS = ("entropy", "mismatch_kl", "ratio", "log_ratio_abs", "clipped", "clipped_high", "clipped_low")
 """Metrics that are means over trained tokens."""
@@ -47,13 +47,13 @@ _STATE = "learner.json"
 
 
 class Learner:
-    """Owns model, optimiser, schedule and random state; knows nothing of rollouts and engines.
+    """Owns model, optimizer, schedule and random state; knows nothing of rollouts and engines.
 
     `folder`: the model to begin with, which stays as it is. `total_steps`: where the schedule ends. `seed`: of the
     adapter and the random state. On several processes (`distributed.process_group`) every method is called on all
     of them, with equal arguments (`distributed.leading` and `follow` see to that), and does the same as on one.
 
-    Construction refuses a model that does not fit the memory at hand (ModelError) and one whose rows reach each
+    Construction refuses a model that does not fit the memory at hand (ModelError) and one whose samples reach each
     other in a pack (PackingError).
     """
 
@@ -70,7 +70,7 @@ class Learner:
         self.config = model
         self.loss = loss
         self.version = 0
-        """Optimiser steps done, those counted too that were skipped."""
+        """Optimizer steps done, those counted too that were skipped."""
         if model.threads is not None:
             torch.set_num_threads(model.threads)
         self.device = pick_device(model, distributed.local_rank())
@@ -96,23 +96,23 @@ class Learner:
         self.root.to(self.device)  # buffers
         return split_masters(self.root, torch.float32)
 
-    def step(self, rows: list[Row]) -> dict[str, float]:
-        """One optimiser step on all `rows`, whose advantages are set. All ranks are given the same rows.
+    def step(self, samples: list[Sample]) -> dict[str, float]:
+        """One optimizer step on all `samples`, whose advantages are set. All ranks are given the same samples.
 
-        Every pack is one forward and backward. Rows whose loss is 0 whatever the policy (advantage 0, no KL term)
+        Every pack is one forward and backward. Samples whose loss is 0 whatever the policy (advantage 0, no KL term)
         are not run, but count in the denominator. A gradient that is not finite is not applied: `skipped` is 1.
 
-        Metrics: `loss`, `grad_norm` (before clipping), `lr`, `skipped`; `trained_tokens`, `tokens`, `rows`, `packs`
+        Metrics: `loss`, `grad_norm` (before clipping), `lr`, `skipped`; `trained_tokens`, `tokens`, `samples`, `packs`
         as they were run; means over the trained tokens: `entropy` (nats), `mismatch_kl`, `ratio`, `log_ratio_abs`,
-        `clipped`, `clipped_high`, `clipped_low`, and the same under `root/` and `sub/` where there are such rows;
+        `clipped`, `clipped_high`, `clipped_low`, and the same under `root/` and `sub/` where there are such samples;
         `seconds/forward`, `seconds/backward`, `seconds/update`, of which on a GPU only the sum is exact.
 
-        Raises ValueError, before anything is changed, on a row longer than a pack and where nothing is trained.
+        Raises ValueError, before anything is changed, on a sample longer than a pack and where nothing is trained.
         """
-        denominator = loss_denominator(rows, self.loss)
-        run = [row for row in rows if row.trained_tokens and (row.advantage or self.loss.kl_tau)]
+        denominator = loss_denominator(samples, self.loss)
+        run = [sample for sample in samples if sample.trained_tokens and (sample.advantage or self.loss.kl_tau)]
         packs = [self._collate(pack) for pack in distributed.share(run, self.config.pack_tokens)]
-        fillers = sum(distributed.is_filler(pack.rows) for pack in packs)
+        fillers = sum(distributed.is_filler(pack.samples) for pack in packs)
         sums: dict[str, Tensor] = {}
         seconds = dict.fromkeys(("forward", "backward", "update"), 0.0)
         self.optimizer.clear()  # of what a step left that was broken off
@@ -135,26 +135,26 @@ class Learner:
             "lr": update.lr,
             "skipped": float(not update.applied),
             "tokens": float(sum(map(len, run))),
-            "rows": float(len(run)),
+            "samples": float(len(run)),
             **{f"seconds/{phase}": value for phase, value in seconds.items()},
         }
 
-    def _collate(self, rows: list[Row]) -> Pack:
-        pack = collate(rows)
+    def _collate(self, samples: list[Sample]) -> Pack:
+        pack = collate(samples)
         vocab = self.model.get_input_embeddings().num_embeddings
         if int(pack.input_ids.max()) >= vocab or int(pack.input_ids.min()) < 0:
             raise ValueError(
-                f"a row of rollout {_foreign(rows, vocab).rollout_id!r} has token ids outside of the model's "
+                f"a sample of rollout {_foreign(samples, vocab).rollout_id!r} has token ids outside of the model's "
                 f"vocabulary of {vocab:,}: it was sampled from another model"
             )
         return pack
 
     def _pack_loss(self, pack: Pack, found: TokenLogprobs, denominator: float, sums: dict[str, Tensor]) -> Tensor:
         """The pack's share of the step's loss; adds its metrics to `sums`."""
-        advantages = pack.spread([row.advantage for row in pack.rows])
+        advantages = pack.spread([sample.advantage for sample in pack.samples])
         total = found.logprobs.new_zeros(())
-        for kind in RowKind:
-            of_kind = [float(row.kind == kind) for row in pack.rows]
+        for kind in SampleKind:
+            of_kind = [float(sample.kind == kind) for sample in pack.samples]
             if not any(of_kind):
                 continue
             mask = pack.mask & pack.spread(of_kind).bool()
@@ -168,7 +168,7 @@ class Learner:
                 pack.weights,
             )
             total = total + loss / denominator
-            if distributed.is_filler(pack.rows):
+            if distributed.is_filler(pack.samples):
                 continue
             metrics["entropy"] = found.entropy[mask].sum()
             metrics["loss"] = loss.detach() / denominator
@@ -179,11 +179,11 @@ class Learner:
 
     def _metrics(self, sums: dict[str, Tensor], packs: int) -> dict[str, float]:
         """Sums by kind, of this process, to the step's metrics."""
-        keys = [f"{kind}/{name}" for kind in RowKind for name in ("tokens", "loss", *_MEANS)]
+        keys = [f"{kind}/{name}" for kind in SampleKind for name in ("tokens", "loss", *_MEANS)]
         mine = {key: float(sums.get(key, 0.0)) for key in keys}
         found = distributed.sum_over_processes({**mine, "packs": float(packs)})
-        metrics = {"loss": sum(found[f"{kind}/loss"] for kind in RowKind), "packs": found["packs"]}
-        for prefix, kinds in {"": tuple(RowKind), **{f"{kind}/": (kind,) for kind in RowKind}}.items():
+        metrics = {"loss": sum(found[f"{kind}/loss"] for kind in SampleKind), "packs": found["packs"]}
+        for prefix, kinds in {"": tuple(SampleKind), **{f"{kind}/": (kind,) for kind in SampleKind}}.items():
             tokens = sum(found[f"{kind}/tokens"] for kind in kinds)
             metrics[f"{prefix}trained_tokens"] = tokens
             if tokens:
@@ -192,24 +192,24 @@ class Learner:
         return metrics
 
     @torch.no_grad()
-    def score(self, rows: list[Row]) -> list[list[float]]:
-        """Log-probabilities of the trained tokens of each row, in order, at the row's temperature."""
-        rows = [copy.copy(row) for row in rows]  # so that each is an object of its own, to be found again
-        place = {id(row): index for index, row in enumerate(rows)}
+    def score(self, samples: list[Sample]) -> list[list[float]]:
+        """Log-probabilities of the trained tokens of each sample, in order, at the sample's temperature."""
+        samples = [copy.copy(sample) for sample in samples]  # so that each is an object of its own, to be found again
+        place = {id(sample): index for index, sample in enumerate(samples)}
         mine: dict[int, list[float]] = {}
-        for pack_rows in distributed.share(rows, self.config.pack_tokens):
-            pack = self._collate(pack_rows).to(self.device)
+        for pack_samples in distributed.share(samples, self.config.pack_tokens):
+            pack = self._collate(pack_samples).to(self.device)
             logprobs = self.root(pack).logprobs
-            if distributed.is_filler(pack_rows):
+            if distributed.is_filler(pack_samples):
                 continue
-            for number, row in enumerate(pack_rows):
-                mine[place[id(row)]] = logprobs[pack.mask & (pack.sequence_ids == number)].tolist()
+            for number, sample in enumerate(pack_samples):
+                mine[place[id(sample)]] = logprobs[pack.mask & (pack.sequence_ids == number)].tolist()
         if distributed.world_size() > 1:
             self.root.reshard()  # which the backward would have done
         found: dict[int, list[float]] = {}
         for part in distributed.gather(mine):
             found |= part
-        return [found[index] for index in range(len(rows))]
+        return [found[index] for index in range(len(samples))]
 
     def export(self, folder: Path) -> None:
         """Writes the weights, in the type of the forward and with an adapter merged in, as a Hugging Face folder
@@ -279,8 +279,8 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def _foreign(rows: list[Row], vocab: int) -> Row:
-    return next(row for row in rows if not all(0 <= token < vocab for token in row.token_ids))
+def _foreign(samples: list[Sample], vocab: int) -> Sample:
+    return next(sample for sample in samples if not all(0 <= token < vocab for token in sample.token_ids))
 
 
 def _random_state() -> dict[str, Any]:

@@ -61,15 +61,15 @@ class _ChunkedLogprobs(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor]:
-        logprobs, entropy, normaliser = (torch.empty_like(temperature) for _ in range(3))
+        logprobs, entropy, normalizer = (torch.empty_like(temperature) for _ in range(3))
         head = weight.to(hidden.dtype)
         for part in _parts(len(targets), chunk):
             logits = _logits(hidden[part], head, temperature[part])
-            normaliser[part] = torch.logsumexp(logits, dim=-1)
-            logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - normaliser[part]
-            probabilities = torch.exp(logits - normaliser[part, None])
-            entropy[part] = normaliser[part] - logits.mul_(probabilities).sum(dim=-1)
-        ctx.save_for_backward(hidden, weight, targets, temperature, normaliser)
+            normalizer[part] = torch.logsumexp(logits, dim=-1)
+            logprobs[part] = logits.gather(1, targets[part, None])[:, 0] - normalizer[part]
+            probabilities = torch.exp(logits - normalizer[part, None])
+            entropy[part] = normalizer[part] - logits.mul_(probabilities).sum(dim=-1)
+        ctx.save_for_backward(hidden, weight, targets, temperature, normalizer)
         ctx.chunk = chunk
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
@@ -77,7 +77,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        hidden, weight, targets, temperature, normaliser = ctx.saved_tensors
+        hidden, weight, targets, temperature, normalizer = ctx.saved_tensors
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         head = weight.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
@@ -85,8 +85,8 @@ class _ChunkedLogprobs(torch.autograd.Function):
         for part in _parts(len(targets), ctx.chunk):
             logits = _logits(hidden[part], head, temperature[part])
             # d logprob / d logits = (one-hot of the target - softmax) / temperature
-            step = logits.sub_(normaliser[part, None]).exp_().neg_()
-            step.scatter_add_(1, targets[part, None], torch.ones_like(normaliser[part, None]))
+            step = logits.sub_(normalizer[part, None]).exp_().neg_()
+            step.scatter_add_(1, targets[part, None], torch.ones_like(normalizer[part, None]))
             step = step.mul_((grad[part] / temperature[part])[:, None]).to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = _product(step, head)

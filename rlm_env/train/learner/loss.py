@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from rlm_env.train.config import LossConfig
-from rlm_env.train.rows import Row
+from rlm_env.train.learner.config import LossConfig
+from rlm_env.train.learner.samples import Sample
 
 Metrics = dict[str, Tensor]
 
@@ -31,15 +31,15 @@ def policy_loss(
 
     All arguments have the shape [tokens]. `logprobs`: of the policy, with gradient; `behavior_logprobs`: of the
     engine when it sampled, at the same temperature; `mask`: bool, the trained tokens; what the others hold is never
-    looked at. `sequence_ids`: which row a token belongs to, whole rows only; needed for `gspo` and for
-    `norm = "sequence"` where there is more than one row. `weights`: what each token counts; 1 if left out.
+    looked at. `sequence_ids`: which sample a token belongs to, whole samples only; needed for `gspo` and for
+    `norm = "sequence"` where there is more than one sample. `weights`: what each token counts; 1 if left out.
 
-    With x the log ratio of policy to behaviour and A the advantage, a token's loss is
+    With x the log ratio of policy to behavior and A the advantage, a token's loss is
     `prime`: -A exp(x) + kl_tau x^2, where the first term is left out if the probability has moved too far in the
     direction of A (DPPO; prime-rl 559b447, trainer/rl/loss.py); `dapo`, `dr_grpo`: -min(A exp(x), A clip(exp(x)));
-    `gspo`: the same with x averaged over the row; `cispo`: -A logprob min(exp(x), max_ratio), the ratio without
+    `gspo`: the same with x averaged over the sample; `cispo`: -A logprob min(exp(x), max_ratio), the ratio without
     gradient; `sft`: -logprob, with x taken as 0. `kl_tau x^2` is added to any but the last if set. With
-    `norm = "sequence"` each token's loss is divided by the trained tokens of its row. The caller divides the sum by
+    `norm = "sequence"` each token's loss is divided by the trained tokens of its sample. The caller divides the sum by
     `loss_denominator`.
 
     Metrics are sums over the trained tokens, without gradient: `tokens`; `ratio`; `log_ratio_abs`; `mismatch_kl`,
@@ -54,7 +54,7 @@ def policy_loss(
     logprobs = logprobs.to(torch.promote_types(logprobs.dtype, torch.float32))
     behavior = behavior_logprobs[mask].to(logprobs.dtype)
     advantages = advantages[mask].to(logprobs.dtype)
-    rows = None if sequence_ids is None else torch.unique(sequence_ids[mask], return_inverse=True)[1]
+    samples = None if sequence_ids is None else torch.unique(sequence_ids[mask], return_inverse=True)[1]
 
     log_ratio = logprobs - behavior
     if config.preset == "sft":
@@ -67,39 +67,39 @@ def policy_loss(
         clipped = ratio > config.max_ratio
         loss = -ratio.clamp(max=config.max_ratio) * advantages * logprobs
     else:
-        exponent = _row_means(log_ratio, rows) if config.preset == "gspo" else log_ratio
+        exponent = _sample_means(log_ratio, samples) if config.preset == "gspo" else log_ratio
         loss, clipped = _clipped(exponent, advantages, config)
     if config.kl_tau:
         loss = loss + config.kl_tau * log_ratio.square()
     if config.norm == "sequence":
-        loss = loss / _row_lengths(loss, rows)
+        loss = loss / _sample_lengths(loss, samples)
     if weights is not None:
         loss = loss * weights[mask].to(loss.dtype)
     return loss.sum(), _metrics(log_ratio.detach(), clipped, advantages)
 
 
-def loss_denominator(rows: Iterable[Row], config: LossConfig | None = None) -> float:
+def loss_denominator(samples: Iterable[Sample], config: LossConfig | None = None) -> float:
     """What the sum of `policy_loss` over all packs is divided by.
 
-    `rows`: all that one optimiser step trains, over all ranks and micro-batches. By `config.norm`: `token`, the
-    trained tokens; `sequence`, the rows; both by weight; `constant`, rollouts times `norm_tokens`.
+    `samples`: all that one optimizer step trains, over all ranks and micro-batches. By `config.norm`: `token`, the
+    trained tokens; `sequence`, the samples; both by weight; `constant`, rollouts times `norm_tokens`.
     Raises ValueError where nothing is trained or `norm_tokens` is missing.
     """
     config = config or LossConfig()
-    rows = list(rows)
+    samples = list(samples)
     if config.norm == "token":
-        total = sum(row.weight * row.trained_tokens for row in rows)
+        total = sum(sample.weight * sample.trained_tokens for sample in samples)
     elif config.norm == "sequence":
-        total = sum(row.weight for row in rows if any(row.mask))
+        total = sum(sample.weight for sample in samples if any(sample.mask))
     elif config.norm_tokens is None:
         raise ValueError(
             'norm = "constant" needs norm_tokens: the most tokens that one rollout may train, for example the limit '
             "of its completion tokens"
         )
     else:
-        total = config.norm_tokens * len({row.rollout_id for row in rows if any(row.mask)})
+        total = config.norm_tokens * len({sample.rollout_id for sample in samples if any(sample.mask)})
     if not total:
-        raise ValueError("nothing to train: no row has a trained token")
+        raise ValueError("nothing to train: no sample has a trained token")
     return float(total)
 
 
@@ -120,19 +120,19 @@ def _clipped(log_ratio: Tensor, advantages: Tensor, config: LossConfig) -> tuple
     return loss, torch.where(advantages > 0, ratio > high, (ratio < low) & (advantages < 0)).detach()
 
 
-def _row_lengths(values: Tensor, rows: Tensor | None) -> Tensor:
-    """For each token, the trained tokens of its row."""
-    if rows is None:
+def _sample_lengths(values: Tensor, samples: Tensor | None) -> Tensor:
+    """For each token, the trained tokens of its sample."""
+    if samples is None:
         return torch.full_like(values, max(len(values), 1))
-    return torch.bincount(rows)[rows].to(values.dtype)
+    return torch.bincount(samples)[samples].to(values.dtype)
 
 
-def _row_means(values: Tensor, rows: Tensor | None) -> Tensor:
-    """For each token, the mean over the trained tokens of its row."""
-    if rows is None:
-        rows = torch.zeros(len(values), dtype=torch.long, device=values.device)
-    sums = values.new_zeros(len(values)).index_add(0, rows, values)
-    return sums[rows] / _row_lengths(values, rows)
+def _sample_means(values: Tensor, samples: Tensor | None) -> Tensor:
+    """For each token, the mean over the trained tokens of its sample."""
+    if samples is None:
+        samples = torch.zeros(len(values), dtype=torch.long, device=values.device)
+    sums = values.new_zeros(len(values)).index_add(0, samples, values)
+    return sums[samples] / _sample_lengths(values, samples)
 
 
 def _metrics(log_ratio: Tensor, clipped: Tensor, advantages: Tensor) -> Metrics:

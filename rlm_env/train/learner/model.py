@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlm_env.train.forward import pack_logprobs
-from rlm_env.train.logprobs import TokenLogprobs
-from rlm_env.train.packing import Pack
-from rlm_env.train.run_config import LoraConfig, ModelConfig
+from rlm_env.train.learner.forward import pack_logprobs
+from rlm_env.train.learner.logprobs import TokenLogprobs
+from rlm_env.train.learner.packing import Pack
+from rlm_env.train.rl.config import LoraConfig, ModelConfig
 
 _NOT_COPIED = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".md", ".lock"}
 """Endings of files in a model folder that are the old weights or describe them."""
@@ -32,14 +32,14 @@ class ModelError(ValueError):
 
 class PackModel(nn.Module):
     """A causal language model whose forward takes a pack: the log-probabilities of its trained tokens, each at the
-    temperature of its row. One forward for everything, so that sharding finds one root module."""
+    temperature of its sample. One forward for everything, so that sharding finds one root module."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, pack: Pack) -> TokenLogprobs:
-        return pack_logprobs(self.model, pack, pack.spread([row.temperature for row in pack.rows]))
+        return pack_logprobs(self.model, pack, pack.spread([sample.temperature for sample in pack.samples]))
 
 
 def compute_dtype(config: ModelConfig) -> torch.dtype:
@@ -56,7 +56,7 @@ def pick_device(config: ModelConfig, local_rank: int = 0) -> torch.device:
 
 
 def read_config(folder: Path, config: ModelConfig) -> Any:
-    """The model's own configuration, without any dropout: behaviour log-probabilities were sampled without."""
+    """The model's own configuration, without any dropout: behavior log-probabilities were sampled without."""
     from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():

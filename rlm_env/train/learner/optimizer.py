@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from rlm_env.train.run_config import OptimizerConfig
+from rlm_env.train.rl.config import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
@@ -54,17 +54,17 @@ def split_masters(module: nn.Module, dtype: torch.dtype) -> dict[str, nn.Paramet
 
 @dataclass(slots=True)
 class Update:
-    """What one optimiser step did."""
+    """What one optimizer step did."""
 
     grad_norm: float
     """Global 2-norm before clipping."""
     lr: float
     applied: bool
-    """False where the norm was not finite: weights and optimiser state are as they were."""
+    """False where the norm was not finite: weights and optimizer state are as they were."""
 
 
 class Optimizer:
-    """AdamW over masters. Owns the optimiser's state and the gradients; invariant: between two steps no parameter
+    """AdamW over masters. Owns the optimizer's state and the gradients; invariant: between two steps no parameter
     has a gradient, and every parameter equals its master in its own type.
 
     `module`: what is trained. `masters`: of `split_masters`. After construction each backward adds its gradients

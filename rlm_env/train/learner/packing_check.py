@@ -1,7 +1,7 @@
 """Whether packing is exact for an actual model, to be asked once before training.
 
-Covered: whether rows of a pack reach each other, and whether a pack gives the loss and gradients of its rows one at
-a time through the model's own forward. That finds models whose state runs on from row to row (convolutions, linear
+Covered: whether samples of a pack reach each other, and whether a pack gives the loss and gradients of its samples one at
+a time through the model's own forward. That finds models whose state runs on from sample to sample (convolutions, linear
 attention, state-space layers), attention implementations that ignore position ids, and heads that do more than one
 matrix product (soft-capped or scaled logits). Not covered: whether the engine agrees with the model.
 """
@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlm_env.train.forward import last_hidden_state, pack_logprobs, vocabulary_head
-from rlm_env.train.packing import Pack, collate
-from rlm_env.train.rows import Row
+from rlm_env.train.learner.forward import last_hidden_state, pack_logprobs, vocabulary_head
+from rlm_env.train.learner.packing import Pack, collate
+from rlm_env.train.learner.samples import Sample
 
 LENGTHS = (7, 24, 3, 15)
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
-"""Largest relative difference to the rows one at a time, by the type of the weights; ten times what tiny models
+"""Largest relative difference to the samples one at a time, by the type of the weights; ten times what tiny models
 with large weights show, or more."""
 
 
@@ -36,8 +36,8 @@ class PackingCheck:
     """What was measured."""
 
     leak: float
-    """Largest gradient of a row's log-probabilities with respect to the embeddings of another row. 0 in any
-    arithmetic if rows are kept apart: unlike a difference of results, rounding cannot hide a leak in it."""
+    """Largest gradient of a sample's log-probabilities with respect to the embeddings of another sample. 0 in any
+    arithmetic if samples are kept apart: unlike a difference of results, rounding cannot hide a leak in it."""
     head: float
     """Distance of the model's own logits from hidden states times head, relative to their norm."""
     logprobs: float
@@ -49,7 +49,7 @@ class PackingCheck:
 def check_packing(
     model: nn.Module, temperature: float = 1.0, tolerance: float | None = None, seed: int = 0
 ) -> PackingCheck:
-    """Raises PackingError where rows of a pack change each other, or a pack differs from its rows one at a time.
+    """Raises PackingError where samples of a pack change each other, or a pack differs from its samples one at a time.
 
     `temperature`: of the training. `tolerance`: None takes that of the weights' type. The model's gradients must
     be empty and are empty afterwards; its mode and the global random state are left as they were. Costs some
@@ -60,9 +60,9 @@ def check_packing(
         raise ValueError("the model has no trainable parameters")
     if any(parameter.grad is not None for parameter in parameters):
         raise ValueError("the model has gradients already: check it before training, or call zero_grad() first")
-    rows = _random_rows(model, seed)
-    pack = collate(rows).to(parameters[0].device)
-    weights = [torch.linspace(0.5, 1.5, row.trained_tokens).to(parameters[0].device) for row in rows]
+    samples = _random_samples(model, seed)
+    pack = collate(samples).to(parameters[0].device)
+    weights = [torch.linspace(0.5, 1.5, sample.trained_tokens).to(parameters[0].device) for sample in samples]
     try:
         with _evaluating(model):
             check = PackingCheck(
@@ -81,7 +81,7 @@ def _judge(check: PackingCheck, model: nn.Module, tolerance: float) -> None:
     attention = getattr(getattr(model, "config", None), "_attn_implementation", "unknown")
     if check.leak != 0:
         raise PackingError(
-            f"{name} cannot be trained on packs: a row is changed by the rows before it (gradient {check.leak:.2g}). "
+            f"{name} cannot be trained on packs: a sample is changed by the samples before it (gradient {check.leak:.2g}). "
             f"Either its state runs on (convolution, linear attention, state space) or its attention ({attention}) "
             'ignores position ids; try attn_implementation="sdpa", else train another architecture'
         )
@@ -94,7 +94,7 @@ def _judge(check: PackingCheck, model: nn.Module, tolerance: float) -> None:
         if not difference <= tolerance:
             raise PackingError(
                 f"{name} cannot be trained on packs: its {what} differ by {difference:.2g} (relative; at most "
-                f"{tolerance:g}) from those of the rows one at a time, although rows are kept apart. Its attention "
+                f"{tolerance:g}) from those of the samples one at a time, although samples are kept apart. Its attention "
                 f"({attention}) may ignore position ids; train another architecture, or in a wider type if this is "
                 "rounding"
             )
@@ -113,7 +113,7 @@ def _leak(model: nn.Module, pack: Pack, temperature: float) -> float:
     finally:
         handle.remove()
     largest = 0.0
-    for index in range(len(pack.rows)):
+    for index in range(len(pack.samples)):
         own = pack.sequence_ids == index
         (gradient,) = torch.autograd.grad(logprobs[own].sum(), embedded[0], retain_graph=True)
         largest = max(largest, gradient[0, ~own].abs().max().item())
@@ -132,37 +132,37 @@ def _differences(
     model: nn.Module, pack: Pack, weights: list[Tensor], parameters: list[nn.Parameter], temperature: float
 ) -> tuple[float, float]:
     alone = []
-    for row, weight in zip(pack.rows, weights, strict=True):
-        logprobs = _plain_logprobs(model, row, temperature)
+    for sample, weight in zip(pack.samples, weights, strict=True):
+        logprobs = _plain_logprobs(model, sample, temperature)
         (logprobs * weight).sum().backward()
         alone.append(logprobs.detach())
     size = _norm(parameters)
     packed = pack_logprobs(model, pack, temperature).logprobs[pack.mask]
-    # Added to the gradients of the rows with the opposite sign, so that the difference needs no second copy.
+    # Added to the gradients of the samples with the opposite sign, so that the difference needs no second copy.
     (-packed * torch.cat(weights)).sum().backward()
     expected = torch.cat(alone)
     distance = torch.linalg.vector_norm(packed.detach() - expected) / torch.linalg.vector_norm(expected)
     return distance.item(), _norm(parameters) / size if size else math.nan
 
 
-def _plain_logprobs(model: nn.Module, row: Row, temperature: float) -> Tensor:
-    """Of the row's trained tokens, the straightforward way: the model's own logits, one row, nothing packed."""
+def _plain_logprobs(model: nn.Module, sample: Sample, temperature: float) -> Tensor:
+    """Of the sample's trained tokens, the straightforward way: the model's own logits, one sample, nothing packed."""
     device = next(model.parameters()).device
-    ids = torch.tensor(row.token_ids, device=device)
+    ids = torch.tensor(sample.token_ids, device=device)
     logits = model(input_ids=ids[None], use_cache=False).logits[0]
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
     chosen = torch.log_softmax(exact[:-1], dim=-1).gather(1, ids[1:, None])[:, 0]
-    return chosen[torch.tensor(row.mask[1:], device=device)]
+    return chosen[torch.tensor(sample.mask[1:], device=device)]
 
 
-def _random_rows(model: nn.Module, seed: int) -> list[Row]:
+def _random_samples(model: nn.Module, seed: int) -> list[Sample]:
     generator = torch.Generator().manual_seed(seed)
     vocab = model.get_input_embeddings().num_embeddings
-    rows = []
+    samples = []
     for length in LENGTHS:
         ids = torch.randint(vocab, (length,), generator=generator).tolist()
-        rows.append(Row(ids, [False] + [True] * (length - 1), [0.0] * length, "check"))
-    return rows
+        samples.append(Sample(ids, [False] + [True] * (length - 1), [0.0] * length, "check"))
+    return samples
 
 
 def _norm(parameters: list[nn.Parameter]) -> float:

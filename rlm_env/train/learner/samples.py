@@ -1,7 +1,7 @@
-"""From a rollout to the rows of token ids that are trained.
+"""From a rollout to the samples of token ids that are trained.
 
 Covered: the root conversation, its forks, sub-calls and their turns with tools. Not covered: advantages, packing;
-and text: a row holds the ids that the engine was given and the ids that it sampled, nothing is decoded or encoded.
+and text: a sample holds the ids that the engine was given and the ids that it sampled, nothing is decoded or encoded.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from rlm_env.rollout import Rollout, SubCall, SubTurn, Turn
-from rlm_env.train.config import RowsConfig
+from rlm_env.train.learner.config import SamplesConfig
 
 Reply = Turn | SubTurn | SubCall
 
 
-class RowKind(StrEnum):
-    """Who sampled the trained tokens of a row."""
+class SampleKind(StrEnum):
+    """Who sampled the trained tokens of a sample."""
 
     ROOT = "root"
     SUB = "sub"
 
 
 @dataclass(slots=True)
-class Row:
+class Sample:
     """One sequence of token ids, as the model reads it in training. All lists have the shape [tokens]."""
 
     token_ids: list[int]
@@ -36,13 +36,13 @@ class Row:
     rollout_id: str
     policy_version: int = 0
     """Which weights sampled: updates since the start of training, as `Rollout.info["policy_version"]` has it."""
-    kind: RowKind = RowKind.ROOT
+    kind: SampleKind = SampleKind.ROOT
     weight: float = 1.0
     """What each trained token counts, in the loss and in its denominator."""
     temperature: float = 1.0
     """What the engine sampled the trained tokens with; log-probabilities are taken at the same."""
     advantage: float = 0.0
-    """Of the rollout that the row is of, the same for all its rows; set by who knows the group."""
+    """Of the rollout that the sample is of, the same for all its samples; set by who knows the group."""
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -52,58 +52,58 @@ class Row:
         return sum(self.mask)
 
 
-def rollout_rows(rollout: Rollout, config: RowsConfig | None = None) -> list[Row]:
-    """The rows of a rollout: those of the root in the order of their first turns, then those of each sub-call.
+def rollout_samples(rollout: Rollout, config: SamplesConfig | None = None) -> list[Sample]:
+    """The samples of a rollout: those of the root in the order of their first turns, then those of each sub-call.
 
-    A turn whose prompt begins with exactly the ids of a row before it continues that row. Where no row is a prefix
-    (a template that rewrites history, a compaction, ids that came out differently), it begins a row of its own, in
+    A turn whose prompt begins with exactly the ids of a sample before it continues that sample. Where no sample is a prefix
+    (a template that rewrites history, a compaction, ids that came out differently), it begins a sample of its own, in
     which earlier replies are context only: every sampled token is trained exactly once, after exactly the ids that
     the engine had before it. A sub-call is a conversation of its own, of one reply or, with tools, of several; where
     it failed, the replies that it had before are trained.
 
     Raises ValueError, naming rollout and turn, where ids or logprobs are missing or do not match.
     """
-    config = config or RowsConfig()
+    config = config or SamplesConfig()
     version = rollout.info.get("policy_version", 0)
-    temperatures = {kind: _temperature(rollout, kind) for kind in RowKind}
-    blank = Row([], [], [], rollout.id, version, RowKind.ROOT, temperature=temperatures[RowKind.ROOT])
-    rows = _conversation(rollout.turns, blank, f"rollout {rollout.id!r}")
+    temperatures = {kind: _temperature(rollout, kind) for kind in SampleKind}
+    blank = Sample([], [], [], rollout.id, version, SampleKind.ROOT, temperature=temperatures[SampleKind.ROOT])
+    samples = _conversation(rollout.turns, blank, f"rollout {rollout.id!r}")
     if config.train_sub_calls:
-        blank = Row([], [], [], rollout.id, version, RowKind.SUB, config.sub_weight, temperatures[RowKind.SUB])
+        blank = Sample([], [], [], rollout.id, version, SampleKind.SUB, config.sub_weight, temperatures[SampleKind.SUB])
         for call in rollout.sub_calls:
-            rows += _conversation(call.replies, blank, f"rollout {rollout.id!r}, sub-call {call.id}")
-    return [row for row in rows if any(row.mask)]
+            samples += _conversation(call.replies, blank, f"rollout {rollout.id!r}, sub-call {call.id}")
+    return [sample for sample in samples if any(sample.mask)]
 
 
-def _conversation(replies: Iterable[Reply], blank: Row, name: str) -> list[Row]:
-    """The rows of one conversation, each like `blank`."""
-    rows: list[Row] = []
+def _conversation(replies: Iterable[Reply], blank: Sample, name: str) -> list[Sample]:
+    """The samples of one conversation, each like `blank`."""
+    samples: list[Sample] = []
     for index, reply in enumerate(replies):
         prompt, sampled, logprobs = _checked(reply, f"{name}, turn {index}")
-        row = _longest_prefix(rows, prompt)
-        if row is None:
-            row = replace(blank, token_ids=[], mask=[], behavior_logprobs=[])
-            rows.append(row)
-        _extend(row, prompt, sampled, logprobs)
-    return rows
+        sample = _longest_prefix(samples, prompt)
+        if sample is None:
+            sample = replace(blank, token_ids=[], mask=[], behavior_logprobs=[])
+            samples.append(sample)
+        _extend(sample, prompt, sampled, logprobs)
+    return samples
 
 
-def _temperature(rollout: Rollout, kind: RowKind) -> float:
+def _temperature(rollout: Rollout, kind: SampleKind) -> float:
     """As recorded with the rollout; 1 where nothing is."""
     return rollout.info.get("sampling", {}).get(kind, {}).get("temperature", 1.0)
 
 
-def _longest_prefix(rows: Iterable[Row], prompt: list[int]) -> Row | None:
-    """The longest row that the prompt begins with."""
-    fits = [row for row in rows if prompt[: len(row)] == row.token_ids]
+def _longest_prefix(samples: Iterable[Sample], prompt: list[int]) -> Sample | None:
+    """The longest sample that the prompt begins with."""
+    fits = [sample for sample in samples if prompt[: len(sample)] == sample.token_ids]
     return max(fits, key=len, default=None)
 
 
-def _extend(row: Row, prompt: list[int], sampled: list[int], logprobs: list[float]) -> None:
-    new = prompt[len(row) :]
-    row.token_ids += new + sampled
-    row.mask += [False] * len(new) + [True] * len(sampled)
-    row.behavior_logprobs += [0.0] * len(new) + logprobs
+def _extend(sample: Sample, prompt: list[int], sampled: list[int], logprobs: list[float]) -> None:
+    new = prompt[len(sample) :]
+    sample.token_ids += new + sampled
+    sample.mask += [False] * len(new) + [True] * len(sampled)
+    sample.behavior_logprobs += [0.0] * len(new) + logprobs
 
 
 def _checked(source: Reply, name: str) -> tuple[list[int], list[int], list[float]]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from rlm_env.evals.errors import ConfigError
-from rlm_env.train.report import Line, RunMetrics
+from rlm_env.runs.errors import ConfigError
+from rlm_env.train.report.report import Line, RunMetrics
 
 CURVE = "reward.png"
 SMOOTHED = 5
@@ -39,9 +39,9 @@ def draw_curve(runs: Sequence[RunMetrics], path: Path) -> Path:
     axes = figure.subplots()
     label = "reward in training" if rewarded else "loss in training"
     _draw_training(axes, [_series(run.steps, key) for run in runs], label)
-    for (name, held_out), colour in zip(_held_out_keys(runs).items(), cycle(COLOURS), strict=False):
-        _draw_held_out(axes, runs, held_out, name, colour)
-    axes.set_xlabel("optimiser steps")
+    for (name, held_out), color in zip(_held_out_keys(runs).items(), cycle(COLOURS), strict=False):
+        _draw_held_out(axes, runs, held_out, name, color)
+    axes.set_xlabel("optimizer steps")
     axes.set_ylabel("score" if rewarded else "loss, nats per token")
     several = f"{len(runs)} runs: mean, and one standard deviation to each side"
     axes.set_title(runs[0].name if len(runs) == 1 else several)
@@ -78,11 +78,11 @@ def _draw_training(axes: Any, series: Sequence[dict[int, float]], label: str) ->
     _fill(axes, steps, means, spreads, TRAINING)
 
 
-def _draw_held_out(axes: Any, runs: Sequence[RunMetrics], key: str, label: str, colour: str) -> None:
+def _draw_held_out(axes: Any, runs: Sequence[RunMetrics], key: str, label: str, color: str) -> None:
     series = [_series(run.evaluations, key) for run in runs]
     if len(series) > 1:
         steps, means, spreads = _over_runs(series)
-        axes.errorbar(steps, means, yerr=spreads, color=colour, marker="o", capsize=3, label=label)
+        axes.errorbar(steps, means, yerr=spreads, color=color, marker="o", capsize=3, label=label)
         return
     steps, values = zip(*series[0].items(), strict=True)
     bounds = [_series(runs[0].evaluations, f"{key.removesuffix('/score')}/{end}") for end in ("low", "high")]
@@ -91,7 +91,7 @@ def _draw_held_out(axes: Any, runs: Sequence[RunMetrics], key: str, label: str, 
         below = [value - bounds[0][step] for step, value in zip(steps, values, strict=True)]
         above = [bounds[1][step] - value for step, value in zip(steps, values, strict=True)]
         errors, label = [below, above], f"{label} (95 % interval)"
-    axes.errorbar(steps, values, yerr=errors, color=colour, marker="o", capsize=3, label=label)
+    axes.errorbar(steps, values, yerr=errors, color=color, marker="o", capsize=3, label=label)
 
 
 def _over_runs(series: Sequence[dict[int, float]]) -> tuple[list[int], list[float], list[float]]:
@@ -101,7 +101,7 @@ def _over_runs(series: Sequence[dict[int, float]]) -> tuple[list[int], list[floa
     return steps, [*map(fmean, values)], [*map(stdev, values)]
 
 
-def _fill(axes: Any, steps: Sequence[int], means: Sequence[float], spreads: Sequence[float], colour: str) -> None:
+def _fill(axes: Any, steps: Sequence[int], means: Sequence[float], spreads: Sequence[float], color: str) -> None:
     low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
     high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
-    axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)

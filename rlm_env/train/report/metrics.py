@@ -15,10 +15,10 @@ from typing import Any
 
 from rich.console import Console
 
-from rlm_env.evals.console import say
-from rlm_env.evals.errors import ConfigError
-from rlm_env.train.run_config import TrainConfig
-from rlm_env.train.sft_config import SFTConfig
+from rlm_env.runs.console import say
+from rlm_env.runs.errors import ConfigError
+from rlm_env.train.rl.config import TrainConfig
+from rlm_env.train.sft.config import SFTConfig
 
 METRICS = "metrics.jsonl"
 COLUMNS = (

@@ -14,9 +14,9 @@ from typing import Any
 
 from rich.console import Console
 
-from rlm_env.evals.errors import ConfigError
 from rlm_env.evals.report import Cells, markdown_tables, print_tables
-from rlm_env.train.metrics import METRICS, read_metrics
+from rlm_env.runs.errors import ConfigError
+from rlm_env.train.report.metrics import METRICS, read_metrics
 
 Line = dict[str, Any]
 AVERAGED = 5
@@ -51,7 +51,7 @@ class RunMetrics:
 
     name: str
     steps: list[Line]
-    """One line per optimiser step."""
+    """One line per optimizer step."""
     evaluations: list[Line]
     """One line per held-out evaluation; its `step` is how many updates came before."""
 

@@ -1,7 +1,7 @@
 """From the rewards of a group of rollouts to their advantages.
 
 Covered: one value per rollout, against the other rollouts of the same task; cost within the group. Not covered:
-which rollouts form a group, and copying a rollout's advantage to its rows (`rows.py` names the rollout of each).
+which rollouts form a group, and copying a rollout's advantage to its samples (`samples.py` names the rollout of each).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from rlm_env.train.config import AdvantageConfig
+from rlm_env.train.learner.config import AdvantageConfig
 
 _STD_EPSILON = 1e-4
 """Added to the standard deviation, as in TRL 1.16 (`GRPOTrainer`)."""
@@ -25,7 +25,7 @@ def group_advantages(
 
     `rewards`: what each rollout scored; None for one that failed and has no score. Failed rollouts are outside
     mean and count and get 0. Fewer than two scored rollouts, or equal rewards, give exactly 0 for all.
-    `costs`: what each rollout cost, in any unit (tokens, sub-calls); needed with `cost_weight`, see `penalised`.
+    `costs`: what each rollout cost, in any unit (tokens, sub-calls); needed with `cost_weight`, see `penalized`.
 
     With r a reward, m the mean and n the number of scored rollouts of the group:
     `grpo`, `dr_grpo`: r - m (arXiv:2402.03300 without the division by the standard deviation, as arXiv:2503.20783
@@ -47,14 +47,14 @@ def group_advantages(
                 f"cost_weight = {config.cost_weight:g} needs one cost per rollout: {len(rewards)} rewards, "
                 f"{'no' if costs is None else len(costs)} costs"
             )
-        values = penalised(values, [costs[index] for index in scored], config.cost_weight)
+        values = penalized(values, [costs[index] for index in scored], config.cost_weight)
     advantages = [0.0] * len(rewards)
     for index, advantage in zip(scored, _advantages(values, config.mode), strict=True):
         advantages[index] = advantage
     return advantages
 
 
-def penalised(rewards: Sequence[float], costs: Sequence[float | None], weight: float) -> list[float]:
+def penalized(rewards: Sequence[float], costs: Sequence[float | None], weight: float) -> list[float]:
     """Rewards of a group less what the rollouts cost: r * (1 - weight * (c - c_min) / c_max).
 
     The penalty is a part of the reward, so a failure gains nothing by being cheap, and it is relative to the

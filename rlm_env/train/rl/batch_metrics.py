@@ -12,11 +12,11 @@ from statistics import fmean
 
 from rlm_env.evals.stats import CORRECT, pass_at_k
 from rlm_env.rollout import Rollout, StopReason
-from rlm_env.train.groups import UNFINISHED, Batch
-from rlm_env.train.rows import Row, RowKind
+from rlm_env.train.learner.samples import Sample, SampleKind
+from rlm_env.train.rl.groups import UNFINISHED, Batch
 
 
-def batch_metrics(batch: Batch, rows: Sequence[Row]) -> dict[str, float]:
+def batch_metrics(batch: Batch, samples: Sequence[Sample]) -> dict[str, float]:
     """Numbers of the batch, all finite:
 
     - `reward/mean`, `reward/<environment>`: what was trained on; `score/mean`: the environments' scores, which differ
@@ -27,15 +27,15 @@ def batch_metrics(batch: Batch, rows: Sequence[Row]) -> dict[str, float]:
     - `staleness/mean`, `staleness/max`: updates between sampling and training.
     - means per scored rollout: `turns/mean`, `sub_calls/mean`, `sub_calls/solved` (of the correct ones),
       `seconds/rollout`, `tokens/per_rollout`.
-    - `rows/root`, `rows/sub`, `tokens/root`, `tokens/sub` (trained tokens), `tokens/sub_share`, `tokens/sampled`.
+    - `samples/root`, `samples/sub`, `tokens/root`, `tokens/sub` (trained tokens), `tokens/sub_share`, `tokens/sampled`.
     """
     scored = [rollout for rollout in batch.rollouts if rollout.score is not None]
     made = len(batch.groups) + batch.flat + batch.stale + batch.failed
     flat_kept = sum(group.flat for group in batch.groups)
     staleness = [batch.version - rollout.info["policy_version"] for rollout in scored]
-    tokens = Counter[RowKind]()
-    for row in rows:
-        tokens[row.kind] += row.trained_tokens
+    tokens = Counter[SampleKind]()
+    for sample in samples:
+        tokens[sample.kind] += sample.trained_tokens
     trained = sum(tokens.values())
     metrics = {
         **_rewards(batch, scored),
@@ -53,11 +53,11 @@ def batch_metrics(batch: Batch, rows: Sequence[Row]) -> dict[str, float]:
         "seconds/rollout": _mean(rollout.timing.total for rollout in scored),
         "tokens/per_rollout": _mean(_sampled(rollout) for rollout in scored),
         "tokens/sampled": float(sum(map(_sampled, scored))),
-        "tokens/root": float(tokens[RowKind.ROOT]),
-        "tokens/sub": float(tokens[RowKind.SUB]),
-        "tokens/sub_share": tokens[RowKind.SUB] / trained if trained else 0.0,
-        "rows/root": float(sum(row.kind is RowKind.ROOT for row in rows)),
-        "rows/sub": float(sum(row.kind is RowKind.SUB for row in rows)),
+        "tokens/root": float(tokens[SampleKind.ROOT]),
+        "tokens/sub": float(tokens[SampleKind.SUB]),
+        "tokens/sub_share": tokens[SampleKind.SUB] / trained if trained else 0.0,
+        "samples/root": float(sum(sample.kind is SampleKind.ROOT for sample in samples)),
+        "samples/sub": float(sum(sample.kind is SampleKind.SUB for sample in samples)),
     }
     solved = [rollout for rollout in scored if rollout.score.value >= CORRECT]
     if solved:

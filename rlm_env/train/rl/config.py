@@ -1,7 +1,7 @@
 """What a training run is: one validated object, from a TOML file and the command line.
 
 Covered: every key of a run and its parts, which of them go together, reading TOML, what may differ on resume.
-Not covered: rows, advantages and the loss (`config.py`), and whether an environment knows its options.
+Not covered: samples, advantages and the loss (`config.py`), and whether an environment knows its options.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rlm_env.env import RLMConfig
-from rlm_env.evals.config import EngineOptions, config_differences, merge, read_config_file
-from rlm_env.evals.errors import ConfigError, explain, near
-from rlm_env.train.config import AdvantageConfig, LossConfig, RowsConfig
+from rlm_env.runs.config import EngineOptions, config_differences, merge, read_config_file
+from rlm_env.runs.errors import ConfigError, explain, near
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.train.learner.config import AdvantageConfig, LossConfig, SamplesConfig
 
 
 class Part(BaseModel):
@@ -36,7 +36,7 @@ class ModelConfig(Part):
     """How the policy is held and run by the trainer."""
 
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of forward and backward. Master weights, optimiser state and reductions are float32 in any case."""
+    """Of forward and backward. Master weights, optimizer state and reductions are float32 in any case."""
     lora: LoraConfig | None = None
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
@@ -145,8 +145,8 @@ class GroupsConfig(Part):
     size: int = Field(8, ge=2)
     """Rollouts of one task, which are each other's baseline."""
     per_step: int = Field(8, ge=1)
-    """Groups that one optimiser step trains."""
-    max_staleness: int = Field(1, ge=0)
+    """Groups that one optimizer step trains."""
+    max_off_policy_steps: int = Field(1, ge=0)
     """Most updates between the weights that sampled a rollout's first token and those that it trains. 0: the engine
     waits for the trainer; 1: they work side by side; 2: and the trainer does not wait for the slowest of a step."""
     concurrency: int = Field(64, ge=1)
@@ -205,11 +205,11 @@ class TrainConfig(Part):
     rollout: dict[str, Any] = Field(default_factory=dict)
     """Fields of `RLMConfig` for every environment, over the model's own profile."""
     allow_forks: bool = True
-    """Whether a chat template that rewrites history may be trained: each rewritten turn becomes a row of its own."""
+    """Whether a chat template that rewrites history may be trained: each rewritten turn becomes a sample of its own."""
     trainer: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     groups: GroupsConfig = GroupsConfig()
-    rows: RowsConfig = RowsConfig()
+    samples: SamplesConfig = SamplesConfig()
     advantage: AdvantageConfig = AdvantageConfig()
     loss: LossConfig = LossConfig()
     sync: SyncConfig = SyncConfig()

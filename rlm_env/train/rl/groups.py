@@ -1,6 +1,6 @@
-"""A group of rollouts of one task, and the batch of groups that one optimiser step trains.
+"""A group of rollouts of one task, and the batch of groups that one optimizer step trains.
 
-Covered: rewards, costs, which groups teach nothing, the rows of a batch with their advantages. Not covered: how
+Covered: rewards, costs, which groups teach nothing, the samples of a batch with their advantages. Not covered: how
 rollouts are made (`scheduler.py`).
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rlm_env.rollout import Rollout, StopReason
-from rlm_env.train.advantage import group_advantages
-from rlm_env.train.rows import Row, rollout_rows
-from rlm_env.train.run_config import TrainConfig
+from rlm_env.train.learner.samples import Sample, rollout_samples
+from rlm_env.train.rl.advantage import group_advantages
+from rlm_env.train.rl.config import TrainConfig
 
 UNFINISHED = frozenset(StopReason) - {StopReason.READY, StopReason.ERROR, StopReason.CANCELLED}
 """Stop reasons of rollouts that a limit ended."""
@@ -56,10 +56,10 @@ class Group:
 
 @dataclass(slots=True)
 class Batch:
-    """What one optimiser step trains, and what was thrown away to get it."""
+    """What one optimizer step trains, and what was thrown away to get it."""
 
     step: int
-    """1 for the first optimiser step."""
+    """1 for the first optimizer step."""
     groups: list[Group]
     flat: int = 0
     """Groups that all scored alike and were replaced."""
@@ -79,14 +79,14 @@ class Batch:
     def rollouts(self) -> list[Rollout]:
         return [rollout for group in self.groups for rollout in group.rollouts]
 
-    def rows(self) -> list[Row]:
-        """The rows of all scored rollouts, with advantages. Raises ValueError where a rollout has no token ids."""
-        rows = []
+    def samples(self) -> list[Sample]:
+        """The samples of all scored rollouts, with advantages. Raises ValueError where a rollout has no token ids."""
+        samples = []
         for group in self.groups:
             for rollout, reward, advantage in zip(group.rollouts, group.rewards, group.advantages, strict=True):
                 if reward is not None:
-                    rows += _with_advantage(rollout_rows(rollout, group.config.rows), advantage)
-        return rows
+                    samples += _with_advantage(rollout_samples(rollout, group.config.samples), advantage)
+        return samples
 
 
 def reward_of(rollout: Rollout, unfinished: str) -> float | None:
@@ -106,7 +106,7 @@ def cost_of(rollout: Rollout, unit: str) -> float:
     return float(sum(usage.prompt_tokens + usage.completion_tokens for usage in usages))
 
 
-def _with_advantage(rows: Sequence[Row], advantage: float) -> Sequence[Row]:
-    for row in rows:
-        row.advantage = advantage
-    return rows
+def _with_advantage(samples: Sequence[Sample], advantage: float) -> Sequence[Sample]:
+    for sample in samples:
+        sample.advantage = advantage
+    return samples

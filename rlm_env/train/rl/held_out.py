@@ -1,7 +1,7 @@
 """The periodic evaluation during training: the environments' `eval` split, answered with the weights of the moment.
 
 Covered: rollouts on the engine that trains, scores with intervals, going on after a kill. Not covered: full
-evaluations with several arms, which are `rlm-env eval` on an exported checkpoint.
+evaluations with several scaffolds, which are `rlm-env eval` on an exported checkpoint.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from statistics import fmean
 from rlm_env.evals.stats import clustered_mean
 from rlm_env.rollout import Rollout, read_rollouts
 from rlm_env.task import Task
-from rlm_env.train.mix import Mix
-from rlm_env.train.rollouts import Engine, all_of, scored_rollout
-from rlm_env.train.run_config import TrainConfig
+from rlm_env.train.rl.config import TrainConfig
+from rlm_env.train.rl.mix import Mix
+from rlm_env.train.rl.rollouts import Engine, all_of, scored_rollout
 
 HELD_OUT = "held_out.jsonl"
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlm_env.evals.errors import RunStopped
-from rlm_env.train.sampler import Draw
+from rlm_env.runs.errors import RunStopped
+from rlm_env.train.rl.sampler import Draw
 
 JOURNAL = "journal.jsonl"
 

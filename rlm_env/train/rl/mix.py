@@ -13,15 +13,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rlm_env.env import RLMConfig, RLMEnv
 from rlm_env.environment import Environment
-from rlm_env.evals.config import merge
-from rlm_env.evals.errors import ConfigError, explain
 from rlm_env.llm.base import Sampling
-from rlm_env.profile import load_profile
 from rlm_env.registry import find_environment
+from rlm_env.runs.config import merge
+from rlm_env.runs.errors import ConfigError, explain
+from rlm_env.runs.profile import load_profile
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Tasks
-from rlm_env.train.run_config import EnvironmentConfig, TrainConfig
+from rlm_env.train.rl.config import EnvironmentConfig, TrainConfig
 
 NEUTRAL = {"top_k": (0, -1), "min_p": (0, 0.0), "repetition_penalty": (1, 1.0)}
 """Values of further sampling settings under which the engine samples from the whole distribution."""
@@ -38,7 +39,7 @@ class Mix:
         self._profile = load_profile(model)
         self._profile.pop("renderer", None)
         self._environments = {environment.name: environment for environment in config.environments}
-        self._arms = {
+        self._scaffolds = {
             (environment.name, stage): self._make(environment, stage)
             for environment in config.environments
             for stage in range(-1, len(environment.curriculum))
@@ -49,9 +50,9 @@ class Mix:
     def names(self) -> list[str]:
         return list(self._environments)
 
-    def arm(self, name: str, stage: int) -> RLMEnv:
+    def scaffold(self, name: str, stage: int) -> RLMEnv:
         """What rolls out the tasks of an environment at a stage (-1: before the first one)."""
-        return self._arms[name, stage]
+        return self._scaffolds[name, stage]
 
     def held_out(self, name: str) -> RLMEnv:
         """What rolls out the held-out tasks of an environment."""
@@ -59,11 +60,11 @@ class Mix:
 
     def tasks(self, name: str, stage: int) -> Tasks:
         """The training tasks of an environment at a stage."""
-        return self.arm(name, stage).tasks("train")
+        return self.scaffold(name, stage).tasks("train")
 
     async def aclose(self) -> None:
         """Ends all REPLs."""
-        await asyncio.gather(*(arm.aclose() for arm in (*self._arms.values(), *self._held_out.values())))
+        await asyncio.gather(*(scaffold.aclose() for scaffold in (*self._scaffolds.values(), *self._held_out.values())))
 
     def _make(self, config: EnvironmentConfig, stage: int) -> RLMEnv:
         laid_over = config.curriculum[stage].options if stage >= 0 else {}
@@ -89,20 +90,20 @@ class Mix:
         except ValidationError as error:
             raise ConfigError(explain(error, RLMConfig, f"rollout settings of {config.name}")) from error
         check_sampling(made.root, "rollout.root")
-        if self._config.rows.train_sub_calls:
+        if self._config.samples.train_sub_calls:
             check_sampling(made.sub, "rollout.sub")
         return made
 
 
 def check_sampling(sampling: Sampling, where: str) -> None:
-    """Refuses what makes the behaviour distribution another one than softmax(logits / temperature).
+    """Refuses what makes the behavior distribution another one than softmax(logits / temperature).
 
     Raises ConfigError that names the setting: the trainer could not compute the same log-probabilities.
     """
     if sampling.temperature == 0:
         raise ConfigError(
             f"{where}.temperature is 0: greedy tokens have no log-probabilities to train on; set it above 0"
-            + (" or rows.train_sub_calls = false" if where.endswith("sub") else "")
+            + (" or samples.train_sub_calls = false" if where.endswith("sub") else "")
         )
     if sampling.top_p != 1:
         raise ConfigError(f"{where}.top_p is {sampling.top_p:g}: training needs the whole distribution; set it to 1")

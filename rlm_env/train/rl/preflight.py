@@ -1,6 +1,6 @@
 """What can be found wrong with a run before it has cost anything.
 
-Covered: the chat template, rows against packs, the memory that training needs, what `--dry-run` shows. Not covered:
+Covered: the chat template, samples against packs, the memory that training needs, what `--dry-run` shows. Not covered:
 what environments and sampling are refused for (`mix.py`), and the engine (`engine.py`).
 """
 
@@ -16,17 +16,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from rlm_env.evals.errors import ConfigError
-from rlm_env.evals.models import resolve_model
 from rlm_env.llm.base import Completion
 from rlm_env.llm.chat_tokens import ChatTokens
-from rlm_env.profile import load_profile
 from rlm_env.rollout import Message
-from rlm_env.train.memory import GIB, available_memory, training_memory
-from rlm_env.train.mix import Mix
-from rlm_env.train.model import pick_device, read_config
-from rlm_env.train.rows import Row
-from rlm_env.train.run_config import TrainConfig
+from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.models import resolve_model
+from rlm_env.runs.profile import load_profile
+from rlm_env.train.learner.memory import GIB, available_memory, training_memory
+from rlm_env.train.learner.model import pick_device, read_config
+from rlm_env.train.learner.samples import Sample
+from rlm_env.train.rl.config import TrainConfig
+from rlm_env.train.rl.mix import Mix
 
 CODE = "```repl\nprint(len(context))\n```"
 REASONING = "<think>\nFirst look.\n</think>\n\n"
@@ -49,13 +49,13 @@ def _extends(tokens: ChatTokens, reply: str) -> bool:
 
 
 def check_template(model: Path, config: TrainConfig) -> bool:
-    """Whether conversations stay one row each. Raises ConfigError where they do not and `allow_forks` is off."""
+    """Whether conversations stay one sample each. Raises ConfigError where they do not and `allow_forks` is off."""
     tokens = ChatTokens(model, load_profile(model).get("renderer"))
     kept = keeps_prefix(tokens)
     if not kept and not config.allow_forks:
         raise ConfigError(
             f"allow_forks is off, but the chat template of {config.model} (renderer {tokens.renderer_name}) rewrites "
-            "earlier turns, so that each turn would be a row of its own: allow it, or choose a renderer in the model's "
+            "earlier turns, so that each turn would be a sample of its own: allow it, or choose a renderer in the model's "
             'rlm_env.json that keeps them (for Qwen3: {"name": "qwen3", "thinking_retention": "all"})'
         )
     return kept
@@ -70,13 +70,13 @@ def check_window(config: TrainConfig, window: int | None) -> None:
         )
 
 
-def check_rows_fit(rows: Sequence[Row], config: TrainConfig, where: str) -> None:
-    """Raises ConfigError where a row is longer than a pack or nothing is trained."""
-    longest = max((len(row) for row in rows), default=0)
+def check_samples_fit(samples: Sequence[Sample], config: TrainConfig, where: str) -> None:
+    """Raises ConfigError where a sample is longer than a pack or nothing is trained."""
+    longest = max((len(sample) for sample in samples), default=0)
     if longest > config.trainer.pack_tokens:
-        raise ConfigError(f"{where}: a row has {longest:,} tokens; raise trainer.pack_tokens to that at least")
-    if not any(row.trained_tokens for row in rows):
-        raise ConfigError(f"{where}: no row has a trained token")
+        raise ConfigError(f"{where}: a sample has {longest:,} tokens; raise trainer.pack_tokens to that at least")
+    if not any(sample.trained_tokens for sample in samples):
+        raise ConfigError(f"{where}: no sample has a trained token")
 
 
 def dry_run(config: TrainConfig, console: Console) -> None:
@@ -90,8 +90,8 @@ def dry_run(config: TrainConfig, console: Console) -> None:
     table.add_row("run", f"{config.steps} steps of {groups.per_step} groups x {groups.size} = {rollouts} rollouts")
     table.add_row("policy", f"{config.model}, {_how_trained(config)}")
     table.add_row("loss", f"{config.loss.preset}, divided by {config.loss.norm}; advantages {config.advantage.mode}")
-    trained = "root and sub-LLM tokens" if config.rows.train_sub_calls else "root tokens"
-    table.add_row("trains", f"{trained}, at most {groups.max_staleness} updates old")
+    trained = "root and sub-LLM tokens" if config.samples.train_sub_calls else "root tokens"
+    table.add_row("trains", f"{trained}, at most {groups.max_off_policy_steps} updates old")
     folder = _model_on_disk(config)
     if folder is None:
         note = f"not on this disk (hf download {config.model}): template, memory and tasks that need it are unchecked"
@@ -99,7 +99,9 @@ def dry_run(config: TrainConfig, console: Console) -> None:
         console.print(table)
         return
     kept = check_template(folder, config)
-    table.add_row("template", "a conversation is one row" if kept else "rewrites earlier turns: a row for each turn")
+    table.add_row(
+        "template", "a conversation is one sample" if kept else "rewrites earlier turns: a sample for each turn"
+    )
     device = pick_device(config.trainer)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     need = training_memory(read_config(folder, config.trainer), config.trainer, processes)

@@ -11,10 +11,10 @@ import traceback
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from rlm_env.env import RLMEnv, score
 from rlm_env.llm.base import LLM, EngineUnavailable
 from rlm_env.repl import SharedContext
 from rlm_env.rollout import Rollout, StopReason
+from rlm_env.scaffolds.rlm import RLMEnv, score
 from rlm_env.task import Task
 
 ATTEMPTS = 3
@@ -33,7 +33,7 @@ class Engine(Protocol):
 
 
 async def scored_rollout(
-    name: str, arm: RLMEnv, task: Task, engine: Engine, context: SharedContext | None = None
+    name: str, scaffold: RLMEnv, task: Task, engine: Engine, context: SharedContext | None = None
 ) -> Rollout:
     """A rollout with its score and `info["policy_version"]`, the weights that it began with; without a score where it
     failed `ATTEMPTS` times, and then `error` says how.
@@ -43,10 +43,10 @@ async def scored_rollout(
     for _ in range(ATTEMPTS):
         version = engine.version
         try:
-            rollout = await arm.rollout(task, engine.llm, id=name, context=context)
+            rollout = await scaffold.rollout(task, engine.llm, id=name, context=context)
             if rollout.stop_reason not in (StopReason.ERROR, StopReason.CANCELLED):
-                await arm.judge(task, rollout)
-                rollout.score = score(arm.environment, task, rollout)
+                await scaffold.judge(task, rollout)
+                rollout.score = score(scaffold.environment, task, rollout)
         except EngineUnavailable as error:
             rollout = _failed(name, task, f"EngineUnavailable: {error}")
             await engine.restart()

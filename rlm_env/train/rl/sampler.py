@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from rlm_env.evals.errors import ConfigError
+from rlm_env.runs.errors import ConfigError
 from rlm_env.task import Task, Tasks
-from rlm_env.train.run_config import EnvironmentConfig, PoolsConfig
+from rlm_env.train.rl.config import EnvironmentConfig, PoolsConfig
 
 MAX_SKIPPED = 1000
-"""Tasks of easy and hard pools that are passed over in a row before one is taken after all."""
+"""Tasks of easy and hard pools that are passed over in a sample before one is taken after all."""
 
 TasksOf = Callable[[str, int], Tasks]
 """The `train` split of an environment, by name, at a stage of its curriculum (-1: before the first one)."""

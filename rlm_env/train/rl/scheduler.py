@@ -1,7 +1,7 @@
 """Groups of rollouts in flight while the trainer works.
 
 Owns the order of work: which groups run, which of them a step trains, what is thrown away, and that all of it is on
-disk before it is trained. Invariants: no group is trained by more than `max_staleness` updates later than it was
+disk before it is trained. Invariants: no group is trained by more than `max_off_policy_steps` updates later than it was
 begun; no group is trained twice, whatever kills the run; a slow or failed rollout never stalls a step for ever.
 Not covered: the update itself (`trainer.py`), the engine (`engine.py`).
 """
@@ -18,18 +18,18 @@ from statistics import fmean
 from types import TracebackType
 from typing import Self
 
-from rlm_env.env import RLMEnv
-from rlm_env.evals.errors import RunStopped
-from rlm_env.evals.store import RunFolder
 from rlm_env.repl import ReplError, SharedContext
 from rlm_env.rollout import Rollout
+from rlm_env.runs.errors import RunStopped
+from rlm_env.runs.folder import RunFolder
+from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
-from rlm_env.train.groups import Batch, Group, reward_of
-from rlm_env.train.journal import Journal
-from rlm_env.train.mix import Mix
-from rlm_env.train.rollouts import Engine, all_of, scored_rollout
-from rlm_env.train.run_config import TrainConfig
-from rlm_env.train.sampler import Draw, TaskSampler
+from rlm_env.train.rl.config import TrainConfig
+from rlm_env.train.rl.groups import Batch, Group, reward_of
+from rlm_env.train.rl.journal import Journal
+from rlm_env.train.rl.mix import Mix
+from rlm_env.train.rl.rollouts import Engine, all_of, scored_rollout
+from rlm_env.train.rl.sampler import Draw, TaskSampler
 
 LARGE_CONTEXT = 2**20
 """Characters from which the rollouts of a group share one copy of their context."""
@@ -39,7 +39,7 @@ class Scheduler:
     """Makes rollouts ahead of the trainer; an async context manager.
 
     `batch = await next_batch()`, train it, `trained()`, and so on; `published(version)` whenever the engine has new
-    weights, which may be while the next batch is trained. Meanwhile groups for the next `max_staleness` steps are made.
+    weights, which may be while the next batch is trained. Meanwhile groups for the next `max_off_policy_steps` steps are made.
     """
 
     def __init__(
@@ -122,7 +122,10 @@ class Scheduler:
         """The batch that was handed out is trained. Groups in flight that are too old for the next one are given up."""
         self._trained += 1
         for task, group in self._running.items():
-            if group and self._trained - self._begun.get(group.number, self._trained) > self._groups.max_staleness:
+            if (
+                group
+                and self._trained - self._begun.get(group.number, self._trained) > self._groups.max_off_policy_steps
+            ):
                 task.cancel()
 
     def published(self, version: int) -> None:
@@ -153,7 +156,7 @@ class Scheduler:
                     raise RunStopped(
                         "rollouts fail", f"{batch.failed} groups of one step failed; the last: {reasons}", 1
                     )
-            elif self._trained - group.version > self._groups.max_staleness:
+            elif self._trained - group.version > self._groups.max_off_policy_steps:
                 batch.stale += 1
                 self._drop(group.number, "stale")
             elif group.flat and batch.flat < most_flat:
@@ -172,7 +175,7 @@ class Scheduler:
 
     def _fill(self) -> None:
         """Begins as many groups as staleness allows, and as the run still needs."""
-        ahead = self._groups.max_staleness + self._published - self._handed + 1
+        ahead = self._groups.max_off_policy_steps + self._published - self._handed + 1
         ahead = min(ahead, self._config.steps - self._handed)
         while self._outstanding < self._groups.per_step * ahead:
             self._outstanding += 1
@@ -198,10 +201,12 @@ class Scheduler:
         draw = await self._draw()
         group = Group(draw.group, draw.environment, self._config)
         self._running[asyncio.current_task()] = group
-        arm = self._mix.arm(draw.environment, draw.stage)
+        scaffold = self._mix.scaffold(draw.environment, draw.stage)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._groups.timeout), _shared(arm, draw.task) as context:
-                await all_of(*(self._member(group, member, draw, arm, context) for member in range(self._groups.size)))
+            async with asyncio.timeout(self._groups.timeout), _shared(scaffold, draw.task) as context:
+                await all_of(
+                    *(self._member(group, member, draw, scaffold, context) for member in range(self._groups.size))
+                )
         group.rollouts = _in_order(group.rollouts)
         if group.scored:
             self._sampler.observe(draw, fmean(group.scored))
@@ -216,14 +221,16 @@ class Scheduler:
             self._journal.drew(draw)
             return draw
 
-    async def _member(self, group: Group, member: int, draw: Draw, arm: RLMEnv, context: SharedContext | None) -> None:
+    async def _member(
+        self, group: Group, member: int, draw: Draw, scaffold: RLMEnv, context: SharedContext | None
+    ) -> None:
         stored = self._stored.get(draw.group, {}).get(member)
         if stored is not None:
             group.rollouts.append(stored)
             return
         async with self._slots:
             self._begun.setdefault(group.number, self._engine.version)
-            rollout = await scored_rollout(f"{draw.group:06}/{member}", arm, draw.task, self._engine, context)
+            rollout = await scored_rollout(f"{draw.group:06}/{member}", scaffold, draw.task, self._engine, context)
         rollout.info |= {"group": draw.group, "member": member, "environment": draw.environment}
         self._folder.append(rollout)
         group.rollouts.append(rollout)
@@ -266,12 +273,12 @@ def _in_order(rollouts: Iterable[Rollout]) -> list[Rollout]:
 
 
 @contextlib.asynccontextmanager
-async def _shared(arm: RLMEnv, task: Task) -> AsyncIterator[SharedContext | None]:
+async def _shared(scaffold: RLMEnv, task: Task) -> AsyncIterator[SharedContext | None]:
     """The task's context loaded once for the group, where that pays."""
     context, shared = task.context, None
     if isinstance(context, Path) or (isinstance(context, str | bytes) and len(context) >= LARGE_CONTEXT):
         with contextlib.suppress(ReplError):  # then each rollout opens its own, and says what is wrong
-            shared = await arm.share(task)
+            shared = await scaffold.share(task)
     try:
         yield shared
     finally:

@@ -1,7 +1,7 @@
 """A training run from its config to the trained model: sample, score, update, bring the weights back, and again.
 
 Owns the order of events and what is on disk at each of them, so that a run that is killed anywhere goes on with
-nothing trained twice and nothing lost. Covered: live runs on an engine, runs from saved rows. Not covered: the parts
+nothing trained twice and nothing lost. Covered: live runs on an engine, runs from saved samples. Not covered: the parts
 themselves (scheduler, learner, weight sync, checkpoints), the command line (`command.py`).
 """
 
@@ -17,27 +17,27 @@ from typing import Any
 
 from rich.console import Console
 
-from rlm_env.evals.errors import ConfigError, RunStopped
-from rlm_env.evals.models import resolve_model
-from rlm_env.interrupt import interruptible
 from rlm_env.llm.base import EngineUnavailable
-from rlm_env.train import distributed
-from rlm_env.train.batch_metrics import batch_metrics
-from rlm_env.train.engine import TrainEngine
-from rlm_env.train.held_out import HeldOut
-from rlm_env.train.journal import Journal
-from rlm_env.train.learner import Learner
-from rlm_env.train.mix import Mix
-from rlm_env.train.model import ModelError, pick_device
-from rlm_env.train.packing_check import PackingError
-from rlm_env.train.preflight import check_rows_fit, check_template, check_window
-from rlm_env.train.row_files import read_rows, row_files, write_rows
-from rlm_env.train.rows import Row
-from rlm_env.train.run_config import TrainConfig, check_resume
+from rlm_env.runs.errors import ConfigError, RunStopped
+from rlm_env.runs.interrupt import interruptible
+from rlm_env.runs.models import resolve_model
+from rlm_env.train.learner import distributed
+from rlm_env.train.learner.learner import Learner
+from rlm_env.train.learner.model import ModelError, pick_device
+from rlm_env.train.learner.packing_check import PackingError
+from rlm_env.train.learner.sample_files import read_samples, sample_files, write_samples
+from rlm_env.train.learner.samples import Sample
+from rlm_env.train.rl.batch_metrics import batch_metrics
+from rlm_env.train.rl.config import TrainConfig, check_resume
+from rlm_env.train.rl.held_out import HeldOut
+from rlm_env.train.rl.journal import Journal
+from rlm_env.train.rl.mix import Mix
+from rlm_env.train.rl.preflight import check_samples_fit, check_template, check_window
+from rlm_env.train.rl.scheduler import Scheduler
 from rlm_env.train.run_folder import MODEL, WEIGHTS, OpenRun, open_run
-from rlm_env.train.scheduler import Scheduler
-from rlm_env.train.sync_check import SyncError
-from rlm_env.train.weight_sync import WeightSync, make_sync
+from rlm_env.train.sync.engine import TrainEngine
+from rlm_env.train.sync.sync_check import SyncError
+from rlm_env.train.sync.weight_sync import WeightSync, make_sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ class Options:
     """What a run is told beside its config."""
 
     resume: bool = False
-    dump_rows: Path | None = None
-    """Folder for the rows of every step."""
-    from_rows: Path | None = None
-    """Train on the rows in this folder, without an engine."""
+    dump_samples: Path | None = None
+    """Folder for the samples of every step."""
+    from_samples: Path | None = None
+    """Train on the samples in this folder, without an engine."""
 
 
 def train(config: TrainConfig, console: Console, options: Options | None = None) -> Path | None:
@@ -63,10 +63,10 @@ def train(config: TrainConfig, console: Console, options: Options | None = None)
     with distributed.process_group(device):
         leads = distributed.rank() == 0
         mix = None
-        if leads and options.from_rows is None:
+        if leads and options.from_samples is None:
             mix = Mix(config, ref.folder)
             if not check_template(ref.folder, config):
-                console.print("note: the chat template rewrites earlier turns; each turn becomes a row of its own")
+                console.print("note: the chat template rewrites earlier turns; each turn becomes a sample of its own")
         try:
             learner = Learner(ref.folder, config.trainer, config.optimizer, config.loss, config.steps, config.seed)
         except (ModelError, PackingError) as error:
@@ -79,8 +79,8 @@ def train(config: TrainConfig, console: Console, options: Options | None = None)
             open_run(config, led, console, check_resume, resume=options.resume) as opened,
         ):
             run = _Run(opened, options, led)
-            if options.from_rows is not None:
-                asyncio.run(interruptible(run.from_rows(options.from_rows)))
+            if options.from_samples is not None:
+                asyncio.run(interruptible(run.from_samples(options.from_samples)))
             else:
                 asyncio.run(interruptible(run.live(mix, ref.folder)))
         return config.out / MODEL
@@ -110,16 +110,16 @@ class _Run:
     def console(self) -> Console:
         return self.opened.console
 
-    async def from_rows(self, source: Path) -> None:
-        """One step on each file of rows."""
-        files = row_files(source)[: self.config.steps]
+    async def from_samples(self, source: Path) -> None:
+        """One step on each file of samples."""
+        files = sample_files(source)[: self.config.steps]
         async with self._saving():
             for path in files[self.learner.version :]:
                 start = time.monotonic()
-                rows = read_rows(path)
-                check_rows_fit(rows, self.config, str(path))
+                samples = read_samples(path)
+                check_samples_fit(samples, self.config, str(path))
                 try:
-                    values = await self._update(rows)
+                    values = await self._update(samples)
                 except ValueError as error:
                     raise ConfigError(f"{path}: {error}") from error
                 values["seconds/step"] = time.monotonic() - start
@@ -163,20 +163,20 @@ class _Run:
             batch = await scheduler.next_batch()
         if self.publishing is not None and self.publishing.done():
             self.publishing.result()  # raises before anything is trained that weights which failed have sampled
-        rows = await asyncio.to_thread(batch.rows)
-        if not rows:
+        samples = await asyncio.to_thread(batch.samples)
+        if not samples:
             raise RunStopped("nothing to train", f"step {step}: no rollout has a sampled token", 1)
-        if self.options.dump_rows is not None:
-            write_rows(self.options.dump_rows, step, rows)
+        if self.options.dump_samples is not None:
+            write_samples(self.options.dump_samples, step, samples)
         with self.console.status(f"step {step}: updating; {scheduler.in_flight} groups in flight"):
-            values = await self._update(rows)
+            values = await self._update(samples)
         scheduler.trained()
         published = time.monotonic()
         values |= await self._published()
         if not scheduler.replaying:
             await self._publish(scheduler, sync)
         values["seconds/sync"] = time.monotonic() - published
-        values |= batch_metrics(batch, rows)
+        values |= batch_metrics(batch, samples)
         seconds = time.monotonic() - start
         values |= {
             "seconds/wait": batch.seconds,
@@ -221,9 +221,9 @@ class _Run:
                 self.publishing.cancel()
                 await asyncio.gather(self.publishing, return_exceptions=True)
 
-    async def _update(self, rows: list[Row]) -> dict[str, float]:
+    async def _update(self, samples: list[Sample]) -> dict[str, float]:
         start = time.monotonic()
-        values = await _to_its_end(self.learner.step, rows)
+        values = await _to_its_end(self.learner.step, samples)
         return values | {"seconds/train": time.monotonic() - start}
 
     async def _record(self, step: int, steps: int, values: dict[str, float]) -> None:

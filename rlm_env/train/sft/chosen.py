@@ -1,6 +1,6 @@
-"""From files of rollouts to those that supervised training keeps, and to their rows: rejection sampling.
+"""From files of rollouts to those that supervised training keeps, and to their samples: rejection sampling.
 
-Covered: reading, every filter of `KeepConfig`, why a rollout was left out, rows, which tasks only measure. Not
+Covered: reading, every filter of `KeepConfig`, why a rollout was left out, samples, which tasks only measure. Not
 covered: token ids of rollouts that have none (`text_turns.py`), training (`sft.py`).
 """
 
@@ -12,21 +12,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rlm_env.evals.errors import ConfigError
-from rlm_env.evals.store import ROLLOUTS
 from rlm_env.llm.chat_tokens import ChatTokens
 from rlm_env.rollout import Rollout, read_rollouts
-from rlm_env.train.rows import Row, RowKind, rollout_rows
-from rlm_env.train.sft_config import KeepConfig, SFTConfig
-from rlm_env.train.text_turns import CannotEncode, in_students_tokens
+from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.folder import ROLLOUTS
+from rlm_env.train.learner.samples import Sample, SampleKind, rollout_samples
+from rlm_env.train.sft.config import KeepConfig, SFTConfig
+from rlm_env.train.sft.text_turns import CannotEncode, in_students_tokens
 
 
 @dataclass(slots=True)
 class Chosen:
     """What is trained, what only measures, and what became of all that was read."""
 
-    rows: list[Row] = field(default_factory=list)
-    held_out: list[Row] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    held_out: list[Sample] = field(default_factory=list)
     read: int = 0
     kept: int = 0
     encoded: int = 0
@@ -38,7 +38,7 @@ class Chosen:
 
 
 def choose(config: SFTConfig, tokens: ChatTokens) -> Chosen:
-    """Reads, filters and makes rows; those of one rollout are next to each other, in the order of the files.
+    """Reads, filters and makes samples; those of one rollout are next to each other, in the order of the files.
 
     Raises ConfigError where a file is missing or damaged.
     """
@@ -55,11 +55,11 @@ def choose(config: SFTConfig, tokens: ChatTokens) -> Chosen:
     held_out = _held_out_tasks({_task(rollout) for rollout in candidates}, config)
     tasks = set()
     for rollout in candidates:
-        made = _rows(rollout, config, tokens, chosen)
+        made = _samples(rollout, config, tokens, chosen)
         if made:
             tasks.add(_task(rollout))
             chosen.kept += 1
-            (chosen.held_out if _task(rollout) in held_out else chosen.rows).extend(made)
+            (chosen.held_out if _task(rollout) in held_out else chosen.samples).extend(made)
     chosen.tasks = len(tasks)
     chosen.held_out_tasks = len(tasks & held_out)
     return chosen
@@ -87,8 +87,8 @@ def _refused(rollout: Rollout, keep: KeepConfig) -> str | None:
     turns = len(rollout.turns)
     if keep.environments is not None and rollout.environment not in keep.environments:
         return f"environment {rollout.environment}"
-    if keep.arms is not None and rollout.arm not in keep.arms:
-        return f"arm {rollout.arm}"
+    if keep.scaffolds is not None and rollout.scaffold not in keep.scaffolds:
+        return f"scaffold {rollout.scaffold}"
     if rollout.score is None:
         return "no score"
     if rollout.score.value < keep.min_score:
@@ -141,24 +141,24 @@ def _held_out_tasks(tasks: set[tuple[str, str]], config: SFTConfig) -> set[tuple
     return set(order[:count])
 
 
-def _rows(rollout: Rollout, config: SFTConfig, tokens: ChatTokens, chosen: Chosen) -> list[Row]:
-    """The rows that are trained of a rollout; none where it is left out, which is counted."""
+def _samples(rollout: Rollout, config: SFTConfig, tokens: ChatTokens, chosen: Chosen) -> list[Sample]:
+    """The samples that are trained of a rollout; none where it is left out, which is counted."""
     try:
         rollout, encoded = in_students_tokens(rollout, tokens)
     except CannotEncode as error:
         chosen.dropped[str(error)] += 1
         return []
-    rows = [
+    samples = [
         # Cross-entropy is the policy gradient of a reply that is worth 1.
-        replace(row, temperature=1.0, advantage=1.0)
-        for row in rollout_rows(rollout, config.rows)
-        if config.train_root or row.kind is RowKind.SUB
+        replace(sample, temperature=1.0, advantage=1.0)
+        for sample in rollout_samples(rollout, config.samples)
+        if config.train_root or sample.kind is SampleKind.SUB
     ]
     limit = min(config.keep.max_tokens or config.trainer.pack_tokens, config.trainer.pack_tokens)
-    if not rows:
+    if not samples:
         chosen.dropped["no tokens to train"] += 1
-    elif max(map(len, rows)) > limit:
-        chosen.dropped[f"a row of more than {limit:,} tokens"] += 1
+    elif max(map(len, samples)) > limit:
+        chosen.dropped[f"a sample of more than {limit:,} tokens"] += 1
         return []
-    chosen.encoded += encoded and bool(rows)
-    return rows
+    chosen.encoded += encoded and bool(samples)
+    return samples

@@ -11,11 +11,11 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from rlm_env.evals.config import config_differences, merge, read_config_file
-from rlm_env.evals.errors import ConfigError, explain
 from rlm_env.rollout import StopReason
-from rlm_env.train.config import RowsConfig
-from rlm_env.train.run_config import (
+from rlm_env.runs.config import config_differences, merge, read_config_file
+from rlm_env.runs.errors import ConfigError, explain
+from rlm_env.train.learner.config import SamplesConfig
+from rlm_env.train.rl.config import (
     CheckpointConfig,
     ModelConfig,
     OptimizerConfig,
@@ -32,14 +32,14 @@ class KeepConfig(Part):
     """The least score; 0 keeps all that have one."""
     stop_reasons: tuple[StopReason, ...] = (StopReason.READY,)
     """How a rollout has to have ended: by default with an answer of its own, not by a limit."""
-    arms: tuple[str, ...] | None = None
-    """None: every arm."""
+    scaffolds: tuple[str, ...] | None = None
+    """None: every scaffold."""
     environments: tuple[str, ...] | None = None
     """None: every environment."""
     min_turns: int = Field(1, ge=1)
     max_turns: int | None = Field(None, ge=1)
     max_tokens: int | None = Field(None, ge=1)
-    """The most tokens of a rollout's longest row; never more than a pack holds."""
+    """The most tokens of a rollout's longest sample; never more than a pack holds."""
     best_of: int | None = Field(None, ge=1)
     """The most rollouts of one task: those of the best score, and of equal scores the ones with fewer sampled
     tokens. Without it, easy tasks make up most of the data."""
@@ -56,12 +56,12 @@ class SFTConfig(Part):
     """Files of rollouts, or run folders that hold a rollouts.jsonl."""
     out: Path
     keep: KeepConfig = KeepConfig()
-    rows: RowsConfig = RowsConfig()
+    samples: SamplesConfig = SamplesConfig()
     train_root: bool = True
     """Whether the root's tokens are trained; without, the sub-calls' alone."""
     epochs: int = Field(1, ge=1)
     batch_size: int = Field(64, ge=1)
-    """Rows of one optimiser step."""
+    """Samples of one optimizer step."""
     max_steps: int | None = Field(None, ge=1)
     """Where the run ends, if that is before the last epoch does."""
     held_out: float = Field(0.05, ge=0, lt=1)
@@ -82,8 +82,8 @@ class SFTConfig(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.train_root and not self.rows.train_sub_calls:
-            raise ValueError("train_root and rows.train_sub_calls are both off: nothing would be trained")
+        if not self.train_root and not self.samples.train_sub_calls:
+            raise ValueError("train_root and samples.train_sub_calls are both off: nothing would be trained")
         if self.keep.max_turns is not None and self.keep.max_turns < self.keep.min_turns:
             raise ValueError(f"keep.max_turns ({self.keep.max_turns}) is below min_turns ({self.keep.min_turns})")
         return self

@@ -4,8 +4,8 @@ with another tokenizer.
 This is the one place in the package where text is encoded in order to be trained. Everywhere else a trained token is
 one that the engine sampled; here somebody else sampled it, its ids are unknown or mean nothing to the student, and
 what is learned is the text. Turn by turn a reply gets the ids that the student's own chat template gives it, after the
-prompt that the student would have been given, so that the rows are those of a rollout in which the student had said
-it. Such replies have no behaviour logprobs and are of use to supervised training only.
+prompt that the student would have been given, so that the samples are those of a rollout in which the student had said
+it. Such replies have no behavior logprobs and are of use to supervised training only.
 Not covered: sub-calls that used tools, whose schemas are not on record.
 """
 
@@ -19,7 +19,7 @@ from rlm_env.llm.base import Completion, ToolSchema
 from rlm_env.llm.chat_tokens import ChatTokens
 from rlm_env.protocol import TOOL
 from rlm_env.rollout import Message, Rollout, SubCall, Turn
-from rlm_env.train.rows import Reply
+from rlm_env.train.learner.samples import Reply
 
 
 class CannotEncode(ValueError):

@@ -1,6 +1,6 @@
-"""Supervised training on saved rollouts: what was chosen, row by row, with the learner of reinforcement learning.
+"""Supervised training on saved rollouts: what was chosen, sample by sample, with the learner of reinforcement learning.
 
-Owns the order of the rows and what is on disk after each step, so that a run that was killed goes on to the bit from
+Owns the order of the samples and what is on disk after each step, so that a run that was killed goes on to the bit from
 its last checkpoint. Covered: epochs, held-out loss, checkpoints, the trained model's folder. Not covered: which
 rollouts are chosen (`chosen.py`), the command line (`sft_command.py`), an engine: there is none.
 """
@@ -18,21 +18,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rlm_env.evals.errors import ConfigError
-from rlm_env.evals.models import resolve_model
 from rlm_env.llm.chat_tokens import ChatTokens
-from rlm_env.profile import load_profile
-from rlm_env.train import distributed
-from rlm_env.train.chosen import Chosen, choose
-from rlm_env.train.config import LossConfig
-from rlm_env.train.learner import Learner
-from rlm_env.train.memory import GIB, available_memory, training_memory
-from rlm_env.train.model import ModelError, pick_device
-from rlm_env.train.model import read_config as read_model_config
-from rlm_env.train.packing_check import PackingError
-from rlm_env.train.rows import Row, RowKind
+from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.models import resolve_model
+from rlm_env.runs.profile import load_profile
+from rlm_env.train.learner import distributed
+from rlm_env.train.learner.config import LossConfig
+from rlm_env.train.learner.learner import Learner
+from rlm_env.train.learner.memory import GIB, available_memory, training_memory
+from rlm_env.train.learner.model import ModelError, pick_device
+from rlm_env.train.learner.model import read_config as read_model_config
+from rlm_env.train.learner.packing_check import PackingError
+from rlm_env.train.learner.samples import Sample, SampleKind
 from rlm_env.train.run_folder import MODEL, OpenRun, open_run
-from rlm_env.train.sft_config import SFTConfig, check_resume
+from rlm_env.train.sft.chosen import Chosen, choose
+from rlm_env.train.sft.config import SFTConfig, check_resume
 
 _OF_POLICIES = ("ratio", "log_ratio_abs", "mismatch_kl", "clipped", "clipped_high", "clipped_low")
 """Metrics of the learner that say nothing here."""
@@ -40,27 +40,27 @@ _OF_POLICIES = ("ratio", "log_ratio_abs", "mismatch_kl", "clipped", "clipped_hig
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which rows each step trains: each row once per epoch, in an order that epoch and seed alone decide."""
+    """Which samples each step trains: each sample once per epoch, in an order that epoch and seed alone decide."""
 
-    rows: list[Row]
+    samples: list[Sample]
     config: SFTConfig
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.rows) // self.config.batch_size)
+        return -(-len(self.samples) // self.config.batch_size)
 
     @property
     def steps(self) -> int:
         whole = self.steps_per_epoch * self.config.epochs
         return min(whole, self.config.max_steps or whole)
 
-    def batch(self, step: int) -> list[Row]:
+    def batch(self, step: int) -> list[Sample]:
         """Of the step with this index. An epoch's last batch can be smaller."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = list(range(len(self.rows)))
+        order = list(range(len(self.samples)))
         random.Random(f"{self.config.seed}/{epoch}").shuffle(order)
         first = place * self.config.batch_size
-        return [self.rows[index] for index in order[first : first + self.config.batch_size]]
+        return [self.samples[index] for index in order[first : first + self.config.batch_size]]
 
 
 def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | None:
@@ -73,7 +73,7 @@ def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | 
     folder = resolve_model(config.model).folder
     with distributed.process_group(pick_device(config.trainer, distributed.local_rank())):
         chosen = prepare(config, folder, console)
-        plan = Plan(chosen.rows, config)
+        plan = Plan(chosen.samples, config)
         try:
             loss = LossConfig(preset="sft")
             learner = Learner(folder, config.trainer, config.optimizer, loss, plan.steps, config.seed)
@@ -82,7 +82,7 @@ def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | 
         if distributed.rank() > 0:
             distributed.follow(learner)
             return None
-        made_of = {"rows_sha256": ("rollouts", _hash_rows([*chosen.rows, *chosen.held_out]))}
+        made_of = {"samples_sha256": ("rollouts", _hash_samples([*chosen.samples, *chosen.held_out]))}
         with (
             distributed.leading(learner) as led,
             open_run(config, led, console, check_resume, resume=resume, made_of=made_of) as run,
@@ -95,7 +95,7 @@ def dry_run(config: SFTConfig, console: Console) -> None:
     """Chooses the rollouts and checks the rest; shows what it comes to. Starts and writes nothing. Raises
     ConfigError."""
     folder = resolve_model(config.model).folder
-    plan = Plan(prepare(config, folder, console).rows, config)
+    plan = Plan(prepare(config, folder, console).samples, config)
     device = pick_device(config.trainer)
     try:
         need = training_memory(read_model_config(folder, config.trainer), config.trainer)
@@ -105,7 +105,7 @@ def dry_run(config: SFTConfig, console: Console) -> None:
     lora = config.trainer.lora
     how = f"LoRA of rank {lora.rank}" if lora else "all weights"
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("run", f"{plan.steps:,} steps of {config.batch_size} rows, {config.epochs} epochs at most")
+    table.add_row("run", f"{plan.steps:,} steps of {config.batch_size} samples, {config.epochs} epochs at most")
     table.add_row("model", f"{config.model}, {how}, {config.trainer.dtype}, lr {config.optimizer.lr:g}")
     table.add_row("memory", f"about {need.total / GIB:.2f} GiB of {free / GIB:.2f} GiB free on {device} ({need})")
     table.add_row("output", str(config.out))
@@ -118,7 +118,7 @@ def prepare(config: SFTConfig, folder: Path, console: Console) -> Chosen:
         chosen = choose(config, ChatTokens(folder, load_profile(folder).get("renderer")))
     if distributed.rank() == 0:
         console.print(_selection_table(chosen))
-    if not chosen.rows:
+    if not chosen.samples:
         reasons = "; ".join(f"{reason}: {count}" for reason, count in chosen.dropped.most_common())
         raise ConfigError(
             f"no rollout is left to train, of {chosen.read} that were read{f' ({reasons})' if reasons else ''}: loosen "
@@ -128,8 +128,8 @@ def prepare(config: SFTConfig, folder: Path, console: Console) -> Chosen:
 
 
 def _selection_table(chosen: Chosen) -> Table:
-    rows = [*chosen.rows, *chosen.held_out]
-    by_kind = {kind: [row for row in rows if row.kind is kind] for kind in RowKind}
+    samples = [*chosen.samples, *chosen.held_out]
+    by_kind = {kind: [sample for sample in samples if sample.kind is kind] for kind in SampleKind}
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column(justify="right")
@@ -141,12 +141,12 @@ def _selection_table(chosen: Chosen) -> Table:
         table.add_row("  of them encoded from text", f"{chosen.encoded:,}")
     table.add_row("tasks, of them held out", f"{chosen.tasks:,}, {chosen.held_out_tasks:,}")
     for kind, found in by_kind.items():
-        trained = sum(row.trained_tokens for row in found)
-        table.add_row(f"{kind} rows, trained tokens", f"{len(found):,}, {trained:,}")
+        trained = sum(sample.trained_tokens for sample in found)
+        table.add_row(f"{kind} samples, trained tokens", f"{len(found):,}, {trained:,}")
     return table
 
 
-def _train(plan: Plan, held_out: list[Row], learner: Learner, run: OpenRun[SFTConfig]) -> None:
+def _train(plan: Plan, held_out: list[Sample], learner: Learner, run: OpenRun[SFTConfig]) -> None:
     config = run.config
     with Progress(
         TextColumn("step"),
@@ -170,24 +170,27 @@ def _train(plan: Plan, held_out: list[Row], learner: Learner, run: OpenRun[SFTCo
     run.finish(learner)
 
 
-def _measure(held_out: Sequence[Row], learner: Learner, run: OpenRun[SFTConfig]) -> None:
-    """Mean loss of the held-out rows in nats per trained token, all of them and by kind; weights as in training."""
+def _measure(held_out: Sequence[Sample], learner: Learner, run: OpenRun[SFTConfig]) -> None:
+    """Mean loss of the held-out samples in nats per trained token, all of them and by kind; weights as in training."""
     step = learner.version
     if not held_out or run.metrics.evaluated(step):
         return
     scores = learner.score(list(held_out))
     values = {}
-    for name, kinds in {"eval/loss": tuple(RowKind), **{f"eval/{kind}/loss": (kind,) for kind in RowKind}}.items():
-        chosen = [(row, score) for row, score in zip(held_out, scores, strict=True) if row.kind in kinds]
-        if weight := sum(row.weight * len(score) for row, score in chosen):
-            values[name] = -sum(row.weight * sum(score) for row, score in chosen) / weight
+    for name, kinds in {
+        "eval/loss": tuple(SampleKind),
+        **{f"eval/{kind}/loss": (kind,) for kind in SampleKind},
+    }.items():
+        chosen = [(sample, score) for sample, score in zip(held_out, scores, strict=True) if sample.kind in kinds]
+        if weight := sum(sample.weight * len(score) for sample, score in chosen):
+            values[name] = -sum(sample.weight * sum(score) for sample, score in chosen) / weight
     run.metrics.write(step, values)
     run.console.print(f"held-out loss after {step} steps: {values['eval/loss']:.4f}", style="cyan", highlight=False)
 
 
-def _hash_rows(rows: Sequence[Row]) -> str:
+def _hash_samples(samples: Sequence[Sample]) -> str:
     found = hashlib.sha256()
-    for row in rows:
-        found.update(array("q", row.token_ids))
-        found.update(bytes(row.mask))
+    for sample in samples:
+        found.update(array("q", sample.token_ids))
+        found.update(bytes(sample.mask))
     return found.hexdigest()[:16]

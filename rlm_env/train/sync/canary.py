@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 
-def write_decoy(source: Path, folder: Path) -> None:
-    """A copy of `source` with the rows of all tensors of its first weight file moved on by one. Its other files are
+def write_canary(source: Path, folder: Path) -> None:
+    """A copy of `source` with the samples of all tensors of its first weight file moved on by one. Its other files are
     the same ones under a second name (hard links), where the file system can do that."""
     weights = sorted(source.glob("*.safetensors"))
     if not weights:

@@ -15,19 +15,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rlm_env.evals.config import EngineOptions
-from rlm_env.evals.errors import ConfigError
 from rlm_env.llm.base import LLM, EngineUnavailable, LLMError
 from rlm_env.llm.http import Endpoint, EndpointError
-from rlm_env.llm.model_folder import find_model
 from rlm_env.llm.token_batches import probe_logprobs_mode
 from rlm_env.llm.token_policy import TokenPolicy
-from rlm_env.llm.vllm_install import VLLMStartError, is_cpu_build, vllm_version
-from rlm_env.profile import load_profile
-from rlm_env.train.gate import Gate, GatedLLM
+from rlm_env.llm.vllm.install import VLLMStartError, is_cpu_build, vllm_version
+from rlm_env.llm.vllm.model_folder import find_model
+from rlm_env.runs.config import EngineOptions
+from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.profile import load_profile
+from rlm_env.train.sync.gate import Gate, GatedLLM
 
 if TYPE_CHECKING:
-    from rlm_env.llm.vllm_server import Progress, VLLMServer
+    from rlm_env.llm.vllm.server import Progress, VLLMServer
 
 ADAPTER = "policy"
 """The name under which vLLM serves an adapter that is trained."""
@@ -70,7 +70,7 @@ class TrainEngine:
         self.served = self.model.path
         """The folder of the weights that it serves, or of the adapter."""
         self.version = 0
-        """Of these weights: optimiser steps done."""
+        """Of these weights: optimizer steps done."""
         self.restarts = 0
         self.gate = Gate()
         self.dtype = dtype if self.options.dtype == "auto" else self.options.dtype
@@ -219,7 +219,7 @@ class TrainEngine:
         await self._start()
 
     async def _start(self) -> None:
-        from rlm_env.llm.vllm_server import VLLMServer
+        from rlm_env.llm.vllm.server import VLLMServer
 
         options = self.options.model_dump(include=set(EngineOptions.model_fields))
         options["dtype"] = self.dtype

@@ -13,8 +13,8 @@ from typing import Self
 
 from rlm_env.llm.base import LLMError, Request, Sampling
 from rlm_env.llm.token_batches import NEUTRAL_SAMPLING
-from rlm_env.train.engine import TrainEngine
-from rlm_env.train.rows import Row
+from rlm_env.train.learner.samples import Sample
+from rlm_env.train.sync.engine import TrainEngine
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05}
 """Largest mean absolute difference, in nats, by the coarser of the two types."""
@@ -98,12 +98,12 @@ class Probe:
         return cls(ids[:room], mask[:room])
 
     @property
-    def row(self) -> Row:
-        """It as a row that a trainer scores, at temperature 1."""
-        return Row(self.ids, self.mask, [0.0] * len(self.ids), "sync-check")
+    def as_sample(self) -> Sample:
+        """It as a sample that a trainer scores, at temperature 1."""
+        return Sample(self.ids, self.mask, [0.0] * len(self.ids), "sync-check")
 
     def trainer_scores(self, logprobs: Sequence[float]) -> Scores:
-        """From the log-probabilities of the row's trained tokens."""
+        """From the log-probabilities of the sample's trained tokens."""
         if len(logprobs) != sum(self.mask):
             raise ValueError(f"expected {sum(self.mask)} log-probabilities, got {len(logprobs)}")
         return Scores(list(logprobs), list(logprobs[-self._last :]))

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Protocol
 
 from rlm_env.llm.base import EngineUnavailable, LLMError
-from rlm_env.train.decoy import write_decoy
-from rlm_env.train.engine import TrainEngine
-from rlm_env.train.rows import Row
-from rlm_env.train.run_config import SyncConfig
-from rlm_env.train.sync_check import TOLERANCES, Probe, Scores, SyncCheck, SyncError, compare, judge
+from rlm_env.train.learner.samples import Sample
+from rlm_env.train.rl.config import SyncConfig
+from rlm_env.train.sync.canary import write_canary
+from rlm_env.train.sync.engine import TrainEngine
+from rlm_env.train.sync.sync_check import TOLERANCES, Probe, Scores, SyncCheck, SyncError, compare, judge
 
-DECOY = "decoy"
+DECOY = "canary"
 
 
 class Publisher(Protocol):
@@ -30,7 +30,7 @@ class Publisher(Protocol):
 
     version: int
 
-    def score(self, rows: list[Row]) -> Sequence[Sequence[float]]: ...
+    def score(self, samples: list[Sample]) -> Sequence[Sequence[float]]: ...
 
     def export(self, folder: Path) -> None: ...
 
@@ -54,7 +54,7 @@ class WeightSync(ABC):
     async def start(self, learner: Publisher, engine: TrainEngine) -> dict[str, float]:
         """Publishes the learner's weights as they are, before the first rollout. Else like `publish`.
 
-        Since the engine may serve the same weights already, it is first given others (`decoy.py`), which must show:
+        Since the engine may serve the same weights already, it is first given others (`canary.py`), which must show:
         an engine that takes nothing is found out before anything is sampled. One that takes a part only is found
         out at the first update.
         """
@@ -130,9 +130,9 @@ class WeightSync(ABC):
         return metrics | _as_metrics(check)
 
     async def _prove(self, folder: Path, version: int, expected: Scores) -> None:
-        decoy = self.folder / DECOY
-        await asyncio.to_thread(write_decoy, folder, decoy)
-        await self._replace(decoy, version)
+        canary = self.folder / DECOY
+        await asyncio.to_thread(write_canary, folder, canary)
+        await self._replace(canary, version)
         if compare(await self._engine_scores(), expected).mean_abs <= self.tolerance:
             raise SyncError(
                 "the engine was given other weights and answers as before: updates do not reach it. Look into its "
@@ -150,7 +150,7 @@ class WeightSync(ABC):
             raise SyncError(f"the engine did not take version {version}: {error}") from error
 
     async def _trainer_scores(self) -> Scores:
-        (logprobs,) = await asyncio.to_thread(self._learner.score, [self._probe.row])
+        (logprobs,) = await asyncio.to_thread(self._learner.score, [self._probe.as_sample])
         return self._probe.trainer_scores(logprobs)
 
     async def _engine_scores(self) -> Scores:

@@ -2,7 +2,7 @@
 
 What sees them is one comparison: the gradient of a step over two groups of rollouts (turns that continue, a history
 that was rewritten, sub-calls), made the way the package makes it, against the plainest way there is: every reply by
-itself, straight from the record, through the model's own forward, in float64. Covered: the bugs that live in rows,
+itself, straight from the record, through the model's own forward, in float64. Covered: the bugs that live in samples,
 advantages, packs, log-probabilities and loss. Not covered: those of an engine (stale caches, weights not updated).
 """
 
@@ -14,8 +14,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rlm_env.rollout import Rollout, Score, SubCall, Turn  # noqa: E402
-from rlm_env.train import advantage, forward, logprobs, loss, packing, rows  # noqa: E402
-from rlm_env.train.config import LossConfig  # noqa: E402
+from rlm_env.train.learner import forward, logprobs, loss, packing  # noqa: E402
+from rlm_env.train.learner import samples as samples  # noqa: E402
+from rlm_env.train.learner.config import LossConfig  # noqa: E402
+from rlm_env.train.rl import advantage  # noqa: E402
 
 TEMPERATURE = 0.7
 CONFIG = LossConfig(preset="prime")
@@ -23,7 +25,7 @@ EOS = PAD = 1
 SEEN = 5e-3
 """A bug moves the whole gradient by at least this much, relative; bfloat16 moves it least."""
 EXACT = 1e-6
-"""Rows keep behaviour logprobs in float32; all else is in float64."""
+"""Samples keep behavior logprobs in float32; all else is in float64."""
 
 
 class Recorder:
@@ -88,24 +90,24 @@ class Pipeline:
             found |= {rollout.id: value for rollout, value in zip(group, values, strict=True)}
         return found
 
-    def rows(self, groups):
-        return [row for group in groups for rollout in group for row in rows.rollout_rows(rollout)]
+    def samples(self, groups):
+        return [sample for group in groups for rollout in group for sample in samples.rollout_samples(rollout)]
 
     def divisors(self, packs):
         """What the sum of each pack is divided by."""
-        return [loss.loss_denominator([row for pack in packs for row in pack], self.config)] * len(packs)
+        return [loss.loss_denominator([sample for pack in packs for sample in pack], self.config)] * len(packs)
 
     def logprobs(self, model, pack):
         return forward.pack_logprobs(model, pack, TEMPERATURE).logprobs
 
     def gradient(self, model, groups):
         advantages = self.advantages(groups)
-        packs = packing.pack_rows(self.rows(groups), 60)
+        packs = packing.pack_samples(self.samples(groups), 60)
         assert len(packs) > 1
         total = 0.0
         for pack, divisor in zip(packs, self.divisors(packs), strict=True):
             batch = packing.collate(pack)
-            spread = batch.spread([advantages[row.rollout_id] for row in batch.rows])
+            spread = batch.spread([advantages[sample.rollout_id] for sample in batch.samples])
             tensors = (self.logprobs(model, batch), batch.behavior_logprobs, spread, batch.mask)
             total = total + loss.policy_loss(*tensors, self.config, batch.sequence_ids)[0] / divisor
         return gradient(model, total)
@@ -122,16 +124,16 @@ def off_by_one(patch):
 
 
 def environment_tokens_trained(patch):
-    original = rows.rollout_rows
+    original = samples.rollout_samples
 
     def everything_after_the_prompt(rollout):
         found = original(rollout)
-        for row in found:
-            first = row.mask.index(True)
-            row.mask[first:] = [True] * (len(row) - first)
+        for sample in found:
+            first = sample.mask.index(True)
+            sample.mask[first:] = [True] * (len(sample) - first)
         return found
 
-    patch.setattr(rows, "rollout_rows", everything_after_the_prompt)
+    patch.setattr(samples, "rollout_samples", everything_after_the_prompt)
 
 
 def sequence_mean_for_token_mean(patch):
@@ -172,28 +174,28 @@ def packing_leak_by_position_ids(patch):
     patch.setattr(packing, "collate", running_on)
 
 
-def retokenisation(patch):
+def retokenization(patch):
     """Decoded and encoded again, two sampled tokens come back as one."""
-    original = rows.rollout_rows
+    original = samples.rollout_samples
 
     def merged(rollout):
         found = original(rollout)
-        for row in found:
-            first = row.mask.index(True)
-            row.token_ids[first : first + 2] = [(row.token_ids[first] + row.token_ids[first + 1]) % 97]
-            del row.mask[first], row.behavior_logprobs[first]
+        for sample in found:
+            first = sample.mask.index(True)
+            sample.token_ids[first : first + 2] = [(sample.token_ids[first] + sample.token_ids[first + 1]) % 97]
+            del sample.mask[first], sample.behavior_logprobs[first]
         return found
 
-    patch.setattr(rows, "rollout_rows", merged)
+    patch.setattr(samples, "rollout_samples", merged)
 
 
-def one_row_despite_a_rewritten_history(patch):
-    patch.setattr(rows, "_longest_prefix", lambda found, _: found[-1] if found else None)
+def one_sample_despite_a_rewritten_history(patch):
+    patch.setattr(samples, "_longest_prefix", lambda found, _: found[-1] if found else None)
 
 
 def shared_tokens_trained_twice(patch):
     """The fork trains the replies that stand in its prompt again."""
-    original = rows.rollout_rows
+    original = samples.rollout_samples
 
     def again(rollout):
         found = original(rollout)
@@ -202,7 +204,7 @@ def shared_tokens_trained_twice(patch):
         fork.behavior_logprobs[5:9] = first.behavior_logprobs[7:11]
         return found
 
-    patch.setattr(rows, "rollout_rows", again)
+    patch.setattr(samples, "rollout_samples", again)
 
 
 def end_of_reply_taken_for_padding(patch):
@@ -221,19 +223,19 @@ def advantages_across_groups(patch):
     patch.setattr(Pipeline, "advantages", lambda self, groups: original(self, [[r for g in groups for r in g]]))
 
 
-def baseline_over_rows(patch):
-    """Root and sub rows of a group in one baseline, so that rollouts count by how many rows they have."""
+def baseline_over_samples(patch):
+    """Root and sub samples of a group in one baseline, so that rollouts count by how many samples they have."""
 
-    def over_rows(self, groups):
+    def over_samples(self, groups):
         found = {}
         for group in groups:
-            names = [row.rollout_id for rollout in group for row in rows.rollout_rows(rollout)]
+            names = [sample.rollout_id for rollout in group for sample in samples.rollout_samples(rollout)]
             reward = {rollout.id: rollout.score.value for rollout in group}
             values = advantage.group_advantages([reward[name] for name in names])
             found |= dict(zip(names, values, strict=True))
         return found
 
-    patch.setattr(Pipeline, "advantages", over_rows)
+    patch.setattr(Pipeline, "advantages", over_samples)
 
 
 BUGS = [
@@ -245,12 +247,12 @@ BUGS = [
     bfloat16_softmax,
     packing_leak_by_attention_mask,
     packing_leak_by_position_ids,
-    retokenisation,
-    one_row_despite_a_rewritten_history,
+    retokenization,
+    one_sample_despite_a_rewritten_history,
     shared_tokens_trained_twice,
     end_of_reply_taken_for_padding,
     advantages_across_groups,
-    baseline_over_rows,
+    baseline_over_samples,
 ]
 
 

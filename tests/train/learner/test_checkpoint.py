@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_env.train.checkpoint import Checkpoints, atomic_folder
+from rlm_env.train.learner.checkpoint import Checkpoints, atomic_folder
 
 
 class Stub:
@@ -137,7 +137,7 @@ def test_a_run_that_is_killed_while_saving_goes_on_to_the_bit(model, tmp_path):
     run(model, tmp_path / "whole", settings)
     killed = subprocess.run(
         [sys.executable, "-m", "tests.train.saving_run", model, tmp_path / "killed", json.dumps(settings), "3"],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # other numbers add up in other orders
         capture_output=True,
         text=True,
@@ -152,9 +152,9 @@ def test_a_run_that_is_killed_while_saving_goes_on_to_the_bit(model, tmp_path):
 
 
 def test_a_checkpoint_of_another_adapter_is_refused(model, tmp_path):
-    from rlm_env.train.config import LossConfig
-    from rlm_env.train.learner import Learner
-    from rlm_env.train.run_config import LoraConfig, ModelConfig, OptimizerConfig
+    from rlm_env.train.learner.config import LossConfig
+    from rlm_env.train.learner.learner import Learner
+    from rlm_env.train.rl.config import LoraConfig, ModelConfig, OptimizerConfig
 
     def learner(lora):
         settings = ModelConfig(device="cpu", dtype="float32", pack_tokens=60, lora=lora)

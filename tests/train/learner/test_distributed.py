@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from rlm_env.train import distributed  # noqa: E402
+from rlm_env.train.learner import distributed  # noqa: E402
 from tests.train.two_processes import CASES, TOLERANCE, work  # noqa: E402
 
 
@@ -30,7 +30,7 @@ def results(make_qwen3, tmp_path_factory):
             torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
             program = ["-m", "tests.train.two_processes", str(folder / "model"), str(out)]
             done = subprocess.run(
-                torchrun + program, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=240
+                torchrun + program, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=240
             )
             assert done.returncode == 0, done.stderr[-4000:]
         found[processes] = json.loads((out / "results.json").read_text()), out
@@ -77,13 +77,13 @@ def test_a_checkpoint_of_two_goes_on_to_the_bit_and_is_read_by_one(results, case
         found = results[processes][0][case]
         assert found["again"] == found["last"]
     found, out = results[2]
-    from tests.train.two_processes import make_learner, make_rows, summary
+    from tests.train.two_processes import make_learner, make_samples, summary
 
     learner = make_learner(out.parent / "model", case)
     learner.load(out / f"{case}-saved")
     tolerance = TOLERANCE[CASES[case].dtype]
     last = pytest.approx(found[case]["last"], rel=tolerance, abs=tolerance)
-    assert summary(learner.step(make_rows())) == last
+    assert summary(learner.step(make_samples())) == last
 
 
 def test_one_process_leads_nobody():
@@ -96,14 +96,18 @@ def test_one_process_leads_nobody():
 
 
 def test_packs_are_shared_out_evenly_with_fillers(monkeypatch):
-    from rlm_env.train.rows import Row
+    from rlm_env.train.learner.samples import Sample
 
-    rows = [Row([1] * size, [False] + [True] * (size - 1), [0.0] * size, str(size)) for size in (9, 8, 7, 6, 3, 2)]
+    samples = [
+        Sample([1] * size, [False] + [True] * (size - 1), [0.0] * size, str(size)) for size in (9, 8, 7, 6, 3, 2)
+    ]
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     shares = []
     for rank in range(3):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        shares.append(distributed.share(rows, 10))
+        shares.append(distributed.share(samples, 10))
     assert [len(share) for share in shares] == [2, 2, 2]
     real = [pack for share in shares for pack in share if not distributed.is_filler(pack)]
-    assert sorted(row.rollout_id for pack in real for row in pack) == sorted(row.rollout_id for row in rows)
+    assert sorted(sample.rollout_id for pack in real for sample in pack) == sorted(
+        sample.rollout_id for sample in samples
+    )

@@ -9,16 +9,16 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from rlm_env.train import distributed, memory  # noqa: E402
-from rlm_env.train.config import LossConfig  # noqa: E402
-from rlm_env.train.forward import pack_logprobs  # noqa: E402
-from rlm_env.train.learner import Learner  # noqa: E402
-from rlm_env.train.loss import loss_denominator, policy_loss  # noqa: E402
-from rlm_env.train.memory import GIB, training_memory  # noqa: E402
-from rlm_env.train.model import ModelError, load_model, read_config  # noqa: E402
-from rlm_env.train.packing import collate  # noqa: E402
-from rlm_env.train.rows import Row, RowKind  # noqa: E402
-from rlm_env.train.run_config import LoraConfig, ModelConfig, OptimizerConfig  # noqa: E402
+from rlm_env.train.learner import distributed, memory  # noqa: E402
+from rlm_env.train.learner.config import LossConfig  # noqa: E402
+from rlm_env.train.learner.forward import pack_logprobs  # noqa: E402
+from rlm_env.train.learner.learner import Learner  # noqa: E402
+from rlm_env.train.learner.loss import loss_denominator, policy_loss  # noqa: E402
+from rlm_env.train.learner.memory import GIB, training_memory  # noqa: E402
+from rlm_env.train.learner.model import ModelError, load_model, read_config  # noqa: E402
+from rlm_env.train.learner.packing import collate  # noqa: E402
+from rlm_env.train.learner.samples import Sample, SampleKind  # noqa: E402
+from rlm_env.train.rl.config import LoraConfig, ModelConfig, OptimizerConfig  # noqa: E402
 from tests.tiny_model import make_tokenizer  # noqa: E402
 
 VOCAB = 97
@@ -44,38 +44,38 @@ def with_(**changes):
     return ModelConfig(**{**FLOAT32.model_dump(exclude_none=True), **changes})
 
 
-def make_rows(count=8, seed=0, temperature=0.7):
-    """Ragged rows of both kinds with gaps in their masks; behaviour is somebody else's."""
+def make_samples(count=8, seed=0, temperature=0.7):
+    """Ragged samples of both kinds with gaps in their masks; behavior is somebody else's."""
     generator = torch.Generator().manual_seed(seed)
-    rows = []
+    samples = []
     for index in range(count):
         size = int(torch.randint(4, 40, (1,), generator=generator))
         ids = torch.randint(0, VOCAB, (size,), generator=generator).tolist()
         mask = [False, *(torch.rand(size - 2, generator=generator) < 0.7).tolist(), True]
         logprobs = (-4 - torch.rand(size, generator=generator)).tolist()
-        rows.append(
-            Row(
+        samples.append(
+            Sample(
                 ids,
                 mask,
                 [value if trained else 0.0 for value, trained in zip(logprobs, mask, strict=True)],
                 f"r{index // 2}",
-                kind=RowKind.SUB if index % 2 else RowKind.ROOT,
+                kind=SampleKind.SUB if index % 2 else SampleKind.ROOT,
                 weight=0.5 if index % 2 else 1.0,
                 temperature=temperature,
                 advantage=(-1.0) ** (index // 2),
             )
         )
-    return rows
+    return samples
 
 
-def on_policy(found, rows):
-    for row, logprobs in zip(rows, found.score(rows), strict=True):
+def on_policy(found, samples):
+    for sample, logprobs in zip(samples, found.score(samples), strict=True):
         values = iter(logprobs)
-        row.behavior_logprobs = [next(values) if trained else 0.0 for trained in row.mask]
-    return rows
+        sample.behavior_logprobs = [next(values) if trained else 0.0 for trained in sample.mask]
+    return samples
 
 
-def gradients(found, rows):
+def gradients(found, samples):
     """Those of a step, which is not taken."""
     seen = {}
     step = found.optimizer.step
@@ -85,7 +85,7 @@ def gradients(found, rows):
         return step(number)
 
     found.optimizer.step = look
-    metrics = found.step(rows)
+    metrics = found.step(samples)
     return metrics, seen
 
 
@@ -94,17 +94,17 @@ def distance(ours, theirs):
     return max((ours[n] - theirs[n]).norm().item() / max(theirs[n].norm().item(), 1e-12) for n in theirs)
 
 
-def test_a_step_is_the_gradient_of_the_loss_over_all_rows(folder):
-    rows = make_rows()
-    metrics, ours = gradients(learner(folder), rows)
+def test_a_step_is_the_gradient_of_the_loss_over_all_samples(folder):
+    samples = make_samples()
+    metrics, ours = gradients(learner(folder), samples)
     model = load_model(folder, FLOAT32)
     total = 0.0
-    for row in rows:
-        pack = collate([row])
-        found = pack_logprobs(model, pack, row.temperature)
-        advantages = pack.spread([row.advantage])
+    for sample in samples:
+        pack = collate([sample])
+        found = pack_logprobs(model, pack, sample.temperature)
+        advantages = pack.spread([sample.advantage])
         loss, _ = policy_loss(found.logprobs, pack.behavior_logprobs, advantages, pack.mask, None, None, pack.weights)
-        total = total + loss / loss_denominator(rows)
+        total = total + loss / loss_denominator(samples)
     total.backward()
     theirs = {f"model.{name}": parameter.grad for name, parameter in model.named_parameters()}
     assert metrics["loss"] == pytest.approx(total.item(), rel=1e-5)
@@ -115,11 +115,11 @@ def test_a_step_is_the_gradient_of_the_loss_over_all_rows(folder):
 
 @pytest.mark.parametrize("preset", ["prime", "gspo"])
 def test_neither_packs_nor_gradient_checkpointing_change_gradients(folder, preset):
-    rows, loss = make_rows(), LossConfig(preset=preset)
-    whole, expected = gradients(learner(folder, with_(pack_tokens=1000), loss), rows)
+    samples, loss = make_samples(), LossConfig(preset=preset)
+    whole, expected = gradients(learner(folder, with_(pack_tokens=1000), loss), samples)
     assert whole["packs"] == 1
     for settings in ({"pack_tokens": 110}, {"pack_tokens": 50}, {"gradient_checkpointing": True}):
-        metrics, found = gradients(learner(folder, with_(**settings), loss), rows)
+        metrics, found = gradients(learner(folder, with_(**settings), loss), samples)
         assert metrics["packs"] > 1 or "pack_tokens" not in settings
         assert distance(found, expected) < 1e-5
         assert metrics["loss"] == pytest.approx(whole["loss"], rel=1e-5)
@@ -129,71 +129,71 @@ def test_neither_packs_nor_gradient_checkpointing_change_gradients(folder, prese
 @pytest.mark.parametrize("model", [FLOAT32, with_(dtype="bfloat16"), with_(lora=LoraConfig(rank=4))])
 def test_it_learns_what_is_rewarded(folder, model):
     found = learner(folder, model, lr=1e-2)
-    rows = on_policy(found, make_rows())
-    before = found.score(rows)
-    metrics = [found.step(rows) for _ in range(4)]
-    after = found.score(rows)
+    samples = on_policy(found, make_samples())
+    before = found.score(samples)
+    metrics = [found.step(samples) for _ in range(4)]
+    after = found.score(samples)
     assert metrics[-1]["loss"] < metrics[0]["loss"]
     assert found.version == 4
-    moved = [row.advantage * (sum(a) - sum(b)) for row, a, b in zip(rows, after, before, strict=True)]
+    moved = [sample.advantage * (sum(a) - sum(b)) for sample, a, b in zip(samples, after, before, strict=True)]
     assert min(moved) > 0
 
 
 def test_on_policy_ratios_are_1_and_metrics_split_by_kind(folder):
     found = learner(folder)
-    rows = on_policy(found, make_rows())
-    metrics = found.step(rows)
+    samples = on_policy(found, make_samples())
+    metrics = found.step(samples)
     assert metrics["ratio"] == pytest.approx(1, abs=1e-5)
     assert metrics["log_ratio_abs"] < 1e-5
     assert metrics["clipped"] == metrics["skipped"] == 0
-    of_kind = {kind: sum(row.trained_tokens for row in rows if row.kind == kind) for kind in RowKind}
-    assert {kind: metrics[f"{kind}/trained_tokens"] for kind in RowKind} == of_kind
+    of_kind = {kind: sum(sample.trained_tokens for sample in samples if sample.kind == kind) for kind in SampleKind}
+    assert {kind: metrics[f"{kind}/trained_tokens"] for kind in SampleKind} == of_kind
     assert metrics["trained_tokens"] == sum(of_kind.values())
     mean = sum(metrics[f"{kind}/entropy"] * tokens for kind, tokens in of_kind.items()) / metrics["trained_tokens"]
     assert 0 < metrics["entropy"] == pytest.approx(mean)
-    assert metrics["tokens"] == sum(map(len, rows))
+    assert metrics["tokens"] == sum(map(len, samples))
 
 
-def test_scores_are_those_of_the_model_in_the_order_of_the_rows(folder):
-    rows = make_rows(5)
-    rows.append(rows[0])  # the same object twice
-    found = learner(folder).score(rows)
+def test_scores_are_those_of_the_model_in_the_order_of_the_samples(folder):
+    samples = make_samples(5)
+    samples.append(samples[0])  # the same object twice
+    found = learner(folder).score(samples)
     model = load_model(folder, FLOAT32)
-    for row, logprobs in zip(rows, found, strict=True):
-        logits = model(input_ids=torch.tensor([row.token_ids])).logits[0] / row.temperature
-        expected = torch.log_softmax(logits, -1)[:-1].gather(1, torch.tensor(row.token_ids)[1:, None])[:, 0]
-        assert logprobs == pytest.approx(expected[torch.tensor(row.mask[1:])].tolist(), abs=1e-5)
+    for sample, logprobs in zip(samples, found, strict=True):
+        logits = model(input_ids=torch.tensor([sample.token_ids])).logits[0] / sample.temperature
+        expected = torch.log_softmax(logits, -1)[:-1].gather(1, torch.tensor(sample.token_ids)[1:, None])[:, 0]
+        assert logprobs == pytest.approx(expected[torch.tensor(sample.mask[1:])].tolist(), abs=1e-5)
 
 
-def test_each_row_has_a_temperature_of_its_own(folder):
+def test_each_sample_has_a_temperature_of_its_own(folder):
     found = learner(folder)
-    cold, hot = make_rows(1, temperature=0.5), make_rows(1, temperature=2.0)
+    cold, hot = make_samples(1, temperature=0.5), make_samples(1, temperature=2.0)
     for together, alone in zip(found.score(cold + hot), [*found.score(cold), *found.score(hot)], strict=True):
         assert together == pytest.approx(alone, abs=1e-5)
     assert found.score(cold) != found.score(hot)
 
 
-def test_rows_without_advantage_are_left_out_where_they_change_nothing(folder):
-    rows = make_rows()
-    for row in rows[:4]:
-        row.advantage = 0.0
-    some, few = gradients(learner(folder, loss=LossConfig(preset="dapo")), rows)
-    every, all_of_them = gradients(learner(folder, loss=LossConfig(preset="dapo", kl_tau=1e-30)), rows)
-    assert (some["rows"], every["rows"]) == (4, 8)
+def test_samples_without_advantage_are_left_out_where_they_change_nothing(folder):
+    samples = make_samples()
+    for sample in samples[:4]:
+        sample.advantage = 0.0
+    some, few = gradients(learner(folder, loss=LossConfig(preset="dapo")), samples)
+    every, all_of_them = gradients(learner(folder, loss=LossConfig(preset="dapo", kl_tau=1e-30)), samples)
+    assert (some["samples"], every["samples"]) == (4, 8)
     assert distance(few, all_of_them) < 1e-5
     nothing = learner(folder, loss=LossConfig(preset="dapo"))
     before = weights(nothing)
-    metrics = nothing.step(rows[:4])
-    assert (metrics["rows"], metrics["grad_norm"], metrics["loss"], nothing.version) == (0, 0, 0, 1)
+    metrics = nothing.step(samples[:4])
+    assert (metrics["samples"], metrics["grad_norm"], metrics["loss"], nothing.version) == (0, 0, 0, 1)
     assert_equal(weights(nothing), before)
 
 
 def test_a_gradient_that_is_not_finite_is_not_applied(folder):
     found, twin = learner(folder), learner(folder)
-    rows = make_rows(4)
-    found.step(rows), twin.step(rows)
+    samples = make_samples(4)
+    found.step(samples), twin.step(samples)
     before = {name: value.clone() for name, value in found.optimizer.state().items()}
-    broken = make_rows(4)
+    broken = make_samples(4)
     broken[0].behavior_logprobs = [-math.inf if trained else 0.0 for trained in broken[0].mask]
     metrics = found.step(broken)
     assert metrics["skipped"] == 1
@@ -201,23 +201,23 @@ def test_a_gradient_that_is_not_finite_is_not_applied(folder):
     assert found.version == 2
     assert_equal(found.optimizer.state(), before)
     twin.version = 2
-    assert found.step(rows)["skipped"] == 0
-    twin.step(rows)
+    assert found.step(samples)["skipped"] == 0
+    twin.step(samples)
     assert_equal(weights(found), weights(twin))
 
 
-def test_rows_that_cannot_be_trained_are_named(folder):
+def test_samples_that_cannot_be_trained_are_named(folder):
     found = learner(folder)
     before = weights(found)
-    foreign, long = make_rows(1), make_rows(1)
+    foreign, long = make_samples(1), make_samples(1)
     foreign[0].token_ids[1] = VOCAB
     long[0].token_ids, long[0].mask = [0] * 201, [False] + [True] * 200
-    for rows, message in (
+    for samples, message in (
         (foreign, "'r0' has token ids outside of the model's vocabulary of 97"),
         (long, "'r0' has 201"),
     ):
         with pytest.raises(ValueError, match=message):
-            found.step(rows)
+            found.step(samples)
     assert found.version == 0
     assert_equal(weights(found), before)
 
@@ -234,8 +234,8 @@ def assert_equal(ours, theirs):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_export_is_a_model_folder_with_the_trained_weights(folder, dtype, tmp_path):
     found = learner(folder, with_(dtype=dtype), lr=1e-2)
-    rows = make_rows()
-    found.step(rows)
+    samples = make_samples()
+    found.step(samples)
     for _ in range(2):  # the second replaces the first
         found.export(tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
@@ -246,7 +246,7 @@ def test_an_export_is_a_model_folder_with_the_trained_weights(folder, dtype, tmp
     assert (config["dtype"], config["tie_word_embeddings"]) == (dtype, True)
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
     assert_equal(dict(model.named_parameters()), weights(found))
-    assert learner(tmp_path / "out", with_(dtype=dtype)).score(rows) == found.score(rows)
+    assert learner(tmp_path / "out", with_(dtype=dtype)).score(samples) == found.score(samples)
     transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
 
 
@@ -254,12 +254,12 @@ def test_an_adapter_alone_is_trained_and_merges_into_what_was_trained(folder, tm
     import peft
 
     found = learner(folder, with_(lora=LoraConfig(rank=4, alpha=8)), lr=1e-2)
-    rows = make_rows()
-    plain = learner(folder).score(rows)
-    assert found.score(rows)[0] == pytest.approx(plain[0], abs=1e-6)  # nothing is changed by a fresh one
+    samples = make_samples()
+    plain = learner(folder).score(samples)
+    assert found.score(samples)[0] == pytest.approx(plain[0], abs=1e-6)  # nothing is changed by a fresh one
     before = weights(found)
     for _ in range(3):
-        found.step(rows)
+        found.step(samples)
     changed = {name for name, weight in weights(found).items() if not torch.equal(weight, before[name])}
     assert changed == {name for name in before if ".lora_" in name}
     assert len(changed) == 2 * 2 * 7  # A and B of each linear layer, but not of the head
@@ -270,7 +270,7 @@ def test_an_adapter_alone_is_trained_and_merges_into_what_was_trained(folder, tm
     reference = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").merge_and_unload()
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert distance(dict(merged.named_parameters()), dict(reference.named_parameters())) < 1e-6
-    for ours, theirs in zip(learner(tmp_path / "merged").score(rows), found.score(rows), strict=True):
+    for ours, theirs in zip(learner(tmp_path / "merged").score(samples), found.score(samples), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
     with pytest.raises(ValueError, match=r"trainer\.lora is not set"):
         learner(folder).export_adapter(tmp_path / "none")
@@ -289,7 +289,7 @@ def test_dropout_is_off(folder):
     assert json.loads((folder / "config.json").read_text())["attention_dropout"] == 0.1
     found = learner(folder)
     assert found.model.config.attention_dropout == 0
-    assert found.score(make_rows()) == found.score(make_rows())
+    assert found.score(make_samples()) == found.score(make_samples())
 
 
 def test_a_model_over_the_memory_at_hand_is_refused_before_it_is_loaded(folder, tmp_path):

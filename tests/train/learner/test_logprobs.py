@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from rlm_env.train.logprobs import token_logprobs  # noqa: E402
+from rlm_env.train.learner.logprobs import token_logprobs  # noqa: E402
 
 
 def inputs(tokens=13, vocab=97, width=16, dtype=torch.float64, scale=1.0):

@@ -8,34 +8,34 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rlm_env.train.config import PRESETS, LossConfig  # noqa: E402
-from rlm_env.train.loss import loss_denominator, policy_loss  # noqa: E402
-from rlm_env.train.rows import Row  # noqa: E402
+from rlm_env.train.learner.config import PRESETS, LossConfig  # noqa: E402
+from rlm_env.train.learner.loss import loss_denominator, policy_loss  # noqa: E402
+from rlm_env.train.learner.samples import Sample  # noqa: E402
 
 POLICY_PRESETS = [preset for preset in PRESETS if preset != "sft"]
-ORACLE = Path(__file__).parents[2] / ".." / "shared" / "oracles" / "policy_loss_prime.json"
+ORACLE = Path(__file__).parents[2] / "oracles" / "policy_loss_prime.json"
 
 
 def batch(lengths=(6, 1, 9, 4), spread=0.8, seed=0):
-    """Ragged rows, partly masked, off-policy, advantages of both signs and zero."""
+    """Ragged samples, partly masked, off-policy, advantages of both signs and zero."""
     generator = torch.Generator().manual_seed(seed)
     tokens = sum(lengths)
     behavior = -3 * torch.rand(tokens, generator=generator, dtype=torch.float64) - 0.01
     logprobs = (behavior + spread * torch.randn(tokens, generator=generator, dtype=torch.float64)).clamp(max=-1e-3)
-    rows = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    advantages = torch.tensor([1.5, -0.5, 0.0, -2.0, 0.7], dtype=torch.float64)[: len(lengths)][rows]
+    samples = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    advantages = torch.tensor([1.5, -0.5, 0.0, -2.0, 0.7], dtype=torch.float64)[: len(lengths)][samples]
     mask = torch.rand(tokens, generator=generator) < 0.7
-    mask[torch.tensor(lengths).cumsum(0) - 1] = True  # no row without a trained token
-    return logprobs.requires_grad_(), behavior, advantages, mask, rows
+    mask[torch.tensor(lengths).cumsum(0) - 1] = True  # no sample without a trained token
+    return logprobs.requires_grad_(), behavior, advantages, mask, samples
 
 
-def by_the_formula(logprobs, behavior, advantages, mask, rows, config):
+def by_the_formula(logprobs, behavior, advantages, mask, samples, config):
     """Token by token, in the plainest Python."""
     total = 0.0
     for index in range(len(logprobs)):
         if not mask[index]:
             continue
-        row = (rows == rows[index]) & mask
+        sample = (samples == samples[index]) & mask
         p, q, advantage = logprobs[index], behavior[index], advantages[index]
         log_ratio = p - q
         if config.preset == "prime":
@@ -45,11 +45,11 @@ def by_the_formula(logprobs, behavior, advantages, mask, rows, config):
         elif config.preset == "cispo":
             loss = -min(log_ratio.exp().item(), config.max_ratio) * advantage * p
         else:
-            x = (logprobs - behavior)[row].mean() if config.preset == "gspo" else log_ratio
+            x = (logprobs - behavior)[sample].mean() if config.preset == "gspo" else log_ratio
             clipped = x.exp().clamp(1 - config.clip_low, 1 + config.clip_high)
             loss = -torch.min(x.exp() * advantage, clipped * advantage)
         loss = loss + config.kl_tau * log_ratio**2
-        total = total + (loss / row.sum() if config.norm == "sequence" else loss)
+        total = total + (loss / sample.sum() if config.norm == "sequence" else loss)
     return total
 
 
@@ -63,7 +63,7 @@ def test_prime_equals_prime_rl():
     assert cases
     for case in cases:
         flat = {
-            name: torch.tensor([value for row in case[name] for value in row], dtype=dtype)
+            name: torch.tensor([value for sample in case[name] for value in sample], dtype=dtype)
             for name, dtype in [
                 ("logprobs", torch.float64),
                 ("behavior_logprobs", torch.float64),
@@ -96,9 +96,9 @@ def test_every_preset_by_its_formula(preset, kl_tau, norm):
 @pytest.mark.parametrize("preset", POLICY_PRESETS)
 def test_on_policy_the_gradient_is_the_policy_gradient(preset):
     """With a ratio of 1 nothing is clipped, and all presets push each token by its advantage."""
-    logprobs, _, advantages, mask, rows = batch()
+    logprobs, _, advantages, mask, samples = batch()
     total, metrics = policy_loss(
-        logprobs, logprobs.detach(), advantages, mask, LossConfig(preset=preset, norm="token"), rows
+        logprobs, logprobs.detach(), advantages, mask, LossConfig(preset=preset, norm="token"), samples
     )
     assert torch.allclose(gradient(total, logprobs), -advantages * mask)
     assert metrics["clipped"] == 0
@@ -108,14 +108,14 @@ def test_on_policy_the_gradient_is_the_policy_gradient(preset):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_what_is_not_trained_is_never_looked_at(preset):
-    logprobs, behavior, advantages, mask, rows = batch()
+    logprobs, behavior, advantages, mask, samples = batch()
     config = LossConfig(preset=preset)
-    expected, _ = policy_loss(logprobs, behavior, advantages, mask, config, rows)
+    expected, _ = policy_loss(logprobs, behavior, advantages, mask, config, samples)
     right = gradient(expected, logprobs)
     for rubbish in (math.nan, math.inf, -math.inf, 1e30):
         dirty = torch.where(mask, logprobs.detach(), rubbish).requires_grad_()
         total, metrics = policy_loss(
-            dirty, torch.where(mask, behavior, rubbish), torch.where(mask, advantages, rubbish), mask, config, rows
+            dirty, torch.where(mask, behavior, rubbish), torch.where(mask, advantages, rubbish), mask, config, samples
         )
         assert total == expected
         assert torch.equal(gradient(total, dirty), right)
@@ -125,14 +125,14 @@ def test_what_is_not_trained_is_never_looked_at(preset):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("norm", ["token", "sequence"])
 def test_a_sum_over_packs_is_the_sum_over_all(preset, norm):
-    """However the rows are shared out over packs, and in whatever order they stand."""
-    logprobs, behavior, advantages, mask, rows = batch(lengths=(6, 1, 9, 4, 5))
+    """However the samples are shared out over packs, and in whatever order they stand."""
+    logprobs, behavior, advantages, mask, samples = batch(lengths=(6, 1, 9, 4, 5))
     config = LossConfig(preset=preset, norm=norm)
-    together, metrics = policy_loss(logprobs, behavior, advantages, mask, config, rows)
-    parts = [torch.isin(rows, torch.tensor(group)) for group in ([0, 3], [4], [1, 2])]
+    together, metrics = policy_loss(logprobs, behavior, advantages, mask, config, samples)
+    parts = [torch.isin(samples, torch.tensor(group)) for group in ([0, 3], [4], [1, 2])]
     results = [
         policy_loss(logprobs[p].flip(0), behavior[p].flip(0), advantages[p].flip(0), mask[p].flip(0), config, ids)
-        for p, ids in ((part, 100 - rows[part].flip(0)) for part in parts)
+        for p, ids in ((part, 100 - samples[part].flip(0)) for part in parts)
     ]
     assert torch.allclose(sum(total for total, _ in results), together)
     assert torch.allclose(gradient(sum(total for total, _ in results), logprobs), gradient(together, logprobs))
@@ -141,25 +141,26 @@ def test_a_sum_over_packs_is_the_sum_over_all(preset, norm):
 
 
 @pytest.mark.parametrize("preset", POLICY_PRESETS)
-def test_a_weight_counts_a_row_that_often(preset):
-    logprobs, behavior, advantages, mask, rows = batch()
+def test_a_weight_counts_a_sample_that_often(preset):
+    logprobs, behavior, advantages, mask, samples = batch()
     config = LossConfig(preset=preset, kl_tau=0.01)
-    weights = torch.tensor([1.0, 3.0, 0.5, 2.0])[rows]
-    weighted, _ = policy_loss(logprobs, behavior, advantages, mask, config, rows, weights)
+    weights = torch.tensor([1.0, 3.0, 0.5, 2.0])[samples]
+    weighted, _ = policy_loss(logprobs, behavior, advantages, mask, config, samples, weights)
     parts = [
-        policy_loss(*(t[rows == row] for t in (logprobs, behavior, advantages, mask)), config)[0] for row in range(4)
+        policy_loss(*(t[samples == sample] for t in (logprobs, behavior, advantages, mask)), config)[0]
+        for sample in range(4)
     ]
     assert torch.allclose(weighted, 1.0 * parts[0] + 3.0 * parts[1] + 0.5 * parts[2] + 2.0 * parts[3])
 
 
 @pytest.mark.parametrize("norm", ["token", "sequence"])
 def test_sft_is_cross_entropy_whatever_the_engine_said(norm):
-    logprobs, behavior, _, mask, rows = batch()
+    logprobs, behavior, _, mask, samples = batch()
     config = LossConfig(preset="sft", norm=norm)
-    sizes = torch.bincount(rows[mask])[rows] if norm == "sequence" else torch.ones(len(rows))
+    sizes = torch.bincount(samples[mask])[samples] if norm == "sequence" else torch.ones(len(samples))
     expected = -(logprobs / sizes)[mask].sum()
     for unknown in (behavior, torch.full_like(behavior, math.nan)):
-        found, metrics = policy_loss(logprobs, unknown, torch.zeros_like(behavior), mask, config, rows)
+        found, metrics = policy_loss(logprobs, unknown, torch.zeros_like(behavior), mask, config, samples)
         assert torch.allclose(found, expected)
         assert torch.allclose(gradient(found, logprobs), -(mask / sizes).double())
     assert (metrics["ratio"], metrics["mismatch_kl"], metrics["clipped"]) == (mask.sum(), 0, 0)
@@ -197,17 +198,17 @@ def test_clipping_is_counted():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_pack_without_trained_tokens_gives_a_zero_that_can_be_differentiated(preset):
-    logprobs, behavior, advantages, mask, rows = batch()
-    total, metrics = policy_loss(logprobs, behavior, advantages, mask & False, LossConfig(preset=preset), rows)
+    logprobs, behavior, advantages, mask, samples = batch()
+    total, metrics = policy_loss(logprobs, behavior, advantages, mask & False, LossConfig(preset=preset), samples)
     assert total == 0
     assert gradient(total, logprobs).eq(0).all()
     assert metrics["tokens"] == 0
 
 
 def test_low_precision_is_raised_to_float32():
-    logprobs, behavior, advantages, mask, rows = batch()
+    logprobs, behavior, advantages, mask, samples = batch()
     low = [tensor.detach().bfloat16() for tensor in (logprobs, behavior, advantages)]
-    assert policy_loss(*low, mask, LossConfig(), rows)[0].dtype == torch.float32
+    assert policy_loss(*low, mask, LossConfig(), samples)[0].dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -227,19 +228,19 @@ def test_tensors_that_do_not_fit_are_named(change, message):
         policy_loss(**{**dict(zip(names, batch(), strict=True)), **change})
 
 
-def rows_of(*sizes, weight=1.0):
+def samples_of(*sizes, weight=1.0):
     return [
-        Row(list(range(size + 2)), [False] * 2 + [True] * size, [0.0] * (size + 2), name, weight=weight)
+        Sample(list(range(size + 2)), [False] * 2 + [True] * size, [0.0] * (size + 2), name, weight=weight)
         for name, size in sizes
     ]
 
 
 def test_the_denominator():
-    rows = rows_of(("a", 3), ("b", 5)) + rows_of(("a", 2), weight=0.5)
-    assert loss_denominator(rows, LossConfig(norm="token")) == 3 + 5 + 0.5 * 2
-    assert loss_denominator(rows, LossConfig(norm="sequence")) == 2.5
-    assert loss_denominator(rows, LossConfig(norm="constant", norm_tokens=100)) == 200  # rollouts, not rows
+    samples = samples_of(("a", 3), ("b", 5)) + samples_of(("a", 2), weight=0.5)
+    assert loss_denominator(samples, LossConfig(norm="token")) == 3 + 5 + 0.5 * 2
+    assert loss_denominator(samples, LossConfig(norm="sequence")) == 2.5
+    assert loss_denominator(samples, LossConfig(norm="constant", norm_tokens=100)) == 200  # rollouts, not samples
     with pytest.raises(ValueError, match="needs norm_tokens"):
-        loss_denominator(rows, LossConfig(preset="dr_grpo"))
+        loss_denominator(samples, LossConfig(preset="dr_grpo"))
     with pytest.raises(ValueError, match="nothing to train"):
         loss_denominator([])

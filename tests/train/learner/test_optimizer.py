@@ -1,4 +1,4 @@
-"""The optimiser: its schedule, decay groups, clipping, and float32 masters under a narrower forward."""
+"""The optimizer: its schedule, decay groups, clipping, and float32 masters under a narrower forward."""
 
 import math
 
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from rlm_env.train.optimizer import Optimizer, decayed_names, learning_rate, split_masters  # noqa: E402
-from rlm_env.train.run_config import OptimizerConfig  # noqa: E402
+from rlm_env.train.learner.optimizer import Optimizer, decayed_names, learning_rate, split_masters  # noqa: E402
+from rlm_env.train.rl.config import OptimizerConfig  # noqa: E402
 
 
 def test_the_schedule_by_hand():
@@ -49,7 +49,7 @@ def test_norms_biases_and_embeddings_do_not_decay(make_qwen3):
 
 
 def linear(value, dtype=torch.float32, **settings):
-    """One weight and its optimiser."""
+    """One weight and its optimizer."""
     module = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(module.weight, value)
     masters = split_masters(module, dtype)

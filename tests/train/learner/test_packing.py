@@ -1,4 +1,4 @@
-"""Packs: who shares one, their tensors, and that real models give the same over a pack as row by row."""
+"""Packs: who shares one, their tensors, and that real models give the same over a pack as sample by sample."""
 
 import pytest
 from hypothesis import given
@@ -6,47 +6,49 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from rlm_env.train.forward import pack_logprobs, vocabulary_head  # noqa: E402
-from rlm_env.train.packing import collate, pack_rows  # noqa: E402
-from rlm_env.train.packing_check import PackingError, check_packing  # noqa: E402
-from rlm_env.train.rows import Row  # noqa: E402
+from rlm_env.train.learner.forward import pack_logprobs, vocabulary_head  # noqa: E402
+from rlm_env.train.learner.packing import collate, pack_samples  # noqa: E402
+from rlm_env.train.learner.packing_check import PackingError, check_packing  # noqa: E402
+from rlm_env.train.learner.samples import Sample  # noqa: E402
 
 TINY = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
 
-def make_row(size, *, start=0, weight=1.0, name="r"):
+def make_sample(size, *, start=0, weight=1.0, name="r"):
     ids = [(start + index) % 97 for index in range(size)]
-    return Row(ids, [False] + [True] * (size - 1), [0.0] + [-0.5] * (size - 1), name, weight=weight)
+    return Sample(ids, [False] + [True] * (size - 1), [0.0] + [-0.5] * (size - 1), name, weight=weight)
 
 
 @given(st.lists(st.integers(2, 50), max_size=60), st.integers(50, 120))
-def test_every_row_is_in_one_pack_within_the_budget(sizes, budget):
-    rows = [make_row(size, name=str(index)) for index, size in enumerate(sizes)]
-    packs = pack_rows(rows, budget)
-    assert sorted(row.rollout_id for pack in packs for row in pack) == sorted(row.rollout_id for row in rows)
+def test_every_sample_is_in_one_pack_within_the_budget(sizes, budget):
+    samples = [make_sample(size, name=str(index)) for index, size in enumerate(sizes)]
+    packs = pack_samples(samples, budget)
+    assert sorted(sample.rollout_id for pack in packs for sample in pack) == sorted(
+        sample.rollout_id for sample in samples
+    )
     assert all(0 < sum(map(len, pack)) <= budget for pack in packs)
     # First fit: no pack could have been emptied into the one before it.
     assert all(sum(map(len, a)) + min(map(len, b)) > budget for i, b in enumerate(packs) for a in packs[:i])
 
 
 def test_first_fit_decreasing_by_hand():
-    packs = pack_rows([make_row(size) for size in (2, 6, 4, 3, 5)], 10)
-    assert [[len(row) for row in pack] for pack in packs] == [[6, 4], [5, 3, 2]]
+    packs = pack_samples([make_sample(size) for size in (2, 6, 4, 3, 5)], 10)
+    assert [[len(sample) for sample in pack] for pack in packs] == [[6, 4], [5, 3, 2]]
 
 
 def test_equal_lengths_keep_their_order():
-    packs = pack_rows([make_row(4, name=name) for name in "abcd"], 8)
-    assert [[row.rollout_id for row in pack] for pack in packs] == [["a", "b"], ["c", "d"]]
+    packs = pack_samples([make_sample(4, name=name) for name in "abcd"], 8)
+    assert [[sample.rollout_id for sample in pack] for pack in packs] == [["a", "b"], ["c", "d"]]
 
 
-def test_a_row_over_the_budget_is_named():
+def test_a_sample_over_the_budget_is_named():
     with pytest.raises(ValueError, match=r"rollout 'long' has 1,001 tokens, more than a pack may hold \(1,000\)"):
-        pack_rows([make_row(1001, name="long")], 1000)
+        pack_samples([make_sample(1001, name="long")], 1000)
 
 
 def test_the_tensors_of_a_pack():
-    pack = collate([make_row(3), make_row(2, start=10, weight=0.5)])
+    pack = collate([make_sample(3), make_sample(2, start=10, weight=0.5)])
     assert pack.input_ids.tolist() == [[0, 1, 2, 10, 11]]
     assert pack.position_ids.tolist() == [[0, 1, 2, 0, 1]]
     assert pack.sequence_ids.tolist() == [0, 0, 0, 1, 1]
@@ -55,14 +57,14 @@ def test_the_tensors_of_a_pack():
     assert pack.weights.tolist() == [1.0, 1.0, 1.0, 0.5, 0.5]
     assert pack.spread([2.0, -1.0]).tolist() == [2.0, 2.0, 2.0, -1.0, -1.0]
     assert len(pack.to("cpu")) == len(pack) == 5
-    with pytest.raises(ValueError, match="each of the 2 rows, got 1"):
+    with pytest.raises(ValueError, match="each of the 2 samples, got 1"):
         pack.spread([1.0])
 
 
-@pytest.mark.parametrize("rows", [[], [Row([], [], [], "r")], [Row([1], [True], [-1.0], "r")]])
-def test_packs_that_cannot_be_trained_are_refused(rows):
-    with pytest.raises(ValueError, match=r"at least one row|first token"):
-        collate(rows)
+@pytest.mark.parametrize("samples", [[], [Sample([], [], [], "r")], [Sample([1], [True], [-1.0], "r")]])
+def test_packs_that_cannot_be_trained_are_refused(samples):
+    with pytest.raises(ValueError, match=r"at least one sample|first token"):
+        collate(samples)
 
 
 @pytest.mark.parametrize(
@@ -73,27 +75,27 @@ def test_packs_that_cannot_be_trained_are_refused(rows):
         ({"attn_implementation": "eager"}, 1e-5),  # its softmax is in float32
     ],
 )
-def test_a_pack_gives_what_its_rows_give_alone(make_qwen3, settings, tolerance):
+def test_a_pack_gives_what_its_samples_give_alone(make_qwen3, settings, tolerance):
     model = make_qwen3(torch.float64, **settings)
-    rows = [make_row(size, start=7 * size) for size in (9, 2, 14)]
-    packed = pack_logprobs(model, collate(rows), 0.7)
-    alone = [pack_logprobs(model, collate([row]), 0.7) for row in rows]
+    samples = [make_sample(size, start=7 * size) for size in (9, 2, 14)]
+    packed = pack_logprobs(model, collate(samples), 0.7)
+    alone = [pack_logprobs(model, collate([sample]), 0.7) for sample in samples]
     for name in ("logprobs", "entropy"):
         expected = torch.cat([getattr(part, name) for part in alone])
         assert torch.allclose(getattr(packed, name), expected, atol=tolerance, rtol=0)
-    assert packed.logprobs[~collate(rows).mask].eq(0).all()
+    assert packed.logprobs[~collate(samples).mask].eq(0).all()
 
 
 def test_log_probabilities_are_those_of_the_next_token(make_qwen3):
     """Against the model's own logits, token by token, at two temperatures in one pack."""
     model = make_qwen3(torch.float64)
-    rows = [make_row(6), make_row(5, start=40)]
-    pack = collate(rows)
+    samples = [make_sample(6), make_sample(5, start=40)]
+    pack = collate(samples)
     found = pack_logprobs(model, pack, pack.spread([0.5, 2.0])).logprobs
     expected = []
-    for row, temperature in zip(rows, [0.5, 2.0], strict=True):
-        logits = model(torch.tensor([row.token_ids])).logits[0] / temperature
-        chosen = [torch.log_softmax(logits[i - 1], -1)[token] for i, token in enumerate(row.token_ids)]
+    for sample, temperature in zip(samples, [0.5, 2.0], strict=True):
+        logits = model(torch.tensor([sample.token_ids])).logits[0] / temperature
+        chosen = [torch.log_softmax(logits[i - 1], -1)[token] for i, token in enumerate(sample.token_ids)]
         expected += [torch.zeros((), dtype=torch.float64), *chosen[1:]]
     assert torch.allclose(found, torch.stack(expected), atol=1e-12, rtol=0)
 
@@ -114,8 +116,8 @@ def test_the_check_accepts_qwen3(make_qwen3, dtype, tolerance):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("Lfm2", {**HEADS, "layer_types": ["conv", "full_attention"]}, "changed by the rows before it"),
-        ("Mamba", {"state_size": 8}, "changed by the rows before it"),
+        ("Lfm2", {**HEADS, "layer_types": ["conv", "full_attention"]}, "changed by the samples before it"),
+        ("Mamba", {"state_size": 8}, "changed by the samples before it"),
         ("Gemma2", {**HEADS, "head_dim": 8, "query_pre_attn_scalar": 8, "final_logit_softcapping": 1.0}, "its head"),
         ("Granite", {**HEADS, "logits_scaling": 4.0}, "its head"),
     ],
@@ -133,7 +135,7 @@ def test_the_check_refuses_what_packing_would_train_wrongly(name, settings, mess
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_check_finds_an_attention_mask_that_lets_rows_see_each_other(make_qwen3):
+def test_the_check_finds_an_attention_mask_that_lets_samples_see_each_other(make_qwen3):
     model = make_qwen3()
     forward = model.model.forward
 
@@ -141,7 +143,7 @@ def test_the_check_finds_an_attention_mask_that_lets_rows_see_each_other(make_qw
         return forward(input_ids, **{**settings, "attention_mask": torch.ones_like(input_ids)})
 
     model.model.forward = leaking
-    with pytest.raises(PackingError, match="changed by the rows before it"):
+    with pytest.raises(PackingError, match="changed by the samples before it"):
         check_packing(model)
 
 

@@ -1,12 +1,12 @@
-"""Rollouts to rows: every sampled token is trained exactly once, after exactly what the engine saw before it."""
+"""Rollouts to samples: every sampled token is trained exactly once, after exactly what the engine saw before it."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_env.rollout import Rollout, SubCall, SubTurn, Turn
-from rlm_env.train.config import RowsConfig
-from rlm_env.train.rows import RowKind, rollout_rows
+from rlm_env.train.learner.config import SamplesConfig
+from rlm_env.train.learner.samples import SampleKind, rollout_samples
 
 ids = st.lists(st.integers(0, 4), min_size=1, max_size=5)
 
@@ -20,12 +20,12 @@ def call(index, prompt, sampled):
     return SubCall(index, 0, 0, [], prompt_ids=prompt, completion_ids=sampled, logprobs=logprobs)
 
 
-def trained(rows):
+def trained(samples):
     """Every trained token with all that stands before it, and its logprob."""
     return [
-        (tuple(row.token_ids[: index + 1]), row.behavior_logprobs[index])
-        for row in rows
-        for index, mask in enumerate(row.mask)
+        (tuple(sample.token_ids[: index + 1]), sample.behavior_logprobs[index])
+        for sample in samples
+        for index, mask in enumerate(sample.mask)
         if mask
     ]
 
@@ -39,24 +39,24 @@ def sampled(sources):
     ]
 
 
-def test_a_conversation_that_stays_a_prefix_is_one_row():
+def test_a_conversation_that_stays_a_prefix_is_one_sample():
     rollout = Rollout(
         id="r",
         turns=[turn([1, 2], [3, 4], [-1.0, -2.0]), turn([1, 2, 3, 4, 5], [6], [-3.0])],
         info={"policy_version": 7},
     )
-    (row,) = rollout_rows(rollout)
-    assert row.token_ids == [1, 2, 3, 4, 5, 6]
-    assert row.mask == [False, False, True, True, False, True]
-    assert row.behavior_logprobs == [0.0, 0.0, -1.0, -2.0, 0.0, -3.0]
-    assert (row.rollout_id, row.policy_version, row.kind, row.weight) == ("r", 7, RowKind.ROOT, 1.0)
-    assert (len(row), row.trained_tokens) == (6, 3)
+    (sample,) = rollout_samples(rollout)
+    assert sample.token_ids == [1, 2, 3, 4, 5, 6]
+    assert sample.mask == [False, False, True, True, False, True]
+    assert sample.behavior_logprobs == [0.0, 0.0, -1.0, -2.0, 0.0, -3.0]
+    assert (sample.rollout_id, sample.policy_version, sample.kind, sample.weight) == ("r", 7, SampleKind.ROOT, 1.0)
+    assert (len(sample), sample.trained_tokens) == (6, 3)
 
 
 def test_a_rewritten_history_forks_and_shared_tokens_are_trained_once():
     first, second = turn([1, 2], [3, 4]), turn([1, 2, 4, 5], [6])  # a template that drops the reasoning, 3
-    row, fork = rollout_rows(Rollout(turns=[first, second]))
-    assert row.token_ids == [1, 2, 3, 4]
+    sample, fork = rollout_samples(Rollout(turns=[first, second]))
+    assert sample.token_ids == [1, 2, 3, 4]
     assert fork.token_ids == [1, 2, 4, 5, 6]
     assert fork.mask == [False, False, False, False, True]
 
@@ -64,35 +64,38 @@ def test_a_rewritten_history_forks_and_shared_tokens_are_trained_once():
 def test_retokenised_text_forks_rather_than_mend():
     """The same text in other ids: the engine saw the second turn after these ids and no others."""
     first, second = turn([1], [2, 3]), turn([1, 23, 5], [6])
-    assert [row.token_ids for row in rollout_rows(Rollout(turns=[first, second]))] == [[1, 2, 3], [1, 23, 5, 6]]
+    assert [sample.token_ids for sample in rollout_samples(Rollout(turns=[first, second]))] == [
+        [1, 2, 3],
+        [1, 23, 5, 6],
+    ]
 
 
-def test_a_conversation_may_come_back_to_an_earlier_row():
+def test_a_conversation_may_come_back_to_an_earlier_sample():
     """A compaction in between does not keep the original from being continued."""
     turns = [turn([1], [2]), turn([9], [8]), turn([1, 2, 3], [4]), turn([9, 8, 7], [6])]
-    rows = rollout_rows(Rollout(turns=turns))
-    assert [row.token_ids for row in rows] == [[1, 2, 3, 4], [9, 8, 7, 6]]
+    samples = rollout_samples(Rollout(turns=turns))
+    assert [sample.token_ids for sample in samples] == [[1, 2, 3, 4], [9, 8, 7, 6]]
 
 
-def test_sub_calls_are_rows_of_their_own():
+def test_sub_calls_are_samples_of_their_own():
     rollout = Rollout(id="r", turns=[turn([1], [2])], sub_calls=[call(0, [5, 6], [7]), call(1, [5, 6], [7])])
-    root, *subs = rollout_rows(rollout, RowsConfig(sub_weight=0.5))
-    assert (root.kind, root.weight) == (RowKind.ROOT, 1.0)
-    assert [(row.token_ids, row.mask, row.kind, row.weight) for row in subs] == [
-        ([5, 6, 7], [False, False, True], RowKind.SUB, 0.5)
+    root, *subs = rollout_samples(rollout, SamplesConfig(sub_weight=0.5))
+    assert (root.kind, root.weight) == (SampleKind.ROOT, 1.0)
+    assert [(sample.token_ids, sample.mask, sample.kind, sample.weight) for sample in subs] == [
+        ([5, 6, 7], [False, False, True], SampleKind.SUB, 0.5)
     ] * 2
-    assert all(row.rollout_id == "r" for row in subs)
-    assert rollout_rows(rollout, RowsConfig(train_sub_calls=False)) == [root]
+    assert all(sample.rollout_id == "r" for sample in subs)
+    assert rollout_samples(rollout, SamplesConfig(train_sub_calls=False)) == [root]
 
 
-def test_failed_sub_calls_and_empty_replies_have_no_row():
+def test_failed_sub_calls_and_empty_replies_have_no_sample():
     failed = SubCall(0, 0, 0, [], error="the budget of sub-LLM calls is used up")
-    assert rollout_rows(Rollout(turns=[turn([1], [])], sub_calls=[failed])) == []
+    assert rollout_samples(Rollout(turns=[turn([1], [])], sub_calls=[failed])) == []
 
 
-def test_an_empty_reply_in_between_does_not_end_the_row():
-    (row,) = rollout_rows(Rollout(turns=[turn([1, 2], []), turn([1, 2, 3], [4])]))
-    assert (row.token_ids, row.mask) == ([1, 2, 3, 4], [False, False, False, True])
+def test_an_empty_reply_in_between_does_not_end_the_sample():
+    (sample,) = rollout_samples(Rollout(turns=[turn([1, 2], []), turn([1, 2, 3], [4])]))
+    assert (sample.token_ids, sample.mask) == ([1, 2, 3, 4], [False, False, False, True])
 
 
 @pytest.mark.parametrize(
@@ -111,12 +114,12 @@ def test_an_empty_reply_in_between_does_not_end_the_row():
 )
 def test_incomplete_turns_are_a_clear_error(broken, message):
     with pytest.raises(ValueError, match=message):
-        rollout_rows(Rollout(id="r", turns=[turn([1], [2]), broken]))
+        rollout_samples(Rollout(id="r", turns=[turn([1], [2]), broken]))
 
 
 def test_a_sub_call_without_ids_is_named():
     with pytest.raises(ValueError, match="rollout 'r', sub-call 3, turn 0 has no prompt_ids"):
-        rollout_rows(Rollout(id="r", sub_calls=[SubCall(3, 0, 0, [], text="yes")]))
+        rollout_samples(Rollout(id="r", sub_calls=[SubCall(3, 0, 0, [], text="yes")]))
 
 
 def with_turns(call, *turns):
@@ -124,29 +127,29 @@ def with_turns(call, *turns):
     return call
 
 
-def test_the_turns_of_a_sub_call_with_tools_are_one_row_as_long_as_they_stay_a_prefix():
+def test_the_turns_of_a_sub_call_with_tools_are_one_sample_as_long_as_they_stay_a_prefix():
     whole = with_turns(call(0, [1, 2, 3, 4, 5], [6]), turn([1, 2], [3]), turn([1, 2, 3, 4], []))
     forked = with_turns(call(1, [9, 3, 5], [6]), turn([1, 2], [3], [-4.0]))  # the last turn has no tools in its prompt
-    rows = rollout_rows(Rollout(sub_calls=[whole, forked]), RowsConfig(sub_weight=0.5))
-    assert [(row.token_ids, row.mask) for row in rows] == [
+    samples = rollout_samples(Rollout(sub_calls=[whole, forked]), SamplesConfig(sub_weight=0.5))
+    assert [(sample.token_ids, sample.mask) for sample in samples] == [
         ([1, 2, 3, 4, 5, 6], [False, False, True, False, False, True]),
         ([1, 2, 3], [False, False, True]),
         ([9, 3, 5, 6], [False, False, False, True]),
     ]
-    assert rows[1].behavior_logprobs == [0.0, 0.0, -4.0]
-    assert {(row.kind, row.weight) for row in rows} == {(RowKind.SUB, 0.5)}
+    assert samples[1].behavior_logprobs == [0.0, 0.0, -4.0]
+    assert {(sample.kind, sample.weight) for sample in samples} == {(SampleKind.SUB, 0.5)}
 
 
 def test_sub_calls_never_continue_each_other():
-    rows = rollout_rows(Rollout(sub_calls=[call(0, [1], [2]), call(1, [1, 2, 3], [4])]))
-    assert [row.token_ids for row in rows] == [[1, 2], [1, 2, 3, 4]]
+    samples = rollout_samples(Rollout(sub_calls=[call(0, [1], [2]), call(1, [1, 2, 3], [4])]))
+    assert [sample.token_ids for sample in samples] == [[1, 2], [1, 2, 3, 4]]
 
 
 def test_the_replies_before_a_failure_are_trained():
     failed = with_turns(SubCall(0, 0, 0, [], error="the budget of sub-LLM calls is used up"), turn([1], [2]))
     silent = call(1, [3], [4])
     silent.error = "it called tools in its last turn"
-    assert [row.token_ids for row in rollout_rows(Rollout(sub_calls=[failed, silent]))] == [[1, 2], [3, 4]]
+    assert [sample.token_ids for sample in rollout_samples(Rollout(sub_calls=[failed, silent]))] == [[1, 2], [3, 4]]
 
 
 @st.composite
@@ -166,36 +169,38 @@ def conversations(draw):
 def test_every_sampled_token_is_trained_once_after_what_the_engine_saw(turns, subs):
     calls = [call(index, prompt, reply) for index, (prompt, reply) in enumerate(subs)]
     before = [(t.prompt_ids.copy(), t.completion_ids.copy()) for t in turns]
-    rows = rollout_rows(Rollout(turns=turns, sub_calls=calls))
-    assert sorted(trained(rows)) == sorted(sampled(turns) + sampled(calls))
-    for row in rows:
-        assert len(row.token_ids) == len(row.mask) == len(row.behavior_logprobs)
-        assert any(row.mask)
-        assert not row.mask[0]
-        assert all(logprob == 0 for logprob, mask in zip(row.behavior_logprobs, row.mask, strict=True) if not mask)
+    samples = rollout_samples(Rollout(turns=turns, sub_calls=calls))
+    assert sorted(trained(samples)) == sorted(sampled(turns) + sampled(calls))
+    for sample in samples:
+        assert len(sample.token_ids) == len(sample.mask) == len(sample.behavior_logprobs)
+        assert any(sample.mask)
+        assert not sample.mask[0]
+        assert all(
+            logprob == 0 for logprob, mask in zip(sample.behavior_logprobs, sample.mask, strict=True) if not mask
+        )
     assert [(t.prompt_ids, t.completion_ids) for t in turns] == before  # the record is not changed
-    assert len([row for row in rows if row.kind == RowKind.ROOT]) <= len(turns)
+    assert len([sample for sample in samples if sample.kind == SampleKind.ROOT]) <= len(turns)
 
 
 @given(conversations(), st.lists(conversations(), max_size=2))
 def test_turns_of_sub_calls_are_trained_once_too(turns, calls):
     subs = [with_turns(SubCall(index, 0, 0, [], error="no answer"), *replies) for index, replies in enumerate(calls)]
-    rows = rollout_rows(Rollout(turns=turns, sub_calls=subs))
-    assert sorted(trained(rows)) == sorted(sampled([*turns, *(reply for replies in calls for reply in replies)]))
+    samples = rollout_samples(Rollout(turns=turns, sub_calls=subs))
+    assert sorted(trained(samples)) == sorted(sampled([*turns, *(reply for replies in calls for reply in replies)]))
 
 
 @given(conversations(), conversations(), ids)
-def test_rows_survive_the_record_on_disk(turns, replies, prompt):
+def test_samples_survive_the_record_on_disk(turns, replies, prompt):
     calls = [with_turns(call(0, prompt, [1]), *replies)]
     if replies:
         last = replies[-1]
         calls.append(with_turns(call(1, last.prompt_ids + last.completion_ids + prompt, [1]), *replies))
     rollout = Rollout(id="r", turns=turns, sub_calls=calls)
-    assert rollout_rows(Rollout.from_json(rollout.to_json())) == rollout_rows(rollout)
+    assert rollout_samples(Rollout.from_json(rollout.to_json())) == rollout_samples(rollout)
 
 
-def test_rows_carry_the_temperature_that_each_role_was_sampled_with():
+def test_samples_carry_the_temperature_that_each_role_was_sampled_with():
     sampling = {"root": {"temperature": 0.7, "max_tokens": 8}, "sub": {"temperature": 1.2}}
     rollout = Rollout(turns=[turn([1], [2])], sub_calls=[call(0, [3], [4])], info={"sampling": sampling})
-    assert [row.temperature for row in rollout_rows(rollout)] == [0.7, 1.2]
-    assert rollout_rows(Rollout(turns=[turn([1], [2])]))[0].temperature == 1.0
+    assert [sample.temperature for sample in rollout_samples(rollout)] == [0.7, 1.2]
+    assert rollout_samples(Rollout(turns=[turn([1], [2])]))[0].temperature == 1.0

@@ -1,8 +1,8 @@
 """Parity with TRL's real GRPOTrainer: the loss and every gradient of a step, on the same ragged batch.
 
 TRL's side is its `training_step`, with shuffling, splitting into micro-batches, padding and backward; only what
-generates and scores is replaced by a fixed batch. Ours is rows, packs, `pack_logprobs`, `policy_loss`. Rows have
-prompts and completions of different lengths, environment tokens between sampled ones, and behaviour logprobs of
+generates and scores is replaced by a fixed batch. Ours is samples, packs, `pack_logprobs`, `policy_loss`. Samples have
+prompts and completions of different lengths, environment tokens between sampled ones, and behavior logprobs of
 another policy. Skipped where `trl` (tested: 1.16) is not installed; it needs no GPU and no download.
 """
 
@@ -15,11 +15,11 @@ from datasets import Dataset  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 from trl import GRPOConfig, GRPOTrainer  # noqa: E402
 
-from rlm_env.train.config import LossConfig  # noqa: E402
-from rlm_env.train.forward import pack_logprobs  # noqa: E402
-from rlm_env.train.loss import loss_denominator, policy_loss  # noqa: E402
-from rlm_env.train.packing import collate, pack_rows  # noqa: E402
-from rlm_env.train.rows import Row  # noqa: E402
+from rlm_env.train.learner.config import LossConfig  # noqa: E402
+from rlm_env.train.learner.forward import pack_logprobs  # noqa: E402
+from rlm_env.train.learner.loss import loss_denominator, policy_loss  # noqa: E402
+from rlm_env.train.learner.packing import collate, pack_samples  # noqa: E402
+from rlm_env.train.learner.samples import Sample  # noqa: E402
 
 TEMPERATURE = 0.7
 BATCH = 8
@@ -56,10 +56,10 @@ class FixedBatchTrainer(GRPOTrainer):
         return dict(self.batch)
 
 
-def make_rows(model, spread):
-    """Rows, and the advantage of each. Behaviour logprobs are the model's own at T, and noise."""
+def make_samples(model, spread):
+    """Samples, and the advantage of each. Behavior logprobs are the model's own at T, and noise."""
     generator = torch.Generator().manual_seed(3)
-    rows = []
+    samples = []
     for index in range(BATCH):
         prompt = int(torch.randint(2, 8, (1,), generator=generator))
         completion = int(torch.randint(3, MAX_COMPLETION + 1, (1,), generator=generator))
@@ -72,15 +72,15 @@ def make_rows(model, spread):
         chosen = logprobs[:-1].gather(1, ids[1:, None])[:, 0]
         chosen = torch.cat([torch.zeros(1), chosen]) + spread * torch.randn(len(ids), generator=generator)
         mask = torch.cat([torch.zeros(prompt, dtype=torch.bool), trained])
-        rows.append(Row(ids.tolist(), mask.tolist(), (chosen * mask).tolist(), f"r{index}", weight=1.0))
+        samples.append(Sample(ids.tolist(), mask.tolist(), (chosen * mask).tolist(), f"r{index}", weight=1.0))
     advantages = torch.randn(BATCH, generator=generator).tolist()
-    return rows, advantages
+    return samples, advantages
 
 
-def trl_batch(rows, advantages):
-    """The same rows as TRL lays them out: prompts padded on the left, completions on the right."""
-    starts = [row.mask.index(True) for row in rows]
-    widest_prompt, widest = max(starts), max(len(row) - start for row, start in zip(rows, starts, strict=True))
+def trl_batch(samples, advantages):
+    """The same samples as TRL lays them out: prompts padded on the left, completions on the right."""
+    starts = [sample.mask.index(True) for sample in samples]
+    widest_prompt, widest = max(starts), max(len(sample) - start for sample, start in zip(samples, starts, strict=True))
 
     def left(values):
         return torch.tensor([[PAD] * (widest_prompt - len(v)) + list(v) for v in values])
@@ -88,20 +88,20 @@ def trl_batch(rows, advantages):
     def right(values, filler=0):
         return torch.tensor([list(v) + [filler] * (widest - len(v)) for v in values])
 
-    pairs = list(zip(rows, starts, strict=True))
+    pairs = list(zip(samples, starts, strict=True))
     return {
-        "prompt_ids": left([row.token_ids[:start] for row, start in pairs]),
+        "prompt_ids": left([sample.token_ids[:start] for sample, start in pairs]),
         "prompt_mask": left([[1] * start for _, start in pairs]),
-        "completion_ids": right([row.token_ids[start:] for row, start in pairs], PAD),
-        "completion_mask": right([[1] * (len(row) - start) for row, start in pairs]),
-        "tool_mask": right([[int(m) for m in row.mask[start:]] for row, start in pairs]),
-        "old_per_token_logps": right([row.behavior_logprobs[start:] for row, start in pairs], 0.0),
+        "completion_ids": right([sample.token_ids[start:] for sample, start in pairs], PAD),
+        "completion_mask": right([[1] * (len(sample) - start) for sample, start in pairs]),
+        "tool_mask": right([[int(m) for m in sample.mask[start:]] for sample, start in pairs]),
+        "old_per_token_logps": right([sample.behavior_logprobs[start:] for sample, start in pairs], 0.0),
         "advantages": torch.tensor(advantages),
-        "num_items_in_batch": torch.tensor(sum(row.trained_tokens for row in rows)),
+        "num_items_in_batch": torch.tensor(sum(sample.trained_tokens for sample in samples)),
     }
 
 
-def trl_step(model, rows, advantages, settings, micro_batches, folder):
+def trl_step(model, samples, advantages, settings, micro_batches, folder):
     """Loss and gradients of one step of TRL."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=_tokenizer(), eos_token="1", pad_token="0")
     args = GRPOConfig(
@@ -126,24 +126,24 @@ def trl_step(model, rows, advantages, settings, micro_batches, folder):
         train_dataset=Dataset.from_list([{"prompt": "x"}] * BATCH),
         processing_class=tokenizer,
     )
-    trainer.batch = trl_batch(rows, advantages)
+    trainer.batch = trl_batch(samples, advantages)
     trainer.current_gradient_accumulation_steps = micro_batches
     trainer.create_optimizer()
     loss = sum(trainer.training_step(trainer.model, [], None) for _ in range(micro_batches))
     return loss, gradients(model)
 
 
-def our_step(model, rows, advantages, config, micro_batches):
+def our_step(model, samples, advantages, config, micro_batches):
     """Loss and gradients of one step of ours, in as many packs as TRL has micro-batches, or more."""
-    of_rollout = {row.rollout_id: advantage for row, advantage in zip(rows, advantages, strict=True)}
-    budget = max(max(map(len, rows)), -(-sum(map(len, rows)) // micro_batches))
-    packs = pack_rows(rows, budget)
+    of_rollout = {sample.rollout_id: advantage for sample, advantage in zip(samples, advantages, strict=True)}
+    budget = max(max(map(len, samples)), -(-sum(map(len, samples)) // micro_batches))
+    packs = pack_samples(samples, budget)
     assert len(packs) >= micro_batches
-    denominator = loss_denominator(rows, config)
+    denominator = loss_denominator(samples, config)
     total = 0.0
     for pack in map(collate, packs):
         logprobs = pack_logprobs(model, pack, TEMPERATURE, chunk=5).logprobs
-        spread = pack.spread([of_rollout[row.rollout_id] for row in pack.rows])
+        spread = pack.spread([of_rollout[sample.rollout_id] for sample in pack.samples])
         loss, _ = policy_loss(logprobs, pack.behavior_logprobs, spread, pack.mask, config, pack.sequence_ids)
         (loss / denominator).backward()
         total += loss.detach() / denominator
@@ -164,9 +164,9 @@ def _tokenizer():
 @pytest.mark.parametrize("clip", SPREADS)
 @pytest.mark.parametrize("preset", OURS)
 def test_loss_and_gradients_equal_trl(preset, clip, micro_batches, make_qwen3, tmp_path):
-    rows, advantages = make_rows(make_qwen3(), SPREADS[clip])
-    ours, ours_by_name = our_step(make_qwen3(), rows, advantages, OURS[preset], micro_batches)
-    theirs, theirs_by_name = trl_step(make_qwen3(), rows, advantages, THEIRS[preset], micro_batches, tmp_path)
+    samples, advantages = make_samples(make_qwen3(), SPREADS[clip])
+    ours, ours_by_name = our_step(make_qwen3(), samples, advantages, OURS[preset], micro_batches)
+    theirs, theirs_by_name = trl_step(make_qwen3(), samples, advantages, THEIRS[preset], micro_batches, tmp_path)
     difference = {
         name: ((ours_by_name[name] - right).norm() / right.norm()).item() for name, right in theirs_by_name.items()
     }
@@ -179,8 +179,8 @@ def test_the_batch_is_clipped_where_it_should_be(preset, make_qwen3):
     model = make_qwen3()
     fractions = []
     for spread in SPREADS.values():
-        rows, advantages = make_rows(model, spread)
-        pack = collate(rows)
+        samples, advantages = make_samples(model, spread)
+        pack = collate(samples)
         logprobs = pack_logprobs(model, pack, TEMPERATURE).logprobs
         tensors = (
             logprobs,

@@ -7,9 +7,10 @@ import pytest
 from rich.console import Console
 
 from rlm_env.cli import main
-from rlm_env.evals.errors import ConfigError
-from rlm_env.train import curve, report_command
-from rlm_env.train.report import before_after_table, load_run, notes
+from rlm_env.cli import train_report as report_command
+from rlm_env.runs.errors import ConfigError
+from rlm_env.train.report import curve
+from rlm_env.train.report.report import before_after_table, load_run, notes
 
 STEPS = 20
 

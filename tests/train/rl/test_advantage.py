@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rlm_env.train.advantage import group_advantages, penalised
-from rlm_env.train.config import AdvantageConfig
+from rlm_env.train.learner.config import AdvantageConfig
+from rlm_env.train.rl.advantage import group_advantages, penalized
 
 MODES = ["grpo", "grpo_std", "rloo", "max_rl", "dr_grpo"]
 rewards_of_a_group = st.lists(st.floats(0, 1) | st.none(), max_size=12)
@@ -66,9 +66,9 @@ def test_cost_only_counts_among_successes_and_a_success_stays_above_a_failure():
 
 
 def test_cost_is_relative_to_the_largest():
-    assert penalised([1.0, 1.0, 0.5], [50, 100, 100], 0.4) == pytest.approx([1.0, 0.8, 0.4])
-    assert penalised([1.0, 1.0], [0, 0], 0.4) == [1.0, 1.0]
-    assert penalised([1.0, 1.0], [1000, 1001], 0.5)[1] > 0.999  # a small difference is not blown up
+    assert penalized([1.0, 1.0, 0.5], [50, 100, 100], 0.4) == pytest.approx([1.0, 0.8, 0.4])
+    assert penalized([1.0, 1.0], [0, 0], 0.4) == [1.0, 1.0]
+    assert penalized([1.0, 1.0], [1000, 1001], 0.5)[1] > 0.999  # a small difference is not blown up
 
 
 def test_equal_scores_at_unequal_cost_give_a_signal_only_with_a_cost_weight():

@@ -1,11 +1,11 @@
-"""Groups and batches: rewards, costs, advantages on rows, and what the metrics of a batch say."""
+"""Groups and batches: rewards, costs, advantages on samples, and what the metrics of a batch say."""
 
 import pytest
 
 from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Turn, Usage
-from rlm_env.train.batch_metrics import batch_metrics
-from rlm_env.train.groups import Batch, Group
-from rlm_env.train.run_config import TrainConfig
+from rlm_env.train.rl.batch_metrics import batch_metrics
+from rlm_env.train.rl.config import TrainConfig
+from rlm_env.train.rl.groups import Batch, Group
 
 
 def rollout(score=None, calls=0, stop=StopReason.READY, version=0, environment="a"):
@@ -28,10 +28,15 @@ def config(**parts) -> TrainConfig:
     return TrainConfig.model_validate({"model": "m", "out": "o", "environments": [{"name": "a"}], **parts})
 
 
-def test_one_advantage_goes_to_all_rows_of_a_rollout():
+def test_one_advantage_goes_to_all_samples_of_a_rollout():
     group = Group(0, "a", config(), [rollout(1.0, calls=2), rollout(0.0), rollout(None, calls=3)])
-    rows = Batch(1, [group]).rows()
-    assert [(row.kind, row.advantage) for row in rows] == [("root", 0.5), ("sub", 0.5), ("sub", 0.5), ("root", -0.5)]
+    samples = Batch(1, [group]).samples()
+    assert [(sample.kind, sample.advantage) for sample in samples] == [
+        ("root", 0.5),
+        ("sub", 0.5),
+        ("sub", 0.5),
+        ("root", -0.5),
+    ]
 
 
 def test_groups_do_not_share_a_baseline():
@@ -39,7 +44,7 @@ def test_groups_do_not_share_a_baseline():
         Group(0, "a", config(), [rollout(1.0), rollout(0.0)]),
         Group(1, "a", config(), [rollout(0.1), rollout(0.0)]),
     ]
-    advantages = [row.advantage for row in Batch(1, groups).rows()]
+    advantages = [sample.advantage for sample in Batch(1, groups).samples()]
     assert advantages == pytest.approx([0.5, -0.5, 0.05, -0.05])
 
 
@@ -52,14 +57,14 @@ def test_what_an_unfinished_rollout_is_worth(unfinished, rewards):
     group = Group(0, "a", config(groups={"unfinished": unfinished}), rollouts)
     assert group.rewards == rewards
     assert rollouts[1].score.value == 0.5
-    rows = Batch(1, [group]).rows()
-    assert len(rows) == sum(reward is not None for reward in rewards)
+    samples = Batch(1, [group]).samples()
+    assert len(samples) == sum(reward is not None for reward in rewards)
 
 
 def test_a_cost_makes_the_cheaper_of_two_equal_rollouts_better():
     def advantages(settings: TrainConfig) -> dict[str, float]:
         group = Group(0, "a", settings, [rollout(1.0, calls=10), rollout(1.0, calls=2), rollout(0.0)])
-        return {row.rollout_id: row.advantage for row in Batch(1, [group]).rows()}
+        return {sample.rollout_id: sample.advantage for sample in Batch(1, [group]).samples()}
 
     free = advantages(config())
     assert free["1.0-10"] == free["1.0-2"]
@@ -85,7 +90,7 @@ def test_metrics_of_a_batch():
         Group(6, "b", config(), [rollout(0.5), rollout(0.5, version=2), rollout(0.5)]),
     ]
     batch = Batch(4, groups, flat=1, stale=0, failed=1)
-    metrics = batch_metrics(batch, batch.rows())
+    metrics = batch_metrics(batch, batch.samples())
     expected = {
         "reward/mean": 0.5,
         "reward/a": 0.5,
@@ -105,8 +110,8 @@ def test_metrics_of_a_batch():
         "tokens/root": 5.0,
         "tokens/sub": 8.0,
         "tokens/sub_share": 8 / 13,
-        "rows/root": 5.0,
-        "rows/sub": 4.0,
+        "samples/root": 5.0,
+        "samples/sub": 4.0,
         "tokens/sampled": 25.0 + 8.0,
     }
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)

@@ -3,20 +3,20 @@
 import pytest
 
 from rlm_env.llm.base import EngineUnavailable
-from rlm_env.train.held_out import HeldOut
-from tests.train.scheduling import DEAD, Arm, Engine, Mix, config
+from rlm_env.train.rl.held_out import HeldOut
+from tests.train.scheduling import DEAD, Engine, Mix, Scaffold, config
 
 
 class Both(Mix):
-    """The same arm answers held-out tasks."""
+    """The same scaffold answers held-out tasks."""
 
     names = ("scripted",)
 
     def held_out(self, name):
-        return self._arm
+        return self._scaffold
 
 
-class Held(Arm):
+class Held(Scaffold):
     """Scores 1 for every other task; counts what it is asked."""
 
     def __init__(self, error=None):
@@ -43,12 +43,12 @@ def settings():
 
 
 async def test_scores_are_means_and_what_is_on_disk_is_not_made_again(tmp_path):
-    arm = Held()
-    held_out = HeldOut(settings(), Both(arm), Engine(), tmp_path)
+    scaffold = Held()
+    held_out = HeldOut(settings(), Both(scaffold), Engine(), tmp_path)
     first = await held_out.run(0)
     assert first["eval/scripted/score"] == 0.5
     assert first["eval/scripted/error"] == 0
-    assert len(arm.begun) == 6
+    assert len(scaffold.begun) == 6
     stored = (tmp_path / "held_out.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "held_out.jsonl").write_text("".join(stored[:4]) + stored[4][:50])  # a crash
     again = Held()

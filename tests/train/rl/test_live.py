@@ -17,11 +17,11 @@ psutil = pytest.importorskip("psutil")  # comes with vLLM
 
 from rlm_env.cli import main  # noqa: E402
 from rlm_env.rollout import read_rollouts  # noqa: E402
-from rlm_env.train.journal import read_journal  # noqa: E402
-from rlm_env.train.metrics import read_metrics  # noqa: E402
-from rlm_env.train.sync_check import TOLERANCES  # noqa: E402
+from rlm_env.train.report.metrics import read_metrics  # noqa: E402
+from rlm_env.train.rl.journal import read_journal  # noqa: E402
+from rlm_env.train.sync.sync_check import TOLERANCES  # noqa: E402
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 SETTINGS = ["steps=4", "groups.size=4", "groups.per_step=2", "held_out.n=4", "held_out.every=2", "checkpoint.every=3"]
@@ -49,7 +49,7 @@ def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
             assert time.monotonic() < deadline, (tmp_path / "stderr").read_text()
             time.sleep(0.05)
 
-    command = ["train", "configs/train/tiny.toml", "--out", str(tmp_path), "--dump-rows", str(tmp_path / "rows")]
+    command = ["train", "configs/train/tiny.toml", "--out", str(tmp_path), "--dump-samples", str(tmp_path / "samples")]
     command += [part for setting in SETTINGS for part in ("--set", setting)]
     with open(tmp_path / "stderr", "w") as stderr:
         run = subprocess.Popen([sys.executable, "-m", "rlm_env.cli", *command], cwd=REPOSITORY, stderr=stderr)
@@ -80,8 +80,8 @@ def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
     again = [
         "train",
         "configs/train/tiny.toml",
-        "--from-rows",
-        str(tmp_path / "rows"),
+        "--from-samples",
+        str(tmp_path / "samples"),
         "--out",
         str(tmp_path / "again"),
     ]

@@ -12,12 +12,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("renderers")
 pytest.importorskip("transformers")
 
-from rlm_env.evals.errors import ConfigError  # noqa: E402
 from rlm_env.llm import EngineUnavailable, Sampling, VLLMStartError  # noqa: E402
-from rlm_env.train.engine import TrainEngine  # noqa: E402
-from rlm_env.train.run_config import SyncConfig  # noqa: E402
-from rlm_env.train.sync_check import SyncError  # noqa: E402
-from rlm_env.train.weight_sync import make_sync  # noqa: E402
+from rlm_env.runs.errors import ConfigError  # noqa: E402
+from rlm_env.train.rl.config import SyncConfig  # noqa: E402
+from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
+from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
+from rlm_env.train.sync.weight_sync import make_sync  # noqa: E402
 from tests.tiny_model import make_model  # noqa: E402
 from tests.train.stand_in_vllm import StandInVLLM  # noqa: E402
 from tests.train.sync_stand_in import StandIn  # noqa: E402
@@ -34,9 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def engine(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TrainEngine]:
     monkeypatch.setattr(StandInVLLM, "made", [], raising=False)
-    monkeypatch.setattr("rlm_env.llm.vllm_server.VLLMServer", StandInVLLM)
-    monkeypatch.setattr("rlm_env.train.sync_check.PARTS", 2)
-    monkeypatch.setattr("rlm_env.train.sync_check.REPLY_TOKENS", 6)  # the stand-in is slow
+    monkeypatch.setattr("rlm_env.llm.vllm.server.VLLMServer", StandInVLLM)
+    monkeypatch.setattr("rlm_env.train.sync.sync_check.PARTS", 2)
+    monkeypatch.setattr("rlm_env.train.sync.sync_check.REPLY_TOKENS", 6)  # the stand-in is slow
     async with TrainEngine(folder, log_folder=tmp_path, dtype="float32", max_restarts=2) as engine:
         yield engine
     assert not any(server.alive for server in StandInVLLM.made)

@@ -1,4 +1,4 @@
-"""Whole runs without an engine: from saved rows, killed and resumed to the bit; what the command says; metrics."""
+"""Whole runs without an engine: from saved samples, killed and resumed to the bit; what the command says; metrics."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from rlm_env.cli import main  # noqa: E402
-from rlm_env.evals.errors import ConfigError  # noqa: E402
-from rlm_env.train.metrics import Metrics, read_metrics  # noqa: E402
-from rlm_env.train.row_files import write_rows  # noqa: E402
-from rlm_env.train.rows import Row, RowKind  # noqa: E402
-from rlm_env.train.run_config import TrainConfig, load_train_config  # noqa: E402
+from rlm_env.runs.errors import ConfigError  # noqa: E402
+from rlm_env.train.learner.sample_files import write_samples  # noqa: E402
+from rlm_env.train.learner.samples import Sample, SampleKind  # noqa: E402
+from rlm_env.train.report.metrics import Metrics, read_metrics  # noqa: E402
+from rlm_env.train.rl.config import TrainConfig, load_train_config  # noqa: E402
 from tests.tiny_model import make_model  # noqa: E402
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 STEPS = 6
 
 
@@ -35,9 +35,9 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    """Six steps of root and sub rows."""
-    folder = tmp_path_factory.mktemp("rows")
+def samples(tmp_path_factory):
+    """Six steps of root and sub samples."""
+    folder = tmp_path_factory.mktemp("samples")
     chance = random.Random(0)
     for step in range(1, STEPS + 1):
         found = []
@@ -45,9 +45,9 @@ def rows(tmp_path_factory):
             length = chance.randrange(4, 40)
             mask = [False] * 2 + [True] * (length - 2)
             logprobs = [-3.0 * chance.random() * trained for trained in mask]
-            kind = RowKind.SUB if index % 3 == 2 else RowKind.ROOT
+            kind = SampleKind.SUB if index % 3 == 2 else SampleKind.ROOT
             found.append(
-                Row(
+                Sample(
                     [chance.randrange(400) for _ in range(length)],
                     mask,
                     logprobs,
@@ -56,7 +56,7 @@ def rows(tmp_path_factory):
                     advantage=chance.random() - 0.5,
                 )
             )
-        write_rows(folder, step, found)
+        write_samples(folder, step, found)
     return folder
 
 
@@ -98,10 +98,10 @@ def losses(out: Path) -> list[tuple[int, float, float]]:
     return [(line["step"], line["loss"], line["grad_norm"]) for line in read_metrics(out / "metrics.jsonl")]
 
 
-def test_a_run_from_rows_that_is_killed_resumes_to_the_bit(config, rows, tmp_path):
+def test_a_run_from_samples_that_is_killed_resumes_to_the_bit(config, samples, tmp_path):
     path = config()
-    assert main(["train", str(path), "--from-rows", str(rows), "--out", str(tmp_path / "whole")]) == 0
-    command = [sys.executable, "-m", "rlm_env.cli", "train", str(path), "--from-rows", str(rows)]
+    assert main(["train", str(path), "--from-samples", str(samples), "--out", str(tmp_path / "whole")]) == 0
+    command = [sys.executable, "-m", "rlm_env.cli", "train", str(path), "--from-samples", str(samples)]
     for killed_after in (1, 3):
         run = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
@@ -118,23 +118,23 @@ def test_a_run_from_rows_that_is_killed_resumes_to_the_bit(config, rows, tmp_pat
     assert weights(tmp_path / "out") == weights(tmp_path / "whole")
 
 
-def test_a_folder_that_holds_a_run_is_not_written_over(config, rows, tmp_path, capsys):
+def test_a_folder_that_holds_a_run_is_not_written_over(config, samples, tmp_path, capsys):
     path = str(config())
-    assert main(["train", path, "--from-rows", str(rows), "--set", "steps=2"]) == 0
-    assert main(["train", path, "--from-rows", str(rows)]) == 2
+    assert main(["train", path, "--from-samples", str(samples), "--set", "steps=2"]) == 0
+    assert main(["train", path, "--from-samples", str(samples)]) == 2
     assert "already holds a run; add --resume" in capsys.readouterr().err
-    assert main(["train", path, "--from-rows", str(rows), "--resume", "--set", "optimizer.lr=1e-4"]) == 2
+    assert main(["train", path, "--from-samples", str(samples), "--resume", "--set", "optimizer.lr=1e-4"]) == 2
     error = capsys.readouterr().err
     assert "trained under another config" in error
     assert "optimizer was" in error
     assert "a cosine schedule ends there" in error
 
 
-def test_rows_that_do_not_fit_are_refused_before_they_are_trained(config, rows, tmp_path, capsys):
-    assert main(["train", str(config()), "--from-rows", str(rows), "--set", "trainer.pack_tokens=16"]) == 2
+def test_samples_that_do_not_fit_are_refused_before_they_are_trained(config, samples, tmp_path, capsys):
+    assert main(["train", str(config()), "--from-samples", str(samples), "--set", "trainer.pack_tokens=16"]) == 2
     assert "raise trainer.pack_tokens" in " ".join(capsys.readouterr().err.split())
-    assert main(["train", str(config()), "--from-rows", str(tmp_path / "none")]) == 2
-    assert "make such files with --dump-rows" in " ".join(capsys.readouterr().err.split())
+    assert main(["train", str(config()), "--from-samples", str(tmp_path / "none")]) == 2
+    assert "make such files with --dump-samples" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_rows_that_do_not_fit_are_refused_before_they_are_trained(config, rows, 
     [
         ("groups.size=1", "groups.size: Input should be greater than or equal to 2"),
         ("rollout.root.temperature=0", "rollout.root.temperature is 0: greedy tokens"),
-        ("rollout.sub.temperature=0", "or rows.train_sub_calls = false"),
+        ("rollout.sub.temperature=0", "or samples.train_sub_calls = false"),
         ("rollout.root.top_p=0.9", "rollout.root.top_p is 0.9: training needs the whole distribution"),
         ("rollout.root.extra.top_k=20", "rollout.root.extra.top_k is 20"),
         ("rollout.root.extra.min_p=0.1", "rollout.root.extra.min_p is 0.1"),
@@ -233,8 +233,8 @@ def test_wandb_that_is_missing_is_named_with_the_remedy(tmp_path, monkeypatch):
         Metrics(tmp_path, config, Console(file=io.StringIO()))
 
 
-def test_a_finished_config_is_read_back_from_the_runs_folder(config, rows, tmp_path):
-    assert main(["train", str(config()), "--from-rows", str(rows), "--set", "steps=1", "--seed", "5"]) == 0
+def test_a_finished_config_is_read_back_from_the_runs_folder(config, samples, tmp_path):
+    assert main(["train", str(config()), "--from-samples", str(samples), "--set", "steps=1", "--seed", "5"]) == 0
     again = load_train_config(tmp_path / "out" / "config.toml")
     assert (again.seed, again.steps, again.out) == (5, 1, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["status"] == "complete"

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_env.evals.errors import ConfigError
+from rlm_env.runs.errors import ConfigError
 from rlm_env.task import Task, Tasks
-from rlm_env.train.journal import Journal, read_journal
-from rlm_env.train.run_config import EnvironmentConfig, PoolsConfig
-from rlm_env.train.sampler import TaskSampler
+from rlm_env.train.rl.config import EnvironmentConfig, PoolsConfig
+from rlm_env.train.rl.journal import Journal, read_journal
+from rlm_env.train.rl.sampler import TaskSampler
 
 
 def tasks_of(sizes=None):

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from rlm_env.evals.errors import RunStopped
-from rlm_env.evals.store import RunFolder
 from rlm_env.llm.base import EngineUnavailable
 from rlm_env.rollout import read_rollouts
-from rlm_env.train.journal import read_journal
-from rlm_env.train.sampler import TaskSampler
-from tests.train.scheduling import DEAD, Arm, config, scheduling, shaky, train_one
+from rlm_env.runs.errors import RunStopped
+from rlm_env.runs.folder import RunFolder
+from rlm_env.train.rl.journal import read_journal
+from rlm_env.train.rl.sampler import TaskSampler
+from tests.train.scheduling import DEAD, Scaffold, config, scheduling, shaky, train_one
 
 
 def numbers(batch):
@@ -18,53 +18,53 @@ def numbers(batch):
 
 
 async def test_a_step_gets_whole_groups_that_are_on_disk(tmp_path):
-    async with scheduling(tmp_path, config(), Arm()) as (scheduler, _):
+    async with scheduling(tmp_path, config(), Scaffold()) as (scheduler, _):
         batch = await scheduler.next_batch()
         stored = {rollout.id for rollout in read_rollouts(tmp_path / "rollouts.jsonl")}
         assert numbers(batch) == [0, 1]
         assert [group.rewards for group in batch.groups] == [[0.0, 1.0, 0.0, 1.0]] * 2
         assert {rollout.id for rollout in batch.rollouts} <= stored
         assert read_journal(tmp_path / "journal.jsonl").batches == {1: [0, 1]}
-        rows = batch.rows()
-        assert [row.advantage for row in rows] == [-0.5, 0.5, -0.5, 0.5] * 2
-        assert {row.policy_version for row in rows} == {0}
+        samples = batch.samples()
+        assert [sample.advantage for sample in samples] == [-0.5, 0.5, -0.5, 0.5] * 2
+        assert {sample.policy_version for sample in samples} == {0}
 
 
 async def test_without_staleness_nothing_is_begun_while_the_trainer_works(tmp_path):
-    arm = Arm()
-    async with scheduling(tmp_path, config(max_staleness=0), arm) as (scheduler, engine):
+    scaffold = Scaffold()
+    async with scheduling(tmp_path, config(max_off_policy_steps=0), scaffold) as (scheduler, engine):
         for step in range(4):
             await scheduler.next_batch()
-            begun = len(arm.begun)
+            begun = len(scaffold.begun)
             await asyncio.sleep(0.02)
-            assert len(arm.begun) == begun == 8 * (step + 1)
+            assert len(scaffold.begun) == begun == 8 * (step + 1)
             scheduler.trained()
             engine.version += 1
             scheduler.published(engine.version)
 
 
 async def test_with_staleness_one_the_next_step_is_made_while_the_trainer_works(tmp_path):
-    arm = Arm()
-    async with scheduling(tmp_path, config(steps=3), arm) as (scheduler, _):
+    scaffold = Scaffold()
+    async with scheduling(tmp_path, config(steps=3), scaffold) as (scheduler, _):
         await scheduler.next_batch()
         await asyncio.sleep(0.3)
-        assert len(arm.begun) == 2 * 8  # this step's and the next one's, not those after it
+        assert len(scaffold.begun) == 2 * 8  # this step's and the next one's, not those after it
 
 
 async def test_no_more_is_made_than_the_run_needs(tmp_path):
-    arm = Arm()
-    async with scheduling(tmp_path, config(steps=2), arm) as (scheduler, engine):
+    scaffold = Scaffold()
+    async with scheduling(tmp_path, config(steps=2), scaffold) as (scheduler, engine):
         for _ in range(2):
             await train_one(scheduler, engine)
         await asyncio.sleep(0.02)
-    assert len(arm.begun) == 2 * 8
+    assert len(scaffold.begun) == 2 * 8
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 2])
 @pytest.mark.parametrize("late", [0.0, 0.004, 0.02])
 async def test_staleness_is_never_exceeded(tmp_path, staleness, late):
     """However long weights are on their way into the engine while the next batch is gathered and trained."""
-    arm = Arm(delay=shaky(staleness, 0.03))
+    scaffold = Scaffold(delay=shaky(staleness, 0.03))
     seen, arriving = [], None
 
     async def arrive(scheduler, engine, version):
@@ -72,7 +72,7 @@ async def test_staleness_is_never_exceeded(tmp_path, staleness, late):
         engine.version = version
         scheduler.published(version)
 
-    async with scheduling(tmp_path, config(steps=12, max_staleness=staleness), arm) as (scheduler, engine):
+    async with scheduling(tmp_path, config(steps=12, max_off_policy_steps=staleness), scaffold) as (scheduler, engine):
         for step in range(12):
             batch = await scheduler.next_batch()
             await asyncio.sleep(0.005 * (step % 3))
@@ -89,7 +89,7 @@ async def test_staleness_is_never_exceeded(tmp_path, staleness, late):
 @pytest.mark.parametrize("staleness", [0, 1])
 async def test_weights_that_never_arrive_hold_up_nobody(tmp_path, staleness):
     """Without staleness nothing at all is begun until they are there."""
-    async with scheduling(tmp_path, config(steps=9, max_staleness=staleness), Arm()) as (scheduler, _):
+    async with scheduling(tmp_path, config(steps=9, max_off_policy_steps=staleness), Scaffold()) as (scheduler, _):
         for _ in range(1 + staleness):
             await scheduler.next_batch()
             scheduler.trained()
@@ -102,19 +102,19 @@ async def test_weights_that_never_arrive_hold_up_nobody(tmp_path, staleness):
 
 
 async def test_weights_that_arrive_after_the_end_begin_nothing(tmp_path):
-    arm = Arm()
-    async with scheduling(tmp_path, config(), arm) as (scheduler, _):
+    scaffold = Scaffold()
+    async with scheduling(tmp_path, config(), scaffold) as (scheduler, _):
         await scheduler.next_batch()
         scheduler.trained()
-    begun = len(arm.begun)
+    begun = len(scaffold.begun)
     scheduler.published(1)
     await asyncio.sleep(0.02)
-    assert len(arm.begun) == begun
+    assert len(scaffold.begun) == begun
 
 
 async def test_a_group_that_has_grown_too_old_in_flight_is_given_up(tmp_path):
-    arm = Arm(delay=lambda task, member: 60.0 if task.id == "task-2" else 0.0)
-    async with scheduling(tmp_path, config(steps=6), arm) as (scheduler, engine):
+    scaffold = Scaffold(delay=lambda task, member: 60.0 if task.id == "task-2" else 0.0)
+    async with scheduling(tmp_path, config(steps=6), scaffold) as (scheduler, engine):
         batches = [await train_one(scheduler, engine) for _ in range(6)]
     assert not any(2 in numbers(batch) for batch in batches)
     assert sum(batch.stale for batch in batches) == 1
@@ -123,20 +123,20 @@ async def test_a_group_that_has_grown_too_old_in_flight_is_given_up(tmp_path):
 
 async def test_flat_groups_are_replaced_and_their_number_is_bounded(tmp_path):
     flat = {"task-0", "task-2", "task-3"}
-    arm = Arm(reply=lambda task, member: 1.0 if task.id in flat else float(member % 2))
-    async with scheduling(tmp_path, config(max_staleness=0), arm) as (scheduler, _):
+    scaffold = Scaffold(reply=lambda task, member: 1.0 if task.id in flat else float(member % 2))
+    async with scheduling(tmp_path, config(max_off_policy_steps=0), scaffold) as (scheduler, _):
         batch = await scheduler.next_batch()
     assert (numbers(batch), batch.flat) == ([1, 4], 3)
-    always = Arm(reply=lambda task, member: 1.0)
+    always = Scaffold(reply=lambda task, member: 1.0)
     async with scheduling(tmp_path / "all", config(max_flat_share=0.5), always) as (scheduler, _):
         batch = await scheduler.next_batch()
     assert (len(batch.groups), batch.flat) == (2, 2)
-    assert all(row.advantage == 0 for row in batch.rows())
+    assert all(sample.advantage == 0 for sample in batch.samples())
 
 
 async def test_a_rollout_that_hangs_does_not_hold_up_its_group_for_ever(tmp_path):
-    arm = Arm(delay=lambda task, member: 60.0 if member == 3 else 0.0)
-    async with scheduling(tmp_path, config(timeout=0.2), arm) as (scheduler, _):
+    scaffold = Scaffold(delay=lambda task, member: 60.0 if member == 3 else 0.0)
+    async with scheduling(tmp_path, config(timeout=0.2), scaffold) as (scheduler, _):
         batch = await scheduler.next_batch()
     assert [group.rewards for group in batch.groups] == [[0.0, 1.0, 0.0]] * 2
 
@@ -150,23 +150,23 @@ async def test_a_rollout_of_a_dead_engine_is_made_again(tmp_path):
             return DEAD
         return float(member % 2)
 
-    async with scheduling(tmp_path, config(), Arm(reply)) as (scheduler, engine):
+    async with scheduling(tmp_path, config(), Scaffold(reply)) as (scheduler, engine):
         batch = await scheduler.next_batch()
     assert engine.restarts == 2
     assert [group.rewards for group in batch.groups] == [[0.0, 1.0, 0.0, 1.0]] * 2
 
 
 async def test_a_failed_rollout_is_outside_mean_and_count(tmp_path):
-    arm = Arm(reply=lambda task, member: "REPL: gone" if member == 0 else float(member == 1))
-    async with scheduling(tmp_path, config(), arm) as (scheduler, _):
+    scaffold = Scaffold(reply=lambda task, member: "REPL: gone" if member == 0 else float(member == 1))
+    async with scheduling(tmp_path, config(), scaffold) as (scheduler, _):
         batch = await scheduler.next_batch()
     assert batch.groups[0].rewards == [None, 1.0, 0.0, 0.0]
-    advantages = [row.advantage for row in batch.rows()][:3]
+    advantages = [sample.advantage for sample in batch.samples()][:3]
     assert advantages == pytest.approx([2 / 3, -1 / 3, -1 / 3])
 
 
 async def test_rollouts_that_all_fail_stop_the_run_and_say_why(tmp_path):
-    async with scheduling(tmp_path, config(), Arm(reply=lambda task, member: "REPL: no walls")) as (scheduler, _):
+    async with scheduling(tmp_path, config(), Scaffold(reply=lambda task, member: "REPL: no walls")) as (scheduler, _):
         with pytest.raises(RunStopped, match="no walls"):
             await scheduler.next_batch()
 
@@ -176,7 +176,7 @@ async def test_a_disk_that_refuses_stops_the_run(tmp_path, monkeypatch):
         raise RunStopped("disk full", "no space left", 1)
 
     monkeypatch.setattr(RunFolder, "append", full)
-    async with scheduling(tmp_path, config(), Arm()) as (scheduler, _):
+    async with scheduling(tmp_path, config(), Scaffold()) as (scheduler, _):
         with pytest.raises(RunStopped, match="no space left"):
             await scheduler.next_batch()
 
@@ -184,14 +184,14 @@ async def test_a_disk_that_refuses_stops_the_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("staleness", [0, 1])
 @pytest.mark.parametrize(("checkpoint", "killed"), [(0, 1), (2, 4), (3, 3), (1, 5)])
 async def test_a_killed_run_goes_on_with_nothing_trained_twice_or_lost(tmp_path, checkpoint, killed, staleness):
-    settings = config(steps=8, max_staleness=staleness)
-    async with scheduling(tmp_path / "whole", settings, Arm()) as (scheduler, engine):
+    settings = config(steps=8, max_off_policy_steps=staleness)
+    async with scheduling(tmp_path / "whole", settings, Scaffold()) as (scheduler, engine):
         whole = [await train_one(scheduler, engine) for _ in range(8)]
-    arm = Arm(delay=shaky(1))
-    async with scheduling(tmp_path / "cut", settings, arm) as (scheduler, engine):
+    scaffold = Scaffold(delay=shaky(1))
+    async with scheduling(tmp_path / "cut", settings, scaffold) as (scheduler, engine):
         first = [await train_one(scheduler, engine) for _ in range(killed)]
-        before = len(arm.begun)
-    again = Arm(delay=shaky(2))
+        before = len(scaffold.begun)
+    again = Scaffold(delay=shaky(2))
     async with scheduling(tmp_path / "cut", settings, again, trained=checkpoint) as (scheduler, engine):
         replayed = [scheduler.replaying]
         second = []
@@ -216,12 +216,14 @@ async def test_a_killed_run_goes_on_with_nothing_trained_twice_or_lost(tmp_path,
 async def test_what_groups_scored_counts_for_the_pools_after_a_restart(tmp_path, monkeypatch):
     observed: dict[int, float] = {}
     monkeypatch.setattr(TaskSampler, "observe", lambda _, draw, reward: observed.update({draw.group: reward}))
-    arm = Arm(reply=lambda task, member: "gone" if member == 0 else member / (1 + int(task.id.removeprefix("task-"))))
-    async with scheduling(tmp_path, config(), arm) as (scheduler, engine):
+    scaffold = Scaffold(
+        reply=lambda task, member: "gone" if member == 0 else member / (1 + int(task.id.removeprefix("task-")))
+    )
+    async with scheduling(tmp_path, config(), scaffold) as (scheduler, engine):
         for _ in range(2):
             await train_one(scheduler, engine)
         await asyncio.sleep(0.02)
     before = {group: observed[group] for group in (0, 1, 2, 3)}
     observed.clear()
-    async with scheduling(tmp_path, config(), Arm(delay=lambda task, member: 60.0), trained=2):
+    async with scheduling(tmp_path, config(), Scaffold(delay=lambda task, member: 60.0), trained=2):
         assert {group: observed[group] for group in before} == pytest.approx(before)

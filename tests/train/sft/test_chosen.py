@@ -6,14 +6,14 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from rlm_env.evals.errors import ConfigError
 from rlm_env.llm.chat_tokens import ChatTokens
 from rlm_env.protocol import TOOL_NAME
 from rlm_env.rollout import Rollout, Score, StopReason, SubCall, SubTurn, Turn, write_rollouts
-from rlm_env.train.chosen import choose
-from rlm_env.train.rows import RowKind, rollout_rows
-from rlm_env.train.sft_config import SFTConfig, load_sft_config
-from rlm_env.train.text_turns import CannotEncode, in_students_tokens
+from rlm_env.runs.errors import ConfigError
+from rlm_env.train.learner.samples import SampleKind, rollout_samples
+from rlm_env.train.sft.chosen import choose
+from rlm_env.train.sft.config import SFTConfig, load_sft_config
+from rlm_env.train.sft.text_turns import CannotEncode, in_students_tokens
 from tests.tiny_model import CHATML_TEMPLATE, make_tokenizer
 
 PROMPT = [{"role": "system", "content": "Write code."}, {"role": "user", "content": "How many lines?"}]
@@ -54,13 +54,13 @@ def template_text(messages):
 
 def test_a_teachers_text_gets_the_ids_that_the_students_template_gives_it(tokens):
     rollout, encoded = in_students_tokens(text_rollout(), tokens)
-    root, sub = rollout_rows(rollout)
+    root, sub = rollout_samples(rollout)
     assert encoded
     assert tokens.tokenizer.decode(root.token_ids) == template_text(rollout.messages).removesuffix("\n")
     trained = [token for token, own in zip(root.token_ids, root.mask, strict=True) if own]
     assert tokens.tokenizer.decode(trained) == f"{FIRST}<|im_end|>{LAST}<|im_end|>"
     assert root.token_ids == tokens.tokenizer.encode(template_text(rollout.messages), add_special_tokens=False)[:-1]
-    assert sub.kind is RowKind.SUB
+    assert sub.kind is SampleKind.SUB
     assert tokens.tokenizer.decode([t for t, own in zip(sub.token_ids, sub.mask, strict=True) if own]) == (
         "animal<|im_end|>"
     )
@@ -106,8 +106,8 @@ def test_tool_calls_and_reasoning_are_encoded_where_the_template_knows_them(tmp_
     ]
     turns = [Turn(text="", tool_calls=[call], reasoning="First look."), Turn(text="Done.")]
     rollout, _ = in_students_tokens(text_rollout(messages=messages, turns=turns, sub_calls=[]), tokens)
-    (row,) = rollout_rows(rollout)
-    trained = tokens.tokenizer.decode([t for t, own in zip(row.token_ids, row.mask, strict=True) if own])
+    (sample,) = rollout_samples(rollout)
+    trained = tokens.tokenizer.decode([t for t, own in zip(sample.token_ids, sample.mask, strict=True) if own])
     assert "First look." in trained
     assert '"code": "print(1)"' in trained
     assert trained.endswith("Done.<|im_end|>")
@@ -146,11 +146,11 @@ def chosen_of(tokens, folder, rollouts, trainer=None, **settings):
         ({"score": 0.5}, {}, "score below 1"),
         ({"score": 0.5}, {"min_score": 0.6}, "score below 0.6"),
         ({"stop_reason": StopReason.MAX_TURNS}, {}, "stop reason max_turns"),
-        ({"arm": "standard"}, {"arms": ["rlm"]}, "arm standard"),
+        ({"scaffold": "standard"}, {"scaffolds": ["rlm"]}, "scaffold standard"),
         ({}, {"environments": ["other"]}, "environment e"),
         ({}, {"min_turns": 3}, "fewer than 3 turns"),
         ({}, {"max_turns": 1}, "more than 1 turns"),
-        ({}, {"max_tokens": 20}, "a row of more than 20 tokens"),
+        ({}, {"max_tokens": 20}, "a sample of more than 20 tokens"),
         ({"messages": []}, {}, "no prompt on record as text"),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_filter_leaves_out_and_says_why(tokens, tmp_path, fields, keep, reason
     good = text_rollout("good", environment="other") if "environments" in keep else None
     found = chosen_of(tokens, tmp_path, [text_rollout("bad", **fields), *([good] if good else [])], keep=keep)
     assert found.dropped == {reason: 1}
-    assert {row.rollout_id for row in found.rows} == ({"good"} if good else set())
+    assert {sample.rollout_id for sample in found.samples} == ({"good"} if good else set())
     assert found.read == found.kept + 1
 
 
@@ -167,9 +167,9 @@ def test_a_rollout_without_a_score_is_left_out(tokens, tmp_path):
     assert chosen_of(tokens, tmp_path, [unscored], keep={"min_score": 0}).dropped == {"no score": 1}
 
 
-def test_rows_never_exceed_a_pack(tokens, tmp_path):
+def test_samples_never_exceed_a_pack(tokens, tmp_path):
     found = chosen_of(tokens, tmp_path, [text_rollout()], trainer={"pack_tokens": 16}, keep={"max_tokens": 500})
-    assert found.dropped == {"a row of more than 16 tokens": 1}
+    assert found.dropped == {"a sample of more than 16 tokens": 1}
 
 
 def test_the_best_of_a_task_are_kept_and_the_cheaper_of_equals(tokens, tmp_path):
@@ -178,16 +178,16 @@ def test_the_best_of_a_task_are_kept_and_the_cheaper_of_equals(tokens, tmp_path)
         rollout.root_usage.completion_tokens = sampled
     keep = {"min_score": 0, "best_of": 2}
     found = chosen_of(tokens, tmp_path, [*rollouts, text_rollout("other", task="u", score=0.1)], keep=keep)
-    assert {row.rollout_id for row in found.rows} == {"1", "2", "other"}
+    assert {sample.rollout_id for sample in found.samples} == {"1", "2", "other"}
     found = chosen_of(tokens, tmp_path, rollouts, keep=keep | {"best_of": 1})
-    assert {row.rollout_id for row in found.rows} == {"2"}
+    assert {sample.rollout_id for sample in found.samples} == {"2"}
     assert found.dropped == {"not among the best 1 of its task": 3}
 
 
 def test_the_same_said_again_is_trained_once(tokens, tmp_path):
     rollouts = [text_rollout("a"), text_rollout("b"), text_rollout("c", last="Else."), text_rollout("d", task="u")]
     found = chosen_of(tokens, tmp_path, rollouts)
-    assert {row.rollout_id for row in found.rows} == {"a", "c", "d"}
+    assert {sample.rollout_id for sample in found.samples} == {"a", "c", "d"}
     assert found.dropped == {"the root said the same as in another one": 1}
     assert chosen_of(tokens, tmp_path, rollouts, keep={"dedupe": False}).kept == 4
 
@@ -198,26 +198,26 @@ def test_of_a_rollout_that_was_repeated_the_later_counts(tokens, tmp_path):
     assert (found.read, found.kept) == (1, 1)
 
 
-def test_root_and_sub_rows_are_a_choice(tokens, tmp_path):
-    both = chosen_of(tokens, tmp_path, [text_rollout()], rows={"sub_weight": 0.5})
-    assert [(row.kind, row.weight) for row in both.rows] == [(RowKind.ROOT, 1.0), (RowKind.SUB, 0.5)]
-    assert all((row.temperature, row.advantage) == (1.0, 1.0) for row in both.rows)
-    root = chosen_of(tokens, tmp_path, [text_rollout()], rows={"train_sub_calls": False})
-    assert [row.kind for row in root.rows] == [RowKind.ROOT]
+def test_root_and_sub_samples_are_a_choice(tokens, tmp_path):
+    both = chosen_of(tokens, tmp_path, [text_rollout()], samples={"sub_weight": 0.5})
+    assert [(sample.kind, sample.weight) for sample in both.samples] == [(SampleKind.ROOT, 1.0), (SampleKind.SUB, 0.5)]
+    assert all((sample.temperature, sample.advantage) == (1.0, 1.0) for sample in both.samples)
+    root = chosen_of(tokens, tmp_path, [text_rollout()], samples={"train_sub_calls": False})
+    assert [sample.kind for sample in root.samples] == [SampleKind.ROOT]
     sub = chosen_of(tokens, tmp_path, [text_rollout()], train_root=False)
-    assert [row.kind for row in sub.rows] == [RowKind.SUB]
+    assert [sample.kind for sample in sub.samples] == [SampleKind.SUB]
     with pytest.raises(ValueError, match="nothing would be trained"):
-        chosen_of(tokens, tmp_path, [text_rollout()], train_root=False, rows={"train_sub_calls": False})
+        chosen_of(tokens, tmp_path, [text_rollout()], train_root=False, samples={"train_sub_calls": False})
 
 
-def test_rows_are_held_out_by_task(tokens, tmp_path):
+def test_samples_are_held_out_by_task(tokens, tmp_path):
     rollouts = [text_rollout(f"{t}{i}", task=f"{t}", last=f"{i}") for t in range(10) for i in range(3)]
     found = chosen_of(tokens, tmp_path, rollouts, held_out=0.2)
-    trained, held_out = ({row.rollout_id[0] for row in rows} for rows in (found.rows, found.held_out))
+    trained, held_out = ({sample.rollout_id[0] for sample in samples} for samples in (found.samples, found.held_out))
     assert (len(trained), len(held_out), found.tasks, found.held_out_tasks) == (8, 2, 10, 2)
     assert not trained & held_out
     other = chosen_of(tokens, tmp_path, rollouts, held_out=0.2, seed=1)
-    assert {row.rollout_id[0] for row in other.held_out} != held_out
+    assert {sample.rollout_id[0] for sample in other.held_out} != held_out
     few = chosen_of(tokens, tmp_path, rollouts[:6], held_out=0.01)
     assert (few.tasks, few.held_out_tasks) == (2, 1)
 

@@ -1,4 +1,4 @@
-"""Supervised training on saved rollouts: the loss, the order of rows, a run from files to a model, how it goes on."""
+"""Supervised training on saved rollouts: the loss, the order of samples, a run from files to a model, how it goes on."""
 
 import asyncio
 import json
@@ -15,17 +15,17 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 
 import rlm_env  # noqa: E402
 from rlm_env.cli import main  # noqa: E402
-from rlm_env.evals.errors import ConfigError  # noqa: E402
 from rlm_env.rollout import write_rollouts  # noqa: E402
+from rlm_env.runs.errors import ConfigError  # noqa: E402
 from rlm_env.task import Task  # noqa: E402
-from rlm_env.train import sft as sft_module  # noqa: E402
-from rlm_env.train.config import LossConfig  # noqa: E402
-from rlm_env.train.learner import Learner  # noqa: E402
-from rlm_env.train.metrics import read_metrics  # noqa: E402
-from rlm_env.train.rows import Row  # noqa: E402
-from rlm_env.train.run_config import ModelConfig, OptimizerConfig  # noqa: E402
-from rlm_env.train.sft import Plan, sft  # noqa: E402
-from rlm_env.train.sft_config import SFTConfig  # noqa: E402
+from rlm_env.train.learner.config import LossConfig  # noqa: E402
+from rlm_env.train.learner.learner import Learner  # noqa: E402
+from rlm_env.train.learner.samples import Sample  # noqa: E402
+from rlm_env.train.report.metrics import read_metrics  # noqa: E402
+from rlm_env.train.rl.config import ModelConfig, OptimizerConfig  # noqa: E402
+from rlm_env.train.sft import trainer as sft_module  # noqa: E402
+from rlm_env.train.sft.config import SFTConfig  # noqa: E402
+from rlm_env.train.sft.trainer import Plan, sft  # noqa: E402
 from tests.stubs import StubLLM, fenced, script  # noqa: E402
 from tests.tiny_model import make_model  # noqa: E402
 
@@ -86,32 +86,32 @@ def config_of(student, rollouts, out, **settings):
 
 def test_a_step_is_the_cross_entropy_that_transformers_computes(student):
     generator = torch.Generator().manual_seed(0)
-    rows = []
+    samples = []
     for size in (9, 5, 14):
         ids = torch.randint(300, (size,), generator=generator).tolist()
-        rows.append(Row(ids, [place > size // 2 for place in range(size)], [0.0] * size, "r", advantage=1.0))
+        samples.append(Sample(ids, [place > size // 2 for place in range(size)], [0.0] * size, "r", advantage=1.0))
     model = AutoModelForCausalLM.from_pretrained(student)
     total = 0.0
-    for row in rows:
-        labels = torch.tensor([t if own else -100 for t, own in zip(row.token_ids, row.mask, strict=True)])[None]
-        loss = model(torch.tensor([row.token_ids]), labels=labels).loss
-        total += loss.item() * row.trained_tokens
+    for sample in samples:
+        labels = torch.tensor([t if own else -100 for t, own in zip(sample.token_ids, sample.mask, strict=True)])[None]
+        loss = model(torch.tensor([sample.token_ids]), labels=labels).loss
+        total += loss.item() * sample.trained_tokens
     settings = ModelConfig(dtype="float32", device="cpu", pack_tokens=32)
     learner = Learner(student, settings, OptimizerConfig(lr=1e-3), LossConfig(preset="sft"), 1)
-    values = learner.step(rows)
-    assert values["loss"] == pytest.approx(total / sum(row.trained_tokens for row in rows), rel=1e-5)
+    values = learner.step(samples)
+    assert values["loss"] == pytest.approx(total / sum(sample.trained_tokens for sample in samples), rel=1e-5)
 
 
-def test_each_row_is_trained_once_an_epoch_in_an_order_of_its_own(student, tmp_path):
-    rows = [Row([0, index], [False, True], [0.0, 0.0], str(index)) for index in range(10)]
-    plan = Plan(rows, config_of(student, "x", tmp_path, batch_size=4, epochs=3))
+def test_each_sample_is_trained_once_an_epoch_in_an_order_of_its_own(student, tmp_path):
+    samples = [Sample([0, index], [False, True], [0.0, 0.0], str(index)) for index in range(10)]
+    plan = Plan(samples, config_of(student, "x", tmp_path, batch_size=4, epochs=3))
     assert (plan.steps_per_epoch, plan.steps) == (3, 9)
     epochs = [[r.rollout_id for step in range(3 * e, 3 * e + 3) for r in plan.batch(step)] for e in range(3)]
     assert all(sorted(epoch) == sorted(str(i) for i in range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
-    assert Plan(rows, config_of(student, "x", tmp_path, batch_size=4, epochs=3, max_steps=5)).steps == 5
-    other = Plan(rows, config_of(student, "x", tmp_path, batch_size=4, epochs=3, seed=1))
-    assert [row.rollout_id for row in other.batch(0)] != [row.rollout_id for row in plan.batch(0)]
+    assert Plan(samples, config_of(student, "x", tmp_path, batch_size=4, epochs=3, max_steps=5)).steps == 5
+    other = Plan(samples, config_of(student, "x", tmp_path, batch_size=4, epochs=3, seed=1))
+    assert [sample.rollout_id for sample in other.batch(0)] != [sample.rollout_id for sample in plan.batch(0)]
 
 
 def test_from_a_teachers_rollouts_to_a_model_that_says_the_same(student, rollouts, tmp_path):
@@ -139,10 +139,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(student, rollouts, tmp_path, 
     whole = sft(config_of(student, rollouts, tmp_path / "whole", max_steps=7), QUIET)
 
     class Interrupted(Learner):
-        def step(self, rows):
+        def step(self, samples):
             if self.version == 5:  # one step after a checkpoint
                 raise KeyboardInterrupt
-            return super().step(rows)
+            return super().step(samples)
 
     monkeypatch.setattr(sft_module, "Learner", Interrupted)
     config = config_of(student, rollouts, tmp_path / "parts", max_steps=7)

@@ -13,11 +13,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("vllm")
 
-from rlm_env.evals.config import EngineOptions  # noqa: E402
-from rlm_env.evals.errors import ConfigError  # noqa: E402
 from rlm_env.llm import EngineUnavailable, LLMError, Request, Sampling, VLLMStartError  # noqa: E402
-from rlm_env.train.engine import TrainEngine  # noqa: E402
-from rlm_env.train.weight_sync import WeightSync  # noqa: E402
+from rlm_env.runs.config import EngineOptions  # noqa: E402
+from rlm_env.runs.errors import ConfigError  # noqa: E402
+from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
+from rlm_env.train.sync.weight_sync import WeightSync  # noqa: E402
 from tests.llm.test_vllm_real import group_of  # noqa: E402
 from tests.train.sync_stand_in import StandIn  # noqa: E402
 

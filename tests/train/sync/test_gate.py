@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rlm_env.llm.base import Completion, EngineUnavailable, LLMError, Request
-from rlm_env.train.gate import Gate, GatedLLM, RequestCut
+from rlm_env.train.sync.gate import Gate, GatedLLM, RequestCut
 from tests.stubs import StubLLM
 
 

@@ -12,12 +12,12 @@ pytest.importorskip("vllm")
 pytest.importorskip("peft")
 
 from rlm_env.llm import Sampling, VLLMServer  # noqa: E402
-from rlm_env.train.engine import TrainEngine  # noqa: E402
-from rlm_env.train.run_config import SyncConfig  # noqa: E402
-from rlm_env.train.sync_check import SyncError  # noqa: E402
-from rlm_env.train.weight_sync import make_sync  # noqa: E402
+from rlm_env.train.rl.config import SyncConfig  # noqa: E402
+from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
+from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
+from rlm_env.train.sync.weight_sync import make_sync  # noqa: E402
+from tests.train.sync.test_engine import kill  # noqa: E402
 from tests.train.sync_stand_in import StandIn  # noqa: E402
-from tests.train.test_train_engine import kill  # noqa: E402
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
 

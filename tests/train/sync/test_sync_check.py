@@ -1,4 +1,4 @@
-"""What the check of a weight update makes of the numbers, and the decoy it begins with."""
+"""What the check of a weight update makes of the numbers, and the canary it begins with."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from rlm_env.train.decoy import write_decoy  # noqa: E402
-from rlm_env.train.run_config import SyncConfig  # noqa: E402
-from rlm_env.train.sync_check import Probe, Scores, SyncCheck, SyncError, compare, judge  # noqa: E402
-from rlm_env.train.weight_sync import DiskSync, LoraSync, make_sync  # noqa: E402
+from rlm_env.train.rl.config import SyncConfig  # noqa: E402
+from rlm_env.train.sync.canary import write_canary  # noqa: E402
+from rlm_env.train.sync.sync_check import Probe, Scores, SyncCheck, SyncError, compare, judge  # noqa: E402
+from rlm_env.train.sync.weight_sync import DiskSync, LoraSync, make_sync  # noqa: E402
 
 SIZE = 600
 
@@ -70,9 +70,9 @@ def test_stale_cache_is_told_from_old_weights() -> None:
         judge(compare(stale, scores(values)), 0.05, 1)
 
 
-def test_probe_as_a_row() -> None:
+def test_probe_as_a_sample() -> None:
     probe = Probe(list(range(40)), [False] * 4 + [True] * 12 + [False] * 4 + [True] * 20)
-    assert probe.row.trained_tokens == 32
+    assert probe.as_sample.trained_tokens == 32
     found = probe.trainer_scores([float(value) for value in range(32)])
     assert found.last == [float(value) for value in range(16, 32)]
     with pytest.raises(ValueError, match="expected 32"):
@@ -83,13 +83,13 @@ def test_probe_as_a_row() -> None:
 
 
 def test_decoy_differs_in_every_tensor_of_one_file(tmp_path: Path) -> None:
-    source, folder = tmp_path / "source", tmp_path / "decoy"
+    source, folder = tmp_path / "source", tmp_path / "canary"
     source.mkdir()
     tensors = {"a": torch.arange(6.0).view(3, 2), "zero": torch.zeros(4, 2), "half": torch.rand(8).bfloat16()}
     save_file(tensors, source / "model-00001.safetensors", {"format": "pt"})
     save_file({"b": torch.rand(3)}, source / "model-00002.safetensors")
     (source / "config.json").write_text("{}")
-    write_decoy(source, folder)
+    write_canary(source, folder)
     assert {path.name for path in folder.iterdir()} == {path.name for path in source.iterdir()}
     found = load_file(folder / "model-00001.safetensors")
     for name, tensor in load_file(source / "model-00001.safetensors").items():
@@ -98,7 +98,7 @@ def test_decoy_differs_in_every_tensor_of_one_file(tmp_path: Path) -> None:
         assert not torch.equal(found[name], tensor)
     assert (folder / "model-00002.safetensors").samefile(source / "model-00002.safetensors")
     with pytest.raises(ValueError, match="no weights"):
-        write_decoy(folder.parent, tmp_path / "other")
+        write_canary(folder.parent, tmp_path / "other")
 
 
 def test_methods(tmp_path: Path) -> None:

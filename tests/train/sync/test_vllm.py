@@ -1,4 +1,4 @@
-"""Rows of what the real vLLM sampled: the model's log-probabilities over packs are the engine's, and the ratio is 1."""
+"""Samples of what the real vLLM sampled: the model's log-probabilities over packs are the engine's, and the ratio is 1."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ pytest.importorskip("vllm")
 
 from rlm_env.llm import Request, Sampling, VLLMServer  # noqa: E402
 from rlm_env.rollout import Rollout, SubCall, Turn  # noqa: E402
-from rlm_env.train.config import LossConfig  # noqa: E402
-from rlm_env.train.forward import pack_logprobs  # noqa: E402
-from rlm_env.train.loss import policy_loss  # noqa: E402
-from rlm_env.train.packing import collate, pack_rows  # noqa: E402
-from rlm_env.train.packing_check import check_packing  # noqa: E402
-from rlm_env.train.rows import RowKind, rollout_rows  # noqa: E402
+from rlm_env.train.learner.config import LossConfig  # noqa: E402
+from rlm_env.train.learner.forward import pack_logprobs  # noqa: E402
+from rlm_env.train.learner.loss import policy_loss  # noqa: E402
+from rlm_env.train.learner.packing import collate, pack_samples  # noqa: E402
+from rlm_env.train.learner.packing_check import check_packing  # noqa: E402
+from rlm_env.train.learner.samples import SampleKind, rollout_samples  # noqa: E402
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -48,12 +48,12 @@ async def test_first_step_ratios_are_one(vllm_server: VLLMServer, tiny_model_pat
     await policy.aclose()
     model = AutoModelForCausalLM.from_pretrained(tiny_model_path, dtype=torch.float32)
     assert check_packing(model, ROOT).leak == 0
-    rows = [row for rollout in rollouts for row in rollout_rows(rollout)]
+    samples = [sample for rollout in rollouts for sample in rollout_samples(rollout)]
     sampled = sum(len(s.completion_ids) for rollout in rollouts for s in [*rollout.turns, *rollout.sub_calls])
-    assert sum(row.trained_tokens for row in rows) == sampled
+    assert sum(sample.trained_tokens for sample in samples) == sampled
     totals: dict[str, float] = {}
-    for pack in map(collate, pack_rows(rows, 512)):
-        temperatures = pack.spread([ROOT if row.kind == RowKind.ROOT else SUB for row in pack.rows])
+    for pack in map(collate, pack_samples(samples, 512)):
+        temperatures = pack.spread([ROOT if sample.kind == SampleKind.ROOT else SUB for sample in pack.samples])
         with torch.no_grad():
             logprobs = pack_logprobs(model, pack, temperatures).logprobs
         advantages = torch.ones_like(logprobs)

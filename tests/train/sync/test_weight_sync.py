@@ -15,11 +15,11 @@ pytest.importorskip("vllm")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from rlm_env.llm import LLMError, Request, Sampling, VLLMServer  # noqa: E402
-from rlm_env.train.engine import TrainEngine  # noqa: E402
-from rlm_env.train.gate import RequestCut  # noqa: E402
-from rlm_env.train.run_config import SyncConfig  # noqa: E402
-from rlm_env.train.sync_check import SyncError  # noqa: E402
-from rlm_env.train.weight_sync import DiskSync, make_sync  # noqa: E402
+from rlm_env.train.rl.config import SyncConfig  # noqa: E402
+from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
+from rlm_env.train.sync.gate import RequestCut  # noqa: E402
+from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
+from rlm_env.train.sync.weight_sync import DiskSync, make_sync  # noqa: E402
 from tests.train.sync_stand_in import StandIn  # noqa: E402
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
@@ -85,7 +85,7 @@ async def test_tied_head_that_keeps_its_old_weights_is_noticed(
     train_engine: TrainEngine, trainer: StandIn, sync: DiskSync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await sync.start(trainer, train_engine)
-    monkeypatch.setattr("rlm_env.llm.vllm_server.is_cpu_build", lambda: False)  # as vLLM does it by itself
+    monkeypatch.setattr("rlm_env.llm.vllm.server.is_cpu_build", lambda: False)  # as vLLM does it by itself
     trainer.step()
     taken = asyncio.Event()
     with pytest.raises(SyncError, match="serves other weights"):
@@ -193,16 +193,16 @@ async def test_conversation_goes_on_with_the_new_weights(
 
     await asyncio.gather(update(), *(converse(number) for number in range(16)))
     versions = []
-    from rlm_env.train.rows import Row
+    from rlm_env.train.learner.samples import Sample
 
     for completion, before, after in turns:
         prompt, sampled = completion.prompt_ids, completion.token_ids
         mask = [False] * len(prompt) + [True] * len(sampled)
-        row = Row(prompt + sampled, mask, [0.0] * len(prompt) + completion.logprobs, "turn")
+        sample = Sample(prompt + sampled, mask, [0.0] * len(prompt) + completion.logprobs, "turn")
         gaps = []
         for version in range(before, after + 1):
             trainer.model.load_state_dict(states[version])
-            (expected,) = trainer.score([row])
+            (expected,) = trainer.score([sample])
             gaps.append(max(abs(a - b) for a, b in zip(expected, completion.logprobs, strict=True)))
         assert min(gaps) < 1e-3  # of all tokens of the turn
         versions.append(before + gaps.index(min(gaps)))
@@ -227,16 +227,16 @@ async def test_slow_requests_are_cut_off_and_the_update_goes_on(
 
 
 async def test_the_learner_itself(train_engine: TrainEngine, tiny_model_path: Path, sync: DiskSync) -> None:
-    from rlm_env.train.config import LossConfig
-    from rlm_env.train.learner import Learner
-    from rlm_env.train.rows import Row
-    from rlm_env.train.run_config import ModelConfig, OptimizerConfig
+    from rlm_env.train.learner.config import LossConfig
+    from rlm_env.train.learner.learner import Learner
+    from rlm_env.train.learner.samples import Sample
+    from rlm_env.train.rl.config import ModelConfig, OptimizerConfig
 
     config = ModelConfig(dtype="float32", pack_tokens=2048, device="cpu")
     learner = Learner(tiny_model_path, config, OptimizerConfig(lr=1e-4), LossConfig(), total_steps=2)
     await sync.start(learner, train_engine)
     ids = train_engine.policy.tokens.prompt(ask("Count the lines."), None).ids
-    learner.step([Row(ids, [False] + [True] * (len(ids) - 1), [-1.0] * len(ids), "r", advantage=1.0)])
+    learner.step([Sample(ids, [False] + [True] * (len(ids) - 1), [-1.0] * len(ids), "r", advantage=1.0)])
     found = await sync.publish(learner.version)
     assert found["sync_mean_abs"] < 1e-5
     assert found["sync_followed"] == pytest.approx(1, abs=0.02)

@@ -6,7 +6,7 @@ from fractions import Fraction
 from math import comb
 
 from math_python_rlm.problem import Family, Problem, Surd
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 
 def power_sum(draw: Draw) -> Problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import comb
 
 from math_python_rlm.problem import Family, Problem
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 
 def paths_avoiding(draw: Draw) -> Problem:

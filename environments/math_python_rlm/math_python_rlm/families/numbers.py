@@ -6,7 +6,7 @@ from itertools import combinations
 from math import lcm, prod
 
 from math_python_rlm.problem import Family, Problem
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 PRIMES = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97]
 

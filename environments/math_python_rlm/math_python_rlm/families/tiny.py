@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math_python_rlm.problem import Family, Problem
-from rlm_env.draw import Draw
+from rlm_env.authoring.draw import Draw
 
 
 def add(draw: Draw) -> Problem:

@@ -1,0 +1,95 @@
+"""What the configurations of evaluations and training runs share: engine options, TOML files, `key=value` options."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlm_env.runs.errors import ConfigError, near
+
+RECORD = "record"
+"""The table of an output folder's config.toml that says what was found out, not what was asked for."""
+
+
+class EngineOptions(BaseModel):
+    """How a vLLM of our own is started; see `rlm_env.llm.VLLMServer`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    port: int = Field(0, ge=0, le=65535)
+    """0: a free one."""
+    max_model_len: int | None = Field(None, ge=1)
+    """The window in tokens; the model's own if left out."""
+    dtype: str = "auto"
+    eager: bool | None = None
+    extra_args: tuple[str, ...] = ()
+    """Further arguments of the vLLM server, for example `["--tensor-parallel-size", "2"]`."""
+    startup_timeout: float = Field(900.0, gt=0)
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The values of a config file. One that a run has written, with a record, is where it is from wherever we look:
+    its `out` is its folder. Raises ConfigError, with near matches where there is no such file."""
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        near_files = near(path.name, [p.name for p in path.parent.glob("*.toml")])
+        raise ConfigError(f"no such config file: {path}{near_files}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    if values.pop(RECORD, None):
+        values["out"] = str(path.parent)
+    return values
+
+
+def merge(old: Any, new: Any) -> Any:
+    """`new` laid over `old`: dicts key by key, anything else replaces."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **{key: merge(old.get(key), value) for key, value in new.items()}}
+    return new
+
+
+def parse_option(text: str) -> dict[str, Any]:
+    """`key=value` of the command line as a (nested) dict: `root.temperature=0` is {"root": {"temperature": 0}}.
+
+    The value is read as TOML (8, 0.5, true, [1, 2], "text"); `a,b,c` is a list; anything else is text.
+    Raises ConfigError.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"an option is written key=value, got '{text}'")
+    parsed: Any = _value(value)
+    for part in reversed(key.split(".")):
+        parsed = {part.strip(): parsed}
+    return parsed
+
+
+def merge_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Several `key=value` as one dict; later ones win."""
+    merged: dict[str, Any] = {}
+    for text in texts:
+        merged = merge(merged, parse_option(text))
+    return merged
+
+
+def _value(text: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+        if list(parsed) == ["value"]:
+            return parsed["value"]
+    except tomllib.TOMLDecodeError:
+        pass
+    return [_value(part) for part in text.split(",")] if "," in text else text
+
+
+def config_differences(old: Mapping[str, Any], new: Mapping[str, Any], allowed: frozenset[str]) -> list[str]:
+    """The keys in which two configs differ beyond the allowed ones, as "key was ..., is now ..."."""
+    return [
+        f"{key} was {old.get(key)!r}, is now {new.get(key)!r}"
+        for key in sorted((old.keys() | new.keys()) - allowed)
+        if old.get(key) != new.get(key)
+    ]
