@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rlm_env.llm.base import Completion
+    from rlm_env.messages import Completion
     from rlm_env.repl import StepResult
     from rlm_env.task import Context, Task
 

@@ -14,15 +14,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rlm_env.messages import Completion, Message, Usage
+
 if TYPE_CHECKING:
-    from rlm_env.llm.base import Completion
     from rlm_env.task import Task
 
 SCHEMA_VERSION = 1
-
-Message = dict[str, Any]
-"""One chat message in the OpenAI shape: `role`, `content`, and where they occur `reasoning_content`,
-`tool_calls`, `tool_call_id`, `name`."""
 
 
 class StopReason(StrEnum):
@@ -42,24 +39,6 @@ class StopReason(StrEnum):
     ERROR = "error"
     """The engine or the REPL failed; `Rollout.error` says how. Never counted as a wrong answer."""
     CANCELLED = "cancelled"
-
-
-@dataclass(slots=True)
-class Usage:
-    """Tokens and calls of one side (root or sub) of a rollout, as counted by the engine."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    """Prompt tokens that the engine answered from its prefix cache; part of `prompt_tokens`."""
-    calls: int = 0
-
-    def __iadd__(self, other: Usage) -> Usage:
-        self.prompt_tokens += other.prompt_tokens
-        self.completion_tokens += other.completion_tokens
-        self.cached_tokens += other.cached_tokens
-        self.calls += other.calls
-        return self
 
 
 @dataclass(slots=True)
@@ -201,7 +180,7 @@ def _sampled(completion: Completion) -> dict[str, Any]:
         "reasoning": completion.reasoning,
         "finish_reason": completion.finish_reason,
         "prompt_ids": completion.prompt_ids,
-        "completion_ids": completion.token_ids,
+        "completion_ids": completion.completion_ids,
         "logprobs": completion.logprobs,
     }
 

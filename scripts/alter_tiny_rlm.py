@@ -42,7 +42,7 @@ from transformers.utils import logging
 
 import rlm_env
 from build_tiny_rlm import DEFAULT_OUT, FAMILIES, LENGTHS
-from rlm_env.rollout import Message
+from rlm_env.messages import Message
 from rlm_env.runs.profile import FILE_NAME, load_profile
 from rlm_env.train.learner.config import LossConfig
 from rlm_env.train.learner.learner import Learner

@@ -42,7 +42,7 @@ from transformers.utils import logging
 
 import rlm_env
 import tiny_rlm
-from rlm_env.rollout import Message
+from rlm_env.messages import Message
 from rlm_env.runs.profile import FILE_NAME, load_profile
 from tiny_rlm import evaluate, pretrain, reading, sessions
 from tiny_rlm.pretrain import Row, TrainConfig

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from rlm_env.llm.base import LLM, Completion, LLMError, Request
-from rlm_env.rollout import Message, Usage
+from rlm_env.llm.base import LLM, LLMError, Request
+from rlm_env.messages import Completion, Message, Usage
 
 Reply = str | Completion | LLMError
 

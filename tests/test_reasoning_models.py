@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlm_env.llm.base import Completion
+from rlm_env.messages import Completion
 from rlm_env.rollout import StopReason
 from rlm_env.scaffolds import SCAFFOLDS, make_scaffold
 from rlm_env.task import Task

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Turn, Usage, read_rollouts, write_rollouts
+from rlm_env.messages import Usage
+from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Turn, read_rollouts, write_rollouts
 from rlm_env.task import Task, Tasks
 
 ids = st.lists(st.integers(0, 99), max_size=8)

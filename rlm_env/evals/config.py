@@ -30,14 +30,14 @@ class SharedConfig(BaseModel):
     sub_model: str | None = None
     """The sub-LLM; the root LLM if left out."""
     scaffolds: tuple[str, ...] = ("standard", "rlm")
-    n: int = Field(32, ge=1)
+    n: int = Field(default=32, ge=1)
     """Number of tasks: the first `n` of the split."""
-    repeats: int = Field(1, ge=1)
+    repeats: int = Field(default=1, ge=1)
     """Rollouts of each task in each scaffold."""
     split: Literal["train", "eval"] = "eval"
     seed: int = 0
     """Seeds the environment's tasks and the bootstrap."""
-    concurrency: int = Field(16, ge=1)
+    concurrency: int = Field(default=16, ge=1)
     """Most rollouts at once."""
     base_url: str | None = None
     """An OpenAI-compatible endpoint, for example `https://api.openai.com/v1`. None: a local vLLM is started."""
@@ -50,7 +50,7 @@ class SharedConfig(BaseModel):
     `max_turns = 8`, `rlm.max_turns = 8`. Some scaffolds have fields of their own: `summary.final = "sub"`."""
     engine_options: EngineOptions = EngineOptions()
     """Of the local vLLM."""
-    max_cost: float | None = Field(None, gt=0)
+    max_cost: float | None = Field(default=None, gt=0)
     """No further rollout starts once this many US dollars are spent; those in flight finish."""
     prices: dict[str, Price] | None = None
     """US dollars per million tokens by model name; in TOML also the path of a price table."""
@@ -127,9 +127,9 @@ class EnvironmentEntry(BaseModel):
 
     name: str
     """The environment's name, for example `oolong-rlm`."""
-    label: str | None = Field(None, pattern=r"^[\w.-]+$")
+    label: str | None = Field(default=None, pattern=r"^[\w.-]+$")
     """Its row in the table and its folder; the name if left out. Tells apart two entries of one environment."""
-    n: int | None = Field(None, ge=1)
+    n: int | None = Field(default=None, ge=1)
     """Number of tasks; the matrix's `n` if left out."""
     env_options: dict[str, Any] = Field(default_factory=dict)
     scaffold_options: dict[str, Any] = Field(default_factory=dict)

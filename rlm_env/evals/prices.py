@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rlm_env.rollout import Rollout, Usage
+from rlm_env.messages import Usage
+from rlm_env.rollout import Rollout
 from rlm_env.runs.errors import ConfigError, explain
 
 
@@ -27,7 +28,7 @@ class Price(BaseModel):
 
     prompt: float = Field(ge=0)
     completion: float = Field(ge=0)
-    cached: float | None = Field(None, ge=0)
+    cached: float | None = Field(default=None, ge=0)
 
     def of(self, usage: Usage) -> float:
         """Dollars for this usage."""

@@ -12,7 +12,8 @@ from typing import Any
 from rlm_env.evals.outcomes import Outcome, outcome_of
 from rlm_env.evals.prices import Price, rollout_cost
 from rlm_env.evals.usage import ledger
-from rlm_env.rollout import Rollout, StopReason, Timing, Usage
+from rlm_env.messages import Usage
+from rlm_env.rollout import Rollout, StopReason, Timing
 
 Key = tuple[str, str, int]
 """(scaffold, task id, repeat): which rollout of a run it is."""

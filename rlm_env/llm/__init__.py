@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_env.llm.base import (
     LLM,
-    AssistantMessage,
-    Completion,
     ContextOverflow,
     EngineUnavailable,
     LLMError,
     Request,
     Sampling,
 )
+from rlm_env.messages import AssistantMessage, Completion
 
 if TYPE_CHECKING:
     from rlm_env.llm.openai_chat import OpenAIChat

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlm_env.rollout import Message, Usage
+from rlm_env.messages import Completion, Message
 
 ToolSchema = dict[str, Any]
 """A tool in the OpenAI shape: {"type": "function", "function": {"name", "description", "parameters"}}."""
@@ -24,9 +24,9 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int = Field(4096, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=4096, ge=1)
     """Most tokens of one completion; an engine that knows its window lowers it to what is left of it."""
     stop: tuple[str, ...] = ()
     seed: int | None = None
@@ -45,48 +45,6 @@ class Request:
     messages: list[Message]
     tools: list[ToolSchema] | None = None
     sampling: Sampling | None = None
-
-
-class AssistantMessage(dict):
-    """A chat message that remembers the completion it came from.
-
-    A token-in/token-out engine that finds one at the end of the history extends its exact token ids instead of
-    encoding the history again. A scaffold that edits the history makes plain dicts, and so honestly loses this.
-    """
-
-    completion: Completion
-
-
-@dataclass(slots=True)
-class Completion:
-    """What an engine returned for one request.
-
-    `prompt_ids`, `token_ids` (shape [completion]) and `logprobs` (same shape; natural log, of the sampled tokens,
-    after temperature) are None where the endpoint does not tell them.
-    `tool_calls` are in the OpenAI shape; `arguments` is the model's own text, not necessarily valid JSON.
-    """
-
-    text: str
-    tool_calls: list[dict[str, Any]] = field(default_factory=list)
-    reasoning: str | None = None
-    finish_reason: str | None = None
-    prompt_ids: list[int] | None = None
-    token_ids: list[int] | None = None
-    logprobs: list[float] | None = None
-    usage: Usage = field(default_factory=Usage)
-    history_key: str | None = None
-    """An engine's fingerprint of the messages and tools that `prompt_ids` stands for: a history that was edited
-    since has another one, and then the ids are not extended."""
-
-    def message(self) -> AssistantMessage:
-        """This completion as the assistant message of the next turn's history."""
-        message = AssistantMessage(role="assistant", content=self.text)
-        if self.reasoning:
-            message["reasoning_content"] = self.reasoning
-        if self.tool_calls:
-            message["tool_calls"] = self.tool_calls
-        message.completion = self
-        return message
 
 
 class LLMError(Exception):

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_env.llm.base import AssistantMessage, Completion, ToolSchema
+from rlm_env.llm.base import ToolSchema
 from rlm_env.llm.bridge import Bridge
-from rlm_env.rollout import Message
+from rlm_env.messages import AssistantMessage, Completion, Message
 
 RendererSpec = str | dict[str, Any] | None
 """A renderer's name ("qwen3", "default", ...), a dict of its settings with a "name" (for example
@@ -88,14 +88,14 @@ class ChatTokens:
         missing = [index for index, prompt in enumerate(found) if prompt is None]
         for index, fresh in zip(missing, self._render([histories[index] for index in missing]), strict=True):
             reply = replies[index]
-            ids = None if reply is None else self._bridge.extend(reply[0].prompt_ids, reply[0].token_ids, fresh)
+            ids = None if reply is None else self._bridge.extend(reply[0].prompt_ids, reply[0].completion_ids, fresh)
             found[index] = Prompt(ids or fresh, keys[index], extended=ids is not None)
         return found
 
     def parse(self, completion: Completion, tools: list[ToolSchema] | None) -> None:
         """Fills in text, reasoning and tool calls from the completion's ids."""
         parsed = self.renderer.parse_response(
-            completion.token_ids, tools=tools or None, prompt_ids=completion.prompt_ids
+            completion.completion_ids, tools=tools or None, prompt_ids=completion.prompt_ids
         )
         completion.text = parsed.content
         completion.reasoning = parsed.reasoning_content
@@ -121,7 +121,7 @@ class ChatTokens:
             return None
         reply = messages[at]
         completion = getattr(reply, "completion", None) if isinstance(reply, AssistantMessage) else None
-        if completion is None or not completion.prompt_ids or not completion.token_ids:
+        if completion is None or not completion.prompt_ids or not completion.completion_ids:
             return None
         if reply != completion.message() or completion.history_key != self._history_key(messages[:at], tools):
             return None
@@ -130,9 +130,9 @@ class ChatTokens:
     def _bridge_by_renderer(
         self, completion: Completion, new: list[Message], tools: list[ToolSchema] | None
     ) -> list[int] | None:
-        before = completion.prompt_ids + completion.token_ids
+        before = completion.prompt_ids + completion.completion_ids
         bridged = self.renderer.bridge_to_next_turn(
-            completion.prompt_ids, completion.token_ids, new, tools=tools or None
+            completion.prompt_ids, completion.completion_ids, new, tools=tools or None
         )
         if bridged is None or bridged.token_ids[: len(before)] != before:
             return None

@@ -10,10 +10,10 @@ import os
 import re
 from typing import Any
 
-from rlm_env.llm.base import LLM, Completion, LLMError, Sampling, ToolSchema
+from rlm_env.llm.base import LLM, LLMError, Sampling, ToolSchema
 from rlm_env.llm.http import Endpoint, EndpointError
 from rlm_env.llm.overflow import overflow_from_message
-from rlm_env.rollout import Message, Usage
+from rlm_env.messages import Completion, Message, Usage
 
 MESSAGE_FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id")
 """What is sent of a message; earlier reasoning is not: most endpoints refuse the field or drop it."""

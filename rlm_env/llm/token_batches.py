@@ -31,7 +31,7 @@ class Job:
     sampling: Sampling
     room: int
     """Tokens that may still be sampled: the sampling's own limit, or less where the window ends before."""
-    token_ids: list[int] = field(default_factory=list)
+    completion_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
     cached_tokens: int = 0
@@ -125,7 +125,7 @@ class TokenBatches:
 
     def _body(self, jobs: list[Job]) -> dict[str, Any]:
         sampling = jobs[0].sampling
-        prompts = [job.prompt_ids + job.token_ids for job in jobs]
+        prompts = [job.prompt_ids + job.completion_ids for job in jobs]
         body = {
             "model": self._model,
             "prompt": prompts if len(jobs) > 1 else prompts[0],
@@ -154,9 +154,9 @@ def _read(reply: dict[str, Any], jobs: list[Job]) -> None:
             raise ValueError("not one logprob for each sampled token")
     details = (reply.get("usage") or {}).get("prompt_tokens_details") or {}
     for job, choice, (token_ids, logprobs) in zip(jobs, choices, sampled, strict=True):
-        if len(jobs) == 1 and not job.token_ids:  # of many prompts the server tells the last one's only
+        if len(jobs) == 1 and not job.completion_ids:  # of many prompts the server tells the last one's only
             job.cached_tokens = details.get("cached_tokens") or 0
-        job.token_ids = job.token_ids + token_ids
+        job.completion_ids = job.completion_ids + token_ids
         job.logprobs = job.logprobs + logprobs
         job.room -= len(token_ids)
         job.finish_reason = choice["finish_reason"]

@@ -13,12 +13,12 @@ import os
 from collections.abc import Sequence
 from typing import Any, Self
 
-from rlm_env.llm.base import LLM, Completion, ContextOverflow, LLMError, Request, Sampling, ToolSchema
+from rlm_env.llm.base import LLM, ContextOverflow, LLMError, Request, Sampling, ToolSchema
 from rlm_env.llm.chat_tokens import ChatTokens, Prompt, RendererSpec
 from rlm_env.llm.coalesce import Coalescer
 from rlm_env.llm.http import Endpoint
 from rlm_env.llm.token_batches import Job, TokenBatches, probe_logprobs_mode
-from rlm_env.rollout import Message, Usage
+from rlm_env.messages import Completion, Message, Usage
 
 THREAD_CHARS = 50_000
 """More characters than this are rendered in a thread, so that the event loop goes on."""
@@ -170,9 +170,9 @@ class TokenPolicy(LLM):
             text="",
             finish_reason=job.finish_reason,
             prompt_ids=job.prompt_ids,
-            token_ids=job.token_ids,
+            completion_ids=job.completion_ids,
             logprobs=job.logprobs,
-            usage=Usage(len(job.prompt_ids), len(job.token_ids), job.cached_tokens, calls=1),
+            usage=Usage(len(job.prompt_ids), len(job.completion_ids), job.cached_tokens, calls=1),
             history_key=prompt.history_key,
         )
         self.tokens.parse(completion, tools)

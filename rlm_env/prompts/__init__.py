@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from rlm_env.rollout import Message
+from rlm_env.messages import Message
 
 _TIPS = re.compile(r"\n*<tips>\n.*?\n</tips>\n*", re.DOTALL)
 

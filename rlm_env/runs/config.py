@@ -20,15 +20,15 @@ class EngineOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    port: int = Field(0, ge=0, le=65535)
+    port: int = Field(default=0, ge=0, le=65535)
     """0: a free one."""
-    max_model_len: int | None = Field(None, ge=1)
+    max_model_len: int | None = Field(default=None, ge=1)
     """The window in tokens; the model's own if left out."""
     dtype: str = "auto"
     eager: bool | None = None
     extra_args: tuple[str, ...] = ()
     """Further arguments of the vLLM server, for example `["--tensor-parallel-size", "2"]`."""
-    startup_timeout: float = Field(900.0, gt=0)
+    startup_timeout: float = Field(default=900.0, gt=0)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

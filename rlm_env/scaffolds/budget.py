@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from rlm_env.rollout import StopReason, Usage
+from rlm_env.messages import Usage
+from rlm_env.rollout import StopReason
 
 
 @dataclass(slots=True)

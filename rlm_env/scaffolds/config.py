@@ -20,15 +20,15 @@ class RLMConfig(BaseModel):
 
     root: Sampling = Sampling()
     sub: Sampling = Sampling()
-    max_turns: int = Field(30, ge=1)
-    max_root_tokens: int | None = Field(None, ge=1)
-    max_sub_tokens: int | None = Field(None, ge=1)
-    max_sub_calls: int | None = Field(20_000, ge=0)
-    max_seconds: float | None = Field(1800.0, gt=0)
+    max_turns: int = Field(default=30, ge=1)
+    max_root_tokens: int | None = Field(default=None, ge=1)
+    max_sub_tokens: int | None = Field(default=None, ge=1)
+    max_sub_calls: int | None = Field(default=20_000, ge=0)
+    max_seconds: float | None = Field(default=1800.0, gt=0)
     """Wall time of the whole rollout, everything included."""
-    code_timeout: float = Field(120.0, gt=0)
+    code_timeout: float = Field(default=120.0, gt=0)
     """Seconds that one cell may compute; waiting for sub-LLMs does not count."""
-    max_observation_chars: int = Field(8192, ge=200)
+    max_observation_chars: int = Field(default=8192, ge=200)
     prompt: str = "rlm"
     """Name of a shipped system prompt, or the path of a file."""
     action: Literal["auto", "tool", "fence"] = "auto"
@@ -41,10 +41,10 @@ class RLMConfig(BaseModel):
     sub_system_prompt: str | None = None
     tools_for: Literal["sub", "root", "both", "none"] = "sub"
     """Who may call the environment's tools, where it has any. Where there is only one LLM, it is that one, or none."""
-    max_tool_turns: int = Field(8, ge=1)
+    max_tool_turns: int = Field(default=8, ge=1)
     """Replies of one sub-LLM in which it may call tools; then it is asked for its answer."""
-    tool_timeout: float = Field(60.0, gt=0)
+    tool_timeout: float = Field(default=60.0, gt=0)
     """Seconds for one call of a tool."""
-    max_tool_chars: int = Field(8192, ge=200)
+    max_tool_chars: int = Field(default=8192, ge=200)
     """Of one result of a tool."""
     repl: ReplConfig = ReplConfig()

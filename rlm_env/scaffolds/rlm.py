@@ -15,11 +15,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from rlm_env.environment import Environment
-from rlm_env.llm.base import LLM, Completion, ContextOverflow, EngineUnavailable, LLMError
+from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError
+from rlm_env.messages import Completion, Message
 from rlm_env.prompts import load_prompt, prompt_hash, render_prompt
 from rlm_env.protocol import TOOL, TOOL_NAME, Cell, bound, extract, join_observations, observation, user_message
 from rlm_env.repl import Repl, ReplError, ReplPool, SharedContext
-from rlm_env.rollout import Message, Rollout, Score, StopReason, Turn
+from rlm_env.rollout import Rollout, Score, StopReason, Turn
 from rlm_env.scaffolds.budget import Budget
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.sub_llm import SubLLM

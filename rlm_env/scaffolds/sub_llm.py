@@ -13,19 +13,11 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_env.llm.base import (
-    LLM,
-    Completion,
-    ContextOverflow,
-    EngineUnavailable,
-    LLMError,
-    Request,
-    Sampling,
-    ToolSchema,
-)
+from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError, Request, Sampling, ToolSchema
+from rlm_env.messages import Completion, Message
 from rlm_env.protocol import strip_thinking
 from rlm_env.repl import SubError
-from rlm_env.rollout import Message, StopReason, SubCall, SubTurn
+from rlm_env.rollout import StopReason, SubCall, SubTurn
 from rlm_env.scaffolds.budget import Budget
 from rlm_env.tools.box import ToolBox, read_calls, tell
 

@@ -14,10 +14,11 @@ from string import Template
 from typing import Any, Literal
 
 from rlm_env.environment import Environment, context_text
-from rlm_env.llm.base import LLM, Completion, ContextOverflow, Sampling
+from rlm_env.llm.base import LLM, ContextOverflow, Sampling
+from rlm_env.messages import Completion, Message
 from rlm_env.prompts import load_prompt, prompt_hash
 from rlm_env.protocol import strip_thinking
-from rlm_env.rollout import Message, StopReason, SubCall
+from rlm_env.rollout import StopReason, SubCall
 from rlm_env.scaffolds.chat import Chat, ChatScaffold
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.window import Window

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 from rlm_env.llm.base import LLM, ContextOverflow, Sampling
-from rlm_env.rollout import Message
+from rlm_env.messages import Message
 
 CHARS_PER_TOKEN = 3.0
 """A cautious guess, until an engine has told how many tokens a prompt had."""

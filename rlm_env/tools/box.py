@@ -20,9 +20,10 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rlm_env.llm.base import Completion, ToolSchema
+from rlm_env.llm.base import ToolSchema
+from rlm_env.messages import Completion, Message
 from rlm_env.protocol import bound, strip_thinking
-from rlm_env.rollout import Message, SubTurn, ToolResult, Turn
+from rlm_env.rollout import SubTurn, ToolResult, Turn
 from rlm_env.tools.schema import Tool
 
 MAX_CALLS = 16

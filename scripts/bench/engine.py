@@ -25,7 +25,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from rlm_env.llm import Completion, Request, Sampling, TokenPolicy, VLLMServer
+from rlm_env.llm import Request, Sampling, TokenPolicy, VLLMServer
+from rlm_env.messages import Completion
 from rlm_env.runs.models import packaged_models
 from rlm_env.runs.profile import load_profile
 

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from rlm_env.llm.base import Completion
+from rlm_env.messages import Completion, Message
 from rlm_env.protocol import Cell, extract
-from rlm_env.rollout import Message
 from tiny_rlm.pretrain import Row
 from tiny_rlm.tokenizer import END_OF_TURN
 

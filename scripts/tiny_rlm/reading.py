@@ -12,8 +12,8 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable
 
-from rlm_env.llm.base import LLM, Completion, LLMError, Sampling, ToolSchema
-from rlm_env.rollout import Message
+from rlm_env.llm.base import LLM, LLMError, Sampling, ToolSchema
+from rlm_env.messages import Completion, Message
 
 _LINE = re.compile(r"\|\| Instance: (.*?)(?: \|\| Label: (.*))?$", re.MULTILINE)
 _COUNT = re.compile(r"Count ([^:]+): ")

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
-from rlm_env.llm.base import LLM, Completion, Sampling, ToolSchema
+from rlm_env.llm.base import LLM, Sampling, ToolSchema
+from rlm_env.messages import Completion, Message
 from rlm_env.protocol import user_message
-from rlm_env.rollout import Message, StopReason
+from rlm_env.rollout import StopReason
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
 from tiny_rlm.questions import read_question

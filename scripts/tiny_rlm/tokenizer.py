@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from rlm_env.rollout import Message
+from rlm_env.messages import Message
 
 END_OF_TURN = "<|im_end|>"
 PAD = "<|endoftext|>"

@@ -10,7 +10,8 @@ from rlm_env.evals.prices import Price, rollout_cost
 from rlm_env.evals.report import length_table, markdown_report, print_report, scaffold_table
 from rlm_env.evals.rollout_stats import stats_of
 from rlm_env.evals.summary import length_groups, powers, summarize
-from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Timing, Turn, Usage
+from rlm_env.messages import Usage
+from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Timing, Turn
 
 
 def rollout(

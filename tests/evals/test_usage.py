@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from rlm_env.evals.usage import NAMES, ledger
-from rlm_env.llm.base import Completion
-from rlm_env.rollout import Rollout, Usage
+from rlm_env.messages import Completion, Usage
+from rlm_env.rollout import Rollout
 from rlm_env.scaffolds import make_scaffold
 from tests.scaffolds.test_scaffolds import TASK, Library, Tipped
 from tests.stubs import StubLLM, fenced

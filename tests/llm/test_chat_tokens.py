@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 pytest.importorskip("renderers")
 pytest.importorskip("transformers")
 
-from rlm_env.llm import Completion
 from rlm_env.llm.chat_tokens import ChatTokens
+from rlm_env.messages import Completion
 from tests.tiny_model import CHATML_TEMPLATE, SPECIAL_TOKENS, make_tokenizer
 
 IM_END = SPECIAL_TOKENS.index("<|im_end|>")
@@ -43,7 +43,7 @@ def codecs(folder: Path) -> dict[str, ChatTokens]:
 def sampled(codec: ChatTokens, messages: list[Any], ids: list[int], tools: Any = None) -> Completion:
     """As the policy does it: a completion of these ids for that history."""
     prompt = codec.prompt(messages, tools)
-    completion = Completion("", prompt_ids=prompt.ids, token_ids=ids, history_key=prompt.history_key)
+    completion = Completion("", prompt_ids=prompt.ids, completion_ids=ids, history_key=prompt.history_key)
     codec.parse(completion, tools)
     return completion
 
@@ -114,7 +114,7 @@ def test_next_prompt_begins_with_prompt_and_completion(
         completion = sampled(codec, messages, ids)
         messages = [*messages, completion.message(), {"role": role, "content": observation}]
         prompt = codec.prompt(messages, None)
-        before = completion.prompt_ids + completion.token_ids
+        before = completion.prompt_ids + completion.completion_ids
         if prompt.extended:
             assert prompt.ids[: len(before)] == before
             assert len(prompt.ids) > len(before)
@@ -209,7 +209,7 @@ def test_qwen3_think_block_and_tool_call_are_kept(codecs: dict[str, ChatTokens],
         messages = [*messages, completion.message(), answer]
         prompt = codec.prompt(messages, [TOOL])
         assert prompt.extended
-        before = completion.prompt_ids + completion.token_ids
+        before = completion.prompt_ids + completion.completion_ids
         assert prompt.ids[: len(before)] == before
     ids = [message["tool_call_id"] for message in messages if message["role"] == "tool"]
     assert len(set(ids)) == 3

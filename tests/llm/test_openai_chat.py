@@ -57,7 +57,7 @@ async def test_request_and_reply() -> None:
     assert completion.finish_reason == "stop"
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (9, 4)
     assert (completion.usage.cached_tokens, completion.usage.calls) == (5, 1)
-    assert completion.token_ids is None
+    assert completion.completion_ids is None
 
 
 async def test_reasoning_field_of_newer_servers() -> None:

@@ -14,8 +14,9 @@ import pytest
 pytest.importorskip("renderers")
 pytest.importorskip("transformers")
 
-from rlm_env.llm import Completion, ContextOverflow, EngineUnavailable, LLMError, Request, Sampling, TokenPolicy
+from rlm_env.llm import ContextOverflow, EngineUnavailable, LLMError, Request, Sampling, TokenPolicy
 from rlm_env.llm.token_batches import probe_logprobs_mode
+from rlm_env.messages import Completion
 from tests.stub_endpoint import StubEndpoint, stub_endpoint, vllm_completions
 from tests.tiny_model import SPECIAL_TOKENS, make_tokenizer
 
@@ -65,9 +66,9 @@ async def test_completion_carries_ids_and_logprobs(folder: Path) -> None:
     assert (body["max_tokens"], body["temperature"], body["seed"]) == (9, 0.7, 3)
     assert (body["top_k"], body["min_p"], body["repetition_penalty"]) == (0, 0.0, 1.0)
     assert (body["logprobs"], body["return_token_ids"], body["stop_token_ids"]) == (0, True, [IM_END])
-    assert completion.token_ids == echo(completion.prompt_ids, 9)
+    assert completion.completion_ids == echo(completion.prompt_ids, 9)
     assert completion.logprobs == [-0.5, -0.5]
-    assert completion.text == policy.tokens.tokenizer.decode(completion.token_ids[:1])
+    assert completion.text == policy.tokens.tokenizer.decode(completion.completion_ids[:1])
     assert completion.finish_reason == "stop"
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (len(completion.prompt_ids), 2)
 
@@ -185,9 +186,9 @@ async def test_prompts_cut_by_the_window_share_requests_and_get_all_their_room(f
         requests = [Request(ask("z" * n), sampling=Sampling(max_tokens=4096)) for n in range(1, 120)]
         results = await policy.complete_many(requests)
     for result in results:
-        assert len(result.prompt_ids) + len(result.token_ids) == 200
-        assert result.token_ids == endless(result.prompt_ids, len(result.token_ids))
-        assert len(result.logprobs) == len(result.token_ids) == result.usage.completion_tokens
+        assert len(result.prompt_ids) + len(result.completion_ids) == 200
+        assert result.completion_ids == endless(result.prompt_ids, len(result.completion_ids))
+        assert len(result.logprobs) == len(result.completion_ids) == result.usage.completion_tokens
     assert len(stub.requests) < 30  # and not one per prompt
 
 

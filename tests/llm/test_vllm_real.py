@@ -23,7 +23,6 @@ import pytest
 pytest.importorskip("vllm")
 
 from rlm_env.llm import (
-    Completion,
     ContextOverflow,
     EngineUnavailable,
     LLMError,
@@ -34,6 +33,7 @@ from rlm_env.llm import (
     VLLMServer,
     VLLMStartError,
 )
+from rlm_env.messages import Completion
 from rlm_env.prompts import load_prompt, render_prompt
 from tests.llm.test_vllm_server import exists, wait_for
 
@@ -77,10 +77,10 @@ async def test_logprobs_are_those_of_the_model_after_temperature(policy: TokenPo
     model = AutoModelForCausalLM.from_pretrained(tiny_model_path, dtype=torch.float32).eval()
     differences = []
     for result in results:
-        ids = torch.tensor([result.prompt_ids + result.token_ids])
+        ids = torch.tensor([result.prompt_ids + result.completion_ids])
         with torch.no_grad():
             logits = model(ids).logits[0, len(result.prompt_ids) - 1 : -1].float()
-        expected = torch.log_softmax(logits / temperature, -1)[range(len(result.token_ids)), result.token_ids]
+        expected = torch.log_softmax(logits / temperature, -1)[range(len(result.completion_ids)), result.completion_ids]
         differences += (expected.numpy() - np.array(result.logprobs)).tolist()
     assert len(differences) > 16
     assert float(np.mean(np.abs(differences))) < 1e-3
@@ -90,21 +90,21 @@ async def test_logprobs_are_those_of_the_model_after_temperature(policy: TokenPo
 async def test_stop_token_stays_in_the_ids(policy: TokenPolicy) -> None:
     """Every reply ends with a stop token, or was cut off; the text shows none."""
     for result in await policy.complete_many(short_requests(64, temperature=1.0, max_tokens=200)):
-        ended = result.token_ids[-1] in policy.tokens.stop_token_ids
+        ended = result.completion_ids[-1] in policy.tokens.stop_token_ids
         assert result.finish_reason == ("stop" if ended else "length")
-        assert len(result.token_ids) == len(result.logprobs) == result.usage.completion_tokens
-        assert not set(result.token_ids[:-1]) & set(policy.tokens.stop_token_ids)
+        assert len(result.completion_ids) == len(result.logprobs) == result.usage.completion_tokens
+        assert not set(result.completion_ids[:-1]) & set(policy.tokens.stop_token_ids)
         assert "<|im_end|>" not in result.text
 
 
 async def test_stop_string_keeps_the_ids_up_to_it(policy: TokenPolicy) -> None:
     free = await policy.complete(QUESTION, sampling=Sampling(max_tokens=30, temperature=0.0))
-    pieces = [policy.tokens.tokenizer.decode([token]) for token in free.token_ids]
+    pieces = [policy.tokens.tokenizer.decode([token]) for token in free.completion_ids]
     stop = next(piece for piece in pieces[1:] if piece.strip() and "\ufffd" not in piece)
     cut = await policy.complete(QUESTION, sampling=Sampling(max_tokens=30, temperature=0.0, stop=(stop,)))
     assert cut.finish_reason == "stop"
-    assert cut.token_ids == free.token_ids[: len(cut.token_ids)]
-    assert len(cut.token_ids) < len(free.token_ids)
+    assert cut.completion_ids == free.completion_ids[: len(cut.completion_ids)]
+    assert len(cut.completion_ids) < len(free.completion_ids)
 
 
 async def test_batch_equals_single_requests(vllm_server: VLLMServer, policy: TokenPolicy) -> None:
@@ -113,7 +113,7 @@ async def test_batch_equals_single_requests(vllm_server: VLLMServer, policy: Tok
     single = vllm_server.policy(renderer="default", batches=False, coalesce_ms=0)
     together, alone = await policy.complete_many(requests), await single.complete_many(requests)
     await single.aclose()
-    different = sum(a.token_ids != b.token_ids for a, b in zip(together, alone, strict=True))
+    different = sum(a.completion_ids != b.completion_ids for a, b in zip(together, alone, strict=True))
     print(f"{different} of {len(requests)} differ between one request and {len(requests)}")
     assert different <= len(requests) // 20
 
@@ -121,7 +121,7 @@ async def test_batch_equals_single_requests(vllm_server: VLLMServer, policy: Tok
 async def test_a_seed_makes_a_sample_repeatable(policy: TokenPolicy) -> None:
     async def sample(seed: int) -> list[int] | None:
         sampling = Sampling(max_tokens=64, temperature=1.0, seed=seed)
-        return (await policy.complete(QUESTION, sampling=sampling)).token_ids
+        return (await policy.complete(QUESTION, sampling=sampling)).completion_ids
 
     first = await sample(7)
     assert await sample(7) == first
@@ -131,7 +131,7 @@ async def test_a_seed_makes_a_sample_repeatable(policy: TokenPolicy) -> None:
 async def test_equal_prompts_are_independent_samples(policy: TokenPolicy) -> None:
     sampling = Sampling(max_tokens=64, temperature=1.5)
     results = await policy.complete_many([Request(QUESTION, sampling=sampling)] * 16)
-    assert len({tuple(result.token_ids) for result in results}) > 1
+    assert len({tuple(result.completion_ids) for result in results}) > 1
 
 
 def requests_served(server: VLLMServer) -> int:
@@ -164,7 +164,7 @@ async def test_conversation_is_one_growing_sequence(vllm_server: VLLMServer, ren
         completion = await policy.complete(messages, sampling=Sampling(max_tokens=10 + turn, temperature=1.0))
         assert completion.prompt_ids[: len(seen)] == seen
         extended += bool(seen)
-        seen = completion.prompt_ids + completion.token_ids
+        seen = completion.prompt_ids + completion.completion_ids
         messages = [*messages, completion.message(), {"role": "user", "content": f"output {turn}: 42\n"}]
         if not policy.tokens.prompt(messages, None).extended:
             break  # noise that spells a control token is re-encoded: an honest fork
@@ -182,7 +182,7 @@ async def test_window(vllm_server: VLLMServer, policy: TokenPolicy) -> None:
     full = await policy.complete(
         long, sampling=Sampling(max_tokens=100_000, temperature=1.0, extra={"ignore_eos": True, "stop_token_ids": []})
     )
-    assert len(full.prompt_ids) + len(full.token_ids) == window
+    assert len(full.prompt_ids) + len(full.completion_ids) == window
     unaware = vllm_server.policy(renderer="default")
     unaware.context_window = None  # then the engine's refusal tells, and only the long prompt is hit
     many = [
@@ -212,16 +212,16 @@ async def test_new_weights_without_a_restart(
         changed = await policy.complete_many(short_requests(4))
         result = changed[0]
         with torch.no_grad():
-            logits = model(torch.tensor([result.prompt_ids + result.token_ids])).logits[
+            logits = model(torch.tensor([result.prompt_ids + result.completion_ids])).logits[
                 0, len(result.prompt_ids) - 1 : -1
             ]
         expected = logits.argmax(-1).tolist()
-        assert result.token_ids == expected
+        assert result.completion_ids == expected
     finally:
         vllm_server.reload_weights(tiny_model_path)
     after = await policy.complete_many(short_requests(4))
-    assert [r.token_ids for r in after] == [r.token_ids for r in before]
-    assert [r.token_ids for r in changed] != [r.token_ids for r in before]
+    assert [r.completion_ids for r in after] == [r.completion_ids for r in before]
+    assert [r.completion_ids for r in changed] != [r.completion_ids for r in before]
     with pytest.raises(LLMError, match="not found"):
         vllm_server.reload_weights(tmp_path / "nowhere")
 

@@ -8,8 +8,9 @@ import pytest
 
 import rlm_env
 from rlm_env.environment import Environment
-from rlm_env.llm.base import Completion, ContextOverflow, EngineUnavailable, LLMError
-from rlm_env.rollout import Rollout, StopReason, Usage
+from rlm_env.llm.base import ContextOverflow, EngineUnavailable, LLMError
+from rlm_env.messages import Completion, Usage
+from rlm_env.rollout import Rollout, StopReason
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task

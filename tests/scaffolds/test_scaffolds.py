@@ -6,7 +6,8 @@ import pytest
 
 import rlm_env
 from rlm_env.environment import context_text
-from rlm_env.llm.base import Completion, ContextOverflow, EngineUnavailable, LLMError
+from rlm_env.llm.base import ContextOverflow, EngineUnavailable, LLMError
+from rlm_env.messages import Completion
 from rlm_env.prompts import load_prompt, prompt_hash, render_prompt, strip_tips, strip_tips_from_messages
 from rlm_env.registry import environments, find_environment, load_environment
 from rlm_env.rollout import StopReason

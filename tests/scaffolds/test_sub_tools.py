@@ -6,8 +6,9 @@ import json
 import pytest
 
 import rlm_env
-from rlm_env.llm.base import Completion, ContextOverflow, EngineUnavailable, LLMError
-from rlm_env.rollout import Rollout, StopReason, Usage
+from rlm_env.llm.base import ContextOverflow, EngineUnavailable, LLMError
+from rlm_env.messages import Completion, Usage
+from rlm_env.rollout import Rollout, StopReason
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.scaffolds.sub_llm import FINAL, NO_ANSWER, NO_ROOM, STOPPED
@@ -269,7 +270,7 @@ async def test_a_call_that_is_stopped_keeps_its_turns_and_says_so():
 
 async def test_tokens_of_every_turn_are_on_record_and_trained_once():
     def tokens(completion, prompt_ids, ids):
-        completion.prompt_ids, completion.token_ids, completion.logprobs = prompt_ids, ids, [-1.0] * len(ids)
+        completion.prompt_ids, completion.completion_ids, completion.logprobs = prompt_ids, ids, [-1.0] * len(ids)
         return completion
 
     def reply(messages):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_env.llm.base import Completion, ContextOverflow, EngineUnavailable, Sampling
+from rlm_env.llm.base import ContextOverflow, EngineUnavailable, Sampling
+from rlm_env.messages import Completion
 from rlm_env.rollout import Rollout, StopReason
 from rlm_env.scaffolds import make_scaffold
 from rlm_env.scaffolds.window import Window

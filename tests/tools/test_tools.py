@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from rlm_env.llm.base import Completion
+from rlm_env.messages import Completion
 from rlm_env.tools.box import MAX_CALLS, ToolBox, ToolCall, read_calls, tell
 from rlm_env.tools.schema import Tool
 

@@ -12,7 +12,7 @@ import rlm_env
 from deepdive_rlm import DeepDive, baselines, trail
 from deepdive_rlm.schema import OBJECTS
 from deepdive_rlm.server import Site, WebServer
-from rlm_env.llm.base import Completion
+from rlm_env.messages import Completion
 from rlm_env.protocol import user_message
 from rlm_env.rollout import Rollout, SubCall, SubTurn, ToolResult, Turn
 from rlm_env.scaffolds.config import RLMConfig

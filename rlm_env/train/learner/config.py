@@ -36,7 +36,7 @@ class SamplesConfig(BaseModel):
 
     train_sub_calls: bool = True
     """Whether sub-LLM calls become samples too."""
-    sub_weight: float = Field(1.0, gt=0)
+    sub_weight: float = Field(default=1.0, gt=0)
     """What a token of a sub-call counts against one of the root, in the loss and in its denominator alike."""
 
 
@@ -46,7 +46,7 @@ class AdvantageConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["grpo", "grpo_std", "rloo", "max_rl", "dr_grpo"] = "grpo"
-    cost_weight: float = Field(0.0, ge=0, lt=1)
+    cost_weight: float = Field(default=0.0, ge=0, lt=1)
     """Largest part of a reward that a costly rollout loses against the cheapest of its group; 0: cost is not
     looked at. Below 1, so that a success is never worth less than a failure."""
 
@@ -63,19 +63,19 @@ class LossConfig(BaseModel):
     norm: Norm | None = None
     """What the sum over all tokens of an optimizer step is divided by: trained tokens; samples, each token first
     divided by the trained tokens of its sample; or rollouts times `norm_tokens`."""
-    norm_tokens: int | None = Field(None, ge=1)
+    norm_tokens: int | None = Field(default=None, ge=1)
     """The constant of `norm = "constant"`: the most tokens that a rollout may train, as in Dr. GRPO."""
-    kl_tau: float | None = Field(None, ge=0)
+    kl_tau: float | None = Field(default=None, ge=0)
     """Weight of the squared log ratio, which holds the policy near the one that sampled."""
-    dppo_mask_low: float | None = Field(None, ge=0)
+    dppo_mask_low: float | None = Field(default=None, ge=0)
     """With a negative advantage, a token whose probability fell by more than this is left out."""
-    dppo_mask_high: float | None = Field(None, ge=0)
+    dppo_mask_high: float | None = Field(default=None, ge=0)
     """With a positive advantage, a token whose probability rose by more than this is left out."""
-    clip_low: float | None = Field(None, ge=0, le=1)
+    clip_low: float | None = Field(default=None, ge=0, le=1)
     """The ratio is clipped below 1 - this."""
-    clip_high: float | None = Field(None, ge=0)
+    clip_high: float | None = Field(default=None, ge=0)
     """The ratio is clipped above 1 + this."""
-    max_ratio: float | None = Field(None, gt=0)
+    max_ratio: float | None = Field(default=None, gt=0)
     """The ratio, as a weight without gradient, is capped at this."""
 
     @model_validator(mode="before")

@@ -26,8 +26,8 @@ class Part(BaseModel):
 class LoraConfig(Part):
     """A low-rank adapter (peft) instead of all weights."""
 
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0)
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Names of the linear layers that get an adapter; never the vocabulary head."""
 
@@ -42,24 +42,24 @@ class ModelConfig(Part):
     attention: str = "sdpa"
     """transformers' `attn_implementation`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    pack_tokens: int = Field(16_384, ge=1)
+    pack_tokens: int = Field(default=16_384, ge=1)
     """Token budget of one pack, which is one forward and backward."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """CPU threads of the trainer; None leaves it to torch. An engine beside it needs some too."""
 
 
 class OptimizerConfig(Part):
     """AdamW and its schedule."""
 
-    lr: float = Field(1e-6, gt=0)
+    lr: float = Field(default=1e-6, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """Not of norms, biases and embeddings."""
-    max_grad_norm: float | None = Field(1.0, gt=0)
+    max_grad_norm: float | None = Field(default=1.0, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = Field(0, ge=0)
-    final_fraction: float = Field(0.0, ge=0, le=1)
+    warmup_steps: int = Field(default=0, ge=0)
+    final_fraction: float = Field(default=0.0, ge=0, le=1)
     """Of `lr`, at the last step of a schedule that falls."""
 
 
@@ -68,18 +68,18 @@ class SyncConfig(Part):
 
     method: Literal["disk", "lora", "ipc", "nccl"] = "disk"
     """`disk`: a folder that vLLM reloads; `lora`: the adapter alone."""
-    check_tolerance: float | None = Field(None, gt=0)
+    check_tolerance: float | None = Field(default=None, gt=0)
     """Largest mean difference between the engine's and the trainer's log-probabilities; None: by type."""
-    drain_seconds: float = Field(120.0, gt=0)
+    drain_seconds: float = Field(default=120.0, gt=0)
     """How long requests in flight may take to end before an update."""
 
 
 class CheckpointConfig(Part):
     """What is kept on disk to go on from."""
 
-    every: int = Field(10, ge=1)
+    every: int = Field(default=10, ge=1)
     """Steps between two checkpoints; the last step always has one."""
-    keep: int = Field(2, ge=1)
+    keep: int = Field(default=2, ge=1)
     """How many are kept; older ones are removed."""
 
 
@@ -94,7 +94,7 @@ class EnvironmentConfig(Part):
     """One environment of the training mix."""
 
     name: str
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0)
     """Share of the groups, relative to the other environments'."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Of the environment; `"@model"` stands for the model's folder."""
@@ -127,37 +127,37 @@ class PoolsConfig(Part):
     """
 
     by: str | None = None
-    easy: float = Field(0.95, ge=0, le=1)
+    easy: float = Field(default=0.95, ge=0, le=1)
     """A pool whose last groups scored at least this on average is easy."""
-    hard: float = Field(0.0, ge=0, le=1)
+    hard: float = Field(default=0.0, ge=0, le=1)
     """A pool whose last groups scored at most this on average is hard."""
-    keep_easy: float = Field(0.2, gt=0, le=1)
+    keep_easy: float = Field(default=0.2, gt=0, le=1)
     """Share of an easy pool's tasks that is still asked."""
-    keep_hard: float = Field(0.5, gt=0, le=1)
+    keep_hard: float = Field(default=0.5, gt=0, le=1)
     """Share of a hard pool's tasks that is still asked."""
-    window: int = Field(4, ge=1)
+    window: int = Field(default=4, ge=1)
     """How many of a pool's last groups count."""
 
 
 class GroupsConfig(Part):
     """How groups of rollouts are made and gathered to steps."""
 
-    size: int = Field(8, ge=2)
+    size: int = Field(default=8, ge=2)
     """Rollouts of one task, which are each other's baseline."""
-    per_step: int = Field(8, ge=1)
+    per_step: int = Field(default=8, ge=1)
     """Groups that one optimizer step trains."""
-    max_off_policy_steps: int = Field(1, ge=0)
+    max_off_policy_steps: int = Field(default=1, ge=0)
     """Most updates between the weights that sampled a rollout's first token and those that it trains. 0: the engine
     waits for the trainer; 1: they work side by side; 2: and the trainer does not wait for the slowest of a step."""
-    concurrency: int = Field(64, ge=1)
+    concurrency: int = Field(default=64, ge=1)
     """Most rollouts in flight."""
     replace_flat: bool = True
     """Dynamic sampling: a group whose rollouts all have an advantage of 0 trains nothing and is replaced."""
-    max_flat_share: float = Field(0.75, ge=0, lt=1)
+    max_flat_share: float = Field(default=0.75, ge=0, lt=1)
     """Largest share of a step's groups that may be replaced; then flat ones are taken as they are."""
-    timeout: float = Field(1800.0, gt=0)
+    timeout: float = Field(default=1800.0, gt=0)
     """Seconds after its start when a group is closed with the rollouts that have ended."""
-    min_size: int = Field(2, ge=2)
+    min_size: int = Field(default=2, ge=2)
     """A group with fewer scored rollouts is thrown away."""
     unfinished: Literal["score", "zero", "drop"] = "score"
     """What a rollout that a limit ended (turns, tokens, time, window) counts in training: its score, as in
@@ -177,11 +177,11 @@ class GroupsConfig(Part):
 class HeldOutConfig(Part):
     """The periodic evaluation on the environments' `eval` split."""
 
-    every: int | None = Field(10, ge=1)
+    every: int | None = Field(default=10, ge=1)
     """Steps between two; before the first step and after the last one always. None: only these."""
-    n: int = Field(32, ge=0)
+    n: int = Field(default=32, ge=0)
     """Tasks of each environment; 0: no evaluation at all."""
-    repeats: int = Field(1, ge=1)
+    repeats: int = Field(default=1, ge=1)
 
 
 class WandbConfig(Part):
@@ -200,7 +200,7 @@ class TrainConfig(Part):
     """The policy to begin with: a model folder, a Hub id in the local cache, or `tiny-rlm`."""
     out: Path
     environments: tuple[EnvironmentConfig, ...] = Field(min_length=1)
-    steps: int = Field(100, ge=1)
+    steps: int = Field(default=100, ge=1)
     seed: int = 0
     rollout: dict[str, Any] = Field(default_factory=dict)
     """Fields of `RLMConfig` for every environment, over the model's own profile."""

@@ -16,9 +16,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from rlm_env.llm.base import Completion
 from rlm_env.llm.chat_tokens import ChatTokens
-from rlm_env.rollout import Message
+from rlm_env.messages import Completion, Message
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.models import resolve_model
 from rlm_env.runs.profile import load_profile
@@ -43,7 +42,7 @@ def _extends(tokens: ChatTokens, reply: str) -> bool:
     messages: list[Message] = [{"role": "system", "content": "Write code."}, {"role": "user", "content": "How many?"}]
     prompt = tokens.prompt(messages, None)
     ids = tokens.tokenizer.encode(reply, add_special_tokens=False) + tokens.stop_token_ids[:1]
-    completion = Completion("", prompt_ids=prompt.ids, token_ids=ids, history_key=prompt.history_key)
+    completion = Completion("", prompt_ids=prompt.ids, completion_ids=ids, history_key=prompt.history_key)
     tokens.parse(completion, None)
     return tokens.prompt([*messages, completion.message(), {"role": "user", "content": "Output:\n12"}], None).extended
 

@@ -28,7 +28,7 @@ from rlm_env.train.rl.config import (
 class KeepConfig(Part):
     """Which rollouts are trained: rejection sampling."""
 
-    min_score: float = Field(1.0, ge=0, le=1)
+    min_score: float = Field(default=1.0, ge=0, le=1)
     """The least score; 0 keeps all that have one."""
     stop_reasons: tuple[StopReason, ...] = (StopReason.READY,)
     """How a rollout has to have ended: by default with an answer of its own, not by a limit."""
@@ -36,11 +36,11 @@ class KeepConfig(Part):
     """None: every scaffold."""
     environments: tuple[str, ...] | None = None
     """None: every environment."""
-    min_turns: int = Field(1, ge=1)
-    max_turns: int | None = Field(None, ge=1)
-    max_tokens: int | None = Field(None, ge=1)
+    min_turns: int = Field(default=1, ge=1)
+    max_turns: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
     """The most tokens of a rollout's longest sample; never more than a pack holds."""
-    best_of: int | None = Field(None, ge=1)
+    best_of: int | None = Field(default=None, ge=1)
     """The most rollouts of one task: those of the best score, and of equal scores the ones with fewer sampled
     tokens. Without it, easy tasks make up most of the data."""
     dedupe: bool = True
@@ -59,14 +59,14 @@ class SFTConfig(Part):
     samples: SamplesConfig = SamplesConfig()
     train_root: bool = True
     """Whether the root's tokens are trained; without, the sub-calls' alone."""
-    epochs: int = Field(1, ge=1)
-    batch_size: int = Field(64, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     """Samples of one optimizer step."""
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
     """Where the run ends, if that is before the last epoch does."""
-    held_out: float = Field(0.05, ge=0, lt=1)
+    held_out: float = Field(default=0.05, ge=0, lt=1)
     """Share of the tasks whose rollouts only measure."""
-    held_out_every: int = Field(20, ge=1)
+    held_out_every: int = Field(default=20, ge=1)
     """Steps between two measurements of the held-out loss; before the first and after the last step always."""
     seed: int = 0
     trainer: ModelConfig = ModelConfig()

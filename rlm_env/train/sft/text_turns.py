@@ -15,10 +15,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rlm_env.llm.base import Completion, ToolSchema
+from rlm_env.llm.base import ToolSchema
 from rlm_env.llm.chat_tokens import ChatTokens
+from rlm_env.messages import Completion, Message
 from rlm_env.protocol import TOOL
-from rlm_env.rollout import Message, Rollout, SubCall, Turn
+from rlm_env.rollout import Rollout, SubCall, Turn
 from rlm_env.train.learner.samples import Reply
 
 
@@ -61,7 +62,7 @@ def _are_students(replies: Sequence[Reply], tokens: ChatTokens) -> bool:
         return True
     if max(*first.prompt_ids, *first.completion_ids) >= len(tokens.tokenizer):
         return False
-    completion = Completion("", prompt_ids=first.prompt_ids, token_ids=first.completion_ids)
+    completion = Completion("", prompt_ids=first.prompt_ids, completion_ids=first.completion_ids)
     tokens.parse(completion, [TOOL])
     return completion.text == first.text
 
@@ -98,7 +99,7 @@ def _encode_sub_call(call: SubCall, tokens: ChatTokens) -> SubCall | None:
 
 
 def _with_ids(reply: Reply, completion: Completion) -> Reply:
-    ids = completion.token_ids
+    ids = completion.completion_ids
     return replace(reply, prompt_ids=completion.prompt_ids, completion_ids=ids, logprobs=[0.0] * len(ids))
 
 
@@ -112,7 +113,7 @@ def _encode(reply: Reply, history: list[Message], tools: list[ToolSchema] | None
     if whole[: len(before)] != before:
         raise CannotEncode("a reply that the student's template puts elsewhere than behind its prompt")
     ids = _up_to_the_stop(whole[len(before) :], tokens.stop_token_ids, cut_off=reply.finish_reason == "length")
-    found = Completion("", prompt_ids=prompt.ids, token_ids=ids, history_key=prompt.history_key)
+    found = Completion("", prompt_ids=prompt.ids, completion_ids=ids, history_key=prompt.history_key)
     tokens.parse(found, tools)
     if _content(found) != _content(wanted):
         raise CannotEncode("a reply that the student's template does not give back")

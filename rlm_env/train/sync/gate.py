@@ -12,8 +12,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from rlm_env.llm.base import LLM, Completion, LLMError, Request, Sampling, ToolSchema
-from rlm_env.rollout import Message
+from rlm_env.llm.base import LLM, LLMError, Request, Sampling, ToolSchema
+from rlm_env.messages import Completion, Message
 
 Result = TypeVar("Result")
 

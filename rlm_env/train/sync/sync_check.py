@@ -91,10 +91,10 @@ class Probe:
         for result in await engine.policy.complete_many(requests):
             if isinstance(result, LLMError):
                 raise result
-            if ids and len(ids) + len(result.prompt_ids) + len(result.token_ids) > room:
+            if ids and len(ids) + len(result.prompt_ids) + len(result.completion_ids) > room:
                 break
-            ids += result.prompt_ids + result.token_ids
-            mask += [False] * len(result.prompt_ids) + [True] * len(result.token_ids)
+            ids += result.prompt_ids + result.completion_ids
+            mask += [False] * len(result.prompt_ids) + [True] * len(result.completion_ids)
         return cls(ids[:room], mask[:room])
 
     @property

@@ -2,7 +2,8 @@
 
 import pytest
 
-from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Turn, Usage
+from rlm_env.messages import Usage
+from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Turn
 from rlm_env.train.rl.batch_metrics import batch_metrics
 from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.groups import Batch, Group

@@ -56,7 +56,7 @@ async def test_publish_and_restart(engine: TrainEngine, folder: Path, tmp_path: 
     assert second.model == sync.folder / "v000001"
     assert (second.options["served_name"], second.options["log_path"].name) == (folder.name, "vllm-1.log")
     assert second.options["seed"] != first.options["seed"]
-    assert (await engine.llm.complete(QUESTION, None, GREEDY)).token_ids
+    assert (await engine.llm.complete(QUESTION, None, GREEDY)).completion_ids
     assert (await sync.verify()).mean_abs < 1e-5
 
 

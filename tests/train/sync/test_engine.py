@@ -74,7 +74,7 @@ async def test_killed_engine_comes_back_with_the_weights_last_published(
     assert train_engine.llm is llm
     assert train_engine.version == trainer.version
     found = await llm.complete_many([Request(ask(f"line {n}"), sampling=GREEDY) for n in range(8)])
-    assert [answer.token_ids for answer in found] == [answer.token_ids for answer in expected]
+    assert [answer.completion_ids for answer in found] == [answer.completion_ids for answer in expected]
     assert (await sync.verify()).mean_abs < 1e-5
     trainer.step(0.2)
     assert (await sync.publish(trainer.version))["sync_mean_abs"] < 1e-5
@@ -89,7 +89,7 @@ async def test_engine_that_dies_before_an_update_comes_back_with_the_new_weights
     found = await sync.publish(trainer.version)
     assert found["sync_mean_abs"] < 1e-5
     assert train_engine.version == trainer.version
-    assert (await train_engine.llm.complete(ask("there?"), None, GREEDY)).token_ids
+    assert (await train_engine.llm.complete(ask("there?"), None, GREEDY)).completion_ids
 
 
 async def test_logprobs_before_temperature_are_refused(tiny_model_path: Path, tmp_path: Path) -> None:

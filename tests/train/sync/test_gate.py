@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from rlm_env.llm.base import Completion, EngineUnavailable, LLMError, Request
+from rlm_env.llm.base import EngineUnavailable, LLMError, Request
+from rlm_env.messages import Completion
 from rlm_env.train.sync.gate import Gate, GatedLLM, RequestCut
 from tests.stubs import StubLLM
 

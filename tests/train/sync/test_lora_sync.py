@@ -49,7 +49,7 @@ async def test_adapters_arrive_and_outlive_the_engine(
         kill(engine, "api_server")
         await engine.restart()
         found = await llm.complete([{"role": "user", "content": "Count."}], None, GREEDY)
-        assert found.token_ids == expected.token_ids
+        assert found.completion_ids == expected.completion_ids
         assert (await sync.verify()).mean_abs < 1e-5
 
 

@@ -35,7 +35,7 @@ async def conversation(policy, number: int) -> Rollout:
     prompts = [[{"role": "user", "content": f"Label of line {line}?"}] for line in range(4)]
     requests = [Request(prompt, sampling=Sampling(temperature=SUB, max_tokens=8)) for prompt in prompts]
     for index, answer in enumerate(await policy.complete_many(requests)):
-        ids = {"prompt_ids": answer.prompt_ids, "completion_ids": answer.token_ids, "logprobs": answer.logprobs}
+        ids = {"prompt_ids": answer.prompt_ids, "completion_ids": answer.completion_ids, "logprobs": answer.logprobs}
         rollout.sub_calls.append(SubCall(index, 0, 0, prompts[index], **ids))
     return rollout
 

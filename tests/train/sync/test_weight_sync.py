@@ -163,7 +163,7 @@ async def test_refusal_of_the_engine(train_engine: TrainEngine, trainer: StandIn
     with contextlib.suppress(LLMError):  # vLLM 0.30 has let go of the old weights, and dies of the next request
         await train_engine.llm.complete(ask("Count."), None, Sampling(max_tokens=4))
     await train_engine.restart()
-    assert (await train_engine.llm.complete(ask("Count."), None, Sampling(max_tokens=4))).token_ids
+    assert (await train_engine.llm.complete(ask("Count."), None, Sampling(max_tokens=4))).completion_ids
 
 
 async def test_conversation_goes_on_with_the_new_weights(
@@ -196,7 +196,7 @@ async def test_conversation_goes_on_with_the_new_weights(
     from rlm_env.train.learner.samples import Sample
 
     for completion, before, after in turns:
-        prompt, sampled = completion.prompt_ids, completion.token_ids
+        prompt, sampled = completion.prompt_ids, completion.completion_ids
         mask = [False] * len(prompt) + [True] * len(sampled)
         sample = Sample(prompt + sampled, mask, [0.0] * len(prompt) + completion.logprobs, "turn")
         gaps = []
@@ -223,7 +223,7 @@ async def test_slow_requests_are_cut_off_and_the_update_goes_on(
     assert found["sync_mean_abs"] < 1e-5
     assert found["sync_cached_mean_abs"] < 1e-5
     assert all(isinstance(answer, RequestCut) for answer in await batch)
-    assert (await train_engine.llm.complete(ask("Count."), None, Sampling(max_tokens=4))).token_ids
+    assert (await train_engine.llm.complete(ask("Count."), None, Sampling(max_tokens=4))).completion_ids
 
 
 async def test_the_learner_itself(train_engine: TrainEngine, tiny_model_path: Path, sync: DiskSync) -> None:
