@@ -11,6 +11,7 @@ define. See docs/sandbox.md for the walls.
 from rlm_env.repl.config import ReplConfig, ReplError, SandboxError, StepResult, SubError
 from rlm_env.repl.host.isolation import Layer, SandboxReport
 from rlm_env.repl.host.pool import ReplPool
+from rlm_env.repl.host.pools import ReplPools
 from rlm_env.repl.host.repl import Repl
 from rlm_env.repl.host.shared_context import SharedContext
 
@@ -20,6 +21,7 @@ __all__ = [
     "ReplConfig",
     "ReplError",
     "ReplPool",
+    "ReplPools",
     "SandboxError",
     "SandboxReport",
     "SharedContext",

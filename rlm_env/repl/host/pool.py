@@ -48,9 +48,9 @@ class ReplPool:
     def open(self, context: Any = None, llm_batch: Handler | None = None, seed: int = 0) -> _Opening:
         """A new REPL: `async with pool.open(...) as repl`, or `repl = await pool.open(...)`.
 
-        `context`: see `rlm_env.repl.context_file`; or what `share` returned. `llm_batch`: an async function of a list of
-        prompts (str or dict) that returns a list of answers (str, or SubError where there is none); without one the
-        REPL has no `llm_batch`. `seed`: of `random` and `numpy.random`.
+        `context`: a value that `rlm_env.repl.context_file` lists, or what `share` returned. `llm_batch`: an async
+        function of a list of prompts (str or dict) that returns a list of answers (str, or SubError where there is
+        none); without one the REPL has no `llm_batch`. `seed`: of `random` and `numpy.random`.
         """
         return _Opening(self, context, llm_batch, seed)
 

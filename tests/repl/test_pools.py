@@ -1,0 +1,60 @@
+"""One pool per configuration for a whole run."""
+
+import asyncio
+
+import pytest
+
+from rlm_env.repl import ReplConfig, ReplError, ReplPools, SandboxError
+
+SMALL = ReplConfig(preload=())
+
+
+async def test_equal_configurations_share_one_pool():
+    async with ReplPools() as pools:
+        first = await pools.get(SMALL)
+        assert await pools.get(ReplConfig(preload=())) is first
+        async with first.open(context="abc") as repl:
+            assert (await repl.run("len(context)")).output == "3\n"
+
+
+async def test_callers_at_the_same_time_get_the_same_pool():
+    async with ReplPools() as pools:
+        opened = await asyncio.gather(*(pools.get(SMALL) for _ in range(5)))
+        assert len(set(map(id, opened))) == 1
+
+
+async def test_different_configurations_get_different_pools():
+    async with ReplPools() as pools:
+        small, large = await asyncio.gather(pools.get(SMALL), pools.get(ReplConfig(preload=(), memory_mb=3000)))
+        assert small is not large
+        assert large.config.memory_mb == 3000
+
+
+async def test_all_pools_and_repls_end_with_it():
+    async with ReplPools() as pools:
+        repls = [await (await pools.get(ReplConfig(preload=(), nice=nice))).open() for nice in (1, 2)]
+    for repl in repls:
+        assert repl.pid is None
+        with pytest.raises(ReplError, match="closed"):
+            await repl.run("1")
+    with pytest.raises(ReplError, match="the pools are closed"):
+        await pools.get(SMALL)
+    await pools.close()
+
+
+async def test_a_pool_that_is_still_starting_when_they_close_is_closed_too():
+    pools = ReplPools()
+    starting = asyncio.create_task(pools.get(SMALL))
+    await asyncio.sleep(0.01)
+    await pools.close()
+    with pytest.raises(ReplError, match="the pools are closed"):
+        await starting
+
+
+async def test_a_pool_that_cannot_start_is_an_error_for_each_caller():
+    refused = ReplConfig(start_timeout=1e-6)
+    async with ReplPools() as pools:
+        for _ in range(2):
+            with pytest.raises(SandboxError, match="did not come up"):
+                await pools.get(refused)
+        assert (await pools.get(SMALL)).report is not None
