@@ -44,10 +44,9 @@ import rlm_env
 from build_tiny_rlm import DEFAULT_OUT, FAMILIES, LENGTHS
 from rlm_env.messages import Message
 from rlm_env.runs.profile import FILE_NAME, load_profile
-from rlm_env.train.learner.config import LossConfig
+from rlm_env.train.learner.config import LossConfig, ModelConfig, OptimizerConfig
 from rlm_env.train.learner.learner import Learner
 from rlm_env.train.learner.samples import Sample, SampleKind
-from rlm_env.train.rl.config import ModelConfig, OptimizerConfig
 from tiny_rlm import evaluate, reading, sessions
 from tiny_rlm.tokenizer import encode_conversation
 

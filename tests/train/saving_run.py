@@ -14,9 +14,8 @@ from typing import Any
 
 from rlm_env.train.learner import learner as module
 from rlm_env.train.learner.checkpoint import Checkpoints
-from rlm_env.train.learner.config import LossConfig
+from rlm_env.train.learner.config import LossConfig, ModelConfig, OptimizerConfig
 from rlm_env.train.learner.samples import Sample
-from rlm_env.train.rl.config import ModelConfig, OptimizerConfig
 
 STEPS = 5
 

@@ -6,7 +6,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from rlm_env.train.learner.config import PRESETS, AdvantageConfig, LossConfig, SamplesConfig
+from rlm_env.train.learner.config import PRESETS, LossConfig, SamplesConfig
+from rlm_env.train.rl.advantage import AdvantageConfig
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from rlm_env.train.learner import distributed
-from rlm_env.train.learner.config import LossConfig
+from rlm_env.train.learner.config import LoraConfig, LossConfig, ModelConfig, OptimizerConfig
 from rlm_env.train.learner.learner import Learner
 from rlm_env.train.learner.samples import Sample, SampleKind
-from rlm_env.train.rl.config import LoraConfig, ModelConfig, OptimizerConfig
 
 _COMMON = {"device": "cpu", "pack_tokens": 50, "threads": 1}
 CASES = {

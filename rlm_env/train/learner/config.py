@@ -1,6 +1,6 @@
-"""What samples, advantages and the loss can be told.
+"""The tables of a configuration that the learner reads: model, optimizer, checkpoints, samples and loss.
 
-Covered: the keys, their defaults by preset, which of them go together. Not covered: the run as a whole.
+Not covered: the run as a whole (`rl/config.py`, `sft/config.py`).
 """
 
 from __future__ import annotations
@@ -29,10 +29,63 @@ replies that were chosen beforehand: it looks at neither advantages nor behavior
 """
 
 
-class SamplesConfig(BaseModel):
-    """Which tokens of a rollout are trained."""
+class Part(BaseModel):
+    """A part of a configuration: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoraConfig(Part):
+    """A low-rank adapter (peft) instead of all weights."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of the linear layers that get an adapter; never the vocabulary head."""
+
+
+class ModelConfig(Part):
+    """How the policy is held and run by the trainer."""
+
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of forward and backward. Master weights, optimizer state and reductions are float32 in any case."""
+    lora: LoraConfig | None = None
+    gradient_checkpointing: bool = False
+    attention: str = "sdpa"
+    """transformers' `attn_implementation`."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    pack_tokens: int = Field(default=16_384, ge=1)
+    """Token budget of one pack, which is one forward and backward."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of the trainer; None leaves it to torch. An engine beside it needs some too."""
+
+
+class OptimizerConfig(Part):
+    """AdamW and its schedule."""
+
+    lr: float = Field(default=1e-6, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Not of norms, biases and embeddings."""
+    max_grad_norm: float | None = Field(default=1.0, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    final_fraction: float = Field(default=0.0, ge=0, le=1)
+    """Of `lr`, at the last step of a schedule that falls."""
+
+
+class CheckpointConfig(Part):
+    """What is kept on disk to go on from."""
+
+    every: int = Field(default=10, ge=1)
+    """Steps between two checkpoints; the last step always has one."""
+    keep: int = Field(default=2, ge=1)
+    """How many are kept; older ones are removed."""
+
+
+class SamplesConfig(Part):
+    """Which tokens of a rollout are trained."""
 
     train_sub_calls: bool = True
     """Whether sub-LLM calls become samples too."""
@@ -40,24 +93,11 @@ class SamplesConfig(BaseModel):
     """What a token of a sub-call counts against one of the root, in the loss and in its denominator alike."""
 
 
-class AdvantageConfig(BaseModel):
-    """How the rewards of a group become advantages; the formulas stand in `advantage.py`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    mode: Literal["grpo", "grpo_std", "rloo", "max_rl", "dr_grpo"] = "grpo"
-    cost_weight: float = Field(default=0.0, ge=0, lt=1)
-    """Largest part of a reward that a costly rollout loses against the cheapest of its group; 0: cost is not
-    looked at. Below 1, so that a success is never worth less than a failure."""
-
-
-class LossConfig(BaseModel):
+class LossConfig(Part):
     """The policy loss: a preset and what is changed of it.
 
     Settings left out take the preset's value (`PRESETS`); one that the preset has no use for is an error.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     preset: Preset = "prime"
     norm: Norm | None = None

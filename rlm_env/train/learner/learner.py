@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.checkpoint import atomic_folder
-from rlm_env.train.learner.config import LossConfig
+from rlm_env.train.learner.config import LossConfig, ModelConfig, OptimizerConfig
 from rlm_env.train.learner.logprobs import TokenLogprobs
 from rlm_env.train.learner.loss import loss_denominator, policy_loss
 from rlm_env.train.learner.memory import require_memory
@@ -39,7 +39,6 @@ from rlm_env.train.learner.optimizer import Optimizer, split_masters
 from rlm_env.train.learner.packing import Pack, collate
 from rlm_env.train.learner.packing_check import TOLERANCES, check_packing
 from rlm_env.train.learner.samples import Sample, SampleKind
-from rlm_env.train.rl.config import ModelConfig, OptimizerConfig
 
 _MEANS = ("entropy", "mismatch_kl", "ratio", "log_ratio_abs", "clipped", "clipped_high", "clipped_low")
 """Metrics that are means over trained tokens."""

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from rlm_env.train.learner import distributed
+from rlm_env.train.learner.config import LoraConfig, ModelConfig
 from rlm_env.train.learner.logprobs import CHUNK_ELEMENTS
 from rlm_env.train.learner.model import ModelError, compute_dtype, read_config
-from rlm_env.train.rl.config import LoraConfig, ModelConfig
 
 GIB = 2**30
 _SLACK = 1.2

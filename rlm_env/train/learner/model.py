@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlm_env.train.learner.config import LoraConfig, ModelConfig
 from rlm_env.train.learner.forward import pack_logprobs
 from rlm_env.train.learner.logprobs import TokenLogprobs
 from rlm_env.train.learner.packing import Pack
-from rlm_env.train.rl.config import LoraConfig, ModelConfig
 
 _NOT_COPIED = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".md", ".lock"}
 """Endings of files in a model folder that are the old weights or describe them."""

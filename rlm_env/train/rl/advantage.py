@@ -9,11 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
+from typing import Literal
 
-from rlm_env.train.learner.config import AdvantageConfig
+from pydantic import Field
+
+from rlm_env.train.learner.config import Part
 
 _STD_EPSILON = 1e-4
 """Added to the standard deviation, as in TRL 1.16 (`GRPOTrainer`)."""
+
+
+class AdvantageConfig(Part):
+    """How the rewards of a group become advantages; the formulas are in `group_advantages`."""
+
+    mode: Literal["grpo", "grpo_std", "rloo", "max_rl", "dr_grpo"] = "grpo"
+    cost_weight: float = Field(default=0.0, ge=0, lt=1)
+    """Largest part of a reward that a costly rollout loses against the cheapest of its group; 0: cost is not
+    looked at. Below 1, so that a success is never worth less than a failure."""
 
 
 def group_advantages(

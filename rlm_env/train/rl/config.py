@@ -1,7 +1,8 @@
 """What a training run is: one validated object, from a TOML file and the command line.
 
 Covered: every key of a run and its parts, which of them go together, reading TOML, what may differ on resume.
-Not covered: samples, advantages and the loss (`config.py`), and whether an environment knows its options.
+Not covered: what the learner takes (`learner/config.py`), advantages (`advantage.py`), and whether an environment
+knows its options.
 """
 
 from __future__ import annotations
@@ -9,58 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlm_env.runs.config import EngineOptions, config_differences, merge, read_config_file
 from rlm_env.runs.errors import ConfigError, explain, near
 from rlm_env.scaffolds.config import RLMConfig
-from rlm_env.train.learner.config import AdvantageConfig, LossConfig, SamplesConfig
-
-
-class Part(BaseModel):
-    """A part of a configuration: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LoraConfig(Part):
-    """A low-rank adapter (peft) instead of all weights."""
-
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0)
-    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Names of the linear layers that get an adapter; never the vocabulary head."""
-
-
-class ModelConfig(Part):
-    """How the policy is held and run by the trainer."""
-
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of forward and backward. Master weights, optimizer state and reductions are float32 in any case."""
-    lora: LoraConfig | None = None
-    gradient_checkpointing: bool = False
-    attention: str = "sdpa"
-    """transformers' `attn_implementation`."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    pack_tokens: int = Field(default=16_384, ge=1)
-    """Token budget of one pack, which is one forward and backward."""
-    threads: int | None = Field(default=None, ge=1)
-    """CPU threads of the trainer; None leaves it to torch. An engine beside it needs some too."""
-
-
-class OptimizerConfig(Part):
-    """AdamW and its schedule."""
-
-    lr: float = Field(default=1e-6, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Not of norms, biases and embeddings."""
-    max_grad_norm: float | None = Field(default=1.0, gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = Field(default=0, ge=0)
-    final_fraction: float = Field(default=0.0, ge=0, le=1)
-    """Of `lr`, at the last step of a schedule that falls."""
+from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, Part, SamplesConfig
+from rlm_env.train.rl.advantage import AdvantageConfig
 
 
 class SyncConfig(Part):
@@ -72,15 +28,6 @@ class SyncConfig(Part):
     """Largest mean difference between the engine's and the trainer's log-probabilities; None: by type."""
     drain_seconds: float = Field(default=120.0, gt=0)
     """How long requests in flight may take to end before an update."""
-
-
-class CheckpointConfig(Part):
-    """What is kept on disk to go on from."""
-
-    every: int = Field(default=10, ge=1)
-    """Steps between two checkpoints; the last step always has one."""
-    keep: int = Field(default=2, ge=1)
-    """How many are kept; older ones are removed."""
 
 
 class Stage(Part):

@@ -14,15 +14,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from rlm_env.rollout import StopReason
 from rlm_env.runs.config import config_differences, merge, read_config_file
 from rlm_env.runs.errors import ConfigError, explain
-from rlm_env.train.learner.config import SamplesConfig
-from rlm_env.train.rl.config import (
-    CheckpointConfig,
-    ModelConfig,
-    OptimizerConfig,
-    Part,
-    WandbConfig,
-    refuse_differences,
-)
+from rlm_env.train.learner.config import CheckpointConfig, ModelConfig, OptimizerConfig, Part, SamplesConfig
+from rlm_env.train.rl.config import WandbConfig, refuse_differences
 
 
 class KeepConfig(Part):

@@ -152,9 +152,8 @@ def test_a_run_that_is_killed_while_saving_goes_on_to_the_bit(model, tmp_path):
 
 
 def test_a_checkpoint_of_another_adapter_is_refused(model, tmp_path):
-    from rlm_env.train.learner.config import LossConfig
+    from rlm_env.train.learner.config import LoraConfig, LossConfig, ModelConfig, OptimizerConfig
     from rlm_env.train.learner.learner import Learner
-    from rlm_env.train.rl.config import LoraConfig, ModelConfig, OptimizerConfig
 
     def learner(lora):
         settings = ModelConfig(device="cpu", dtype="float32", pack_tokens=60, lora=lora)

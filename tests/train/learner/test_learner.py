@@ -10,7 +10,12 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from rlm_env.train.learner import distributed, memory  # noqa: E402
-from rlm_env.train.learner.config import LossConfig  # noqa: E402
+from rlm_env.train.learner.config import (  # noqa: E402
+    LoraConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+)
 from rlm_env.train.learner.forward import pack_logprobs  # noqa: E402
 from rlm_env.train.learner.learner import Learner  # noqa: E402
 from rlm_env.train.learner.loss import loss_denominator, policy_loss  # noqa: E402
@@ -18,7 +23,6 @@ from rlm_env.train.learner.memory import GIB, training_memory  # noqa: E402
 from rlm_env.train.learner.model import ModelError, load_model, read_config  # noqa: E402
 from rlm_env.train.learner.packing import collate  # noqa: E402
 from rlm_env.train.learner.samples import Sample, SampleKind  # noqa: E402
-from rlm_env.train.rl.config import LoraConfig, ModelConfig, OptimizerConfig  # noqa: E402
 from tests.tiny_model import make_tokenizer  # noqa: E402
 
 VOCAB = 97

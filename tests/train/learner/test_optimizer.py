@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from rlm_env.train.learner.config import OptimizerConfig  # noqa: E402
 from rlm_env.train.learner.optimizer import Optimizer, decayed_names, learning_rate, split_masters  # noqa: E402
-from rlm_env.train.rl.config import OptimizerConfig  # noqa: E402
 
 
 def test_the_schedule_by_hand():

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rlm_env.train.learner.config import AdvantageConfig
-from rlm_env.train.rl.advantage import group_advantages, penalized
+from rlm_env.train.rl.advantage import AdvantageConfig, group_advantages, penalized
 
 MODES = ["grpo", "grpo_std", "rloo", "max_rl", "dr_grpo"]
 rewards_of_a_group = st.lists(st.floats(0, 1) | st.none(), max_size=12)

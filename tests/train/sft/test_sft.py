@@ -18,11 +18,14 @@ from rlm_env.cli import main  # noqa: E402
 from rlm_env.rollout import write_rollouts  # noqa: E402
 from rlm_env.runs.errors import ConfigError  # noqa: E402
 from rlm_env.task import Task  # noqa: E402
-from rlm_env.train.learner.config import LossConfig  # noqa: E402
+from rlm_env.train.learner.config import (  # noqa: E402
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+)
 from rlm_env.train.learner.learner import Learner  # noqa: E402
 from rlm_env.train.learner.samples import Sample  # noqa: E402
 from rlm_env.train.report.metrics import read_metrics  # noqa: E402
-from rlm_env.train.rl.config import ModelConfig, OptimizerConfig  # noqa: E402
 from rlm_env.train.sft import trainer as sft_module  # noqa: E402
 from rlm_env.train.sft.config import SFTConfig  # noqa: E402
 from rlm_env.train.sft.trainer import Plan, sft  # noqa: E402

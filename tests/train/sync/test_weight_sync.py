@@ -227,10 +227,9 @@ async def test_slow_requests_are_cut_off_and_the_update_goes_on(
 
 
 async def test_the_learner_itself(train_engine: TrainEngine, tiny_model_path: Path, sync: DiskSync) -> None:
-    from rlm_env.train.learner.config import LossConfig
+    from rlm_env.train.learner.config import LossConfig, ModelConfig, OptimizerConfig
     from rlm_env.train.learner.learner import Learner
     from rlm_env.train.learner.samples import Sample
-    from rlm_env.train.rl.config import ModelConfig, OptimizerConfig
 
     config = ModelConfig(dtype="float32", pack_tokens=2048, device="cpu")
     learner = Learner(tiny_model_path, config, OptimizerConfig(lr=1e-4), LossConfig(), total_steps=2)
