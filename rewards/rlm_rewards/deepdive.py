@@ -153,12 +153,14 @@ def trajectory_is_valid(data: Any, response: Any) -> bool:
 
 
 def redundancy(queries: Any) -> float:
-    """How alike the search queries of a rollout are, in [0, 1]: the mean Jaccard similarity, over all pairs, of their
-    sets of lower-case words. 0.0 for fewer than two queries; a pair without any word counts 0. The first 300 queries
-    count, and their first 2,000 characters."""
+    """How alike the search queries of a rollout are, in [0, 1]: the mean Jaccard similarity of their sets of lower-case
+    words, over all pairs of queries.
+
+    Empty queries are left out, as in the original. 0.0 for fewer than two queries; two queries without any word (`!`,
+    `?`) have similarity 0. Only the first 300 queries count, and the first 2,000 characters of each."""
     if not isinstance(queries, Iterable) or isinstance(queries, str | bytes):
         return 0.0
-    texts = [query for query in islice(queries, MAX_QUERIES) if isinstance(query, str)]
+    texts = list(islice((q for q in queries if isinstance(q, str) and q.strip()), MAX_QUERIES))
     if len(texts) < 2:
         return 0.0
     times = Counter(frozenset(WORD.findall(text[:QUERY_LENGTH].lower())) for text in texts)

@@ -1,21 +1,23 @@
-"""Inputs that scores must survive: any type, any unicode, ten megabytes of what parsers stumble over."""
+"""Recorded cases of the original scorers, and inputs that every scorer must survive.
+
+These are values of any type, any Unicode, and ten megabytes of text of the kind that slows parsers down.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import pytest
 from hypothesis import strategies as st
 
 ORACLES = Path(__file__).parents[1] / "oracles"
-needs_oracles = pytest.mark.skipif(not ORACLES.is_dir(), reason="the recorded oracles are not beside this checkout")
 
 
 def cases(name: str, key: str = "cases") -> list[dict]:
-    """The recorded cases of one file; none where there is no such file."""
-    path = ORACLES / name
-    return json.loads(path.read_text("utf-8"))[key] if path.is_file() else []
+    """The recorded cases of one file of `tests/oracles`, at least one."""
+    found = json.loads((ORACLES / name).read_text("utf-8"))[key]
+    assert found
+    return found
 
 
 surrogates = st.text(st.characters(codec=None, categories=["Cs", "Lu", "Mn", "Cc"]), max_size=8)

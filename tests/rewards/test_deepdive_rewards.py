@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_rewards import deepdive
-from tests.rewards.hostile import LONG, anything, cases, needs_oracles
+from tests.rewards.hostile import LONG, anything, cases
 
 
-@needs_oracles
 @pytest.mark.parametrize("case", cases("deepdive.json", "judge_cases"), ids=lambda case: str(case["id"]))
 def test_verdicts_equal_the_recorded_ones(case: dict):
     text = case["judge_text"]
@@ -21,13 +20,11 @@ def test_verdicts_equal_the_recorded_ones(case: dict):
     assert deepdive.judge_extracted(text) == case["deepdive_extracted"]
 
 
-@needs_oracles
 @pytest.mark.parametrize("case", cases("deepdive.json", "format_cases"), ids=lambda case: str(case["id"]))
 def test_format_equals_the_recorded_one(case: dict):
     assert deepdive.trajectory_is_valid(case["data"], case["response"]) is case["valid"]
 
 
-@needs_oracles
 @pytest.mark.parametrize("case", cases("deepdive.json", "redundancy_cases"), ids=lambda case: str(case["id"]))
 def test_redundancy_equals_the_recorded_one(case: dict):
     assert deepdive.redundancy(case["queries"]) == case["mean_pairwise_jaccard_word_tokens"]
@@ -146,6 +143,13 @@ def test_redundancy_is_the_mean_over_all_pairs():
     assert deepdive.redundancy(iter(queries)) == deepdive.redundancy(queries)
     assert deepdive.redundancy(["!", "?"]) == 0.0
     assert deepdive.redundancy("one query") == 0.0
+
+
+def test_redundancy_leaves_empty_queries_out_as_the_original_does():
+    assert deepdive.redundancy(["", "a b", "a b"]) == 1.0
+    assert deepdive.redundancy(["a b", " \n", None, "a b"]) == 1.0
+    assert deepdive.redundancy(["", "a b"]) == 0.0
+    assert deepdive.redundancy([""] * 1000 + ["a b", "a b"]) == 1.0
 
 
 def test_unknown_mode_is_refused_by_name():

@@ -16,12 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_rewards import math_python
-from tests.rewards.hostile import LONG, anything, cases, needs_oracles
+from tests.rewards.hostile import LONG, anything, cases
 
 pytest.importorskip("math_verify", reason="the extra `math` is not installed")
 
 
-@needs_oracles
 @pytest.mark.parametrize("case", cases("math.json"), ids=lambda case: str(case["id"]))
 def test_both_modes_equal_the_recorded_scores(case: dict):
     assert math_python.score(case["text"], case["gold"]) == case["math_rubric"]

@@ -10,26 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_rewards import oolong
-from tests.rewards.hostile import LONG, MEGABYTES, anything, cases, needs_oracles
+from tests.rewards.hostile import LONG, MEGABYTES, anything, cases
 
 ANSWER_TYPES = ["LABEL", "NUMERIC", "COMPARISON", "USER", "DATE", "MONTH_YEAR"]
 
 
-@needs_oracles
 @pytest.mark.parametrize("case", cases("oolong.json"), ids=lambda case: str(case["id"]))
 def test_official_equals_the_recorded_score(case: dict):
     expected = 0.0 if "raises" in case else case["score"]
     assert oolong.score(case["output"], case["gold"], case["subset"], case["answer_type"]) == expected
 
 
-@needs_oracles
 @pytest.mark.parametrize("case", cases("oolong_pairs.json"), ids=lambda case: str(case["id"]))
 def test_pairs_f1_equals_the_recorded_values(case: dict):
     found = oolong.pairs_f1(case["prediction"], case["gold"])
     assert found == {name: case[name] for name in ("precision", "recall", "f1")}
 
 
-# (subset, answer type, gold, output, official, strict): what the rules are, for readers without the oracles.
+# (subset, answer type, gold, output, official, strict): the rules by example.
 TABLE = [
     ("synth", "LABEL", "['spam']", "Label: spam", 1.0, 1.0),
     ("synth", "LABEL", "['spam']", "Label: Spam", 0.0, 1.0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.rewards.hostile import cases, needs_oracles
+from tests.rewards.hostile import cases
 
 pytest.importorskip("math_verify", reason="the extra `math` is not installed")
 import scoring_doc
@@ -36,7 +36,6 @@ def test_every_case_shows_something():
             assert all(score != official for score in case.ports.values()), case
 
 
-@needs_oracles
 def test_what_ports_of_oolong_score_is_what_was_recorded():
     recorded = {(c["gold"], c["output"]): c for c in cases("oolong_ports_differences.json", "differences")}
     for case in benchmark("Oolong").cases:
@@ -46,7 +45,6 @@ def test_what_ports_of_oolong_score_is_what_was_recorded():
         }, case
 
 
-@needs_oracles
 def test_what_ports_of_math_and_deepdive_score_is_what_was_recorded():
     math = {(c["gold"], c["text"]): c for c in cases("math.json")}
     judge = {("", c["judge_text"]): c for c in cases("deepdive.json", "judge_cases")}

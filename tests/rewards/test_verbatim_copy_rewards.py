@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_rewards import verbatim_copy
-from tests.rewards.hostile import LONG, anything, cases, needs_oracles
+from tests.rewards.hostile import LONG, anything, cases
 
 NAMES = ("exact_match", "char_accuracy", "levenshtein_similarity")
 
 
-@needs_oracles
 @pytest.mark.parametrize("case", cases("verbatim_copy.json", "metric_cases"), ids=lambda case: str(case["id"]))
 def test_metrics_equal_the_recorded_ones(case: dict):
     recorded = {name: case[name] for name in NAMES}
@@ -24,7 +23,6 @@ def test_metrics_equal_the_recorded_ones(case: dict):
     assert verbatim_copy.metrics(case["expected"], case["after_box_extraction"]) == recorded
 
 
-@needs_oracles
 @pytest.mark.parametrize("case", cases("verbatim_copy.json", "answer_tag_cases"), ids=lambda case: str(case["id"]))
 def test_tags_are_read_as_recorded(case: dict):
     assert verbatim_copy.extract_answer(case["completion"]) == case["extracted"]
