@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from rlm_env.context import context_text
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Split, Task
 from rlm_env.tools.schema import Tool
@@ -60,22 +61,9 @@ class Environment(ABC):
 
     def standard_prompt(self, task: Task) -> str:
         """The single prompt of the standard scaffold: the whole context, then the question."""
-        return f"{context_text(task)}\n\n{task.question}" if task.context else task.question
+        return f"{context_text(task.context)}\n\n{task.question}" if task.context else task.question
 
 
-def context_text(task: Task) -> str:
-    """A task's context as the text that a plain LLM is shown. A directory becomes its files under their names.
-
-    Raises ValueError for bytes that are not UTF-8: no prompt can hold them.
-    """
-    context = task.context
-    if isinstance(context, str):
-        return context
-    if isinstance(context, bytes):
-        return context.decode("utf-8")
-    if isinstance(context, list | dict):
-        return json.dumps(context, ensure_ascii=False, default=str)
-    if context.is_dir():
-        files = sorted(path for path in context.rglob("*") if path.is_file())
-        return "\n\n".join(f"### {p.relative_to(context)}\n{p.read_bytes().decode('utf-8', 'replace')}" for p in files)
-    return context.read_bytes().decode("utf-8")
+def environment_name(environment: Environment) -> str:
+    """The environment's name for reports: its own, else its class's."""
+    return environment.name or type(environment).__name__

@@ -14,13 +14,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rlm_env.context import describe_context
 
 if TYPE_CHECKING:
     from rlm_env.messages import Completion
     from rlm_env.repl import StepResult
-    from rlm_env.task import Context, Task
+    from rlm_env.task import Task
 
 TOOL_NAME = "python_repl"
 TOOL = {
@@ -170,22 +171,6 @@ def _parses(code: str) -> bool:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return False
     return True
-
-
-def describe_context(context: Context) -> str:
-    """A context's type and size in one line: all that the root LLM is told of it."""
-    if isinstance(context, str):
-        return f"str, {len(context):,} characters, {context.count(chr(10)) + 1:,} lines"
-    if isinstance(context, bytes):
-        return f"bytes, {len(context):,} bytes"
-    if isinstance(context, Path):
-        if context.is_dir():
-            sizes = [path.stat().st_size for path in context.rglob("*") if path.is_file()]
-            return f"dict of file name to text, {len(sizes):,} files, {sum(sizes):,} bytes"
-        return f"str (bytes if it is not UTF-8 text), a file of {context.stat().st_size:,} bytes"
-    kinds = sorted({type(item).__name__ for item in (context.values() if isinstance(context, dict) else context)})
-    size = len(json.dumps(context, ensure_ascii=False, default=str))
-    return f"{type(context).__name__} of {len(context):,} {'/'.join(kinds) or 'items'}, {size:,} characters as JSON"
 
 
 def user_message(task: Task) -> str:

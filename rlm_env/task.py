@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from rlm_env.context import Context
 
 if TYPE_CHECKING:
     import datasets
 
 Split = Literal["train", "eval"]
-Context = str | bytes | list | dict | Path
 
 
 @dataclass(frozen=True, slots=True)

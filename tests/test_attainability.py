@@ -10,7 +10,7 @@ from rlm_env.environment import Environment
 from rlm_env.registry import environments, find_environment
 from rlm_env.rollout import StopReason
 from rlm_env.scaffolds import SCAFFOLDS, make_scaffold
-from rlm_env.scaffolds.rlm import score
+from rlm_env.scoring import score
 from tests.stubs import StubLLM, fenced
 
 VARIANTS = {

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlm_env.context import describe_context
 from rlm_env.messages import Completion
-from rlm_env.protocol import Cell, Problem, bound, describe_context, extract, user_message
+from rlm_env.protocol import Cell, Problem, bound, extract, user_message
 from rlm_env.task import Task
 
 

@@ -14,7 +14,7 @@ from rlm_env.authoring.draw import Draw
 from rlm_env.environment import Environment
 from rlm_env.evals.stats import Estimate, clustered_mean
 from rlm_env.rollout import Rollout
-from rlm_env.scaffolds.rlm import score
+from rlm_env.scoring import score_rollout
 from rlm_env.task import Task
 
 DUMP_CHARS = 200_000
@@ -74,8 +74,7 @@ async def measure_baselines(environment: Environment, tasks: Sequence[Task], see
         for task in tasks:
             try:
                 rollout = Rollout.from_answer(task, policy(task))
-                await environment.judge(task, rollout)
-                scores[task.id] = [score(environment, task, rollout).value]
+                scores[task.id] = [(await score_rollout(environment, task, rollout)).value]
             except Exception:
                 continue
         baselines.append(Baseline(name, clustered_mean(scores, seed)))

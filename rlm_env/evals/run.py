@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import shlex
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rlm_env.environment import Environment
+from rlm_env.environment import Environment, environment_name
 from rlm_env.evals.baselines import Baseline, measure_baselines
 from rlm_env.evals.config import EvalConfig, check_resume
 from rlm_env.evals.engines import Engines, api_key, open_engines
@@ -32,14 +31,14 @@ from rlm_env.evals.setup import load_tasks, make_environment, make_scaffolds, pr
 from rlm_env.evals.stats import Estimate
 from rlm_env.evals.summary import Summary, summarize
 from rlm_env.llm.base import EngineUnavailable
-from rlm_env.rollout import Rollout, Score, StopReason, read_rollouts
+from rlm_env.rollout import Rollout, StopReason, read_rollouts
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import RunStopped
 from rlm_env.runs.folder import ROLLOUTS, RunFolder, read_config, read_summary
 from rlm_env.runs.models import ModelRef, resolve_models
 from rlm_env.runs.record import check_record, make_record
 from rlm_env.scaffolds import Scaffold
-from rlm_env.scaffolds.rlm import environment_name, score
+from rlm_env.scoring import score_rollout
 from rlm_env.task import Task
 
 SUMMARY_SECONDS = 5.0
@@ -230,7 +229,7 @@ class Run:
         try:
             rollout = await scaffold.rollout(task, engines.root, engines.sub, id=rollout.id)
             if rollout.stop_reason not in (StopReason.ERROR, StopReason.CANCELLED):
-                rollout.score = await self._score(task, rollout)
+                rollout.score = await score_rollout(self.environment, task, rollout)
         except EngineUnavailable:
             raise
         except Exception as error:
@@ -239,14 +238,6 @@ class Run:
             rollout.info["traceback"] = traceback.format_exc()
         rollout.info["repeat"] = repeat
         return rollout
-
-    async def _score(self, task: Task, rollout: Rollout) -> Score:
-        if rollout.stop_reason is StopReason.CONTEXT_OVERFLOW and not rollout.answer.strip():
-            return Score(0.0, explanation="the prompt did not fit the window and there was no answer")
-        await self.environment.judge(task, rollout)
-        result = score(self.environment, task, rollout)
-        json.dumps(result.metrics, allow_nan=False)  # what cannot be stored is the scorer's error
-        return result
 
     async def _keep_summary(self) -> None:
         while True:

@@ -75,7 +75,9 @@ def encode(context: Any) -> EncodedContext:
     if isinstance(context, Path):
         if not context.is_dir():
             return _open_file(context)
-        context = _read_tree(context)
+        from rlm_env.context import folder_files  # here, since this module's other half runs where only `repl` is
+
+        context = {name: _text_or_bytes(path.read_bytes()) for name, path in folder_files(context).items()}
     elif type(context) not in (list, tuple, dict):
         kind = type(context)
         raise TypeError(f"context is a {kind.__module__}.{kind.__qualname__}: {REMEDY}")
@@ -136,11 +138,6 @@ def _open_file(path: Path) -> EncodedContext:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     size = os.fstat(fd).st_size
     return EncodedContext(fd, "file", size)
-
-
-def _read_tree(root: Path) -> dict[str, str | bytes]:
-    files = sorted(p for p in root.rglob("*") if p.is_file() and not p.is_symlink())
-    return {path.relative_to(root).as_posix(): _text_or_bytes(path.read_bytes()) for path in files}
 
 
 def _text_or_bytes(data: bytes | mmap.mmap) -> str | bytes:

@@ -12,14 +12,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rlm_env.environment import Environment
+from rlm_env.environment import Environment, environment_name
 from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError, Sampling, ToolSchema
 from rlm_env.messages import Completion, Message
 from rlm_env.protocol import strip_thinking
 from rlm_env.rollout import Rollout, StopReason, Turn
 from rlm_env.scaffolds.budget import Budget
 from rlm_env.scaffolds.config import RLMConfig
-from rlm_env.scaffolds.rlm import environment_name
 from rlm_env.scaffolds.sub_llm import FINAL
 from rlm_env.task import Task
 from rlm_env.tools.box import ToolBox, read_calls, tell

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
-from rlm_env.environment import Environment
+from rlm_env.environment import Environment, environment_name
 from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError
 from rlm_env.messages import Completion, Message
 from rlm_env.prompts import load_prompt, prompt_hash, render_prompt
@@ -24,6 +24,7 @@ from rlm_env.rollout import Rollout, Score, StopReason, Turn
 from rlm_env.scaffolds.budget import Budget
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.sub_llm import SubLLM
+from rlm_env.scoring import score
 from rlm_env.task import Split, Task, Tasks
 from rlm_env.tools.box import ToolBox, ToolUser, read_calls, root_note
 
@@ -332,14 +333,3 @@ def _tell(told: list[Told]) -> list[Message]:
     if told[0][0] is None:
         return [{"role": "user", "content": join_observations([text for _, text in told])}]
     return [{"role": "tool", "tool_call_id": call_id, "content": text} for call_id, text in told]
-
-
-def environment_name(environment: Environment) -> str:
-    """The environment's name for reports: its own, else its class's."""
-    return environment.name or type(environment).__name__
-
-
-def score(environment: Environment, task: Task, rollout: Rollout) -> Score:
-    """The environment's score as a `Score`; a plain number is wrapped. Raises ValueError outside [0, 1]."""
-    value = environment.score(task, rollout)
-    return value if isinstance(value, Score) else Score(float(value))

@@ -13,7 +13,8 @@ import time
 from string import Template
 from typing import Any, Literal
 
-from rlm_env.environment import Environment, context_text
+from rlm_env.context import context_text
+from rlm_env.environment import Environment
 from rlm_env.llm.base import LLM, ContextOverflow, Sampling
 from rlm_env.messages import Completion, Message
 from rlm_env.prompts import load_prompt, prompt_hash
@@ -88,7 +89,7 @@ class _Reader:
     def __init__(self, scaffold: SummaryScaffold, chat: Chat) -> None:
         config = scaffold.config
         self.scaffold, self.chat = scaffold, chat
-        self.text = context_text(chat.task) if chat.task.context else ""
+        self.text = context_text(chat.task.context) if chat.task.context else ""
         self.at = 0
         self.to_the_end = False
         """Whether the text is a conversation that has filled the window, so that all of it must go."""

@@ -5,9 +5,9 @@ Covered: the two configurations under names of their own. Not covered: the loop 
 
 from __future__ import annotations
 
-from rlm_env.environment import Environment
+from rlm_env.environment import Environment, environment_name
 from rlm_env.scaffolds.config import RLMConfig
-from rlm_env.scaffolds.rlm import RLMEnv, environment_name
+from rlm_env.scaffolds.rlm import RLMEnv
 
 
 class TipsScaffold(RLMEnv):

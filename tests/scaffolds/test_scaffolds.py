@@ -5,7 +5,6 @@ import json
 import pytest
 
 import rlm_env
-from rlm_env.environment import context_text
 from rlm_env.llm.base import ContextOverflow, EngineUnavailable, LLMError
 from rlm_env.messages import Completion
 from rlm_env.prompts import load_prompt, prompt_hash, render_prompt, strip_tips, strip_tips_from_messages
@@ -158,17 +157,6 @@ def test_a_prompt_that_speaks_of_sub_llms_is_refused_without_them(tmp_path):
         make_scaffold("rlm-nosub", WordCount(), {"prompt": str(tmp_path / "own.txt")})
     with pytest.raises(ValueError, match="the text of the tips speaks of llm_batch"):
         make_scaffold("rlm-nosub", Tipped(), {"tips": True})
-
-
-def test_contexts_as_text(tmp_path):
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "two.txt").write_bytes(b"2\r\n")
-    (tmp_path / "a.txt").write_text("1")
-    assert context_text(Task("Q?", "a\r\n")) == "a\r\n"
-    assert context_text(Task("Q?", b"a")) == "a"
-    assert context_text(Task("Q?", {"a": [1]})) == '{"a": [1]}'
-    assert context_text(Task("Q?", tmp_path)) == "### a.txt\n1\n\n### b/two.txt\n2\r\n"
-    assert context_text(Task("Q?", tmp_path / "b" / "two.txt")) == "2\r\n"
 
 
 PACKAGE = """

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from rlm_env.authoring.draw import Draw
-from rlm_env.environment import context_text
+from rlm_env.context import context_text
 from rlm_env.task import Task
 
 OPTION = re.compile(r"^\((\w)\) (.*)$", re.M)
@@ -54,7 +54,7 @@ def keyword(task: Task) -> str:
     """The option whose words stand in most blocks of code together with a name of the question; at random among equals.
     A block ends at an empty line."""
     asked = {name.rpartition(".")[2] for name in NAME.findall(task.question.partition("\n\n")[0])}
-    text = "\n\n".join(task.context.values()) if isinstance(task.context, dict) else context_text(task)
+    text = "\n\n".join(task.context.values()) if isinstance(task.context, dict) else context_text(task.context)
     blocks = [words for block in text.split("\n\n") if asked & (words := set(WORD.findall(block)))]
     votes = {}
     for choice, option in options_of(task):

@@ -21,7 +21,7 @@ from math_python_rlm.generate import INSTRUCTION
 from math_python_rlm.problem import Surd, latex
 from rlm_env.rollout import Rollout
 from rlm_env.scaffolds import make_scaffold
-from rlm_env.scaffolds.rlm import score
+from rlm_env.scoring import score
 from rlm_env.task import Task
 from tests.stubs import StubLLM, fenced
 

@@ -16,7 +16,7 @@ import pytest
 import rlm_env
 from rlm_env.rollout import Rollout
 from rlm_env.scaffolds import SCAFFOLDS, make_scaffold
-from rlm_env.scaffolds.rlm import score
+from rlm_env.scoring import score
 from rlm_env.task import Task
 from tests.stubs import StubLLM, fenced
 from verbatim_copy_rlm import VerbatimCopy

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from rlm_env.llm.base import LLM, EngineUnavailable
 from rlm_env.repl import SharedContext
 from rlm_env.rollout import Rollout, StopReason
-from rlm_env.scaffolds.rlm import RLMEnv, score
+from rlm_env.scaffolds.rlm import RLMEnv
+from rlm_env.scoring import score_rollout
 from rlm_env.task import Task
 
 ATTEMPTS = 3
@@ -45,8 +46,7 @@ async def scored_rollout(
         try:
             rollout = await scaffold.rollout(task, engine.llm, id=name, context=context)
             if rollout.stop_reason not in (StopReason.ERROR, StopReason.CANCELLED):
-                await scaffold.judge(task, rollout)
-                rollout.score = score(scaffold.environment, task, rollout)
+                rollout.score = await score_rollout(scaffold.environment, task, rollout)
         except EngineUnavailable as error:
             rollout = _failed(name, task, f"EngineUnavailable: {error}")
             await engine.restart()

@@ -1,0 +1,41 @@
+"""Scoring a rollout: the judge, the rule for overflows, the environment's score. The only place that does it.
+
+`score_rollout` is what evaluations, baselines and training call. What an answer is worth is decided by
+`Environment.score`.
+"""
+
+from __future__ import annotations
+
+import json
+
+from rlm_env.environment import Environment
+from rlm_env.rollout import Rollout, Score, StopReason
+from rlm_env.task import Task
+
+
+async def score_rollout(environment: Environment, task: Task, rollout: Rollout) -> Score:
+    """Asks the environment's judge, where it has one, then scores. Raises what judge and scorer raise."""
+    if not is_unanswered_overflow(rollout):
+        await environment.judge(task, rollout)
+    return score(environment, task, rollout)
+
+
+def score(environment: Environment, task: Task, rollout: Rollout) -> Score:
+    """The score of a rollout whose judge, if there is one, has been asked. A plain number becomes a `Score`.
+
+    An overflow without an answer is 0, whatever the scorer says of an empty answer: the model never answered. One
+    with an answer is scored like any other rollout.
+    Raises ValueError where the value is outside [0, 1] or a metric is not a finite number, TypeError where a metric
+    cannot be stored as JSON.
+    """
+    if is_unanswered_overflow(rollout):
+        return Score(0.0, explanation="the prompt did not fit the window and there was no answer")
+    value = environment.score(task, rollout)
+    result = value if isinstance(value, Score) else Score(float(value))
+    json.dumps(result.metrics, allow_nan=False)
+    return result
+
+
+def is_unanswered_overflow(rollout: Rollout) -> bool:
+    """True where the root prompt outgrew the window before there was an answer."""
+    return rollout.stop_reason is StopReason.CONTEXT_OVERFLOW and not rollout.answer.strip()
