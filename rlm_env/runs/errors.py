@@ -44,7 +44,7 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
         elif detail["type"] == "missing":
             lines.append(f"{where}: '{key}' is missing")
         elif detail["type"] == "value_error":
-            lines.append(f"{where}: {key + ': ' if key else ''}{detail['ctx']['error']}")
+            lines.append(f"{where}: {key + ': ' if key else ''}{detail.get('ctx', {}).get('error')}")
         else:
             lines.append(f"{where}: {key}: {detail['msg']}, got {detail['input']!r}")
     return "\n".join(lines)

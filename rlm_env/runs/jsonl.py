@@ -1,0 +1,177 @@
+"""JSON Lines files that only grow: rollouts, held-out rollouts, the journal, metrics, a judge's cache.
+
+Invariants: a file grows by whole lines only, and a line is in the file when `append` returns. What a crash or a full
+disk left of a last line is cut off before the next line is written, and readers leave it out. One process writes at a
+time. A damaged line anywhere else is an error that names the file and the line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.files import disk_errors, replace_file
+
+T = TypeVar("T")
+
+NEVER = math.inf
+"""As `fsync_seconds`: only `sync` and `close` call fsync."""
+BLOCK = 65_536
+COMMAND_CHARS = 100
+"""Of the command line in the message that somebody else is writing."""
+
+
+class JsonLog:
+    """A JSON Lines file that is open for appending. Making one opens the file; it is also a context manager.
+
+    A crash of this process costs no line. A power cut costs at most the lines of the last `fsync_seconds` (0: none).
+    The file is locked until it is closed. With `shared` it is locked only while a line is written, so that several
+    runs can add to one file.
+    """
+
+    def __init__(self, path: Path, *, fsync_seconds: float = 1.0, shared: bool = False) -> None:
+        """Creates the file where there is none. Raises ConfigError if another process is writing to it, and
+        RunStopped if the disk refuses."""
+        self.path = path
+        self._fsync_seconds = fsync_seconds
+        self._shared = shared
+        self._synced = time.monotonic()
+        with disk_errors(path, "opening it"):
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if not shared:
+                self._take_lock()
+            with self._turn(), disk_errors(path, "opening it"):
+                self._end = _cut_torn_line(self._file)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Adds a record as one line. Raises RunStopped if the disk refuses; the file then ends with the line before.
+
+        Raises ValueError on a number that is not finite, since JSON has none.
+        """
+        self.append_line(json.dumps(record, separators=(",", ":"), allow_nan=False))
+
+    def append_line(self, line: str) -> None:
+        """Adds a line that is JSON already. It must not contain a line break."""
+        data = memoryview((line + "\n").encode("utf-8"))
+        with self._turn(), disk_errors(self.path, "adding a line; the file ends with the line before"):
+            if self._shared:  # others may have added lines, or died while they did
+                self._end = _cut_torn_line(self._file)
+            written = 0
+            try:
+                while written < len(data):
+                    written += os.pwrite(self._file, data[written:], self._end + written)
+            except OSError:
+                os.ftruncate(self._file, self._end)
+                raise
+            self._end += written
+        if time.monotonic() - self._synced >= self._fsync_seconds:
+            self.sync()
+
+    def sync(self) -> None:
+        """Returns when all lines are on the disk and not only in its cache."""
+        with disk_errors(self.path, "syncing it"):
+            os.fsync(self._file)
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Closes the file and gives up the lock; harmless when done twice."""
+        if self._file < 0:
+            return
+        with contextlib.suppress(OSError):  # a full disk has been reported by then
+            os.fsync(self._file)
+        os.close(self._file)
+        self._file = -1
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{_holder(self._file)} is writing to {self.path}; wait for it or stop it") from None
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Waits for the writers of other processes if the file is shared."""
+        if not self._shared:
+            yield
+            return
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+
+def read_jsonl(path: Path, parse: Callable[[str], T] = json.loads) -> Iterator[T]:
+    """The lines of a JSON Lines file, in order, each through `parse`; nothing if there is no file.
+
+    A last line without a line break is left out: it was cut off by a crash, or is being written now. Raises
+    ConfigError that names the file and the line if `parse` fails with ValueError, KeyError or TypeError.
+    """
+    try:
+        lines = open(path, "rb")  # noqa: SIM115 - closed by the block below
+    except FileNotFoundError:
+        return
+    with lines:
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n") or not line.strip():
+                continue
+            try:
+                record = parse(line.decode("utf-8"))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigError(f"{path}, line {number} is damaged: {error}") from error
+            yield record
+
+
+def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Replaces a JSON Lines file as a whole. Raises RunStopped if the disk refuses."""
+    text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+    with disk_errors(path, "writing it"):
+        replace_file(path, text)
+
+
+def _cut_torn_line(file: int) -> int:
+    """Cuts off what follows the last line break; returns the length of the file in bytes."""
+    size = end = os.fstat(file).st_size
+    while end > 0:
+        start = max(0, end - BLOCK)
+        if (at := os.pread(file, end - start, start).rfind(b"\n")) >= 0:
+            end = start + at + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(file, end)
+    return end
+
+
+def _holder(file: int) -> str:
+    """The process that holds the lock of an open file, with its command line where the kernel shows it."""
+    inode = str(os.fstat(file).st_ino)
+    with contextlib.suppress(OSError):
+        for lock in Path("/proc/locks").read_text("ascii").splitlines():
+            fields = lock.split()  # 1: FLOCK ADVISORY WRITE <pid> <device>:<inode> <start> <end>
+            if "FLOCK" in fields and fields[-3].endswith(f":{inode}") and int(fields[-4]) > 0:
+                pid = fields[-4]
+                command = Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").replace("\0", " ")
+                return f"process {pid} ({' '.join(command.split())[:COMMAND_CHARS]})"
+    return "another process"
