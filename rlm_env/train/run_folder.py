@@ -22,7 +22,7 @@ from rlm_env.runs.models import resolve_model
 from rlm_env.runs.record import describe_model, versions
 from rlm_env.train.learner.checkpoint import Checkpoints
 from rlm_env.train.learner.learner import Learner
-from rlm_env.train.report.metrics import Metrics
+from rlm_env.train.report.metrics import MetricsLog
 from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.sft.config import SFTConfig
 
@@ -39,7 +39,7 @@ class OpenRun(Generic[Config]):
     config: Config
     folder: RunFolder
     checkpoints: Checkpoints
-    metrics: Metrics
+    metrics: MetricsLog
     console: Console
 
     def finish(self, learner: Learner) -> None:
@@ -87,5 +87,5 @@ def open_run(
             for name in (CHECKPOINTS, WEIGHTS, MODEL):
                 shutil.rmtree(config.out / name, ignore_errors=True)
         folder.write_config({**config.as_toml(), RECORD: record})
-        with Metrics(config.out, config, console, trained=learner.version) as metrics:
+        with MetricsLog(config.out, config, console, trained=learner.version) as metrics:
             yield OpenRun(config, folder, checkpoints, metrics, console)

@@ -57,7 +57,7 @@ from rlm_env.train.learner.checkpoint import Checkpoints
 from rlm_env.train.learner.learner import Learner
 from rlm_env.train.learner.packing import Pack
 from rlm_env.train.learner.samples import Sample
-from rlm_env.train.report.metrics import METRICS, Metrics, read_metrics
+from rlm_env.train.report.metrics import METRICS, MetricsLog, read_metrics
 from rlm_env.train.rl import trainer
 from rlm_env.train.rl.config import TrainConfig, load_train_config
 from rlm_env.train.rl.groups import Batch
@@ -71,7 +71,7 @@ LEARNER = "learner"
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "samples": [(Batch, "samples")],
     LEARNER: [(Learner, "step")],
-    "metrics": [(trainer, "batch_metrics"), (Metrics, "write"), (Metrics, "show_step")],
+    "metrics": [(trainer, "batch_metrics"), (MetricsLog, "write"), (MetricsLog, "show_step")],
     "checkpoint": [(Checkpoints, "save")],
     "journal": [(Journal, "drew"), (Journal, "dropped"), (Journal, "batch"), (RunFolder, "sync")],
     "rollouts_to_disk": [(RunFolder, "append")],

@@ -54,7 +54,7 @@ class Scaffold:
         pass
 
 
-class Mix:
+class EnvironmentMix:
     """One environment, `scripted`, answered by one scaffold."""
 
     def __init__(self, scaffold):
@@ -98,7 +98,7 @@ async def scheduling(
         contextlib.closing(Journal(folder)) as journal,
     ):
         run.write_config({})
-        async with Scheduler(config, Mix(scaffold), engine, run, journal, trained) as scheduler:
+        async with Scheduler(config, EnvironmentMix(scaffold), engine, run, journal, trained) as scheduler:
             yield scheduler, engine
 
 

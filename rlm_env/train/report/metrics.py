@@ -40,7 +40,7 @@ COLUMNS = (
 HEADING_EVERY = 20
 
 
-class Metrics:
+class MetricsLog:
     """The metrics of the run in `folder`; a context manager."""
 
     def __init__(self, folder: Path, config: TrainConfig | SFTConfig, console: Console, *, trained: int = 0) -> None:
@@ -56,7 +56,7 @@ class Metrics:
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
         self._wandb = _start_wandb(folder, config)
 
-    def __enter__(self) -> Metrics:
+    def __enter__(self) -> MetricsLog:
         return self
 
     def __exit__(self, *_: object) -> None:

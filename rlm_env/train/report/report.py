@@ -68,12 +68,12 @@ def load_run(folder: Path) -> RunMetrics:
 
 def print_training_report(console: Console, runs: Sequence[RunMetrics]) -> None:
     """Prints the table with rich."""
-    print_tables(console, [before_after_table(runs)], notes(runs))
+    print_tables(console, [before_after_table(runs)], training_notes(runs))
 
 
 def markdown_training_report(runs: Sequence[RunMetrics]) -> str:
     """The same table as GitHub Markdown."""
-    return markdown_tables([before_after_table(runs)], notes(runs))
+    return markdown_tables([before_after_table(runs)], training_notes(runs))
 
 
 def before_after_table(runs: Sequence[RunMetrics]) -> Cells:
@@ -93,7 +93,7 @@ def before_after_table(runs: Sequence[RunMetrics]) -> Cells:
     return table
 
 
-def notes(runs: Sequence[RunMetrics]) -> list[str]:
+def training_notes(runs: Sequence[RunMetrics]) -> list[str]:
     """What the table does not say itself."""
     found = []
     if any(run.evaluations for run in runs):

@@ -206,7 +206,7 @@ RESUMABLE = frozenset({"steps", "out", "wandb", "checkpoint", "held_out", "engin
 """Keys that a resumed run may change; `steps` may only grow, and only under a constant schedule."""
 
 
-def check_resume(recorded: dict[str, Any], config: TrainConfig) -> None:
+def check_train_resume(recorded: dict[str, Any], config: TrainConfig) -> None:
     """Refuses to go on with a run under another config. Raises ConfigError that names the differences."""
     new = config.as_toml()
     differences = config_differences(recorded, new, RESUMABLE)

@@ -19,7 +19,7 @@ UNFINISHED = frozenset(StopReason) - {StopReason.READY, StopReason.ERROR, StopRe
 
 
 @dataclass(slots=True)
-class Group:
+class RolloutGroup:
     """Rollouts of one task. One without a reward is in neither mean nor count."""
 
     number: int
@@ -60,7 +60,7 @@ class Batch:
 
     step: int
     """1 for the first optimizer step."""
-    groups: list[Group]
+    groups: list[RolloutGroup]
     flat: int = 0
     """Groups that all scored alike and were replaced."""
     stale: int = 0

@@ -16,7 +16,7 @@ from rlm_env.evals.stats import clustered_mean
 from rlm_env.rollout import Rollout, read_rollouts
 from rlm_env.task import Task
 from rlm_env.train.rl.config import TrainConfig
-from rlm_env.train.rl.mix import Mix
+from rlm_env.train.rl.environment_mix import EnvironmentMix
 from rlm_env.train.rl.rollouts import Engine, all_of, scored_rollout
 
 HELD_OUT = "held_out.jsonl"
@@ -25,7 +25,7 @@ HELD_OUT = "held_out.jsonl"
 class HeldOut:
     """The held-out tasks of a run. Its rollouts are stored in the run's folder, under the step they belong to."""
 
-    def __init__(self, config: TrainConfig, mix: Mix, engine: Engine, folder: Path) -> None:
+    def __init__(self, config: TrainConfig, mix: EnvironmentMix, engine: Engine, folder: Path) -> None:
         self._config = config.held_out
         self._seed = config.seed
         self._concurrency = config.groups.concurrency

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_env.runs.errors import RunStopped
-from rlm_env.train.rl.sampler import Draw
+from rlm_env.train.rl.sampler import TaskDraw
 
 JOURNAL = "journal.jsonl"
 
@@ -23,7 +23,7 @@ class History:
     """The events of a run so far."""
 
     drawn: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """Group -> environment, stage and index of its task, in the order of the draws."""
+    """RolloutGroup -> environment, stage and index of its task, in the order of the draws."""
     dropped: set[int] = field(default_factory=set)
     """Groups that were thrown away."""
     batches: dict[int, list[int]] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Journal:
         self.history = read_journal(self.path)
         self._file = open(self.path, "a", encoding="ascii")  # noqa: SIM115 - closed by close()
 
-    def drew(self, draw: Draw) -> None:
+    def drew(self, draw: TaskDraw) -> None:
         """A group of rollouts begins."""
         place = {"environment": draw.environment, "stage": draw.stage, "index": draw.index, "task_id": draw.task.id}
         self.history.drawn[draw.group] = place

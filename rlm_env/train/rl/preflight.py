@@ -1,7 +1,7 @@
 """What can be found wrong with a run before it has cost anything.
 
 Covered: the chat template, samples against packs, the memory that training needs, what `--dry-run` shows. Not covered:
-what environments and sampling are refused for (`mix.py`), and the engine (`engine.py`).
+what environments and sampling are refused for (`environment_mix.py`), and the engine (`engine.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rlm_env.train.learner.memory import GIB, available_memory, training_memory
 from rlm_env.train.learner.model import pick_device, read_config
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.rl.config import TrainConfig
-from rlm_env.train.rl.mix import Mix
+from rlm_env.train.rl.environment_mix import EnvironmentMix
 
 CODE = "```repl\nprint(len(context))\n```"
 REASONING = "<think>\nFirst look.\n</think>\n\n"
@@ -78,7 +78,7 @@ def check_samples_fit(samples: Sequence[Sample], config: TrainConfig, where: str
         raise ConfigError(f"{where}: no sample has a trained token")
 
 
-def dry_run(config: TrainConfig, console: Console) -> None:
+def preflight(config: TrainConfig, console: Console) -> None:
     """Checks all of a config and shows what it comes to; under torchrun, for as many processes. Starts and writes
     nothing. Raises ConfigError."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -110,7 +110,7 @@ def dry_run(config: TrainConfig, console: Console) -> None:
     if device.type == "cuda" or processes > 1:
         free = available_memory(torch.device("cpu"))
         table.add_row("loading", f"{need.loading / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB of the machine's memory")
-    for name, value in _tasks(config, Mix(config, folder)):
+    for name, value in _tasks(config, EnvironmentMix(config, folder)):
         table.add_row(name, value)
     table.add_row("engine", "vLLM" if importlib.util.find_spec("vllm") else "vLLM is not installed here")
     table.add_row("output", str(config.out))
@@ -133,7 +133,7 @@ def _how_trained(config: TrainConfig) -> str:
     return f"{weights}, {config.trainer.dtype}, lr {config.optimizer.lr:g} ({config.optimizer.schedule})"
 
 
-def _tasks(config: TrainConfig, mix: Mix) -> list[tuple[str, Any]]:
+def _tasks(config: TrainConfig, mix: EnvironmentMix) -> list[tuple[str, Any]]:
     """One line for each environment: its first task proves that its options work."""
     total = sum(environment.weight for environment in config.environments)
     lines = []

@@ -24,7 +24,7 @@ TasksOf = Callable[[str, int], Tasks]
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class TaskDraw:
     """One task of the order, and where it came from."""
 
     group: int
@@ -54,7 +54,7 @@ class TaskSampler:
         self._streams: dict[tuple[str, int], _Stream] = {}
         self._next_group = 0
 
-    def draw(self, step: int) -> Draw:
+    def draw(self, step: int) -> TaskDraw:
         """The next task; `step` decides the stage of the curriculum. Raises ConfigError on an empty split."""
         group, self._next_group = self._next_group, self._next_group + 1
         chance = random.Random(f"{self._seed}/{group}")
@@ -65,14 +65,14 @@ class TaskSampler:
             index, task = stream.next()
             if self._pools is None or self._pools.admits(config.name, task, chance):
                 break
-        return Draw(group, config.name, stage, index, task)
+        return TaskDraw(group, config.name, stage, index, task)
 
-    def repeat(self, group: int, environment: str, stage: int, index: int) -> Draw:
+    def repeat(self, group: int, environment: str, stage: int, index: int) -> TaskDraw:
         """A draw that was made before, by what is on record of it; to be called in the order of the groups."""
         self._next_group = max(self._next_group, group + 1)
-        return Draw(group, environment, stage, index, self._stream(environment, stage).at(index))
+        return TaskDraw(group, environment, stage, index, self._stream(environment, stage).at(index))
 
-    def observe(self, draw: Draw, reward: float) -> None:
+    def observe(self, draw: TaskDraw, reward: float) -> None:
         """Tells how a group scored on average, which decides about its pool."""
         if self._pools is not None:
             self._pools.observe(draw.environment, draw.task, reward)

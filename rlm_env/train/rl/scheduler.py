@@ -25,11 +25,11 @@ from rlm_env.runs.folder import RunFolder
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
 from rlm_env.train.rl.config import TrainConfig
-from rlm_env.train.rl.groups import Batch, Group, reward_of
+from rlm_env.train.rl.groups import Batch, RolloutGroup, reward_of
 from rlm_env.train.rl.journal import Journal
-from rlm_env.train.rl.mix import Mix
+from rlm_env.train.rl.environment_mix import EnvironmentMix
 from rlm_env.train.rl.rollouts import Engine, all_of, scored_rollout
-from rlm_env.train.rl.sampler import Draw, TaskSampler
+from rlm_env.train.rl.sampler import TaskDraw, TaskSampler
 
 LARGE_CONTEXT = 2**20
 """Characters from which the rollouts of a group share one copy of their context."""
@@ -45,7 +45,7 @@ class Scheduler:
     def __init__(
         self,
         config: TrainConfig,
-        mix: Mix,
+        mix: EnvironmentMix,
         engine: Engine,
         folder: RunFolder,
         journal: Journal,
@@ -67,15 +67,15 @@ class Scheduler:
         self._slots = asyncio.Semaphore(config.groups.concurrency)
         self._outstanding = 0
         """Groups in flight or done that no step has been given."""
-        self._done: asyncio.Queue[Group | BaseException] = asyncio.Queue()
-        self._running: dict[asyncio.Task[Group], Group | None] = {}
+        self._done: asyncio.Queue[RolloutGroup | BaseException] = asyncio.Queue()
+        self._running: dict[asyncio.Task[RolloutGroup], RolloutGroup | None] = {}
         """Groups in flight; None while the task is still being made."""
         self._begun: dict[int, int] = {}
-        """Group in flight -> updates of the weights that its first rollout began with."""
+        """RolloutGroup in flight -> updates of the weights that its first rollout began with."""
         self._overtaken = 0
         """Groups that were given up in flight, since the last batch."""
         self._closing = False
-        self._reopened: deque[Draw] = deque()
+        self._reopened: deque[TaskDraw] = deque()
         self._stored: dict[int, dict[int, Rollout]] = defaultdict(dict)
         self._replayed: dict[int, Batch] = {}
 
@@ -183,7 +183,7 @@ class Scheduler:
             self._running[task] = None
             task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[Group]) -> None:
+    def _ended(self, task: asyncio.Task[RolloutGroup]) -> None:
         group = self._running.pop(task)
         if group is not None:
             self._begun.pop(group.number, None)
@@ -196,10 +196,10 @@ class Scheduler:
             self._drop(group.number, "stale")
             self._fill()
 
-    async def _make(self) -> Group:
+    async def _make(self) -> RolloutGroup:
         """Draws a task and makes its group; what has not ended at the time-out is left out."""
         draw = await self._draw()
-        group = Group(draw.group, draw.environment, self._config)
+        group = RolloutGroup(draw.group, draw.environment, self._config)
         self._running[asyncio.current_task()] = group
         scaffold = self._mix.scaffold(draw.environment, draw.stage)
         with contextlib.suppress(TimeoutError):
@@ -212,7 +212,7 @@ class Scheduler:
             self._sampler.observe(draw, fmean(group.scored))
         return group
 
-    async def _draw(self) -> Draw:
+    async def _draw(self) -> TaskDraw:
         """The next task, in order; in a thread, since a long context takes its time."""
         async with self._drawing:
             if self._reopened:
@@ -222,7 +222,7 @@ class Scheduler:
             return draw
 
     async def _member(
-        self, group: Group, member: int, draw: Draw, scaffold: RLMEnv, context: SharedContext | None
+        self, group: RolloutGroup, member: int, draw: TaskDraw, scaffold: RLMEnv, context: SharedContext | None
     ) -> None:
         stored = self._stored.get(draw.group, {}).get(member)
         if stored is not None:
@@ -250,7 +250,7 @@ class Scheduler:
                 rewards[number].append(reward)
         for step, numbers in sorted(later.items()):
             groups = [
-                Group(
+                RolloutGroup(
                     number,
                     history.drawn[number]["environment"],
                     self._config,

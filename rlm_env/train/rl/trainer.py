@@ -28,10 +28,10 @@ from rlm_env.train.learner.packing_check import PackingError
 from rlm_env.train.learner.sample_files import read_samples, sample_files, write_samples
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.rl.batch_metrics import batch_metrics
-from rlm_env.train.rl.config import TrainConfig, check_resume
+from rlm_env.train.rl.config import TrainConfig, check_train_resume
 from rlm_env.train.rl.held_out import HeldOut
 from rlm_env.train.rl.journal import Journal
-from rlm_env.train.rl.mix import Mix
+from rlm_env.train.rl.environment_mix import EnvironmentMix
 from rlm_env.train.rl.preflight import check_samples_fit, check_template, check_window
 from rlm_env.train.rl.scheduler import Scheduler
 from rlm_env.train.run_folder import MODEL, WEIGHTS, OpenRun, open_run
@@ -64,7 +64,7 @@ def train(config: TrainConfig, console: Console, options: Options | None = None)
         leads = distributed.rank() == 0
         mix = None
         if leads and options.from_samples is None:
-            mix = Mix(config, ref.folder)
+            mix = EnvironmentMix(config, ref.folder)
             if not check_template(ref.folder, config):
                 console.print("note: the chat template rewrites earlier turns; each turn becomes a sample of its own")
         try:
@@ -76,7 +76,7 @@ def train(config: TrainConfig, console: Console, options: Options | None = None)
             return None
         with (
             distributed.leading(learner) as led,
-            open_run(config, led, console, check_resume, resume=options.resume) as opened,
+            open_run(config, led, console, check_train_resume, resume=options.resume) as opened,
         ):
             run = _Run(opened, options, led)
             if options.from_samples is not None:
@@ -126,7 +126,7 @@ class _Run:
                 await self._record(self.learner.version, len(files), values)
         await self._finish()
 
-    async def live(self, mix: Mix, model: Path) -> None:
+    async def live(self, mix: EnvironmentMix, model: Path) -> None:
         """Rollouts and updates side by side, up to the last step."""
         config = self.config
         try:

@@ -24,7 +24,7 @@ from rlm_env.llm.vllm.model_folder import find_model
 from rlm_env.runs.config import EngineOptions
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.profile import load_profile
-from rlm_env.train.sync.gate import Gate, GatedLLM
+from rlm_env.train.sync.request_gate import RequestGate, GatedLLM
 
 if TYPE_CHECKING:
     from rlm_env.llm.vllm.server import Progress, VLLMServer
@@ -72,7 +72,7 @@ class TrainEngine:
         self.version = 0
         """Of these weights: optimizer steps done."""
         self.restarts = 0
-        self.gate = Gate()
+        self.gate = RequestGate()
         self.dtype = dtype if self.options.dtype == "auto" else self.options.dtype
         self._log_folder = log_folder
         self._seed = seed

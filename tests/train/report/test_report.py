@@ -10,7 +10,7 @@ from rlm_env.cli import main
 from rlm_env.cli import train_report as report_command
 from rlm_env.runs.errors import ConfigError
 from rlm_env.train.report import curve
-from rlm_env.train.report.report import before_after_table, load_run, notes
+from rlm_env.train.report.report import before_after_table, load_run, training_notes
 
 STEPS = 20
 
@@ -47,7 +47,7 @@ def test_before_and_after_of_one_run(tmp_path):
     assert found["mismatch KL"] == ["1.0e-06", "1.0e-06", "+0.000"]
     assert [row[0] for row in table.rows][:3] == ["held out: words", "  score", "  sub-calls"]
     assert "turns" not in found  # not in the file
-    assert notes([run]) == [
+    assert training_notes([run]) == [
         "held out: after 0 and after 20 updates; [95 % interval over tasks]",
         "training: means of the first and the last 5 of 20 steps",
     ]
@@ -58,7 +58,7 @@ def test_several_seeds_give_mean_and_spread(tmp_path):
     table = before_after_table(runs)
     assert table.title == "3 runs: seed-0, seed-1, seed-2"
     assert cells(table)["score"] == ["0.100 ± 0.030", "0.900 ± 0.030", "+0.800 ± 0.000"]
-    assert "mean ± sample standard deviation of 3 runs" in notes(runs)
+    assert "mean ± sample standard deviation of 3 runs" in training_notes(runs)
 
 
 def test_supervised_training_has_losses(tmp_path):
@@ -67,7 +67,7 @@ def test_supervised_training_has_losses(tmp_path):
         + "".join(json.dumps({"step": s, "loss": 2.0 / s}) + "\n" for s in (1, 2, 3, 4))
     )
     run = load_run(tmp_path)
-    assert notes([run])[0] == "held out: after 0 and after 1 updates"
+    assert training_notes([run])[0] == "held out: after 0 and after 1 updates"
     assert before_after_table([run]).rows == [
         ["held out", "", "", ""],
         ["  loss", "2.000", "1.000", "-1.000"],

@@ -6,7 +6,7 @@ from rlm_env.messages import Usage
 from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Turn
 from rlm_env.train.rl.batch_metrics import batch_metrics
 from rlm_env.train.rl.config import TrainConfig
-from rlm_env.train.rl.groups import Batch, Group
+from rlm_env.train.rl.groups import Batch, RolloutGroup
 
 
 def rollout(score=None, calls=0, stop=StopReason.READY, version=0, environment="a"):
@@ -30,7 +30,7 @@ def config(**parts) -> TrainConfig:
 
 
 def test_one_advantage_goes_to_all_samples_of_a_rollout():
-    group = Group(0, "a", config(), [rollout(1.0, calls=2), rollout(0.0), rollout(None, calls=3)])
+    group = RolloutGroup(0, "a", config(), [rollout(1.0, calls=2), rollout(0.0), rollout(None, calls=3)])
     samples = Batch(1, [group]).samples()
     assert [(sample.kind, sample.advantage) for sample in samples] == [
         ("root", 0.5),
@@ -42,8 +42,8 @@ def test_one_advantage_goes_to_all_samples_of_a_rollout():
 
 def test_groups_do_not_share_a_baseline():
     groups = [
-        Group(0, "a", config(), [rollout(1.0), rollout(0.0)]),
-        Group(1, "a", config(), [rollout(0.1), rollout(0.0)]),
+        RolloutGroup(0, "a", config(), [rollout(1.0), rollout(0.0)]),
+        RolloutGroup(1, "a", config(), [rollout(0.1), rollout(0.0)]),
     ]
     advantages = [sample.advantage for sample in Batch(1, groups).samples()]
     assert advantages == pytest.approx([0.5, -0.5, 0.05, -0.05])
@@ -55,7 +55,7 @@ def test_groups_do_not_share_a_baseline():
 )
 def test_what_an_unfinished_rollout_is_worth(unfinished, rewards):
     rollouts = [rollout(1.0), rollout(0.5, stop=StopReason.MAX_TURNS), rollout(None)]
-    group = Group(0, "a", config(groups={"unfinished": unfinished}), rollouts)
+    group = RolloutGroup(0, "a", config(groups={"unfinished": unfinished}), rollouts)
     assert group.rewards == rewards
     assert rollouts[1].score.value == 0.5
     samples = Batch(1, [group]).samples()
@@ -64,7 +64,7 @@ def test_what_an_unfinished_rollout_is_worth(unfinished, rewards):
 
 def test_a_cost_makes_the_cheaper_of_two_equal_rollouts_better():
     def advantages(settings: TrainConfig) -> dict[str, float]:
-        group = Group(0, "a", settings, [rollout(1.0, calls=10), rollout(1.0, calls=2), rollout(0.0)])
+        group = RolloutGroup(0, "a", settings, [rollout(1.0, calls=10), rollout(1.0, calls=2), rollout(0.0)])
         return {sample.rollout_id: sample.advantage for sample in Batch(1, [group]).samples()}
 
     free = advantages(config())
@@ -77,18 +77,18 @@ def test_a_cost_makes_the_cheaper_of_two_equal_rollouts_better():
 def test_a_group_that_is_solved_by_all_teaches_what_costs_less():
     rollouts = [rollout(1.0, calls=10), rollout(1.0, calls=2)]
     penalty = config(advantage={"cost_weight": 0.3})
-    assert Group(0, "a", config(), rollouts).flat
-    assert not Group(0, "a", penalty, rollouts).flat
-    assert Group(0, "a", penalty, rollouts[:1] * 2).flat
-    assert Group(0, "a", penalty, [*rollouts[:1], rollout(None)]).flat
+    assert RolloutGroup(0, "a", config(), rollouts).flat
+    assert not RolloutGroup(0, "a", penalty, rollouts).flat
+    assert RolloutGroup(0, "a", penalty, rollouts[:1] * 2).flat
+    assert RolloutGroup(0, "a", penalty, [*rollouts[:1], rollout(None)]).flat
 
 
 def test_metrics_of_a_batch():
     groups = [
-        Group(
+        RolloutGroup(
             4, "a", config(), [rollout(1.0, calls=4), rollout(0.0, stop=StopReason.MAX_TURNS, version=2), rollout(None)]
         ),
-        Group(6, "b", config(), [rollout(0.5), rollout(0.5, version=2), rollout(0.5)]),
+        RolloutGroup(6, "b", config(), [rollout(0.5), rollout(0.5, version=2), rollout(0.5)]),
     ]
     batch = Batch(4, groups, flat=1, stale=0, failed=1)
     metrics = batch_metrics(batch, batch.samples())

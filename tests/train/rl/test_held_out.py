@@ -4,10 +4,10 @@ import pytest
 
 from rlm_env.llm.base import EngineUnavailable
 from rlm_env.train.rl.held_out import HeldOut
-from tests.train.scheduling import DEAD, Engine, Mix, Scaffold, config
+from tests.train.scheduling import DEAD, Engine, EnvironmentMix, Scaffold, config
 
 
-class Both(Mix):
+class Both(EnvironmentMix):
     """The same scaffold answers held-out tasks."""
 
     names = ("scripted",)
@@ -24,7 +24,7 @@ class Held(Scaffold):
         self.error = error
 
     def tasks(self, split):
-        return Mix(self).tasks("scripted", -1)
+        return EnvironmentMix(self).tasks("scripted", -1)
 
     async def rollout(self, task, llm, *, id, context):
         if self.error:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from rlm_env.llm import LLMError, Request, Sampling, VLLMServer  # noqa: E402
 from rlm_env.train.rl.config import SyncConfig  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
-from rlm_env.train.sync.gate import RequestCut  # noqa: E402
+from rlm_env.train.sync.request_gate import RequestCut  # noqa: E402
 from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
 from rlm_env.train.sync.weight_sync import DiskSync, make_sync  # noqa: E402
 from tests.train.sync_stand_in import StandIn  # noqa: E402

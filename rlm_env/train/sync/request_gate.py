@@ -22,7 +22,7 @@ class RequestCut(LLMError):
     """A request that was still running when the time for draining was over."""
 
 
-class Gate:
+class RequestGate:
     """For one event loop. Whoever closes it while it is closed waits until it is open again."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class GatedLLM(LLM):
     engine. `current` may raise EngineUnavailable, which then is what the request raises.
     """
 
-    def __init__(self, gate: Gate, current: Callable[[], LLM], facts: LLM) -> None:
+    def __init__(self, gate: RequestGate, current: Callable[[], LLM], facts: LLM) -> None:
         """`facts`: an LLM of the same name, window and tokenizer, which answers what needs no engine."""
         self._gate = gate
         self._current = current

@@ -29,7 +29,7 @@ NEUTRAL = {"top_k": (0, -1), "min_p": (0, 0.0), "repetition_penalty": (1, 1.0)}
 PENALTIES = ("presence_penalty", "frequency_penalty", "logit_bias", "allowed_token_ids", "bad_words")
 
 
-class Mix:
+class EnvironmentMix:
     """The environments of a run. All are made, and what is wrong with them is said, before anything is started."""
 
     def __init__(self, config: TrainConfig, model: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from rlm_env.llm.base import EngineUnavailable, LLMError, Request
 from rlm_env.messages import Completion
-from rlm_env.train.sync.gate import Gate, GatedLLM, RequestCut
+from rlm_env.train.sync.request_gate import RequestGate, GatedLLM, RequestCut
 from tests.stubs import StubLLM
 
 
@@ -27,7 +27,7 @@ class Held:
         return name
 
 
-async def inside(gate: Gate) -> None:
+async def inside(gate: RequestGate) -> None:
     """Returns when a request is in flight."""
     for _ in range(1000):
         if gate.inside:
@@ -37,7 +37,7 @@ async def inside(gate: Gate) -> None:
 
 
 async def test_an_update_waits_for_requests_in_flight_and_new_ones_wait_for_it() -> None:
-    gate, held = Gate(), Held()
+    gate, held = RequestGate(), Held()
     first = asyncio.create_task(gate.run(lambda: held.request("first")))
     await inside(gate)
 
@@ -62,7 +62,7 @@ async def test_an_update_waits_for_requests_in_flight_and_new_ones_wait_for_it()
 
 
 async def test_what_does_not_end_is_cut_off_and_nothing_else() -> None:
-    gate, held = Gate(), Held()
+    gate, held = RequestGate(), Held()
 
     async def quick() -> str:
         await asyncio.sleep(0.02)
@@ -82,7 +82,7 @@ async def test_what_does_not_end_is_cut_off_and_nothing_else() -> None:
 
 
 async def test_a_caller_that_is_cancelled_is_cancelled_even_while_its_request_is_cut() -> None:
-    gate, held = Gate(), Held()
+    gate, held = RequestGate(), Held()
     slow = asyncio.create_task(gate.run(lambda: held.request("slow")))
     await inside(gate)
 
@@ -99,7 +99,7 @@ async def test_a_caller_that_is_cancelled_is_cancelled_even_while_its_request_is
 
 
 async def test_a_caller_that_waits_at_the_gate_can_be_cancelled() -> None:
-    gate, held = Gate(), Held()
+    gate, held = RequestGate(), Held()
     async with gate.closed(1):
         waiting = asyncio.create_task(gate.run(lambda: held.request("never")))
         await asyncio.sleep(0.001)
@@ -110,7 +110,7 @@ async def test_a_caller_that_waits_at_the_gate_can_be_cancelled() -> None:
 
 
 async def test_updates_come_one_after_the_other_and_a_failed_one_opens_the_gate() -> None:
-    gate = Gate()
+    gate = RequestGate()
     updating: list[int] = []
 
     async def update(number: int) -> None:
@@ -131,7 +131,7 @@ async def test_llm_behind_a_gate() -> None:
     weights = ["old"]
     stub = StubLLM(lambda messages: weights[0] + messages[-1]["content"], delay=0.02)
     stub.context_window = 77
-    gate = Gate()
+    gate = RequestGate()
     llm = GatedLLM(gate, lambda: stub, stub)
     assert (llm.name, llm.context_window, llm.supports_tools, llm.concurrency) == ("stub", 77, False, 64)
     batch = asyncio.create_task(llm.complete_many([Request([{"role": "user", "content": " a"}])] * 2))
@@ -147,7 +147,7 @@ async def test_llm_behind_a_gate() -> None:
 
 async def test_a_batch_that_is_cut_off_fails_as_answers_not_as_a_batch() -> None:
     stub = StubLLM(lambda _: "never", delay=60)
-    gate = Gate()
+    gate = RequestGate()
     llm = GatedLLM(gate, lambda: stub, stub)
     batch = asyncio.create_task(llm.complete_many([Request([{"role": "user", "content": "a"}])] * 3))
     await inside(gate)
@@ -162,7 +162,7 @@ async def test_without_an_engine_requests_fail_at_once() -> None:
     def current() -> Any:
         raise EngineUnavailable("being restarted")
 
-    llm = GatedLLM(Gate(), current, StubLLM(lambda _: Completion("")))
+    llm = GatedLLM(RequestGate(), current, StubLLM(lambda _: Completion("")))
     with pytest.raises(EngineUnavailable, match="restarted"):
         await llm.complete([{"role": "user", "content": "a"}])
     (answer,) = await llm.complete_many([Request([{"role": "user", "content": "a"}])])
