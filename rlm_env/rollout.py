@@ -1,8 +1,8 @@
-"""The record of one rollout, and what scoring it returns.
+"""The record of one rollout, and the score it gets.
 
-Covered: the data of a rollout (turns, sub-calls, tokens, time, how it ended), reading and writing it as one
-JSON line. Not covered: making rollouts (`env.py`), judging them (environments), drawing them (`evals/`).
-The very same record is an evaluation result, a training sample and a page in a viewer.
+One record serves as an evaluation result, a training sample and a page in a viewer. It is stored as one line of JSON.
+Not covered: making rollouts (`scaffolds/`), scoring them (`scoring.py`), appending them to a run's file
+(`runs/folder.py`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from rlm_env.messages import Completion, Message, Usage
 
 if TYPE_CHECKING:
     from rlm_env.task import Task
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Changes whenever a stored rollout could be misread by code of another version."""
+
+
+class RecordError(ValueError):
+    """A rollout that cannot be read from its stored form, or cannot be stored. The message says where and why."""
 
 
 class StopReason(StrEnum):
@@ -58,47 +63,62 @@ class Timing:
 
 @dataclass(slots=True)
 class ToolResult:
-    """One call of a tool on the host and what came of it (`tools.py`)."""
+    """One tool call that ran on the host, and its result (`tools/box.py`)."""
 
     name: str
     arguments: str
-    """The model's own text: a JSON object, if the model kept to it."""
+    """As the model wrote them: the text of a JSON object, if the model kept to the format."""
     output: str = ""
-    """What the tool returned, bounded; empty where it failed."""
+    """The tool's return value as text, shortened to its limit; empty where the call failed."""
     error: str | None = None
     seconds: float = 0.0
-    """Without the wait for the call's turn."""
+    """Run time, without waiting for a free slot."""
     id: str | None = None
-    """Of the tool call in the engine's reply; None in the text protocol."""
+    """Id of the tool call in the engine's reply; None in the text protocol."""
 
     @property
-    def told(self) -> str:
-        """What the model is told of it."""
+    def observation(self) -> str:
+        """The text that the model gets as the result of its call."""
         return self.output if self.error is None else f"Error: {self.error}"
 
 
-@dataclass(slots=True)
-class Turn:
-    """One reply of the root LLM and what came of it."""
+@dataclass(slots=True, kw_only=True)
+class Reply:
+    """A reply that an engine sampled, with its tokens: what `Turn`, `SubTurn` and `SubCall` have in common."""
 
     text: str = ""
-    """The reply's visible text."""
+    """The visible text."""
     reasoning: str | None = None
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    """In the OpenAI shape."""
     finish_reason: str | None = None
     prompt_ids: list[int] | None = None
-    """Token ids that the engine was given, shape [prompt]; None where the endpoint does not tell."""
+    """Token ids that the engine was given, shape [prompt]; None where the endpoint returns no token ids."""
     completion_ids: list[int] | None = None
     """Token ids that the engine sampled, shape [completion]."""
     logprobs: list[float] | None = None
     """Behavior logprobs of `completion_ids` (natural log, after temperature), shape [completion]."""
     usage: Usage = field(default_factory=Usage)
+
+    @classmethod
+    def from_completion(cls, completion: Completion, **own: Any) -> Self:
+        """The record of an engine's reply; `own` are the other fields of the subclass."""
+        return cls(**{name: getattr(completion, name) for name in _SAMPLED}, **{"usage": completion.usage, **own})
+
+
+_SAMPLED = ("text", "reasoning", "tool_calls", "finish_reason", "prompt_ids", "completion_ids", "logprobs")
+
+
+@dataclass(slots=True)
+class Turn(Reply):
+    """A reply of the root LLM, and what happened because of it."""
+
     code: list[str] = field(default_factory=list)
     """The cells that ran, in order."""
     tool_results: list[ToolResult] = field(default_factory=list)
-    """The tools that the root LLM itself called, where it has any."""
+    """Results of the tools that the root LLM itself called."""
     observation: str = ""
-    """What the model was told afterwards (bounded); empty after the last turn of a finished rollout."""
+    """The text that the model got back, shortened to its limit; empty after the last turn of a finished rollout."""
     error: str | None = None
     """The short traceback of the last failing cell, if any."""
     timed_out: bool = False
@@ -107,90 +127,66 @@ class Turn:
     code_seconds: float = 0.0
     sub_seconds: float = 0.0
 
-    @classmethod
-    def from_completion(cls, completion: Completion, seconds: float) -> Turn:
-        """The turn that an engine's reply begins; `seconds` is how long the root LLM took."""
-        return cls(
-            **_sampled(completion), tool_calls=completion.tool_calls, usage=completion.usage, root_seconds=seconds
-        )
-
 
 @dataclass(slots=True)
-class SubTurn:
-    """A reply of a sub-LLM that called tools, and what they gave. Fields as in `Turn`."""
+class SubTurn(Reply):
+    """A reply of a sub-LLM that called tools, and their results."""
 
-    text: str = ""
-    reasoning: str | None = None
-    tool_calls: list[dict[str, Any]] = field(default_factory=list)
-    finish_reason: str | None = None
-    prompt_ids: list[int] | None = None
-    completion_ids: list[int] | None = None
-    logprobs: list[float] | None = None
-    usage: Usage = field(default_factory=Usage)
     tool_results: list[ToolResult] = field(default_factory=list)
 
-    @classmethod
-    def from_completion(cls, completion: Completion) -> SubTurn:
-        """The turn that an engine's reply begins."""
-        return cls(**_sampled(completion), tool_calls=completion.tool_calls, usage=completion.usage)
-
 
 @dataclass(slots=True)
-class SubCall:
-    """One sub-LLM call: a prompt, its answer or its error. Ids are unique within the rollout.
+class SubCall(Reply):
+    """One sub-LLM call: its prompt, the replies, and the answer or the error.
 
-    Text, tokens and logprobs are those of the reply that is the answer; the replies before it, in which a sub-LLM
-    with tools called them, are `turns`. `usage` and `seconds` are of the whole call.
+    The fields of `Reply` describe the last reply, which is the answer. Earlier replies, in which the sub-LLM called
+    tools, are in `tool_turns`. `usage` and `seconds` cover the whole call.
     """
 
     id: int
-    turn: int
-    """Index of the root turn whose code made the call."""
+    """Unique within the rollout."""
+    root_turn: int
+    """Index into `Rollout.turns`: the turn whose code made the call."""
     batch: int
     """Index of the `llm_batch` invocation within the rollout."""
     messages: list[Message]
-    """As the sub-LLM got them at first."""
-    text: str = ""
+    """The chat that the sub-LLM was first given."""
     error: str | None = None
-    """Why there is no answer; the turns before may be there all the same."""
-    reasoning: str | None = None
-    finish_reason: str | None = None
-    prompt_ids: list[int] | None = None
-    completion_ids: list[int] | None = None
-    logprobs: list[float] | None = None
-    usage: Usage = field(default_factory=Usage)
+    """Why there is no answer; `tool_turns` may hold replies all the same."""
     seconds: float = 0.0
-    turns: list[SubTurn] = field(default_factory=list)
+    tool_turns: list[SubTurn] = field(default_factory=list)
 
     @property
-    def replies(self) -> list[SubTurn | SubCall]:
-        """Everything that was sampled in this call, in order: `turns`, then the last reply where there is one."""
-        return list(self.turns) if self.error is not None and self.completion_ids is None else [*self.turns, self]
+    def replies(self) -> list[Reply]:
+        """All replies of this call in order: `tool_turns`, then the last one where there is one."""
+        failed = self.error is not None and self.completion_ids is None
+        return [*self.tool_turns] if failed else [*self.tool_turns, self]
 
     def take(self, completion: Completion) -> None:
-        """Makes an engine's reply the answer of the call. Its usage is the caller's to count."""
-        for name, value in _sampled(completion).items():
-            setattr(self, name, value)
+        """Makes an engine's reply the answer of the call. `usage` is left for the caller to count."""
+        for name in _SAMPLED:
+            setattr(self, name, getattr(completion, name))
 
 
-def _sampled(completion: Completion) -> dict[str, Any]:
-    """What every record of a reply holds of it."""
-    return {
-        "text": completion.text,
-        "reasoning": completion.reasoning,
-        "finish_reason": completion.finish_reason,
-        "prompt_ids": completion.prompt_ids,
-        "completion_ids": completion.completion_ids,
-        "logprobs": completion.logprobs,
-    }
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """The place of a rollout in a training run."""
 
-
-Reply = TypeVar("Reply", Turn, SubTurn, SubCall)
+    label: str
+    """The environment's label in the run's configuration; `Rollout.environment` is the environment's own name."""
+    group: int | None = None
+    """Number of the group, in the order in which groups were begun; None for a held-out rollout."""
+    member: int = 0
+    """Index within the group; of a held-out rollout, the index of the repeat."""
+    step: int | None = None
+    """Optimizer steps done when a held-out evaluation began; None for a rollout that is made to be trained."""
+    policy_version: int = 0
+    """Optimizer steps that the weights had seen when the rollout began."""
 
 
 @dataclass(slots=True)
 class Score:
-    """What an environment says of a rollout. Source of the shape: inspect_ai's `Score`."""
+    """An environment's verdict on a rollout. The shape is that of inspect_ai's `Score`."""
 
     value: float
     """The reward, in [0, 1]."""
@@ -198,7 +194,7 @@ class Score:
     """Named numbers that are not the reward."""
     explanation: str | None = None
     answered: bool = True
-    """False where no answer could be read from the output: reports tell that apart from a wrong one."""
+    """False where the output holds no answer at all, which reports count apart from a wrong one."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.value <= 1.0:  # also refuses nan
@@ -210,12 +206,12 @@ class Rollout:
     """Everything that happened between a task and its answer.
 
     `messages` is the root conversation as text; `turns` holds the same replies with their tokens.
-    `info` records what is needed to run it again: model names, sampling, prompt hashes, versions, sandbox tier.
     """
 
     id: str = ""
     task_id: str = ""
     environment: str = ""
+    """The environment's own name, as `load_environment` takes it."""
     scaffold: str = "rlm"
     answer: str = ""
     stop_reason: StopReason = StopReason.READY
@@ -229,51 +225,94 @@ class Rollout:
     metrics: dict[str, float] = field(default_factory=dict)
     """Facts measured by the host: see `docs/architecture.md` for the names."""
     score: Score | None = None
+    group: GroupMember | None = None
+    """Set by a training run."""
     info: dict[str, Any] = field(default_factory=dict)
+    """What is needed to run it again: the task's info, model names, sampling, prompt and its hashes, tools, sandbox.
+    JSON values only."""
 
     @classmethod
     def from_answer(cls, task: Task, answer: str) -> Rollout:
-        """A rollout that only has an answer: what a scorer needs, nothing else."""
+        """A rollout with an answer and nothing else, which is all that a scorer needs."""
         return cls(task_id=task.id, answer=answer)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict. Each reply's prompt ids that repeat the reply before are stored as their count only
-        (`prompt_prefix`), so that a long conversation takes linear space."""
+        """A dict of JSON values, provided that `info` and `messages` hold nothing else.
+
+        Prompt ids that repeat the reply before are stored as their count (`prompt_prefix`), so that a long
+        conversation takes linear space.
+        """
         record = {"schema": SCHEMA_VERSION, **asdict(self)}
-        for replies in (record["turns"], *([*call["turns"], call] for call in record["sub_calls"])):
-            _fold_prompts(replies)
+        for conversation in _conversations(record):
+            _fold_prompts(conversation)
         return record
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Rollout:
-        """The inverse of `to_dict`. Raises ValueError on another schema version or an unknown field."""
-        record = dict(record)
-        schema = record.pop("schema", None)
-        if schema != SCHEMA_VERSION:
-            raise ValueError(f"rollout schema {schema!r} cannot be read by this version (it reads {SCHEMA_VERSION})")
-        unknown = record.keys() - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"rollout has unknown fields: {', '.join(sorted(unknown))}")
-        record["turns"] = _read_replies(Turn, record.get("turns", ()))
-        record["sub_calls"] = [_read_sub_call(call) for call in record.get("sub_calls", ())]
-        for name, kind in (("root_usage", Usage), ("sub_usage", Usage), ("timing", Timing)):
-            record[name] = kind(**record.get(name, {}))
-        if record.get("score") is not None:
-            record["score"] = Score(**record["score"])
-        record["stop_reason"] = StopReason(record["stop_reason"])
-        return cls(**record)
+        """The inverse of `to_dict`. Raises RecordError on another schema version, an unknown field or a damaged one."""
+        _check_schema(record)
+        try:
+            record = {name: value for name, value in record.items() if name != "schema"}
+            record["turns"] = [dict(turn) for turn in record.get("turns", ())]
+            record["sub_calls"] = [_copied_call(call) for call in record.get("sub_calls", ())]
+            for conversation in _conversations(record):
+                _unfold_prompts(conversation)
+            record["turns"] = [_reply(Turn, turn) for turn in record["turns"]]
+            record["sub_calls"] = [_sub_call(call) for call in record["sub_calls"]]
+            for name, kind in (("root_usage", Usage), ("sub_usage", Usage), ("timing", Timing)):
+                record[name] = kind(**record.get(name, {}))
+            for name, kind in (("score", Score), ("group", GroupMember)):
+                if record.get(name) is not None:
+                    record[name] = kind(**record[name])
+            record["stop_reason"] = StopReason(record["stop_reason"])
+            return cls(**record)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            raise RecordError(f"damaged rollout ({type(error).__name__}: {error})") from error
 
     def to_json(self) -> str:
-        """One line of JSON. Lone surrogates, which a REPL can print, survive as escapes."""
-        return json.dumps(self.to_dict(), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+        """One line of ASCII JSON. Lone surrogates, which a REPL can print, survive as escapes.
+
+        Raises RecordError where a value has no JSON form: an object, NaN, nesting that is too deep.
+        """
+        try:
+            return json.dumps(self.to_dict(), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RecordError(f"rollout {self.id!r} cannot be stored as JSON: {error}") from error
 
     @classmethod
-    def from_json(cls, line: str) -> Rollout:
-        return cls.from_dict(json.loads(line))
+    def from_json(cls, line: str | bytes) -> Rollout:
+        """The inverse of `to_json`. Raises RecordError."""
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise RecordError(f"not a line of JSON ({error})") from error
+        return cls.from_dict(record)
+
+
+def _check_schema(record: Any) -> None:
+    if not isinstance(record, dict):
+        raise RecordError(f"a rollout is a JSON object, this is a {type(record).__name__}")
+    schema = record.get("schema")
+    if schema == 1:
+        raise RecordError(
+            "this rollout was made by rlm-env before 0.2 (schema 1), and this version reads schema 2 only: "
+            "use `pip install 'rlm-env<0.2'` to read it, or run it again"
+        )
+    if schema != SCHEMA_VERSION:
+        raise RecordError(f"rollout schema {schema!r} is unknown to this version of rlm-env, which reads schema 2")
+    if unknown := record.keys() - {f.name for f in fields(Rollout)} - {"schema"}:
+        raise RecordError(f"rollout has unknown fields: {', '.join(sorted(unknown))}")
+
+
+def _conversations(record: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """The stored replies of the root and of each sub-call, in the order in which they were sampled."""
+    yield record["turns"]
+    for call in record["sub_calls"]:
+        yield [*call["tool_turns"], call]
 
 
 def _fold_prompts(replies: list[dict[str, Any]]) -> None:
-    """Prompt ids that repeat the reply before become their count, in place."""
+    """Replaces prompt ids that repeat the reply before by their count, in place."""
     seen: list[int] = []
     for reply in replies:
         ids = reply["prompt_ids"]
@@ -286,35 +325,53 @@ def _fold_prompts(replies: list[dict[str, Any]]) -> None:
         seen = ids + reply["completion_ids"]
 
 
-def _read_replies(kind: type[Reply], records: Iterable[dict[str, Any]], last: SubTurn | None = None) -> list[Reply]:
-    """Replies of a conversation that `last` began, with their prompt ids whole again."""
-    replies: list[Reply] = []
-    for raw in records:
-        raw = dict(raw, usage=Usage(**raw["usage"]))
-        if "tool_results" in raw:
-            raw["tool_results"] = [ToolResult(**result) for result in raw["tool_results"]]
-        before = replies[-1] if replies else last
-        if raw.pop("prompt_prefix", 0):
-            raw["prompt_ids"] = [*before.prompt_ids, *before.completion_ids, *raw["prompt_ids"]]
-        replies.append(kind(**raw))
-    return replies
+def _unfold_prompts(replies: list[dict[str, Any]]) -> None:
+    """The inverse of `_fold_prompts`."""
+    seen: list[int] = []
+    for reply in replies:
+        if folded := reply.pop("prompt_prefix", 0):
+            if folded != len(seen):
+                raise ValueError(f"prompt_prefix is {folded}, but {len(seen)} tokens precede it")
+            reply["prompt_ids"] = seen + reply["prompt_ids"]
+        seen = (reply["prompt_ids"] or []) + (reply["completion_ids"] or [])
 
 
-def _read_sub_call(raw: dict[str, Any]) -> SubCall:
-    turns = _read_replies(SubTurn, raw.get("turns", ()))
-    (call,) = _read_replies(SubCall, [dict(raw, turns=turns)], last=turns[-1] if turns else None)
-    return call
+def _copied_call(call: dict[str, Any]) -> dict[str, Any]:
+    return dict(call, tool_turns=[dict(turn) for turn in call["tool_turns"]])
+
+
+AnyReply = TypeVar("AnyReply", bound=Reply)
+
+
+def _reply(kind: type[AnyReply], raw: dict[str, Any]) -> AnyReply:
+    raw["usage"] = Usage(**raw["usage"])
+    if "tool_results" in raw:
+        raw["tool_results"] = [ToolResult(**result) for result in raw["tool_results"]]
+    return kind(**raw)
+
+
+def _sub_call(raw: dict[str, Any]) -> SubCall:
+    raw["tool_turns"] = [_reply(SubTurn, turn) for turn in raw["tool_turns"]]
+    return _reply(SubCall, raw)
 
 
 def read_rollouts(path: str | Path) -> Iterator[Rollout]:
-    """Rollouts of a JSONL file, in order. A last line that was cut off by a crash is left out."""
-    with open(path, encoding="utf-8") as lines:
-        for line in lines:
-            if line.endswith("\n") and line.strip():
-                yield Rollout.from_json(line)
+    """The rollouts of a JSONL file, in order. A last line without a line break, which a crash left, is skipped.
+
+    Raises RecordError, naming file and line, for a line that holds no rollout.
+    """
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n") or not line.strip():
+                continue
+            try:
+                rollout = Rollout.from_json(line)
+            except RecordError as error:
+                raise RecordError(f"{path}, line {number}: {error}") from error
+            yield rollout
 
 
 def write_rollouts(path: str | Path, rollouts: Iterable[Rollout]) -> None:
-    """Writes rollouts as JSONL, replacing the file."""
+    """Writes rollouts as JSONL, replacing the file. Raises RecordError where one cannot be stored."""
     with open(path, "w", encoding="utf-8") as out:
         out.writelines(rollout.to_json() + "\n" for rollout in rollouts)

@@ -221,7 +221,7 @@ def _trained(folder: Path) -> dict[str, float] | None:
 def _held_out(folder: Path, step: float) -> Iterable[Rollout]:
     """The scored rollouts of the evaluation after so many steps."""
     for rollout in read_rollouts(folder / "held_out.jsonl"):
-        if rollout.info["step"] == step and rollout.score is not None:
+        if rollout.group is not None and rollout.group.step == step and rollout.score is not None:
             yield rollout
 
 

@@ -7,8 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_env.messages import Usage
-from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Turn, read_rollouts, write_rollouts
+from rlm_env.messages import Completion, Usage
+from rlm_env.rollout import (
+    GroupMember,
+    RecordError,
+    Rollout,
+    Score,
+    StopReason,
+    SubCall,
+    SubTurn,
+    ToolResult,
+    Turn,
+    read_rollouts,
+    write_rollouts,
+)
 from rlm_env.task import Task, Tasks
 
 ids = st.lists(st.integers(0, 99), max_size=8)
@@ -20,14 +32,25 @@ turns = st.builds(
     logprobs=st.none() | st.lists(st.floats(-9, 0), max_size=8),
     usage=st.builds(Usage, st.integers(0, 9), st.integers(0, 9)),
 )
+sub_calls = st.builds(
+    SubCall,
+    st.integers(),
+    st.integers(),
+    st.integers(),
+    st.just([]),
+    prompt_ids=st.none() | ids,
+    completion_ids=st.none() | ids,
+    tool_turns=st.lists(st.builds(SubTurn, prompt_ids=st.none() | ids, completion_ids=st.none() | ids), max_size=2),
+)
 rollouts = st.builds(
     Rollout,
     id=st.text(),
     answer=st.text(alphabet=st.characters()),
     stop_reason=st.sampled_from(StopReason),
     turns=st.lists(turns, max_size=4),
-    sub_calls=st.lists(st.builds(SubCall, st.integers(), st.integers(), st.integers(), st.just([])), max_size=2),
+    sub_calls=st.lists(sub_calls, max_size=2),
     score=st.none() | st.builds(Score, st.floats(0, 1)),
+    group=st.none() | st.builds(GroupMember, st.text(), st.none() | st.integers()),
 )
 
 
@@ -61,10 +84,76 @@ def test_a_cut_last_line_is_left_out(tmp_path: Path):
 
 def test_other_schemas_and_fields_are_refused():
     record = Rollout().to_dict()
-    with pytest.raises(ValueError, match="schema 99"):
+    with pytest.raises(RecordError, match=r"before 0\.2 \(schema 1\).*pip install 'rlm-env<0\.2'.*run it again"):
+        Rollout.from_dict({**record, "schema": 1})
+    with pytest.raises(RecordError, match="schema 99"):
         Rollout.from_dict({**record, "schema": 99})
-    with pytest.raises(ValueError, match="color"):
+    with pytest.raises(RecordError, match="color"):
         Rollout.from_dict({**record, "color": "red"})
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "{not json",
+        "[]",
+        '"text"',
+        '{"schema": 2, "turns": 5, "sub_calls": [], "stop_reason": "ready"}',
+        '{"schema": 2, "turns": [{"text": "no usage"}], "sub_calls": [], "stop_reason": "ready"}',
+        '{"schema": 2, "turns": [], "sub_calls": [], "stop_reason": "bored"}',
+        '{"schema": 2, "turns": [], "sub_calls": [], "stop_reason": "ready", "score": {"value": 7}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_line_is_named_by_file_and_number(damaged, tmp_path: Path):
+    path = tmp_path / "r.jsonl"
+    path.write_text(Rollout(id="1").to_json() + "\n\n" + damaged + "\n" + Rollout(id="2").to_json() + "\n")
+    reading = read_rollouts(path)
+    assert next(reading).id == "1"
+    with pytest.raises(RecordError, match=rf"^{path}, line 3: "):
+        next(reading)
+
+
+def test_a_count_of_repeated_prompt_ids_that_does_not_fit_is_damage():
+    turns = [Turn(prompt_ids=[1, 2], completion_ids=[3]), Turn(prompt_ids=[1, 2, 3, 4], completion_ids=[5])]
+    record = Rollout(turns=turns).to_dict()
+    assert record["turns"][1]["prompt_prefix"] == 3
+    record["turns"][1]["prompt_prefix"] = 2
+    with pytest.raises(RecordError, match="prompt_prefix is 2, but 3 tokens precede it"):
+        Rollout.from_dict(record)
+
+
+def nested(depth: int) -> list:
+    value: list = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, object(), nested(5000)])
+def test_what_has_no_json_form_is_refused_by_name(value, tmp_path: Path):
+    with pytest.raises(RecordError, match="rollout 'r7' cannot be stored as JSON"):
+        Rollout(id="r7", info={"task": {"value": value}}).to_json()
+
+
+def test_a_record_is_not_changed_by_reading_it():
+    call = SubCall(0, 0, 0, [], tool_turns=[SubTurn(prompt_ids=[1], completion_ids=[2])])
+    call.prompt_ids, call.completion_ids = [1, 2, 3], [4]
+    record = Rollout(sub_calls=[call], turns=[Turn(tool_results=[ToolResult("look", "{}")])]).to_dict()
+    before = json.dumps(record)
+    Rollout.from_dict(record)
+    assert json.dumps(record) == before
+
+
+def test_a_reply_keeps_all_that_the_engine_returned():
+    completion = Completion("text", [{"id": "1"}], "thought", "stop", [1], [2], [-0.5], Usage(1, 1, 0, 1))
+    call = SubCall(0, 0, 0, [])
+    call.take(completion)
+    for reply in (Turn.from_completion(completion, root_seconds=2.0), SubTurn.from_completion(completion), call):
+        for name in ("text", "tool_calls", "reasoning", "finish_reason", "prompt_ids", "completion_ids", "logprobs"):
+            assert getattr(reply, name) == getattr(completion, name)
+    assert call.usage == Usage(), "the caller counts the usage of the whole call"
+    assert Turn.from_completion(completion, root_seconds=2.0).root_seconds == 2.0
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf")])

@@ -83,7 +83,7 @@ class Chat:
         completion = await self.root.complete(messages, tools, sampling or self.config.root)
         self.budget.turns += 1
         self.budget.root += completion.usage
-        self.record.turns.append(Turn.from_completion(completion, time.monotonic() - start))
+        self.record.turns.append(Turn.from_completion(completion, root_seconds=time.monotonic() - start))
         return completion
 
     def finish(self, completion: Completion) -> StopReason:

@@ -249,7 +249,7 @@ class _Episode:
         self.budget.root += completion.usage
         self.record.timing.root += seconds
         self.record.messages.append(completion.message())
-        self.record.turns.append(Turn.from_completion(completion, seconds))
+        self.record.turns.append(Turn.from_completion(completion, root_seconds=seconds))
         return completion
 
     async def _use_tools(self, turn: Turn) -> list[Told]:
@@ -258,7 +258,7 @@ class _Episode:
             return []
         calls = read_calls(turn, native=self.use_tool)
         turn.tool_results = await self.tools.run([call for call in calls if call.name != TOOL_NAME])
-        return [(result.id, result.told) for result in turn.tool_results]
+        return [(result.id, result.observation) for result in turn.tool_results]
 
     async def _act(self, repl: Repl, turn: Turn, completion: Completion, told: list[Told]) -> bool:
         """Runs the cells of a reply and tells the model what came of it, after what was `told` of its tools. True

@@ -171,7 +171,7 @@ class SubLLM:
             call.usage += answer.usage
             tool_calls = read_calls(answer, native=self._llm.supports_tools) if self._tools else []
             if tool_calls and not item.final:
-                call.turns.append(SubTurn.from_completion(answer))
+                call.tool_turns.append(SubTurn.from_completion(answer))
                 item.messages.append(answer.message())
                 return True
             call.take(answer)
@@ -181,7 +181,7 @@ class SubLLM:
             if call.error is None:
                 self._paid[item.key].append(_told(answer.text))
             return False
-        if isinstance(answer, ContextOverflow) and call.turns and not item.shortened:
+        if isinstance(answer, ContextOverflow) and call.tool_turns and not item.shortened:
             self._make_room(item)
             return True
         call.error = _reason(answer)
@@ -191,16 +191,16 @@ class SubLLM:
 
     async def _use_tools(self, item: _Item) -> None:
         native = self._llm.supports_tools
-        turn = item.call.turns[-1]
+        turn = item.call.tool_turns[-1]
         turn.tool_results = await self._tools.run(read_calls(turn, native=native))
         item.told_at = len(item.messages)
         item.messages += tell(turn.tool_results, native=native)
-        if len(item.call.turns) >= self._max_tool_turns:
+        if len(item.call.tool_turns) >= self._max_tool_turns:
             item.ask_for_answer()
 
     def _make_room(self, item: _Item) -> None:
         """Takes the last results out of a conversation that has outgrown the window, and asks for its answer."""
-        results = item.call.turns[-1].tool_results
+        results = item.call.tool_turns[-1].tool_results
         for result in results:
             result.error, result.output = NO_ROOM, ""
         item.messages[item.told_at :] = tell(results, native=self._llm.supports_tools)

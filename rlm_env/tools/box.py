@@ -161,8 +161,8 @@ def read_calls(completion: Completion | Turn | SubTurn, *, native: bool) -> list
 def tell(results: Sequence[ToolResult], *, native: bool) -> list[Message]:
     """What the model is told of its calls: a tool message each, or one user message in the text protocol."""
     if native:
-        return [{"role": "tool", "tool_call_id": r.id or "", "name": r.name, "content": r.told} for r in results]
-    return [{"role": "user", "content": "\n\n".join(f"[{r.name or 'no tool'}]\n{r.told}" for r in results)}]
+        return [{"role": "tool", "tool_call_id": r.id or "", "name": r.name, "content": r.observation} for r in results]
+    return [{"role": "user", "content": "\n\n".join(f"[{r.name or 'no tool'}]\n{r.observation}" for r in results)}]
 
 
 def root_note(tools: ToolBox, users: Container[ToolUser], *, native: bool) -> str:

@@ -185,7 +185,7 @@ def replies_of(folder: Path, first: int, last: int) -> list[Reply]:
             dropped = set()
     replies = []
     for rollout in read_rollouts(folder / ROLLOUTS):
-        if rollout.info["group"] in groups:
+        if rollout.group is not None and rollout.group.group in groups:
             sampled = [*rollout.turns, *(reply for call in rollout.sub_calls for reply in call.replies)]
             replies += [(reply.prompt_ids, len(reply.completion_ids)) for reply in sampled if reply.completion_ids]
     return replies

@@ -212,7 +212,11 @@ async def test_sub_llm_answers_come_in_order_and_are_on_record(env):
     rollout = await env.rollout(Task("Q?", "a"), script(fenced(code), DONE), sub)
     assert "['A', 'B', 'C']" in rollout.turns[0].observation
     assert sub.batches == [3], "a batch travels as a batch"
-    assert [(call.turn, call.batch, call.text) for call in rollout.sub_calls] == [(0, 0, "A"), (0, 0, "B"), (0, 0, "C")]
+    assert [(call.root_turn, call.batch, call.text) for call in rollout.sub_calls] == [
+        (0, 0, "A"),
+        (0, 0, "B"),
+        (0, 0, "C"),
+    ]
     assert rollout.sub_usage.calls == 3
     assert rollout.root_usage.calls == 2
 

@@ -82,7 +82,7 @@ async def test_the_plain_scaffolds_call_the_benchmarks_tools(name, native):
     root.supports_tools = native
     rollout = await make_scaffold(name, Library()).rollout(TASK, root)
     assert (rollout.answer, rollout.stop_reason, len(rollout.turns)) == ("16", StopReason.READY, 3)
-    assert [result.told[:6] for turn in rollout.turns for result in turn.tool_results] == ["page 1", "page 2"]
+    assert [result.observation[:6] for turn in rollout.turns for result in turn.tool_results] == ["page 1", "page 2"]
     assert rollout.metrics["tool_calls"] == rollout.metrics["tool_calls_look"] == 2
     assert [m["role"] for m in root.seen[-1]].count("tool") == (2 if native else 0)
     assert rollout.info["tools"] == {"for": ["root"], "names": ["look"]}

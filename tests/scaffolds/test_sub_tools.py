@@ -83,7 +83,7 @@ async def test_a_sub_llm_looks_up_and_answers():
         assert env.score(TASK, rollout).value == 1.0
     assert env.environment.closed == 1
     (call,) = rollout.sub_calls
-    (turn,) = call.turns
+    (turn,) = call.tool_turns
     (result,) = turn.tool_results
     assert (call.text, call.error) == ("Lima", None)
     assert (result.name, result.arguments, result.output, result.error, result.id) == (
@@ -155,7 +155,7 @@ async def test_the_last_turn_has_no_tools_and_asks_for_the_answer():
         rollout = await env.rollout(TASK, script(ASK), sub)
     assert tools_given == [True, True, True, False]
     assert rollout.answer == "Lima"
-    assert len(rollout.sub_calls[0].turns) == 3
+    assert len(rollout.sub_calls[0].tool_turns) == 3
 
 
 async def test_a_sub_llm_that_never_answers_is_an_error():
@@ -195,7 +195,7 @@ async def test_wrong_calls_are_told_and_the_conversation_goes_on():
     async with configured() as env:
         rollout = await env.rollout(TASK, script(ASK), native(reply))
     assert rollout.answer == "Lima"
-    assert rollout.sub_calls[0].turns[0].tool_results[0].error == "KeyError: 'Atlantis'"
+    assert rollout.sub_calls[0].tool_turns[0].tool_results[0].error == "KeyError: 'Atlantis'"
     assert rollout.metrics["tool_calls_failed_capital"] == 1
 
 
@@ -208,7 +208,7 @@ async def test_every_turn_counts_and_a_budget_ends_a_call_in_between():
     first, second = rollout.sub_calls
     assert (first.text, first.error) == ("Lima", None)
     assert second.error == "the budget of sub-LLM calls is used up"
-    assert len(second.turns) == 1
+    assert len(second.tool_turns) == 1
     assert rollout.sub_usage.calls == 3
 
 
@@ -232,7 +232,7 @@ async def test_results_that_outgrow_the_window_are_left_out(max_tool_turns):
         rollout = await env.rollout(TASK, script(ASK), sub := native(reply))
     assert rollout.answer == "no idea"
     assert [m["content"] for m in sub.seen[-1][2:]] == [f"Error: {NO_ROOM}", FINAL]
-    assert rollout.sub_calls[0].turns[0].tool_results[0].error == NO_ROOM
+    assert rollout.sub_calls[0].tool_turns[0].tool_results[0].error == NO_ROOM
 
 
 async def test_an_overflow_that_stays_and_other_errors_end_the_call_only():
@@ -242,7 +242,7 @@ async def test_an_overflow_that_stays_and_other_errors_end_the_call_only():
             rollout = await env.rollout(TASK, script(ASK), sub)
         assert rollout.stop_reason is StopReason.READY
         assert str(error) in rollout.sub_calls[0].error
-        assert len(rollout.sub_calls[0].turns) == 1
+        assert len(rollout.sub_calls[0].tool_turns) == 1
 
 
 async def test_a_dead_engine_is_raised_from_any_round():
@@ -265,7 +265,7 @@ async def test_a_call_that_is_stopped_keeps_its_turns_and_says_so():
         rollout = await env.rollout(TASK, script(ASK), native(looks_up))
     assert rollout.stop_reason is StopReason.WALL_TIME
     assert rollout.sub_calls[0].error == STOPPED
-    assert len(rollout.sub_calls[0].turns) == 1
+    assert len(rollout.sub_calls[0].tool_turns) == 1
 
 
 async def test_tokens_of_every_turn_are_on_record_and_trained_once():

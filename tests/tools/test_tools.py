@@ -153,7 +153,7 @@ async def test_wrong_arguments_are_told(arguments, error):
     box = ToolBox([search])
     (result,) = await box.run([ToolCall("search", arguments)])
     assert error in result.error
-    assert result.told.startswith("Error: ")
+    assert result.observation.startswith("Error: ")
     assert box.metrics()["tool_calls_failed_search"] == 1
 
 
@@ -184,7 +184,7 @@ async def test_what_a_tool_raises_is_told_and_never_raised(name, kind):
     (result,) = await ToolBox([boom, async_boom]).run([ToolCall(name, {"kind": kind})])
     assert result.error
     assert "secret" not in result.error
-    assert len(result.told) < 400
+    assert len(result.observation) < 400
 
 
 async def test_a_cancellation_from_outside_is_one():

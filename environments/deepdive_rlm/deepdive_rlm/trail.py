@@ -42,7 +42,7 @@ def tool_results(rollout: Rollout) -> Iterator[ToolResult]:
     for turn in rollout.turns:
         yield from turn.tool_results
     for call in rollout.sub_calls:
-        for turn in call.turns:
+        for turn in call.tool_turns:
             yield from turn.tool_results
 
 

@@ -33,7 +33,7 @@ async def solve(env: DeepDive, task: Task) -> str:
         calls = next(steps)
         while True:
             results = await box.run([ToolCall(name, arguments) for name, arguments in calls])
-            calls = steps.send([result.told for result in results])
+            calls = steps.send([result.observation for result in results])
     except StopIteration as done:
         return f"Answer: {done.value}"
 
@@ -169,7 +169,9 @@ def test_measures_of_a_trail():
     ]
     rollout = Rollout(
         turns=[Turn(tool_results=searched[:1])],
-        sub_calls=[SubCall(0, 0, 0, [], turns=[SubTurn(tool_results=searched[1:] + odd), SubTurn(tool_results=read)])],
+        sub_calls=[
+            SubCall(0, 0, 0, [], tool_turns=[SubTurn(tool_results=searched[1:] + odd), SubTurn(tool_results=read)])
+        ],
     )
     found = trail.metrics(rollout, evidence)
     assert found["searches"] == 3

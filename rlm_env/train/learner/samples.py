@@ -11,10 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from rlm_env.rollout import Rollout, SubCall, SubTurn, Turn
+from rlm_env.rollout import Reply, Rollout
 from rlm_env.train.learner.config import SamplesConfig
-
-Reply = Turn | SubTurn | SubCall
 
 
 class SampleKind(StrEnum):
@@ -35,7 +33,7 @@ class Sample:
     """Natural log, after temperature, as the engine sampled; 0.0 where `mask` is False."""
     rollout_id: str
     policy_version: int = 0
-    """Which weights sampled: updates since the start of training, as `Rollout.info["policy_version"]` has it."""
+    """Which weights sampled: updates since the start of training, as in `GroupMember.policy_version`."""
     kind: SampleKind = SampleKind.ROOT
     weight: float = 1.0
     """What each trained token counts, in the loss and in its denominator."""
@@ -64,7 +62,7 @@ def rollout_samples(rollout: Rollout, config: SamplesConfig | None = None) -> li
     Raises ValueError, naming rollout and turn, where ids or logprobs are missing or do not match.
     """
     config = config or SamplesConfig()
-    version = rollout.info.get("policy_version", 0)
+    version = rollout.group.policy_version if rollout.group is not None else 0
     temperatures = {kind: _temperature(rollout, kind) for kind in SampleKind}
     blank = Sample([], [], [], rollout.id, version, SampleKind.ROOT, temperature=temperatures[SampleKind.ROOT])
     samples = _conversation(rollout.turns, blank, f"rollout {rollout.id!r}")

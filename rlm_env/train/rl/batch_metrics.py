@@ -13,7 +13,7 @@ from statistics import fmean
 from rlm_env.evals.stats import CORRECT, pass_at_k
 from rlm_env.rollout import Rollout, StopReason
 from rlm_env.train.learner.samples import Sample, SampleKind
-from rlm_env.train.rl.groups import UNFINISHED, Batch
+from rlm_env.train.rl.groups import UNFINISHED, Batch, member_of
 
 
 def batch_metrics(batch: Batch, samples: Sequence[Sample]) -> dict[str, float]:
@@ -32,7 +32,7 @@ def batch_metrics(batch: Batch, samples: Sequence[Sample]) -> dict[str, float]:
     scored = [rollout for rollout in batch.rollouts if rollout.score is not None]
     made = len(batch.groups) + batch.flat + batch.stale + batch.failed
     flat_kept = sum(group.flat for group in batch.groups)
-    staleness = [batch.version - rollout.info["policy_version"] for rollout in scored]
+    staleness = [batch.version - member_of(rollout).policy_version for rollout in scored]
     tokens = Counter[SampleKind]()
     for sample in samples:
         tokens[sample.kind] += sample.trained_tokens

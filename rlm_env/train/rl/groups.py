@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rlm_env.rollout import Rollout, StopReason
+from rlm_env.rollout import GroupMember, Rollout, StopReason
 from rlm_env.train.learner.samples import Sample, rollout_samples
 from rlm_env.train.rl.advantage import group_advantages
 from rlm_env.train.rl.config import TrainConfig
@@ -51,7 +51,7 @@ class RolloutGroup:
     @property
     def version(self) -> int:
         """Updates of the weights that its oldest rollout began with."""
-        return min(rollout.info["policy_version"] for rollout in self.rollouts)
+        return min(member_of(rollout).policy_version for rollout in self.rollouts)
 
 
 @dataclass(slots=True)
@@ -87,6 +87,13 @@ class Batch:
                 if reward is not None:
                     samples += _with_advantage(rollout_samples(rollout, group.config.samples), advantage)
         return samples
+
+
+def member_of(rollout: Rollout) -> GroupMember:
+    """The place of a rollout in its training run. Raises ValueError where it is not from one."""
+    if rollout.group is None:
+        raise ValueError(f"rollout {rollout.id!r} was not made by a training run")
+    return rollout.group
 
 
 def reward_of(rollout: Rollout, unfinished: str) -> float | None:

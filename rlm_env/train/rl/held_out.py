@@ -13,10 +13,11 @@ from pathlib import Path
 from statistics import fmean
 
 from rlm_env.evals.stats import clustered_mean
-from rlm_env.rollout import Rollout, read_rollouts
+from rlm_env.rollout import GroupMember, Rollout, read_rollouts
 from rlm_env.task import Task
 from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.environment_mix import EnvironmentMix
+from rlm_env.train.rl.groups import member_of
 from rlm_env.train.rl.rollouts import Engine, all_of, scored_rollout
 
 HELD_OUT = "held_out.jsonl"
@@ -46,12 +47,12 @@ class HeldOut:
         slots = asyncio.Semaphore(self._concurrency)
 
         async def one(name: str, task: Task, repeat: int) -> None:
-            key = f"{name}/{task.id}/{repeat}"
+            place = GroupMember(name, member=repeat, step=step)
+            key = _key(task.id, place)
             if key in done:
                 return
             async with slots:
-                rollout = await scored_rollout(f"{step}/{key}", self._mix.held_out(name), task, self._engine)
-            rollout.info |= {"step": step, "key": key, "environment": name}
+                rollout = await scored_rollout(f"{step}/{key}", self._mix.held_out(name), task, self._engine, place)
             self._append(rollout)
             done[key] = rollout
 
@@ -73,7 +74,8 @@ class HeldOut:
         os.truncate(self._path, data.rfind(b"\n") + 1)
         for rollout in read_rollouts(self._path):
             if rollout.score is not None:
-                self._stored.setdefault(rollout.info["step"], {})[rollout.info["key"]] = rollout
+                place = member_of(rollout)
+                self._stored.setdefault(place.step or 0, {})[_key(rollout.task_id, place)] = rollout
 
     def _append(self, rollout: Rollout) -> None:
         with open(self._path, "a", encoding="ascii") as out:
@@ -82,7 +84,7 @@ class HeldOut:
     def _metrics(self, rollouts: list[Rollout]) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for name in self._mix.names:
-            mine = [rollout for rollout in rollouts if rollout.info["environment"] == name]
+            mine = [rollout for rollout in rollouts if member_of(rollout).label == name]
             scores: dict[str, list[float]] = defaultdict(list)
             for rollout in mine:
                 if rollout.score is not None:
@@ -95,3 +97,8 @@ class HeldOut:
                 metrics[f"eval/{name}/{fact}"] = fmean(rollout.metrics.get(fact, 0.0) for rollout in mine)
             metrics[f"eval/{name}/error"] = fmean(rollout.score is None for rollout in mine)
         return metrics
+
+
+def _key(task_id: str, place: GroupMember) -> str:
+    """Tells the rollouts of one evaluation apart."""
+    return f"{place.label}/{task_id}/{place.member}"

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, Protocol
 
 from rlm_env.llm.base import LLM, EngineUnavailable
 from rlm_env.repl import SharedContext
-from rlm_env.rollout import Rollout, StopReason
+from rlm_env.rollout import GroupMember, Rollout, StopReason
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.scoring import score_rollout
 from rlm_env.task import Task
@@ -34,12 +35,17 @@ class Engine(Protocol):
 
 
 async def scored_rollout(
-    name: str, scaffold: RLMEnv, task: Task, engine: Engine, context: SharedContext | None = None
+    name: str,
+    scaffold: RLMEnv,
+    task: Task,
+    engine: Engine,
+    place: GroupMember,
+    context: SharedContext | None = None,
 ) -> Rollout:
-    """A rollout with its score and `info["policy_version"]`, the weights that it began with; without a score where it
-    failed `ATTEMPTS` times, and then `error` says how.
+    """A rollout with its score; without one where it failed `ATTEMPTS` times, and then `error` says how.
 
-    A dead engine is started again. Raises what `engine.restart` raises, and CancelledError.
+    Its `group` is `place` with the version of the weights that it began with. A dead engine is started again. Raises
+    what `engine.restart` raises, and CancelledError.
     """
     for _ in range(ATTEMPTS):
         version = engine.version
@@ -53,7 +59,7 @@ async def scored_rollout(
         except Exception as error:
             rollout = _failed(name, task, f"{type(error).__name__}: {error}")
             rollout.info["traceback"] = traceback.format_exc()
-        rollout.info["policy_version"] = version
+        rollout.group = replace(place, policy_version=version)
         if rollout.score is not None:
             break
     return rollout

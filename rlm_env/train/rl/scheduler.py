@@ -19,15 +19,15 @@ from types import TracebackType
 from typing import Self
 
 from rlm_env.repl import ReplError, SharedContext
-from rlm_env.rollout import Rollout
+from rlm_env.rollout import GroupMember, Rollout
 from rlm_env.runs.errors import RunStopped
 from rlm_env.runs.folder import RunFolder
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
 from rlm_env.train.rl.config import TrainConfig
-from rlm_env.train.rl.groups import Batch, RolloutGroup, reward_of
-from rlm_env.train.rl.journal import Journal
 from rlm_env.train.rl.environment_mix import EnvironmentMix
+from rlm_env.train.rl.groups import Batch, RolloutGroup, member_of, reward_of
+from rlm_env.train.rl.journal import Journal
 from rlm_env.train.rl.rollouts import Engine, all_of, scored_rollout
 from rlm_env.train.rl.sampler import TaskDraw, TaskSampler
 
@@ -230,8 +230,9 @@ class Scheduler:
             return
         async with self._slots:
             self._begun.setdefault(group.number, self._engine.version)
-            rollout = await scored_rollout(f"{draw.group:06}/{member}", scaffold, draw.task, self._engine, context)
-        rollout.info |= {"group": draw.group, "member": member, "environment": draw.environment}
+            place = GroupMember(draw.environment, draw.group, member)
+            name = f"{draw.group:06}/{member}"
+            rollout = await scored_rollout(name, scaffold, draw.task, self._engine, place, context)
         self._folder.append(rollout)
         group.rollouts.append(rollout)
 
@@ -243,9 +244,10 @@ class Scheduler:
         wanted = {number for numbers in later.values() for number in numbers} | set(history.open)
         rewards: dict[int, list[float]] = defaultdict(list)
         for rollout in self._folder.rollouts():
-            number = rollout.info.get("group")
+            place = member_of(rollout)
+            number = place.group
             if number in wanted and rollout.score is not None:
-                self._stored[number][rollout.info["member"]] = rollout
+                self._stored[number][place.member] = rollout
             if (reward := reward_of(rollout, self._groups.unfinished)) is not None:
                 rewards[number].append(reward)
         for step, numbers in sorted(later.items()):
@@ -269,7 +271,7 @@ class Scheduler:
 
 
 def _in_order(rollouts: Iterable[Rollout]) -> list[Rollout]:
-    return sorted(rollouts, key=lambda rollout: rollout.info["member"])
+    return sorted(rollouts, key=lambda rollout: member_of(rollout).member)
 
 
 @contextlib.asynccontextmanager

@@ -29,9 +29,9 @@ from rlm_env.train.learner.sample_files import read_samples, sample_files, write
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.rl.batch_metrics import batch_metrics
 from rlm_env.train.rl.config import TrainConfig, check_train_resume
+from rlm_env.train.rl.environment_mix import EnvironmentMix
 from rlm_env.train.rl.held_out import HeldOut
 from rlm_env.train.rl.journal import Journal
-from rlm_env.train.rl.environment_mix import EnvironmentMix
 from rlm_env.train.rl.preflight import check_samples_fit, check_template, check_window
 from rlm_env.train.rl.scheduler import Scheduler
 from rlm_env.train.run_folder import MODEL, WEIGHTS, OpenRun, open_run

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rlm_env.llm.chat_tokens import ChatTokens
-from rlm_env.rollout import Rollout, read_rollouts
+from rlm_env.rollout import RecordError, Rollout, read_rollouts
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import ROLLOUTS
 from rlm_env.train.learner.samples import Sample, SampleKind, rollout_samples
@@ -74,8 +74,8 @@ def _read_all(paths: Iterable[str]) -> Iterator[Rollout]:
             yield from {rollout.id: rollout for rollout in read_rollouts(path)}.values()
         except OSError as error:
             raise ConfigError(f"rollouts: {path} cannot be read: {error.strerror}") from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"rollouts: {path} is not a file of rollouts: {error}") from error
+        except RecordError as error:
+            raise ConfigError(f"rollouts: {error}") from error
 
 
 def _task(rollout: Rollout) -> tuple[str, str]:

@@ -19,8 +19,7 @@ from rlm_env.llm.base import ToolSchema
 from rlm_env.llm.chat_tokens import ChatTokens
 from rlm_env.messages import Completion, Message
 from rlm_env.protocol import TOOL
-from rlm_env.rollout import Rollout, SubCall, Turn
-from rlm_env.train.learner.samples import Reply
+from rlm_env.rollout import Reply, Rollout, SubCall, Turn
 
 
 class CannotEncode(ValueError):
@@ -42,13 +41,15 @@ def in_students_tokens(rollout: Rollout, tokens: ChatTokens) -> tuple[Rollout, b
     replies = [reply for call in rollout.sub_calls for reply in call.replies]
     if _are_students(replies, tokens):
         calls = [
-            replace(_with_logprobs(call), turns=[_with_logprobs(turn) for turn in call.turns])
+            replace(_with_logprobs(call), tool_turns=[_with_logprobs(turn) for turn in call.tool_turns])
             for call in rollout.sub_calls
             if call.replies
         ]
     else:
         encoded = True
-        found = (_encode_sub_call(call, tokens) for call in rollout.sub_calls if call.error is None and not call.turns)
+        found = (
+            _encode_sub_call(call, tokens) for call in rollout.sub_calls if call.error is None and not call.tool_turns
+        )
         calls = [call for call in found if call is not None]
     return replace(rollout, turns=turns, sub_calls=calls), encoded
 
@@ -106,7 +107,7 @@ def _with_ids(reply: Reply, completion: Completion) -> Reply:
 def _encode(reply: Reply, history: list[Message], tools: list[ToolSchema] | None, tokens: ChatTokens) -> Completion:
     """The completion that the student would have had to sample to give this reply. Raises CannotEncode."""
     prompt = tokens.prompt(history, tools)
-    wanted = Completion(reply.text, list(getattr(reply, "tool_calls", ())), reply.reasoning)
+    wanted = Completion(reply.text, list(reply.tool_calls), reply.reasoning)
     render = tokens.renderer.render_ids
     before = render([*map(dict, history)], tools=tools, add_generation_prompt=True)
     whole = render([*map(dict, history), dict(wanted.message())], tools=tools, add_generation_prompt=False)

@@ -24,7 +24,7 @@ from rlm_env.llm.vllm.model_folder import find_model
 from rlm_env.runs.config import EngineOptions
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.profile import load_profile
-from rlm_env.train.sync.request_gate import RequestGate, GatedLLM
+from rlm_env.train.sync.request_gate import GatedLLM, RequestGate
 
 if TYPE_CHECKING:
     from rlm_env.llm.vllm.server import Progress, VLLMServer

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_env.rollout import Rollout, SubCall, SubTurn, Turn
+from rlm_env.rollout import GroupMember, Rollout, SubCall, SubTurn, Turn
 from rlm_env.train.learner.config import SamplesConfig
 from rlm_env.train.learner.samples import SampleKind, rollout_samples
 
@@ -43,7 +43,7 @@ def test_a_conversation_that_stays_a_prefix_is_one_sample():
     rollout = Rollout(
         id="r",
         turns=[turn([1, 2], [3, 4], [-1.0, -2.0]), turn([1, 2, 3, 4, 5], [6], [-3.0])],
-        info={"policy_version": 7},
+        group=GroupMember("a", policy_version=7),
     )
     (sample,) = rollout_samples(rollout)
     assert sample.token_ids == [1, 2, 3, 4, 5, 6]
@@ -123,7 +123,9 @@ def test_a_sub_call_without_ids_is_named():
 
 
 def with_turns(call, *turns):
-    call.turns = [SubTurn(prompt_ids=t.prompt_ids, completion_ids=t.completion_ids, logprobs=t.logprobs) for t in turns]
+    call.tool_turns = [
+        SubTurn(prompt_ids=t.prompt_ids, completion_ids=t.completion_ids, logprobs=t.logprobs) for t in turns
+    ]
     return call
 
 

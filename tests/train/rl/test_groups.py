@@ -3,7 +3,7 @@
 import pytest
 
 from rlm_env.messages import Usage
-from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Turn
+from rlm_env.rollout import GroupMember, Rollout, Score, StopReason, SubCall, Turn
 from rlm_env.train.rl.batch_metrics import batch_metrics
 from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.groups import Batch, RolloutGroup
@@ -21,7 +21,7 @@ def rollout(score=None, calls=0, stop=StopReason.READY, version=0, environment="
         root_usage=Usage(10, 5),
         sub_usage=Usage(3 * calls, 2 * calls),
         score=None if score is None else Score(score),
-        info={"policy_version": version},
+        group=GroupMember("a", policy_version=version),
     )
 
 

@@ -80,7 +80,7 @@ async def test_staleness_is_never_exceeded(tmp_path, staleness, late):
             if arriving is not None:
                 await arriving
             arriving = asyncio.create_task(arrive(scheduler, engine, step + 1))
-            seen += [step - rollout.info["policy_version"] for rollout in batch.rollouts]
+            seen += [step - rollout.group.policy_version for rollout in batch.rollouts]
     await arriving
     assert max(seen) <= staleness
     assert (max(seen) > 0) == (staleness > 0)

@@ -129,7 +129,7 @@ def test_what_cannot_be_encoded_is_refused(tokens, tmp_path):
 
 
 def test_a_sub_call_with_tools_is_left_out_where_it_has_no_ids(tokens):
-    calls = [*text_rollout().sub_calls, SubCall(2, 0, 0, [], text="x", turns=[SubTurn(text="y")])]
+    calls = [*text_rollout().sub_calls, SubCall(2, 0, 0, [], text="x", tool_turns=[SubTurn(text="y")])]
     rollout, _ = in_students_tokens(text_rollout(sub_calls=calls), tokens)
     assert [call.id for call in rollout.sub_calls] == [0]
 
@@ -226,8 +226,8 @@ def test_files_that_are_no_rollouts_are_named(tokens, tmp_path):
     config = {"model": "m", "out": tmp_path}
     with pytest.raises(ConfigError, match=r"nowhere\.jsonl cannot be read"):
         choose(SFTConfig(**config, rollouts=[str(tmp_path / "nowhere.jsonl")]), tokens)
-    (tmp_path / "bad.jsonl").write_text('{"schema": 1, "id": "a", "what": 1}\n')
-    with pytest.raises(ConfigError, match=r"bad\.jsonl is not a file of rollouts.*what"):
+    (tmp_path / "bad.jsonl").write_text('{"schema": 2, "id": "a", "what": 1}\n')
+    with pytest.raises(ConfigError, match=r"bad\.jsonl, line 1: .*what"):
         choose(SFTConfig(**config, rollouts=[str(tmp_path / "bad.jsonl")]), tokens)
 
 
