@@ -28,16 +28,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # so that a checkout is enough, without an installation
 
-import gpu_checks  # noqa: E402
-import gpu_kernels  # noqa: E402
-from gpu_shapes import SHAPES, make_folder, rlm_samples, useful_flops  # noqa: E402
-from rlm_env.train.learner.config import LoraConfig, LossConfig, ModelConfig, OptimizerConfig  # noqa: E402
-from rlm_env.train.learner.learner import Learner  # noqa: E402
-from rlm_env.train.learner.memory import GIB, training_memory  # noqa: E402
-from rlm_env.train.learner.model import read_config  # noqa: E402
+import gpu_checks
+import gpu_kernels
+from gpu_shapes import SHAPES, make_folder, rlm_samples, useful_flops
+
+from rlm_env.train.learner.config import LoraConfig, LossConfig, ModelConfig, OptimizerConfig
+from rlm_env.train.learner.learner import Learner
+from rlm_env.train.learner.memory import GIB, training_memory
+from rlm_env.train.learner.model import read_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +221,7 @@ def main() -> int:
     parser.add_argument("--shapes", choices=("real", "tiny"), help="default: real, with --quick tiny")
     parser.add_argument("--seconds", type=float, default=440.0, help="no stage begins later than this (default: 440)")
     arguments = parser.parse_args()
+    transformers_logging.disable_progress_bar()
     device = torch.device(arguments.device or ("cpu" if arguments.quick else "cuda"))
     shapes = arguments.shapes or ("tiny" if arguments.quick else "real")
     bench = Bench(device, shapes, arguments.seconds)

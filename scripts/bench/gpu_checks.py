@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -14,33 +15,34 @@ from safetensors import safe_open
 from rlm_env.train.learner.config import LossConfig, ModelConfig, OptimizerConfig
 from rlm_env.train.learner.learner import Learner
 from rlm_env.train.learner.optimizer import Update
-from rlm_env.train.learner.packing_check import check_packing
 from rlm_env.train.learner.samples import Sample
 
 if TYPE_CHECKING:
     from gpu import Bench
 
-BOUNDS = {"float32": 1e-3, "bfloat16": 0.1}
+BOUNDS = {"float32": 1e-4, "bfloat16": 0.03}
 """Largest relative difference to the CPU in float32, of log-probabilities and of the gradient of one step."""
 
 
 def run(bench: Bench) -> None:
-    """Packs, log-probabilities, one optimizer step, a checkpoint and an export, on a model small enough for both."""
+    """Log-probabilities, one optimizer step, a checkpoint and an export, on a model small enough for both. A learner
+    that is made at all has passed the packing check on its device."""
     with tempfile.TemporaryDirectory(prefix="rlm-env-check-") as root:
         folder = make_folder("tiny", Path(root) / "model", torch.device("cpu"))
         samples = rlm_samples(2_000, SHAPES["tiny"]["vocab_size"], tiny=True)
         reference = _learner(folder, "float32", torch.device("cpu"))
-        expected = torch.tensor(sum(reference.score(samples), []))
+        expected = torch.tensor(list(chain.from_iterable(reference.score(samples))))
         gradient = _gradient(reference, samples)
         for dtype, bound in BOUNDS.items():
             with bench.caught("check", dtype=dtype):
                 learner = _learner(folder, dtype, bench.device)
-                found = torch.tensor(sum(learner.score(samples), []))
+                found = torch.tensor(list(chain.from_iterable(learner.score(samples))))
                 bench.check(f"{dtype}: log-probabilities", _distance(found, expected), bound)
-                bench.check(f"{dtype}: a sample in a pack reaches another", check_packing(learner.model).leak, 0.0)
                 bench.check(f"{dtype}: gradient of one step", _distance(_gradient(learner, samples), gradient), bound)
         with bench.caught("check", what="checkpoint"):
-            bench.check("a step after loading, against the same step without", _resumed(folder, bench, samples, root), 0.0)
+            bench.check(
+                "a step after loading, against the same step without", _resumed(folder, bench, samples, root), 0.0
+            )
         with bench.caught("check", what="export"):
             bench.check("keys of the export that the source has not, and the reverse", _keys(folder, bench, root), 0)
 
@@ -89,5 +91,12 @@ def _resumed(folder: Path, bench: Bench, samples: list[Sample], root: str) -> fl
 def _keys(folder: Path, bench: Bench, root: str) -> int:
     target = Path(root) / "exported"
     _learner(folder, "bfloat16", bench.device).export(target)
-    names = [{key for file in f.glob("*.safetensors") for key in safe_open(file, "pt").keys()} for f in (folder, target)]  # noqa: SIM118
-    return len(names[0] ^ names[1])
+    return len(_tensor_names(folder) ^ _tensor_names(target))
+
+
+def _tensor_names(folder: Path) -> set[str]:
+    names: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            names.update(tensors.keys())
+    return names

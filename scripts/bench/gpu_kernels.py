@@ -40,8 +40,12 @@ def attention(bench: Bench) -> None:
                 what = {"way": way, "lengths": kind, "tokens": tokens, "samples": len(lengths)}
                 with bench.caught("attention", **what):
                     bench.forget_peak()
-                    ms = bench.milliseconds(lambda run=run: torch.autograd.grad(run(), (q, k, v), up), 1, 3, 4.0)
+                    ms = bench.milliseconds(_with_backward(run, (q, k, v), up), 1, 3, 4.0)
                     bench.say("attention", **what, ms=ms, useful_tflops=useful / ms / 1e9, peak_gib=bench.peak_gib())
+
+
+def _with_backward(run: Callable[[], Tensor], inputs: tuple[Tensor, ...], up: Tensor) -> Callable[[], Any]:
+    return lambda: torch.autograd.grad(run(), inputs, up)
 
 
 def _ways(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], device: torch.device) -> dict[str, Callable[[], Tensor]]:

@@ -63,7 +63,7 @@ def make_folder(shape: str, folder: Path, device: torch.device) -> Path:
 
 
 def rlm_lengths(total: int, *, tiny: bool = False, seed: int = 0) -> list[int]:
-    """Lengths that fill `total` tokens: a tenth of 600 to 4,000 tokens, the others of 60 to 500; `tiny`: a twentieth."""
+    """Lengths that fill `total` tokens: a tenth of 600 to 4,000, the others of 60 to 500; `tiny`: a twentieth."""
     draw, lengths, left = random.Random(seed), [], total
     while left > 0:
         length = draw.randint(600, 4000) if draw.random() < 0.1 else draw.randint(60, 500)
@@ -95,8 +95,9 @@ def rlm_samples(total: int, vocab: int, *, tiny: bool = False, seed: int = 0) ->
 
 
 def useful_flops(model: Any, samples: Sequence[Sample], *, lora: bool) -> float:
-    """Forward and backward of one pass over `samples`, nothing recomputed, no masked block, the head on trained tokens
-    alone. Under an adapter the gradients of frozen weights are not needed: 4 instead of 6 FLOPs a parameter and token."""
+    """FLOPs of one forward and backward over `samples`: no recomputation, no masked block, the head on trained tokens.
+
+    Under an adapter the gradients of frozen weights are not needed: 4 instead of 6 FLOPs per parameter and token."""
     base = base_model(model)
     text = base.config.get_text_config()
     head = base.get_output_embeddings().weight.numel()
