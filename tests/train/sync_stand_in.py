@@ -12,8 +12,16 @@ from transformers import AutoModelForCausalLM
 from rlm_env.train.learner.forward import pack_logprobs
 from rlm_env.train.learner.packing import collate
 from rlm_env.train.learner.samples import Sample
+from rlm_env.train.sync.sync_check import BothLogprobs, SyncCheck, compare
+from rlm_env.train.sync.weight_sync import WeightSync
 
 BESIDE_WEIGHTS = ("*.json", "*.jinja")
+
+
+async def differences(sync: WeightSync) -> SyncCheck:
+    """How far engine and trainer are from each other, without an update."""
+    async with sync._engine.paused(30):
+        return compare(BothLogprobs(await sync._engine_logprobs(), await sync._trainer_logprobs()), sync._last_check)
 
 
 class StandIn:

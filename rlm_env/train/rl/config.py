@@ -22,7 +22,7 @@ from rlm_env.train.rl.advantage import AdvantageConfig
 class SyncConfig(Part):
     """How new weights reach the engine."""
 
-    method: Literal["disk", "lora", "ipc", "nccl"] = "disk"
+    method: Literal["disk", "lora"] = "disk"
     """`disk`: a folder that vLLM reloads; `lora`: the adapter alone."""
     check_tolerance: float | None = Field(default=None, gt=0)
     """Largest mean difference between the engine's and the trainer's log-probabilities; None: by type."""
@@ -175,8 +175,6 @@ class TrainConfig(Part):
         names = [environment.name for environment in self.environments]
         if len(set(names)) < len(names):
             raise ValueError(f"environments: a name occurs twice in {names}")
-        if self.sync.method in ("ipc", "nccl"):
-            raise ValueError(f'sync.method = "{self.sync.method}" is not there yet; use "disk", or "lora" with LoRA')
         if self.sync.method == "lora" and self.trainer.lora is None:
             raise ValueError('sync.method = "lora" needs trainer.lora; without an adapter use "disk"')
         if self.loss.preset == "sft":

@@ -188,11 +188,11 @@ class _Run:
 
     async def _publish(self, scheduler: Scheduler, sync: WeightSync) -> None:
         """Begins to bring the weights into the engine; returns when the learner may go on."""
-        version, taken = self.learner.version, asyncio.Event()
+        version, learner_free = self.learner.version, asyncio.Event()
 
         async def publish() -> dict[str, float]:
             try:
-                found = await sync.publish(version, taken)
+                found = await sync.publish(version, learner_free)
             except Exception as error:
                 scheduler.fail(error)
                 raise
@@ -200,7 +200,7 @@ class _Run:
             return found
 
         self.publishing = asyncio.create_task(publish())
-        await taken.wait()
+        await learner_free.wait()
 
     async def _published(self) -> dict[str, float]:
         """Waits until the weights that were taken last are in the engine and verified; what that found, once."""

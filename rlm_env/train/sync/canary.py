@@ -1,6 +1,6 @@
-"""Other weights in the same shape, to see whether an engine takes what it is given.
+"""Canary weights: a copy of a model or adapter with other values, to see whether an engine takes what it is given.
 
-Covered: a folder with safetensors, of a whole model or of a peft adapter. Not covered: weights that make any sense.
+An engine whose answers do not change when it is given them ignores updates.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 
-def write_canary(source: Path, folder: Path) -> None:
-    """A copy of `source` with the samples of all tensors of its first weight file moved on by one. Its other files are
-    the same ones under a second name (hard links), where the file system can do that."""
+def write_canary_weights(source: Path, folder: Path) -> None:
+    """Copies `source`, a folder with safetensors, and shifts the rows of every tensor of its first weight file by one.
+
+    Other files are hard links, where the file system has them. Raises ValueError where there are no weights.
+    """
     weights = sorted(source.glob("*.safetensors"))
     if not weights:
         raise ValueError(f"no weights (*.safetensors) in {source}")
@@ -25,12 +27,12 @@ def write_canary(source: Path, folder: Path) -> None:
         if file != weights[0] and file.is_file():
             _link(file, folder / file.name)
     with safe_open(weights[0], "pt") as reader:
-        tensors = {name: _other(reader.get_tensor(name)) for name in reader.keys()}  # noqa: SIM118
+        tensors = {name: _shifted(reader.get_tensor(name)) for name in reader.keys()}  # noqa: SIM118
         save_file(tensors, folder / weights[0].name, reader.metadata())
 
 
-def _other(tensor: Tensor) -> Tensor:
-    """Of about the same size; what is 0 all over, like half of a new adapter, is not any more."""
+def _shifted(tensor: Tensor) -> Tensor:
+    """Other values of about the same size. A tensor of zeros, like half of a new adapter, gets a constant."""
     if not tensor.is_floating_point() or not tensor.ndim:
         return tensor
     return tensor.roll(1, 0) if tensor.any() else tensor + 0.1

@@ -1,7 +1,7 @@
-"""A gate before an engine: requests pass while it is open; closing it waits for those inside.
+"""A gate in front of an engine: requests pass while it is open, and closing it waits for those in flight.
 
-Covered: draining with a time limit, cutting off what takes longer, an `LLM` behind a gate. Not covered: what happens
-to the engine while the gate is closed (`engine.py`).
+Draining has a time limit, after which the remaining requests are cut off. `GatedLLM` is an `LLM` behind a gate. What
+happens to the engine while the gate is closed is the business of `engine.py`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Result = TypeVar("Result")
 
 
 class RequestCut(LLMError):
-    """A request that was still running when the time for draining was over."""
+    """A request was still running at the end of the time for draining."""
 
 
 class RequestGate:
-    """For one event loop. Whoever closes it while it is closed waits until it is open again."""
+    """A gate for one event loop. Closing it while it is closed waits until it is open again."""
 
     def __init__(self) -> None:
         self.seconds_closed = 0.0
-        """In total, draining included."""
+        """In total, including draining."""
         self.cut = 0
         """Requests that were cut off, in total."""
         self._open = asyncio.Event()
@@ -42,7 +42,8 @@ class RequestGate:
         return len(self._inside)
 
     async def run(self, request: Callable[[], Awaitable[Result]]) -> Result:
-        """What `request()` returns, begun when the gate is open. Raises RequestCut where draining took too long."""
+        """Calls `request()` as soon as the gate is open, and returns its result. Raises RequestCut where draining took
+        too long."""
         while not self._open.is_set():
             await self._open.wait()
         task = asyncio.ensure_future(request())
@@ -60,8 +61,8 @@ class RequestGate:
 
     @contextlib.asynccontextmanager
     async def closed(self, drain_seconds: float) -> AsyncIterator[float]:
-        """Nothing is inside and nothing comes in; gives the seconds that draining took. What is still running after
-        `drain_seconds` is cut off."""
+        """Keeps the gate closed; yields the seconds that draining took. Requests that are still running after
+        `drain_seconds` are cut off."""
         async with self._closing:
             start = time.monotonic()
             self._open.clear()
@@ -85,14 +86,14 @@ class RequestGate:
 
 
 class GatedLLM(LLM):
-    """The LLM that `current()` gives, behind a gate: the same object whatever stands behind it.
+    """The LLM that `current()` returns, behind a gate. It stays the same object when the LLM behind it is replaced.
 
-    A request passes as a whole, its continuations included, so that all of its tokens come from one state of the
-    engine. `current` may raise EngineUnavailable, which then is what the request raises.
+    A request passes as a whole, including its continuations, so that all of its tokens come from one version of the
+    weights. `current` may raise EngineUnavailable, and then the request raises it.
     """
 
     def __init__(self, gate: RequestGate, current: Callable[[], LLM], facts: LLM) -> None:
-        """`facts`: an LLM of the same name, window and tokenizer, which answers what needs no engine."""
+        """`facts`: an LLM with the same name, window and tokenizer, which answers questions that need no engine."""
         self._gate = gate
         self._current = current
         self._facts = facts

@@ -1,7 +1,7 @@
-"""The trainer's weights into the running engine, and proof that they arrived.
+"""Brings the trainer's weights into the running engine and proves that they arrived.
 
-Covered: whole weights through a folder on disk, an adapter through vLLM's runtime LoRA loading. Not covered: copies
-from memory to memory (`ipc`, `nccl`), which the configuration refuses; several engines.
+Whole weights go through a folder on disk, an adapter through vLLM's runtime LoRA loading. There is one engine. The
+comparison of log-probabilities is in `sync_check.py`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,24 @@ from typing import Protocol
 from rlm_env.llm.base import EngineUnavailable, LLMError
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.rl.config import SyncConfig
-from rlm_env.train.sync.canary import write_canary
+from rlm_env.train.sync.canary import write_canary_weights
 from rlm_env.train.sync.engine import TrainEngine
-from rlm_env.train.sync.sync_check import TOLERANCES, Probe, Scores, SyncCheck, SyncError, compare, judge
+from rlm_env.train.sync.sync_check import (
+    TOLERANCES,
+    BothLogprobs,
+    FixedConversation,
+    Logprobs,
+    SyncCheck,
+    SyncError,
+    compare,
+    require_agreement,
+)
 
-DECOY = "canary"
+CANARY = "canary"
 
 
 class Publisher(Protocol):
-    """What is needed of a `Learner`."""
+    """The part of `Learner` that a sync uses."""
 
     version: int
 
@@ -38,9 +47,9 @@ class Publisher(Protocol):
 
 
 class WeightSync(ABC):
-    """One way of bringing weights into an engine.
+    """One way of bringing weights into an engine. `start` comes first, then a `publish` for each update.
 
-    `config`: see `SyncConfig`. `folder`: where exports go; only the one that is served stays. `dtype`: of the
+    `config`: see `SyncConfig`. `folder`: where exports go; only the one that is served stays. `dtype`: the type of the
     trainer's forward pass.
     """
 
@@ -48,92 +57,81 @@ class WeightSync(ABC):
         self.config = config
         self.folder = folder
         self._dtype = dtype
-        self._before: tuple[Scores, Scores] | None = None
-        """What engine and trainer said at the last check."""
+        self._last_check: BothLogprobs | None = None
 
     async def start(self, learner: Publisher, engine: TrainEngine) -> dict[str, float]:
         """Publishes the learner's weights as they are, before the first rollout. Else like `publish`.
 
-        Since the engine may serve the same weights already, it is first given others (`canary.py`), which must show:
-        an engine that takes nothing is found out before anything is sampled. One that takes a part only is found
-        out at the first update.
+        The engine may serve these weights already, so it is first given canary weights (`canary.py`), which must
+        change its answers: an engine that ignores updates is found out before anything is sampled. One that takes
+        only some of the tensors is found out at the first update.
         """
         self._learner = learner
         self._engine = engine
-        self._before = None
+        self._last_check = None
         types = {self._dtype, engine.dtype}
         self.tolerance = self.config.check_tolerance or TOLERANCES["float32" if types == {"float32"} else "bfloat16"]
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._probe = await Probe.sample(engine)
-        return await self._publish(learner.version, prove=True)
+        self._conversation = await FixedConversation.sample(engine)
+        return await self._publish(learner.version, canary_first=True)
 
-    async def publish(self, version: int, taken: asyncio.Event | None = None) -> dict[str, float]:
+    async def publish(self, version: int, learner_free: asyncio.Event | None = None) -> dict[str, float]:
         """Serves the learner's weights as `version`, while rollouts are in flight, and verifies them before the
         first request goes on.
 
-        `taken` is set when the weights are exported and the learner has been asked what it needs to be asked: from
-        then on it may be trained further. It is set on errors too.
+        `learner_free` is set as soon as the learner may be trained further: its weights are exported and its
+        log-probabilities computed. It is set on errors too.
 
-        Returns seconds by part (`sync_seconds_export`, `_score`, `_drain`, `_load`, `_verify`) and what the check
-        found (`sync_mean_abs`, `sync_max_abs`, `sync_cached_mean_abs`, `sync_followed`). Where the engine dies on
-        the way, it is started again on the new weights. Raises SyncError, and EngineUnavailable where it cannot be
-        started.
+        Returns seconds by part (`sync_seconds_export`, `_score`, `_drain`, `_load`, `_verify`) and the result of the
+        check (`sync_mean_abs`, `sync_max_abs`, `sync_cached_mean_abs`, `sync_change_share`). An engine that dies
+        meanwhile is started again on the new weights. Raises SyncError, and EngineUnavailable where it does not start.
         """
         try:
-            return await self._publish(version, taken)
+            return await self._publish(version, learner_free)
         finally:
-            if taken is not None:
-                taken.set()
-
-    async def verify(self) -> SyncCheck:
-        """Asks the engine and the learner again, at any time. Raises SyncError where they do not agree."""
-        expected = await self._trainer_scores()
-        async with self._engine.paused(self.config.drain_seconds):
-            return await self._check(expected, self._engine.version)
-
-    async def close(self) -> None:
-        """Nothing is held but the folder that the engine serves, which stays."""
+            if learner_free is not None:
+                learner_free.set()
 
     @abstractmethod
     def _write(self, folder: Path) -> None:
-        """Exports what `_load` reads."""
+        """Exports the learner's weights in the form that `_load` reads."""
 
     @abstractmethod
     async def _load(self, folder: Path, version: int) -> None:
         """Makes the engine serve it, and forget what it cached."""
 
     async def _publish(
-        self, version: int, taken: asyncio.Event | None = None, *, prove: bool = False
+        self, version: int, learner_free: asyncio.Event | None = None, *, canary_first: bool = False
     ) -> dict[str, float]:
         metrics: dict[str, float] = {}
         served = self._engine.served
         folder = self.folder / f"v{version:06d}"
-        if folder == served:  # which must not change under the engine
+        if folder == served:  # the engine's files must not change under it
             folder = folder.with_name(f"{folder.name}-again")
         with _timed(metrics, "export"):
             await asyncio.to_thread(self._write, folder)
         with _timed(metrics, "score"):
-            expected = await self._trainer_scores()
-        if taken is not None:
-            taken.set()
+            expected = await self._trainer_logprobs()
+        if learner_free is not None:
+            learner_free.set()
         async with self._engine.paused(self.config.drain_seconds) as drained:
             metrics["sync_seconds_drain"] = drained
-            if prove:
-                await self._prove(folder, version, expected)
+            if canary_first:
+                await self._load_canary(folder, version, expected)
             with _timed(metrics, "load"):
                 await self._replace(folder, version)
             with _timed(metrics, "verify"):
                 check = await self._check(expected, version)
-        shutil.rmtree(self.folder / DECOY, ignore_errors=True)
+        shutil.rmtree(self.folder / CANARY, ignore_errors=True)
         if self.folder in served.parents:
             await asyncio.to_thread(shutil.rmtree, served, ignore_errors=True)
         return metrics | _as_metrics(check)
 
-    async def _prove(self, folder: Path, version: int, expected: Scores) -> None:
-        canary = self.folder / DECOY
-        await asyncio.to_thread(write_canary, folder, canary)
+    async def _load_canary(self, folder: Path, version: int, expected: Logprobs) -> None:
+        canary = self.folder / CANARY
+        await asyncio.to_thread(write_canary_weights, folder, canary)
         await self._replace(canary, version)
-        if compare(await self._engine_scores(), expected).mean_abs <= self.tolerance:
+        if compare(BothLogprobs(await self._engine_logprobs(), expected)).mean_abs <= self.tolerance:
             raise SyncError(
                 "the engine was given other weights and answers as before: updates do not reach it. Look into its "
                 f"log ({self._engine.log_path}), and leave out of engine.extra_args what changes how weights are loaded"
@@ -142,29 +140,29 @@ class WeightSync(ABC):
     async def _replace(self, folder: Path, version: int) -> None:
         try:
             with suppress(EngineUnavailable):  # then it is started again on the new weights
-                await self._probe.fill_cache(self._engine)
+                await self._conversation.fill_cache(self._engine)
             await self._load(folder, version)
         except LLMError as error:
             if isinstance(error, EngineUnavailable):
                 raise
             raise SyncError(f"the engine did not take version {version}: {error}") from error
 
-    async def _trainer_scores(self) -> Scores:
-        (logprobs,) = await asyncio.to_thread(self._learner.score, [self._probe.as_sample])
-        return self._probe.trainer_scores(logprobs)
+    async def _trainer_logprobs(self) -> Logprobs:
+        (logprobs,) = await asyncio.to_thread(self._learner.score, [self._conversation.as_sample])
+        return self._conversation.trainer_logprobs(logprobs)
 
-    async def _engine_scores(self) -> Scores:
+    async def _engine_logprobs(self) -> Logprobs:
         try:
-            return await self._probe.engine_scores(self._engine)
+            return await self._conversation.engine_logprobs(self._engine)
         except EngineUnavailable:
             await self._engine.restart()
-            return await self._probe.engine_scores(self._engine)
+            return await self._conversation.engine_logprobs(self._engine)
 
-    async def _check(self, expected: Scores, version: int) -> SyncCheck:
-        found = await self._engine_scores()
-        check = compare(found, expected, self._before)
-        judge(check, self.tolerance, version)
-        self._before = found, expected
+    async def _check(self, expected: Logprobs, version: int) -> SyncCheck:
+        answers = BothLogprobs(await self._engine_logprobs(), expected)
+        check = compare(answers, self._last_check)
+        require_agreement(check, self.tolerance, version)
+        self._last_check = answers
         return check
 
 
@@ -192,9 +190,7 @@ METHODS: dict[str, Callable[[SyncConfig, Path, str], WeightSync]] = {"disk": Dis
 
 
 def make_sync(config: SyncConfig, folder: Path, dtype: str) -> WeightSync:
-    """The sync of `config.method`; arguments as for `WeightSync`. Raises ValueError on one that is not there."""
-    if config.method not in METHODS:
-        raise ValueError(f'sync.method = "{config.method}" is not there yet; use {" or ".join(map(repr, METHODS))}')
+    """The sync of `config.method`; arguments as for `WeightSync`."""
     return METHODS[config.method](config, folder, dtype)
 
 
@@ -211,4 +207,4 @@ def _as_metrics(check: SyncCheck) -> dict[str, float]:
         "sync_max_abs": check.max_abs,
         "sync_cached_mean_abs": check.cached_mean_abs,
     }
-    return found if check.followed is None else found | {"sync_followed": check.followed}
+    return found if check.change is None else found | {"sync_change_share": check.change.share}

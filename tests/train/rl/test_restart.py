@@ -20,7 +20,7 @@ from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
 from rlm_env.train.sync.weight_sync import make_sync  # noqa: E402
 from tests.tiny_model import make_model  # noqa: E402
 from tests.train.stand_in_vllm import StandInVLLM  # noqa: E402
-from tests.train.sync_stand_in import StandIn  # noqa: E402
+from tests.train.sync_stand_in import StandIn, differences  # noqa: E402
 
 GREEDY = Sampling(max_tokens=2, temperature=0.0)
 QUESTION = [{"role": "user", "content": "Count."}]
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def engine(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TrainEngine]:
     monkeypatch.setattr(StandInVLLM, "made", [], raising=False)
     monkeypatch.setattr("rlm_env.llm.vllm.server.VLLMServer", StandInVLLM)
-    monkeypatch.setattr("rlm_env.train.sync.sync_check.PARTS", 2)
+    monkeypatch.setattr("rlm_env.train.sync.sync_check.PROMPTS", 2)
     monkeypatch.setattr("rlm_env.train.sync.sync_check.REPLY_TOKENS", 6)  # the stand-in is slow
     async with TrainEngine(folder, log_folder=tmp_path, dtype="float32", max_restarts=2) as engine:
         yield engine
@@ -47,7 +47,7 @@ async def test_publish_and_restart(engine: TrainEngine, folder: Path, tmp_path: 
     assert (await sync.start(trainer, engine))["sync_mean_abs"] < 1e-5
     trainer.step()
     found = await sync.publish(trainer.version)
-    assert found["sync_followed"] == pytest.approx(1, abs=0.01)
+    assert found["sync_change_share"] == pytest.approx(1, abs=0.01)
     await StandInVLLM.made[-1].kill()
     with pytest.raises(EngineUnavailable):
         await engine.llm.complete(QUESTION, None, GREEDY)
@@ -57,7 +57,7 @@ async def test_publish_and_restart(engine: TrainEngine, folder: Path, tmp_path: 
     assert (second.options["served_name"], second.options["log_path"].name) == (folder.name, "vllm-1.log")
     assert second.options["seed"] != first.options["seed"]
     assert (await engine.llm.complete(QUESTION, None, GREEDY)).completion_ids
-    assert (await sync.verify()).mean_abs < 1e-5
+    assert (await differences(sync)).mean_abs < 1e-5
 
 
 async def test_death_at_any_moment_of_an_update(engine: TrainEngine, folder: Path, tmp_path: Path) -> None:

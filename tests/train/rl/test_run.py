@@ -147,7 +147,7 @@ def test_samples_that_do_not_fit_are_refused_before_they_are_trained(config, sam
         ("rollout.root.extra.top_k=20", "rollout.root.extra.top_k is 20"),
         ("rollout.root.extra.min_p=0.1", "rollout.root.extra.min_p is 0.1"),
         ("rollout.rot.temperature=1", "unknown key 'rot'; did you mean 'root'"),
-        ("sync.method=nccl", 'sync.method = "nccl" is not there yet'),
+        ("sync.method=nccl", "sync.method: Input should be 'disk' or 'lora'"),
         ("sync.method=lora", "needs trainer.lora"),
         ("loss.preset=dr_grpo", "needs loss.norm_tokens"),
         ("groups.min_size=9", "min_size (9) is above size (8)"),

@@ -9,7 +9,7 @@ import pytest
 
 from rlm_env.llm.base import EngineUnavailable, LLMError, Request
 from rlm_env.messages import Completion
-from rlm_env.train.sync.request_gate import RequestGate, GatedLLM, RequestCut
+from rlm_env.train.sync.request_gate import GatedLLM, RequestCut, RequestGate
 from tests.stubs import StubLLM
 
 

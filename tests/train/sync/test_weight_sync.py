@@ -20,7 +20,7 @@ from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
 from rlm_env.train.sync.request_gate import RequestCut  # noqa: E402
 from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
 from rlm_env.train.sync.weight_sync import DiskSync, make_sync  # noqa: E402
-from tests.train.sync_stand_in import StandIn  # noqa: E402
+from tests.train.sync_stand_in import StandIn, differences  # noqa: E402
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
 
@@ -40,13 +40,13 @@ async def test_new_weights_arrive_and_the_check_says_so(
         trainer.step(size)
         found = await sync.publish(trainer.version)
         assert found["sync_mean_abs"] < 1e-5
-        assert found["sync_followed"] == pytest.approx(1, abs=0.02)
+        assert found["sync_change_share"] == pytest.approx(1, abs=0.02)
         assert {f"sync_seconds_{part}" for part in ("export", "score", "drain", "load", "verify")} < found.keys()
     assert train_engine.version == trainer.version == 2
     assert train_engine.seconds_paused > 0
-    check = await sync.verify()
+    check = await differences(sync)
     assert check.mean_abs < 1e-5
-    assert check.followed is None  # nothing has moved
+    assert check.change is None  # nothing has moved
     assert [path.name for path in sync.folder.iterdir()] == ["v000002"]
     assert train_engine.served == sync.folder / "v000002"
     await sync.publish(trainer.version)  # once more, as after a resume
@@ -59,13 +59,13 @@ async def test_the_learner_is_trained_on_while_its_weights_are_on_their_way(
     await sync.start(trainer, train_engine)
     for _ in range(2):
         trainer.step()
-        version, taken = trainer.version, asyncio.Event()
-        publishing = asyncio.create_task(sync.publish(version, taken))
-        await taken.wait()
+        version, learner_free = trainer.version, asyncio.Event()
+        publishing = asyncio.create_task(sync.publish(version, learner_free))
+        await learner_free.wait()
         assert not publishing.done()
         trainer.step()
         found = await publishing
-        assert found["sync_mean_abs"] < 1e-5  # to the weights that were taken
+        assert found["sync_mean_abs"] < 1e-5  # the version that was exported
         assert train_engine.version == version < trainer.version
 
 
@@ -87,10 +87,10 @@ async def test_tied_head_that_keeps_its_old_weights_is_noticed(
     await sync.start(trainer, train_engine)
     monkeypatch.setattr("rlm_env.llm.vllm.server.is_cpu_build", lambda: False)  # as vLLM does it by itself
     trainer.step()
-    taken = asyncio.Event()
+    learner_free = asyncio.Event()
     with pytest.raises(SyncError, match="serves other weights"):
-        await sync.publish(trainer.version, taken)
-    assert taken.is_set()
+        await sync.publish(trainer.version, learner_free)
+    assert learner_free.is_set()
 
 
 async def test_engine_that_takes_no_weights_is_found_out_before_the_first_rollout(
@@ -113,7 +113,7 @@ async def test_update_without_a_reload_is_noticed(
     await sync.publish(trainer.version)
     monkeypatch.setattr(VLLMServer, "reload_weights", lambda server, _: server.reset_prefix_cache())
     trainer.step(size)
-    with pytest.raises(SyncError, match=r"made -?\d% of the trainer's last movement"):
+    with pytest.raises(SyncError, match=r"made -?\d% of the trainer's last change"):
         await sync.publish(trainer.version)
 
 
@@ -238,4 +238,4 @@ async def test_the_learner_itself(train_engine: TrainEngine, tiny_model_path: Pa
     learner.step([Sample(ids, [False] + [True] * (len(ids) - 1), [-1.0] * len(ids), "r", advantage=1.0)])
     found = await sync.publish(learner.version)
     assert found["sync_mean_abs"] < 1e-5
-    assert found["sync_followed"] == pytest.approx(1, abs=0.02)
+    assert found["sync_change_share"] == pytest.approx(1, abs=0.02)
