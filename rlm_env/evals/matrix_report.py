@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from rlm_env.evals.outcomes import Outcome
-from rlm_env.evals.report import NONE, Cells, markdown_tables, print_tables
+from rlm_env.evals.report import NONE
 from rlm_env.evals.stats import Estimate
 from rlm_env.evals.summary import Comparison, Group, Summary
+from rlm_env.runs.tables import Cells, markdown_tables, print_tables
 
 
 def matrix_table(summaries: Mapping[str, Summary], title: str) -> Cells:

@@ -6,34 +6,17 @@ several environments (`matrix_report.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.stats import Estimate
 from rlm_env.evals.summary import Comparison, Group, Summary
+from rlm_env.runs.tables import Cells, markdown_tables, print_tables
 
 NONE = "-"
-LEFT = ("", "context", "scaffold", "outcomes", "environment", "policy")
-"""Columns of words."""
 MANY_SCAFFOLDS = 3
 RARE = (Outcome.UNPARSED, Outcome.REFUSED, Outcome.TIMEOUT)
 """Rows that are shown only where there is one."""
-
-
-@dataclass(slots=True)
-class Cells:
-    """A table as text."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]] = field(default_factory=list)
-    wrap: bool = False
-    """Whether cells may be wrapped: so many columns that a terminal would cut them off."""
 
 
 def scaffold_table(summary: Summary, title: str) -> Cells:
@@ -145,40 +128,9 @@ def markdown_report(summary: Summary, title: str) -> str:
     return markdown_tables(_tables(summary, title), notes(summary))
 
 
-def print_tables(console: Console, tables: Iterable[Cells], lines: Iterable[str]) -> None:
-    """Tables and then notes, with rich."""
-    for cells in tables:
-        table = Table(title=cells.title, title_justify="left", title_style="bold")
-        for name in cells.header:
-            whole = name != "outcomes" and not cells.wrap
-            table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=whole)
-        for row in cells.rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
-    for line in lines:
-        console.print(line, markup=False, highlight=False, style="dim")
-
-
-def markdown_tables(tables: Iterable[Cells], notes: Iterable[str]) -> str:
-    """Tables and then notes, as GitHub Markdown."""
-    blocks = []
-    for cells in tables:
-        lines = [[_pad(cell) for cell in row] for row in [cells.header, *cells.rows]]
-        rule = ["---" if name in LEFT else "---:" for name in cells.header]
-        table = "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
-        blocks.append(f"**{cells.title}**\n\n{table}")
-    return "\n\n".join([*blocks, "\n".join(f"- {line}" for line in notes)]) + "\n"
-
-
 def _tables(summary: Summary, title: str) -> list[Cells]:
     more = (length_table(summary) if summary.lengths else None, baseline_table(summary) if summary.baselines else None)
     return [scaffold_table(summary, title), *(table for table in more if table)]
-
-
-def _pad(cell: str) -> str:
-    """Two leading blanks mark a row that belongs to the one above; Markdown drops blanks."""
-    cell = cell.replace("|", "\\|")
-    return "&nbsp;&nbsp;" + cell[2:] if cell.startswith("  ") else cell
 
 
 def _estimate(estimate: Estimate | None, *, short: bool = False) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
-from rlm_env.evals.report import Cells, markdown_tables, print_tables
 from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.tables import Cells, markdown_tables, print_tables
 from rlm_env.train.report.metrics import METRICS, read_metrics
 
 Line = dict[str, Any]
