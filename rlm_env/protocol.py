@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from rlm_env.context import describe_context
 
 if TYPE_CHECKING:
-    from rlm_env.messages import Completion
+    from rlm_env.messages import Completion, Message
     from rlm_env.repl import StepResult
     from rlm_env.task import Task
 
@@ -180,8 +180,17 @@ def user_message(task: Task) -> str:
     return f"Question: {task.question}\nContext: {describe_context(task.context)}"
 
 
-def observation(step: StepResult) -> str:
-    """What a model is told of one cell that ran."""
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The model's feedback on one thing that its reply asked for: a cell, or a tool call in the REPL scaffolds."""
+
+    text: str
+    tool_call_id: str | None = None
+    """The tool call that it answers; None for a fenced block."""
+
+
+def observe(step: StepResult, limit: int) -> str:
+    """The text of a cell's observation, cut to `limit` characters."""
     parts = [f"Output:\n{step.output.rstrip()}" if step.output.strip() else "Output: (nothing was printed)"]
     if step.error:
         parts.append(f"Error:\n{step.error.rstrip()}")
@@ -191,14 +200,22 @@ def observation(step: StepResult) -> str:
         parts.append("The REPL had to be started afresh: `context` is there again, your other variables are gone.")
     elif step.timed_out:
         parts.append("Your variables are kept.")
-    return "\n".join(parts)
+    return bound("\n".join(parts), limit)
 
 
-def join_observations(parts: Sequence[str]) -> str:
-    """The observations of several cells of one reply as one text."""
-    if len(parts) == 1:
-        return parts[0]
-    return "\n\n".join(f"[block {i} of {len(parts)}]\n{part}" for i, part in enumerate(parts, 1))
+def join_observations(observations: Sequence[Observation]) -> str:
+    """The observations on one reply as one text."""
+    if len(observations) == 1:
+        return observations[0].text
+    count = len(observations)
+    return "\n\n".join(f"[block {i} of {count}]\n{one.text}" for i, one in enumerate(observations, 1))
+
+
+def feedback(observations: Sequence[Observation]) -> list[Message]:
+    """The observations on one reply as messages: one tool message per tool call, one user message for fenced blocks."""
+    if observations[0].tool_call_id is None:
+        return [{"role": "user", "content": join_observations(observations)}]
+    return [{"role": "tool", "tool_call_id": one.tool_call_id, "content": one.text} for one in observations]
 
 
 def bound(text: str, limit: int) -> str:

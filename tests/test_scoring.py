@@ -8,7 +8,7 @@ import pytest
 
 from rlm_env.environment import Environment
 from rlm_env.llm.base import ContextOverflow
-from rlm_env.rollout import Rollout, Score, StopReason
+from rlm_env.rollout import GroupMember, Rollout, Score, StopReason
 from rlm_env.scaffolds.rlm import RLMConfig, RLMEnv
 from rlm_env.scoring import score, score_rollout
 from rlm_env.task import Task
@@ -44,7 +44,7 @@ async def test_an_overflow_without_an_answer_is_zero_by_every_path_and_no_judge_
     [task] = env.tasks("eval").take(1)
     root = script(ContextOverflow(99_999, 1024))
     rollout = await env.rollout(task, root)
-    trained = await scored_rollout("train", env, task, SimpleNamespace(version=0, llm=root))
+    trained = await scored_rollout("train", env, task, SimpleNamespace(version=0, llm=root), GroupMember("x"))
     assert rollout.stop_reason is trained.stop_reason is StopReason.CONTEXT_OVERFLOW
     assert trained.score is not None
     for found in (trained.score, env.score(task, rollout), await score_rollout(env.environment, task, rollout)):

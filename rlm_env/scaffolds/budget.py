@@ -1,4 +1,4 @@
-"""One ledger for a whole rollout: what it may use, what it has used, and which limit it ran into."""
+"""The budget of a whole rollout: what it may use, what it has used, and which limit it ran into."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from rlm_env.messages import Usage
 from rlm_env.rollout import StopReason
+from rlm_env.scaffolds.config import RLMConfig
 
 
 @dataclass(slots=True)
@@ -31,8 +32,16 @@ class Budget:
     """The limit for which a sub-call was refused, once one was."""
     started: float = field(default_factory=time.monotonic)
 
+    @classmethod
+    def of(cls, config: RLMConfig) -> Budget:
+        """The limits of a configuration; the time starts now."""
+        return cls(
+            config.max_turns, config.max_root_tokens, config.max_sub_tokens, config.max_sub_calls, config.max_seconds
+        )
+
     @property
     def seconds_left(self) -> float | None:
+        """Seconds until the wall time is used up, negative after that; None where it is unlimited."""
         return None if self.max_seconds is None else self.max_seconds - (time.monotonic() - self.started)
 
     def grant_sub_calls(self, wanted: int) -> int:

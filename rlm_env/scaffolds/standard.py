@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rlm_env.rollout import StopReason
-from rlm_env.scaffolds.chat import Chat, ChatScaffold
+from rlm_env.scaffolds.base import Episode, in_thread_if_files
+from rlm_env.scaffolds.chat import ChatScaffold, RootChat, opening_messages
 
 
 class StandardScaffold(ChatScaffold):
@@ -16,14 +17,16 @@ class StandardScaffold(ChatScaffold):
     name = "standard"
     uses = frozenset()
 
-    async def _answer(self, chat: Chat) -> StopReason:
-        messages = chat.opening(self.environment.standard_prompt(chat.task))
+    async def _answer(self, episode: Episode) -> StopReason:
+        prompt = await in_thread_if_files(self.environment.standard_prompt, episode.task)
+        messages = opening_messages(episode, prompt)
         first = len(messages)
-        while (stop := chat.budget.exhausted()) is None:
-            completion = await chat.step(messages)
-            # The prompt is the context: it is told by its tokens, not stored a second time as text.
-            chat.record.messages = messages[first:]
+        chat = RootChat(episode, messages)
+        while (stop := episode.budget.exhausted()) is None:
+            completion = await chat.step()
+            # The prompt is the context: its tokens are recorded, it is not stored a second time as text.
+            episode.record.messages = messages[first:]
             if completion is not None:
-                chat.record.messages.append(completion.message())
+                episode.record.messages.append(completion.message())
                 return chat.finish(completion)
         return stop

@@ -1,7 +1,7 @@
-"""`llm_batch` on the host: from the prompts of a cell to answers, under the rollout's budget, all on record.
+"""`llm_batch` on the host: from the prompts of a cell to answers, under the rollout's budget, each call recorded.
 
-Covered: reading the items, budget, the batch itself, turns with tools, what was paid for and may be used again. Not
-covered: the channel to the REPL (`repl/`), transports (`llm/`), what tools are and how they run (`tools.py`).
+Answers that a failed cell has paid for are kept here too. The channel to the REPL is in `repl/`, the tool loop in
+`conversation.py`, running tools in `tools/box.py`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError, Request, Sampling, ToolSchema
+from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError, Request, Sampling
 from rlm_env.messages import Completion, Message
 from rlm_env.protocol import strip_thinking
 from rlm_env.repl import SubError
 from rlm_env.rollout import StopReason, SubCall, SubTurn
 from rlm_env.scaffolds.budget import Budget
-from rlm_env.tools.box import ToolBox, read_calls, tell
+from rlm_env.scaffolds.conversation import ToolConversation, with_tool_protocol
+from rlm_env.tools.box import ToolBox
 
-FINAL = "You cannot call tools any more. Give your final answer now, from what you have found."
-NO_ROOM = "the result did not fit into your context window"
 ALL_THOUGHT = "its token limit was used up before it had answered"
 NO_ANSWER = "it called tools instead of giving its answer"
 STOPPED = "it was stopped before it had answered"
@@ -40,33 +39,19 @@ class _Item:
 
     index: int
     key: str
-    messages: list[Message]
-    """The conversation so far."""
+    chat: ToolConversation
     call: SubCall
-    told_at: int = 0
-    """Where the messages about the last tool calls begin."""
-    final: bool = False
-    """Whether it has been asked for its answer, without tools."""
     shortened: bool = False
-    """Whether its last results were taken out for want of room."""
-
-    def ask_for_answer(self) -> None:
-        self.final = True
-        last = self.messages[-1]
-        if last["role"] == "user":  # some chat templates take no two user messages in a row
-            self.messages[-1] = {**last, "content": f"{last['content']}\n\n{FINAL}"}
-        else:
-            self.messages.append({"role": "user", "content": FINAL})
+    """Its last tool results were taken out because they outgrew the window."""
 
 
 class SubLLM:
     """The sub-LLM of one rollout; calling it answers one `llm_batch`.
 
-    With `tools` a sub-LLM may call them in up to `max_tool_turns` replies, side by side where it makes several calls;
-    after that it is asked for its answer once more, without tools. All conversations of a batch go on in rounds, each
-    round one batch of the engine, and every reply counts as a sub-call of the budget. A conversation that outgrows
-    the window loses its last results and is asked for its answer. Engines without native tool calls get the text
-    protocol of `tools.py`.
+    With `tools`, a sub-LLM may call them in up to `max_tool_turns` replies, then it is asked for its answer. All
+    conversations of a batch advance in rounds, each round one batch of the engine, and every reply counts as a
+    sub-call of the budget. A conversation that outgrows the window loses its last tool results and is asked for its
+    answer.
 
     Answers that a failed cell has paid for are kept for the next cell: its identical prompts are answered from
     them, each answer once, in the order in which they came. They are dropped as soon as a cell succeeds; equal
@@ -91,18 +76,18 @@ class SubLLM:
         self._sampling = sampling
         self._budget = budget
         self._system = system_prompt
-        self._tools = tools
+        self._tools = tools or ToolBox(())
         self._max_tool_turns = max_tool_turns
         self._turn = 0
         self._paid: dict[str, deque[str]] = defaultdict(deque)
         self._kept: dict[str, deque[str]] = defaultdict(deque)
 
     def begin_cell(self, turn: int) -> None:
-        """To be called before each cell, with the index of the root turn that it belongs to."""
+        """Call before each cell, with the index of the root turn that it belongs to."""
         self._turn = turn
 
     def end_cell(self, failed: bool) -> None:
-        """To be called after each cell: answers are kept for the next one only if this one failed."""
+        """Call after each cell: answers are kept for the next one only if this one failed."""
         if failed:
             for key, answers in self._paid.items():
                 self._kept[key].extend(answers)
@@ -115,7 +100,7 @@ class SubLLM:
         if self.unavailable is not None:
             raise self.unavailable
         batch, self.batches = self.batches, self.batches + 1
-        results: list[str | SubError | None] = [None] * len(prompts)
+        results: list[str | SubError] = [SubError(STOPPED)] * len(prompts)
         waiting: list[tuple[int, str, list[Message]]] = []
         for index, item in enumerate(prompts):
             try:
@@ -132,20 +117,22 @@ class SubLLM:
                 waiting.append((index, key, messages))
         granted = self._budget.grant_sub_calls(len(waiting)) if waiting else 0
         for index, _, _ in waiting[granted:]:
-            results[index] = SubError(_REFUSALS[self._budget.refused])
+            results[index] = SubError(self._refusal())
         items: list[_Item] = []
+        native = self._llm.supports_tools
         for index, key, messages in waiting[:granted]:
-            call = SubCall(len(self.calls), self._turn, batch, self._with_tools(messages), error=STOPPED)
+            messages = with_tool_protocol(messages, self._tools, native=native)
+            call = SubCall(len(self.calls), self._turn, batch, messages, error=STOPPED)
             self.calls.append(call)
-            items.append(_Item(index, key, list(call.messages), call))
+            items.append(_Item(index, key, ToolConversation(list(messages), self._tools, native), call))
         await self._ask(items, results)
         return results
 
-    async def _ask(self, items: list[_Item], results: list[str | SubError | None]) -> None:
+    async def _ask(self, items: list[_Item], results: list[str | SubError]) -> None:
         """Rounds until every item has its answer or its error."""
         start = time.monotonic()
         while items:
-            requests = [Request(item.messages, self._schemas(item), self._sampling) for item in items]
+            requests = [Request(item.chat.messages, item.chat.offered, self._sampling) for item in items]
             answers = await self._llm.complete_many(requests)
             going_on = []
             for item, answer in zip(items, answers, strict=True):
@@ -153,36 +140,38 @@ class SubLLM:
                 if self._take(item, answer):
                     going_on.append(item)
                 else:
-                    results[item.index] = SubError(item.call.error) if item.call.error else _told(item.call.text)
+                    results[item.index] = SubError(item.call.error) if item.call.error else _visible(item.call.text)
             if self.unavailable is not None:
                 raise self.unavailable
-            await asyncio.gather(*(self._use_tools(item) for item in going_on if not item.final))
+            await asyncio.gather(*(self._use_tools(item) for item in going_on if not item.chat.closing))
             granted = self._budget.grant_sub_calls(len(going_on)) if going_on else 0
             for item in going_on[granted:]:
-                item.call.error = _REFUSALS[self._budget.refused]
+                item.call.error = self._refusal()
                 results[item.index] = SubError(item.call.error)
             items = going_on[:granted]
 
     def _take(self, item: _Item, answer: Completion | LLMError) -> bool:
-        """Records a reply; whether the conversation goes on."""
-        call = item.call
+        """Records a reply. Returns True where the conversation goes on."""
+        call, chat = item.call, item.chat
         if isinstance(answer, Completion):
             self._budget.sub += answer.usage
             call.usage += answer.usage
-            tool_calls = read_calls(answer, native=self._llm.supports_tools) if self._tools else []
-            if tool_calls and not item.final:
+            tool_calls = chat.calls(answer)
+            if tool_calls and not chat.closing:
                 call.tool_turns.append(SubTurn.from_completion(answer))
-                item.messages.append(answer.message())
+                chat.add(answer)
                 return True
             call.take(answer)
-            call.error = NO_ANSWER if tool_calls and not (self._llm.supports_tools and answer.text.strip()) else None
-            if call.error is None and answer.finish_reason == "length" and not _told(answer.text):
+            call.error = NO_ANSWER if tool_calls and not (chat.native and answer.text.strip()) else None
+            if call.error is None and answer.finish_reason == "length" and not _visible(answer.text):
                 call.error = ALL_THOUGHT
             if call.error is None:
-                self._paid[item.key].append(_told(answer.text))
+                self._paid[item.key].append(_visible(answer.text))
             return False
         if isinstance(answer, ContextOverflow) and call.tool_turns and not item.shortened:
-            self._make_room(item)
+            chat.drop_last_results(call.tool_turns[-1])
+            chat.ask_for_answer()
+            item.shortened = True
             return True
         call.error = _reason(answer)
         if isinstance(answer, EngineUnavailable):
@@ -190,34 +179,13 @@ class SubLLM:
         return False
 
     async def _use_tools(self, item: _Item) -> None:
-        native = self._llm.supports_tools
-        turn = item.call.tool_turns[-1]
-        turn.tool_results = await self._tools.run(read_calls(turn, native=native))
-        item.told_at = len(item.messages)
-        item.messages += tell(turn.tool_results, native=native)
+        await item.chat.run_calls(item.call.tool_turns[-1])
         if len(item.call.tool_turns) >= self._max_tool_turns:
-            item.ask_for_answer()
+            item.chat.ask_for_answer()
 
-    def _make_room(self, item: _Item) -> None:
-        """Takes the last results out of a conversation that has outgrown the window, and asks for its answer."""
-        results = item.call.tool_turns[-1].tool_results
-        for result in results:
-            result.error, result.output = NO_ROOM, ""
-        item.messages[item.told_at :] = tell(results, native=self._llm.supports_tools)
-        item.shortened = True
-        item.ask_for_answer()
-
-    def _schemas(self, item: _Item) -> list[ToolSchema] | None:
-        return self._tools.schemas if self._tools and self._llm.supports_tools and not item.final else None
-
-    def _with_tools(self, messages: list[Message]) -> list[Message]:
-        """The chat with the text protocol in its system message, where the engine needs it."""
-        if not self._tools or self._llm.supports_tools:
-            return messages
-        if messages[0]["role"] != "system":
-            return [{"role": "system", "content": self._tools.instructions()}, *messages]
-        first = {**messages[0], "content": f"{messages[0]['content']}\n\n{self._tools.instructions()}"}
-        return [first, *messages[1:]]
+    def _refusal(self) -> str:
+        """Why the budget has just refused a call."""
+        return _REFUSALS[self._budget.refused or StopReason.SUB_CALLS]
 
     def _messages(self, item: Any) -> list[Message]:
         """The chat of one item: a str, {"prompt": str} or {"messages": [...]}. Raises ValueError saying what it is."""
@@ -251,8 +219,8 @@ def _is_chat(messages: Any) -> bool:
     )
 
 
-def _told(text: str) -> str:
-    """A reply as the root's code gets it: without thoughts that the engine has not parted from it."""
+def _visible(text: str) -> str:
+    """A reply as the root's code gets it: without the thoughts that an engine has left in the text."""
     return strip_thinking(text).lstrip() if text.lstrip().startswith("<think>") else text
 
 

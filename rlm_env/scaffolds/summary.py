@@ -1,9 +1,8 @@
-"""The summary agent: reads as much as fits its window, replaces it by notes, goes on.
+"""The summary agent: reads as much of the context as fits its window, replaces it by notes, reads on, then answers.
 
-Covered: reading a context of any length, or what tools have given, in pieces; notes under way; the final answer. Not
-covered: how much fits
-(`window.py`). Source of the scaffold: the summary agent of the RLM paper (arXiv:2512.24601), in which a small model
-may write the notes and a large one the answer.
+A conversation with tools that fills the window is read in the same way. How much fits is measured in `window.py`.
+Source: the summary agent of the RLM paper (arXiv:2512.24601), in which a small model may write the notes and a large
+one the answer.
 """
 
 from __future__ import annotations
@@ -19,8 +18,10 @@ from rlm_env.llm.base import LLM, ContextOverflow, Sampling
 from rlm_env.messages import Completion, Message
 from rlm_env.prompts import load_prompt, prompt_hash
 from rlm_env.protocol import strip_thinking
+from rlm_env.repl import ReplPools
 from rlm_env.rollout import StopReason, SubCall
-from rlm_env.scaffolds.chat import Chat, ChatScaffold
+from rlm_env.scaffolds.base import Episode, in_thread_if_files
+from rlm_env.scaffolds.chat import ChatScaffold, RootChat, opening_messages
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.window import Window
 
@@ -54,27 +55,28 @@ class SummaryScaffold(ChatScaffold):
 
     name = "summary"
     Config = SummaryConfig
-    config: SummaryConfig
     uses = frozenset(SummaryConfig.model_fields) - RLMConfig.model_fields.keys() | {"max_sub_tokens", "max_sub_calls"}
 
-    def __init__(self, environment: Environment, config: SummaryConfig | None = None) -> None:
-        super().__init__(environment, config)
-        self._fold = _template(self.config.fold_prompt)
-        self._final = _template(self.config.final_prompt)
+    def __init__(
+        self, environment: Environment, config: SummaryConfig | None = None, *, pools: ReplPools | None = None
+    ) -> None:
+        self.options = config or SummaryConfig()
+        super().__init__(environment, self.options, pools=pools)
+        self._fold = _template(self.options.fold_prompt)
+        self._final = _template(self.options.final_prompt)
 
-    async def _answer(self, chat: Chat) -> StopReason:
-        return await _Reader(self, chat).run()
+    async def _answer(self, episode: Episode) -> StopReason:
+        text = await in_thread_if_files(lambda task: context_text(task.context), episode.task)
+        return await _Reader(self, episode, text).run()
 
-    def opening(self, chat: Chat, notes: str | None, rest: str) -> list[Message]:
-        """What the final model is asked: the standard prompt, or notes and the rest of the text."""
-        if notes is None:
-            return chat.opening(self.environment.standard_prompt(chat.task))
-        fields = {"question": chat.task.question, "summary": notes, "text": rest or "(nothing more)"}
-        return chat.opening(self._final.substitute(fields).strip())
+    def closing(self, episode: Episode, notes: str, rest: str) -> list[Message]:
+        """The prompt that asks for the answer from notes and the rest of the text."""
+        fields = {"question": episode.task.question, "summary": notes, "text": rest or "(nothing more)"}
+        return opening_messages(episode, self._final.substitute(fields).strip())
 
-    def folding(self, chat: Chat, notes: str | None, piece: str) -> list[Message]:
-        """What the summarizer is asked."""
-        fields = {"question": chat.task.question, "summary": notes or NO_NOTES, "text": piece}
+    def folding(self, episode: Episode, notes: str | None, piece: str) -> list[Message]:
+        """The prompt that asks the summarizer for notes."""
+        fields = {"question": episode.task.question, "summary": notes or NO_NOTES, "text": piece}
         return [{"role": "user", "content": self._fold.substitute(fields).strip()}]
 
     def describe(self) -> dict[str, Any]:
@@ -84,15 +86,17 @@ class SummaryScaffold(ChatScaffold):
 
 
 class _Reader:
-    """One rollout: where in the text it is, and what it has noted."""
+    """One rollout: the position in the text, and the notes so far."""
 
-    def __init__(self, scaffold: SummaryScaffold, chat: Chat) -> None:
-        config = scaffold.config
-        self.scaffold, self.chat = scaffold, chat
-        self.text = context_text(chat.task.context) if chat.task.context else ""
+    def __init__(self, scaffold: SummaryScaffold, episode: Episode, text: str) -> None:
+        config = scaffold.options
+        self.scaffold, self.config, self.episode = scaffold, config, episode
+        self.text = text
+        self.standard_prompt: str | None = None
+        """Made once, since it may read files."""
         self.at = 0
         self.to_the_end = False
-        """Whether the text is a conversation that has filled the window, so that all of it must go."""
+        """The text is a conversation that has filled the window: all of it must become notes."""
         self.notes: str | None = None
         self.limit: StopReason | None = None
         self.sampling = config.notes or config.root
@@ -101,8 +105,8 @@ class _Reader:
         self.answering = self.reading
         if answerer is not writer or self.sampling != config.root:
             self.answering = Window(answerer, config.root, config.window)
-        chat.record.info |= {"sub": chat.sub.name, "summarizer": config.summarizer, "final": config.final}
-        chat.record.info["sampling"]["notes"] = self.sampling.recorded()
+        episode.record.info |= {"sub": episode.sub.name, "summarizer": config.summarizer, "final": config.final}
+        episode.record.info["sampling"]["notes"] = self.sampling.recorded()
 
     async def run(self) -> StopReason:
         """Reads on until the rest fits the final prompt, or a limit is reached; then answers."""
@@ -125,36 +129,46 @@ class _Reader:
     async def _opening(self) -> list[Message] | None:
         """The final prompt, where it is time for it."""
         if self.limit is not None:
-            return self.scaffold.opening(self.chat, self.notes or NO_NOTES, "")
+            return self.scaffold.closing(self.episode, self.notes or NO_NOTES, "")
         if self.at == len(self.text):  # nothing is left to make notes of: if it does not fit, that is the outcome
             self.to_the_end = False
-            return self.scaffold.opening(self.chat, self.notes, "")
+            return await self._final_prompt("")
         if self.to_the_end or not self.answering.may_fit(len(self.text) - self.at):
             return None
-        messages = self.scaffold.opening(self.chat, self.notes, self.text[self.at :])
+        messages = await self._final_prompt(self.text[self.at :])
         return messages if await self.answering.fits(messages) else None
 
+    async def _final_prompt(self, rest: str) -> list[Message]:
+        """The standard prompt where there are no notes, else notes and the rest of the text."""
+        if self.notes is not None:
+            return self.scaffold.closing(self.episode, self.notes, rest)
+        if self.standard_prompt is None:
+            make = self.scaffold.environment.standard_prompt
+            self.standard_prompt = await in_thread_if_files(make, self.episode.task)
+        return opening_messages(self.episode, self.standard_prompt)
+
     async def _answer(self, messages: list[Message]) -> StopReason | None:
-        """The answer, after the calls of tools that it takes. None when these have filled the window."""
-        chat = self.chat
+        """The answer, after the tool calls that it takes. None when their results have filled the window."""
+        episode, record = self.episode, self.episode.record
+        chat = RootChat(episode, messages)
         first = len(messages)
         while True:
             try:
-                if self.scaffold.config.final == "root":
-                    completion = await chat.step(messages)
+                if self.config.final == "root":
+                    completion = await chat.step()
                 else:
-                    completion = await self._ask_sub(messages, self.scaffold.config.root)
+                    completion = await self._ask_sub(messages, self.config.root)
             except ContextOverflow as error:
                 if len(messages) == first:
                     raise
                 self.answering.refused(messages, error)
                 return self._put_away(messages[first:])
-            chat.record.messages = messages[0 if self.notes else first :]
+            record.messages = messages[0 if self.notes else first :]
             if completion is not None:
-                chat.record.messages.append(completion.message())
-                chat.record.metrics["context_chars_read"] = self.at if self.limit else len(self.text)
+                record.messages.append(completion.message())
+                record.metrics["context_chars_read"] = self.at if self.limit else len(self.text)
                 return chat.finish(completion)
-            if (stop := chat.budget.exhausted()) is not None:
+            if (stop := episode.budget.exhausted()) is not None:
                 return stop
             if not await self.answering.fits(messages):
                 return self._put_away(messages[first:])
@@ -168,20 +182,20 @@ class _Reader:
         """Notes on the next piece. Raises ContextOverflow where question and notes alone fill the window."""
 
         def prompt(piece: str) -> list[Message]:
-            return self.scaffold.folding(self.chat, self.notes, piece)
+            return self.scaffold.folding(self.episode, self.notes, piece)
 
         size = await self.reading.piece(self.text, self.at, prompt)
         if not size:
             raise ContextOverflow(await self.reading.count(prompt("")), self.reading.tokens)
         messages = prompt(self.text[self.at : self.at + size])
         try:
-            if self.scaffold.config.summarizer == "root":
-                completion = await self.chat.ask_root(messages, sampling=self.sampling)
+            if self.config.summarizer == "root":
+                completion = await self.episode.ask_root(messages, sampling=self.sampling)
             else:
                 completion = await self._ask_sub(messages, self.sampling)
         except ContextOverflow as error:
             self.reading.refused(messages, error)
-            self.chat.budget.sub_calls -= self.scaffold.config.summarizer == "sub"  # it was granted, and was not made
+            self.episode.budget.sub_calls -= self.config.summarizer == "sub"  # it was granted, and was not made
             return
         self.reading.answered(messages, completion.usage.prompt_tokens)
         self.notes = strip_thinking(completion.text).strip()
@@ -189,33 +203,33 @@ class _Reader:
 
     def _limit(self) -> StopReason | None:
         """The limit that forbids another note, if any; a turn is kept for the answer."""
-        budget, config = self.chat.budget, self.scaffold.config
-        if config.summarizer == "sub":
+        budget = self.episode.budget
+        if self.config.summarizer == "sub":
             return None if budget.grant_sub_calls(1) else budget.refused
         if (stop := budget.exhausted()) is not None:
             return stop
         return StopReason.MAX_TURNS if budget.max_turns - budget.turns <= 1 else None
 
     async def _ask_sub(self, messages: list[Message], sampling: Sampling) -> Completion:
-        """One call of the sub-LLM, on record."""
-        chat = self.chat
+        """One call of the sub-LLM, charged and recorded."""
+        record = self.episode.record
         start = time.monotonic()
-        completion = await chat.sub.complete(messages, None, sampling)
+        completion = await self.episode.sub.complete(messages, None, sampling)
         seconds = time.monotonic() - start
-        number = len(chat.record.sub_calls)
-        call = SubCall(number, len(chat.record.turns), number, list(messages), usage=completion.usage, seconds=seconds)
+        number = len(record.sub_calls)
+        call = SubCall(number, len(record.turns), number, list(messages), usage=completion.usage, seconds=seconds)
         call.take(completion)
-        chat.record.sub_calls.append(call)
-        chat.budget.sub += completion.usage
-        chat.record.timing.sub += seconds
+        record.sub_calls.append(call)
+        self.episode.budget.sub += completion.usage
+        record.timing.sub += seconds
         return completion
 
     def _llm(self, role: Role) -> LLM:
-        return self.chat.root if role == "root" else self.chat.sub
+        return self.episode.root if role == "root" else self.episode.sub
 
 
 def _transcript(messages: list[Message]) -> str:
-    """A conversation with tools as text: the calls, and what they gave."""
+    """A conversation with tools as text: the calls and their results."""
     lines = []
     for message in messages:
         calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls") or ()]

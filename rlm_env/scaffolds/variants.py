@@ -1,11 +1,9 @@
-"""RLMEnv with one thing changed: the environment's tips in the prompt, or no sub-LLMs.
-
-Covered: the two configurations under names of their own. Not covered: the loop (`rlm_env/scaffolds/rlm.py`).
-"""
+"""`RLMEnv` with one thing changed: the environment's tips in the prompt, or no sub-LLMs."""
 
 from __future__ import annotations
 
 from rlm_env.environment import Environment, environment_name
+from rlm_env.repl import ReplPools
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 
@@ -19,12 +17,14 @@ class TipsScaffold(RLMEnv):
 
     name = "rlm-tips"
 
-    def __init__(self, environment: Environment, config: RLMConfig | None = None) -> None:
+    def __init__(
+        self, environment: Environment, config: RLMConfig | None = None, *, pools: ReplPools | None = None
+    ) -> None:
         if not environment.tips.strip():
             raise ValueError(
                 f"{environment_name(environment)} has no tips: set Environment.tips, or use the scaffold rlm"
             )
-        super().__init__(environment, (config or RLMConfig()).model_copy(update={"tips": True}))
+        super().__init__(environment, (config or RLMConfig()).model_copy(update={"tips": True}), pools=pools)
 
 
 class NoSubScaffold(RLMEnv):
@@ -32,5 +32,7 @@ class NoSubScaffold(RLMEnv):
 
     name = "rlm-nosub"
 
-    def __init__(self, environment: Environment, config: RLMConfig | None = None) -> None:
-        super().__init__(environment, (config or RLMConfig()).model_copy(update={"sub_llms": False}))
+    def __init__(
+        self, environment: Environment, config: RLMConfig | None = None, *, pools: ReplPools | None = None
+    ) -> None:
+        super().__init__(environment, (config or RLMConfig()).model_copy(update={"sub_llms": False}), pools=pools)

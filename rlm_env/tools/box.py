@@ -15,7 +15,7 @@ import json
 import re
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -70,7 +70,7 @@ class ToolBox:
         if len(self._by_name) < len(self.tools):
             raise ValueError(f"two tools have the same name: {', '.join(sorted(tool.name for tool in self.tools))}")
         self._slots = asyncio.Semaphore(concurrency)
-        self._counts: dict[str, Counter[str]] = {key: Counter() for key in METRICS}
+        self._counts: dict[str, defaultdict[str, float]] = {key: defaultdict(float) for key in METRICS}
 
     def __bool__(self) -> bool:
         return bool(self.tools)
@@ -105,7 +105,7 @@ class ToolBox:
         """Calls, failed calls and seconds, in all and by tool. Calls of tools that do not exist count in all only."""
         found: dict[str, float] = {}
         for key, counts in self._counts.items():
-            found[key] = counts.total()
+            found[key] = sum(counts.values())
             found |= {f"{key}_{name}": counts[name] for name in self._by_name}
         return found
 
@@ -127,14 +127,15 @@ class ToolBox:
                 await self._call(tool, arguments, result)
                 result.seconds = time.monotonic() - start
         result.output = bound(result.output, (tool and tool.max_chars) or self.max_chars)
-        for key, amount in zip(METRICS, (1, result.error is not None, result.seconds), strict=True):
+        for key, amount in zip(METRICS, (1.0, result.error is not None, result.seconds), strict=True):
             self._counts[key][call.name if tool else ""] += amount
         return result
 
     async def _call(self, tool: Tool, arguments: dict[str, Any], result: ToolResult) -> None:
         limit = tool.timeout or self.timeout
+        timer = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(limit) as timer:
+            async with timer:
                 result.output = _text(await _invoke(tool.function, arguments))
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is None or task.cancelling():
@@ -158,8 +159,8 @@ def read_calls(completion: Completion | Turn | SubTurn, *, native: bool) -> list
     return [_from_text(match[1].strip()) for match in found]
 
 
-def tell(results: Sequence[ToolResult], *, native: bool) -> list[Message]:
-    """What the model is told of its calls: a tool message each, or one user message in the text protocol."""
+def result_messages(results: Sequence[ToolResult], *, native: bool) -> list[Message]:
+    """The results of a reply's calls for the model: a tool message each, or one user message in the text protocol."""
     if native:
         return [{"role": "tool", "tool_call_id": r.id or "", "name": r.name, "content": r.observation} for r in results]
     return [{"role": "user", "content": "\n\n".join(f"[{r.name or 'no tool'}]\n{r.observation}" for r in results)}]

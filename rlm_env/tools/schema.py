@@ -135,8 +135,10 @@ def _arguments_model(
         fields: dict[str, Any] = {}
         for index, parameter in enumerate(parameters):
             default = ... if parameter.default is parameter.empty else parameter.default
-            said = {"description": told[parameter.name]} if parameter.name in told else {}
-            fields[_field(index)] = (hints[parameter.name], Field(default, alias=parameter.name, **said))
+            field = Field(default, alias=parameter.name)
+            if parameter.name in told:  # otherwise a description in `Annotated` holds
+                field = Field(default, alias=parameter.name, description=told[parameter.name])
+            fields[_field(index)] = (hints[parameter.name], field)
         model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
         return model, model.model_json_schema()
     except (PydanticUserError, NameError) as error:

@@ -10,8 +10,9 @@ from rlm_env.llm.base import ContextOverflow, EngineUnavailable, LLMError
 from rlm_env.messages import Completion, Usage
 from rlm_env.rollout import Rollout, StopReason
 from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.conversation import ASK_FOR_ANSWER, RESULT_DROPPED
 from rlm_env.scaffolds.rlm import RLMEnv
-from rlm_env.scaffolds.sub_llm import FINAL, NO_ANSWER, NO_ROOM, STOPPED
+from rlm_env.scaffolds.sub_llm import NO_ANSWER, STOPPED
 from rlm_env.task import Task
 from rlm_env.train.learner.samples import rollout_samples
 from tests.stubs import StubLLM, fenced, script
@@ -150,7 +151,7 @@ async def test_the_last_turn_has_no_tools_and_asks_for_the_answer():
             tools_given.append(bool(tools))
             return await super().complete(messages, tools, sampling)
 
-    sub = Eager(lambda m: "Lima" if m[-1]["content"] == FINAL else calls("Peru"), supports_tools=True)
+    sub = Eager(lambda m: "Lima" if m[-1]["content"] == ASK_FOR_ANSWER else calls("Peru"), supports_tools=True)
     async with configured(max_tool_turns=3) as env:
         rollout = await env.rollout(TASK, script(ASK), sub)
     assert tools_given == [True, True, True, False]
@@ -180,7 +181,7 @@ async def test_engines_without_tool_calls_get_the_text_protocol():
 
 
 async def test_the_last_turn_of_the_text_protocol_has_no_two_user_messages_in_a_row():
-    sub = StubLLM(lambda m: "Lima" if FINAL in m[-1]["content"] else block("Peru"))
+    sub = StubLLM(lambda m: "Lima" if ASK_FOR_ANSWER in m[-1]["content"] else block("Peru"))
     async with configured(max_tool_turns=1) as env:
         rollout = await env.rollout(TASK, script(ASK), sub)
     assert rollout.answer == "Lima"
@@ -231,8 +232,8 @@ async def test_results_that_outgrow_the_window_are_left_out(max_tool_turns):
     async with configured(max_tool_turns=max_tool_turns) as env:
         rollout = await env.rollout(TASK, script(ASK), sub := native(reply))
     assert rollout.answer == "no idea"
-    assert [m["content"] for m in sub.seen[-1][2:]] == [f"Error: {NO_ROOM}", FINAL]
-    assert rollout.sub_calls[0].tool_turns[0].tool_results[0].error == NO_ROOM
+    assert [m["content"] for m in sub.seen[-1][2:]] == [f"Error: {RESULT_DROPPED}", ASK_FOR_ANSWER]
+    assert rollout.sub_calls[0].tool_turns[0].tool_results[0].error == RESULT_DROPPED
 
 
 async def test_an_overflow_that_stays_and_other_errors_end_the_call_only():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from rlm_env.messages import Completion
-from rlm_env.tools.box import MAX_CALLS, ToolBox, ToolCall, read_calls, tell
+from rlm_env.tools.box import MAX_CALLS, ToolBox, ToolCall, read_calls, result_messages
 from rlm_env.tools.schema import Tool
 
 
@@ -285,9 +285,9 @@ def test_calls_in_the_text_protocol(text, names):
 async def test_both_protocols_tell_every_result():
     box = ToolBox([search])
     results = await box.run([ToolCall("search", {"query": "q"}, "a"), ToolCall("", "search('x')", "b")])
-    native = tell(results, native=True)
+    native = result_messages(results, native=True)
     assert [(m["role"], m["tool_call_id"]) for m in native] == [("tool", "a"), ("tool", "b")]
-    (message,) = tell(results, native=False)
+    (message,) = result_messages(results, native=False)
     assert message["role"] == "user"
     assert "[search]\n10 web results for q" in message["content"]
     assert "Error: there is no tool ''" in message["content"]

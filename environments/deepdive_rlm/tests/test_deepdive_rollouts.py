@@ -18,7 +18,7 @@ from rlm_env.rollout import Rollout, SubCall, SubTurn, ToolResult, Turn
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
-from rlm_env.tools.box import ToolBox, ToolCall, tell
+from rlm_env.tools.box import ToolBox, ToolCall, result_messages
 from rlm_rewards import deepdive
 from tests.stubs import StubLLM, fenced, script
 
@@ -203,7 +203,7 @@ async def test_tiny_rlm_can_be_asked_within_its_window(tiny):
             {"role": "system", "content": box.instructions()},
             {"role": "user", "content": task.question},
             {"role": "assistant", "content": '```tool\n{"name": "open_lines", "arguments": {"url": "..."}}\n```'},
-            *tell([page], native=False),
+            *result_messages([page], native=False),
         ]
         assert len(tokens.prompt(root, None).ids) <= 1024 - config.root.max_tokens
         assert len(tokens.prompt(sub, None).ids) <= 1024 - config.sub.max_tokens

@@ -1,0 +1,143 @@
+"""What all scaffolds share: how a rollout is opened, charged for its root turns, ended and closed.
+
+A scaffold says in `_play` how it gets from the task to an answer. The tool loop is in `conversation.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rlm_env.environment import Environment, environment_name
+from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError, Sampling, ToolSchema
+from rlm_env.messages import Completion, Message
+from rlm_env.repl import ReplError, ReplPools
+from rlm_env.rollout import Rollout, StopReason, Turn
+from rlm_env.scaffolds.budget import Budget
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.task import Task
+from rlm_env.tools.box import ToolBox, ToolUser
+
+
+async def in_thread_if_files(read: Callable[[Task], str], task: Task) -> str:
+    """`read(task)`, in a thread where the context lies in files, so that reading them does not block the event loop."""
+    return await asyncio.to_thread(read, task) if isinstance(task.context, Path) else read(task)
+
+
+@dataclass(slots=True)
+class Episode:
+    """One rollout in progress: its task and models, what it may use, and its record."""
+
+    config: RLMConfig
+    task: Task
+    root: LLM
+    sub: LLM
+    tools: ToolBox
+    """The environment's tools; empty (and false) where nobody may call any."""
+    tool_users: frozenset[ToolUser]
+    """Who may call them; empty where there are none."""
+    budget: Budget
+    record: Rollout
+
+    async def ask_root(
+        self, messages: list[Message], tools: list[ToolSchema] | None = None, sampling: Sampling | None = None
+    ) -> Completion:
+        """One turn of the root LLM, charged to the budget and recorded. Raises what the engine raises."""
+        start = time.monotonic()
+        completion = await self.root.complete(messages, tools, sampling or self.config.root)
+        seconds = time.monotonic() - start
+        self.budget.turns += 1
+        self.budget.root += completion.usage
+        self.record.timing.root += seconds
+        self.record.turns.append(Turn.from_completion(completion, root_seconds=seconds))
+        return completion
+
+    async def run(self, play: Awaitable[StopReason]) -> Rollout:
+        """Awaits the scaffold's part and closes the record. What fails becomes the stop reason, but for
+        EngineUnavailable, which is raised."""
+        record = self.record
+        try:
+            record.stop_reason = await play
+        except ContextOverflow as error:
+            record.stop_reason = StopReason.CONTEXT_OVERFLOW
+            if error.prompt_tokens is not None:
+                record.metrics["overflow_prompt_tokens"] = error.prompt_tokens
+        except EngineUnavailable:
+            raise
+        except (LLMError, ReplError) as error:
+            record.stop_reason, record.error = StopReason.ERROR, f"{type(error).__name__}: {error}"
+        self._close()
+        return record
+
+    def _close(self) -> None:
+        record = self.record
+        record.timing.total = time.monotonic() - self.budget.started
+        record.root_usage, record.sub_usage = self.budget.root, self.budget.sub
+        record.metrics |= {
+            "turns": len(record.turns),
+            "sub_calls": len(record.sub_calls),
+            "root_prompt_tokens_max": max((turn.usage.prompt_tokens for turn in record.turns), default=0),
+        }
+        if self.tools:
+            record.metrics |= self.tools.metrics()
+
+
+class Scaffold(ABC):
+    """One way of answering tasks. Safe for many rollouts at once on one event loop."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[RLMConfig]] = RLMConfig
+
+    def __init__(
+        self, environment: Environment, config: RLMConfig | None = None, *, pools: ReplPools | None = None
+    ) -> None:
+        """`pools`: where a scaffold that uses REPLs gets its pool; None: it starts and closes its own."""
+        self.environment = environment
+        self.config = config or self.Config()
+
+    async def rollout(self, task: Task, root: LLM, sub: LLM | None = None, *, id: str | None = None) -> Rollout:
+        """Runs one rollout; `sub` defaults to `root`. The result is not scored yet.
+
+        Whatever goes wrong with the model, its code or one request ends in the rollout's `stop_reason`. Raises
+        EngineUnavailable where no rollout can succeed any more, and asyncio.CancelledError.
+        """
+        episode = self._begin(task, root, sub, id)
+        return await episode.run(self._play(episode))
+
+    @abstractmethod
+    async def _play(self, episode: Episode) -> StopReason:
+        """Leaves an answer in the record and returns how that ended. May raise LLMError and ReplError."""
+
+    def describe(self) -> dict[str, Any]:
+        """What is recorded with a run: at least the scaffold's name and its configuration."""
+        return {"scaffold": self.name, "config": self.config.model_dump(mode="json", exclude_none=True)}
+
+    async def aclose(self) -> None:
+        """Releases what the environment's tools hold. The scaffold can be used again afterwards."""
+        await self.environment.aclose()
+
+    def _tool_users(self) -> frozenset[ToolUser]:
+        """Who may call the environment's tools, where it has any."""
+        return frozenset() if self.config.tools_for == "none" else frozenset({"root"})
+
+    def _begin(self, task: Task, root: LLM, sub: LLM | None, id: str | None) -> Episode:
+        """Opens the record of a rollout and starts its budget."""
+        config, budget = self.config, Budget.of(self.config)
+        users = self._tool_users()
+        tools = ToolBox(self.environment.tools(task) if users else (), config.tool_timeout, config.max_tool_chars)
+        record = Rollout(
+            id=id or uuid.uuid4().hex,
+            task_id=task.id,
+            environment=environment_name(self.environment),
+            scaffold=self.name,
+            info={"task": task.info, "root": root.name, "sampling": {"root": config.root.recorded()}},
+        )
+        if tools:
+            record.info["tools"] = {"for": sorted(users), "names": [tool.name for tool in tools.tools]}
+        return Episode(config, task, root, sub or root, tools, users if tools else frozenset(), budget, record)

@@ -1,0 +1,136 @@
+"""The conversation between the root LLM and its REPL in one rollout: replies, cells, observations.
+
+How code is found in a reply and how observations are worded is in `protocol.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from rlm_env.messages import Completion
+from rlm_env.protocol import TOOL, TOOL_NAME, Cell, Observation, extract, feedback, join_observations, observe
+from rlm_env.repl import Repl
+from rlm_env.rollout import StopReason, Turn
+from rlm_env.scaffolds.base import Episode
+from rlm_env.scaffolds.sub_llm import SubLLM
+from rlm_env.tools.box import read_calls
+
+LAST_TURN = "This is your last turn: put your answer into answer."
+TOO_LATE = "Nothing ran: the task had ended before this block."
+
+
+@dataclass(slots=True)
+class ReplLoop:
+    """Turns of one rollout until the answer is ready or the budget ends it."""
+
+    episode: Episode
+    subs: SubLLM
+    use_tool: bool
+    """Code is asked for by the tool call, and tools are called natively; otherwise by fenced blocks."""
+    cells: int = 0
+    failed_cells: int = 0
+    truncated_chars: int = 0
+
+    async def run(self, repl: Repl) -> StopReason:
+        """Raises what engine and REPL raise."""
+        budget, record = self.episode.budget, self.episode.record
+        while (stop := budget.exhausted()) is None:
+            try:
+                async with asyncio.timeout(budget.seconds_left):
+                    completion = await self._ask_root()
+                    turn = record.turns[-1]
+                    observations = await self._use_tools(turn)
+            except TimeoutError:
+                return StopReason.WALL_TIME
+            if await self._act(repl, turn, completion, observations):
+                return StopReason.READY
+        return stop
+
+    @property
+    def _own_tools(self) -> bool:
+        """The root LLM has tools besides the REPL."""
+        return "root" in self.episode.tool_users
+
+    async def _ask_root(self) -> Completion:
+        episode = self.episode
+        schemas = [TOOL, *(episode.tools.schemas if self._own_tools else ())] if self.use_tool else None
+        completion = await episode.ask_root(episode.record.messages, schemas)
+        episode.record.messages.append(completion.message())
+        return completion
+
+    async def _use_tools(self, turn: Turn) -> list[Observation]:
+        """Runs the calls of the root LLM's own tools."""
+        if not self._own_tools:
+            return []
+        calls = [call for call in read_calls(turn, native=self.use_tool) if call.name != TOOL_NAME]
+        turn.tool_results = await self.episode.tools.run(calls)
+        return [Observation(result.observation, result.id) for result in turn.tool_results]
+
+    async def _act(self, repl: Repl, turn: Turn, completion: Completion, observations: list[Observation]) -> bool:
+        """Runs the cells of a reply and tells the model what came of them, after the `observations` of its tools.
+        Returns True when the answer is ready."""
+        budget = self.episode.budget
+        if observations and completion.tool_calls:
+            cells = [call for call in completion.tool_calls if (call.get("function") or {}).get("name") == TOOL_NAME]
+            completion = replace(completion, tool_calls=cells)
+        items = extract(completion, use_tool=self.use_tool)
+        has_code = completion.tool_calls if self.use_tool else any(isinstance(item, Cell) for item in items)
+        if observations and not has_code:
+            items = []  # only tools were called, so that there is no code is no problem
+        ready = False
+        for item in items:
+            if not isinstance(item, Cell):
+                observations.append(Observation(item.text, item.tool_call_id))
+            elif ready or ((left := budget.seconds_left) is not None and left <= 0):
+                observations.append(Observation(TOO_LATE, item.tool_call_id))
+            else:
+                text, ready = await self._run_cell(repl, turn, item.code, left)
+                observations.append(Observation(text, item.tool_call_id))
+        if budget.max_turns - budget.turns == 1 and not ready:
+            observations[-1] = replace(observations[-1], text=f"{observations[-1].text}\n{LAST_TURN}")
+        turn.observation = join_observations(observations)
+        if not ready:
+            self.episode.record.messages += feedback(observations)
+        return ready
+
+    async def _run_cell(self, repl: Repl, turn: Turn, code: str, seconds_left: float | None) -> tuple[str, bool]:
+        """The observation of one cell, and True when the answer is ready."""
+        config, record = self.episode.config, self.episode.record
+        self.subs.begin_cell(len(record.turns) - 1)
+        step = await repl.run(code, timeout=config.code_timeout, wall_timeout=seconds_left)
+        failed = step.error is not None or step.timed_out or step.state_lost
+        self.subs.end_cell(failed)
+        self.cells += 1
+        self.failed_cells += failed
+        self.truncated_chars += step.truncated_chars
+        turn.code.append(code)
+        turn.error = step.error or turn.error
+        turn.timed_out |= step.timed_out
+        turn.state_lost |= step.state_lost
+        turn.code_seconds += step.seconds
+        turn.sub_seconds += step.sub_llm_seconds
+        if not step.state_lost:  # a lost REPL begins with an empty answer; what was there before still counts
+            record.answer = step.answer["content"]
+        if self.subs.unavailable is not None:
+            raise self.subs.unavailable
+        return observe(step, 2 * config.max_observation_chars), step.answer["ready"]
+
+    def close(self) -> None:
+        """Copies what was counted into the record."""
+        record, subs = self.episode.record, self.subs
+        record.sub_calls = subs.calls
+        record.timing.code = sum(turn.code_seconds for turn in record.turns)
+        record.timing.sub = sum(turn.sub_seconds for turn in record.turns)
+        record.metrics |= {
+            "cells": self.cells,
+            "cells_failed": self.failed_cells,
+            "code_timeouts": sum(turn.timed_out for turn in record.turns),
+            "states_lost": sum(turn.state_lost for turn in record.turns),
+            "observation_chars_truncated": self.truncated_chars,
+            "sub_batches": subs.batches,
+            "sub_calls_failed": sum(call.error is not None for call in subs.calls),
+            "sub_calls_reused": subs.reused,
+        }
+        if self.episode.tools:
+            record.metrics["sub_turns"] = sum(len(call.replies) for call in record.sub_calls)
