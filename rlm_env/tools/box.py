@@ -70,7 +70,7 @@ class ToolBox:
         if len(self._by_name) < len(self.tools):
             raise ValueError(f"two tools have the same name: {', '.join(sorted(tool.name for tool in self.tools))}")
         self._slots = asyncio.Semaphore(concurrency)
-        self._counts: dict[str, defaultdict[str, float]] = {key: defaultdict(float) for key in METRICS}
+        self._counts: dict[str, defaultdict[str, float]] = {key: defaultdict(int) for key in METRICS}
 
     def __bool__(self) -> bool:
         return bool(self.tools)
@@ -127,7 +127,7 @@ class ToolBox:
                 await self._call(tool, arguments, result)
                 result.seconds = time.monotonic() - start
         result.output = bound(result.output, (tool and tool.max_chars) or self.max_chars)
-        for key, amount in zip(METRICS, (1.0, result.error is not None, result.seconds), strict=True):
+        for key, amount in zip(METRICS, (1, result.error is not None, result.seconds), strict=True):
             self._counts[key][call.name if tool else ""] += amount
         return result
 

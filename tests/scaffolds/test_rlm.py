@@ -10,7 +10,9 @@ import rlm_env
 from rlm_env.environment import Environment
 from rlm_env.llm.base import ContextOverflow, EngineUnavailable, LLMError
 from rlm_env.messages import Completion, Usage
+from rlm_env.repl import ReplPools
 from rlm_env.rollout import Rollout, StopReason
+from rlm_env.scaffolds import make_scaffold
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
@@ -357,6 +359,20 @@ def test_one_environment_serves_two_event_loops():
 
     assert asyncio.run(once()).answer == "2"
     assert asyncio.run(once()).answer == "2"
+
+
+async def test_a_pool_that_is_handed_in_is_shared_and_left_open():
+    config = RLMConfig(repl=rlm_env.ReplConfig(preload=()))
+    async with ReplPools() as pools:
+        first, second = RLMEnv(WordCount(), config, pools=pools), RLMEnv(WordCount(), config, pools=pools)
+        for env in (first, second, first):
+            assert (await env.rollout(Task("Q?", "a b"), script(DONE))).answer == "2"
+            await env.aclose()
+        [pool] = pools._pools.values()
+        assert pool.config.max_output_chars == config.max_observation_chars
+        scaffold = make_scaffold("rlm-nosub", WordCount(), {"repl": {"preload": ()}}, pools=pools)
+        assert (await scaffold.rollout(Task("Q?", "a b"), script(DONE))).answer == "2"
+        assert list(pools._pools.values()) == [pool]
 
 
 async def test_every_end_survives_json(env):
