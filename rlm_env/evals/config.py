@@ -13,8 +13,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rlm_env.evals.prices import Price, load_prices
-from rlm_env.runs.config import EngineOptions, config_differences, merge, read_config_file
-from rlm_env.runs.errors import ConfigError, explain, near
+from rlm_env.runs.config import config_differences, merge, read_config_file
+from rlm_env.runs.errors import ConfigError, explain_validation, near
+from rlm_env.runs.options import EngineOptions
 from rlm_env.scaffolds import SCAFFOLDS
 from rlm_env.scaffolds.config import RLMConfig
 
@@ -167,7 +168,7 @@ class MatrixConfig(SharedConfig):
             try:
                 found[label] = EvalConfig.model_validate(shared | own)
             except ValidationError as error:
-                raise ConfigError(explain(error, EvalConfig, f"environments: {label}")) from error
+                raise ConfigError(explain_validation(error, EvalConfig, f"environments: {label}")) from error
         return found
 
 
@@ -201,7 +202,7 @@ def load_config(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(error, kind, where)) from error
+        raise ConfigError(explain_validation(error, kind, where)) from error
 
 
 RESUMABLE = frozenset({"n", "repeats", "scaffolds", "concurrency", "max_cost", "prices", "out"})

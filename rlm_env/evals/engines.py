@@ -20,7 +20,7 @@ from rich.console import Console
 from rlm_env.evals.config import SharedConfig
 from rlm_env.llm.base import LLM, EngineUnavailable, LLMError
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
-from rlm_env.runs.config import EngineOptions
+from rlm_env.runs.options import EngineOptions
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.models import ModelRef
 from rlm_env.runs.profile import load_profile

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlm_env.messages import Usage
 from rlm_env.rollout import Rollout
-from rlm_env.runs.errors import ConfigError, explain
+from rlm_env.runs.errors import ConfigError, explain_validation
 
 
 class Price(BaseModel):
@@ -57,7 +57,7 @@ def load_prices(path: Path) -> Prices:
         try:
             prices[name] = Price.model_validate(table)
         except ValidationError as error:
-            raise ConfigError(explain(error, Price, f'{path}, ["{name}"]')) from error
+            raise ConfigError(explain_validation(error, Price, f'{path}, ["{name}"]')) from error
     return prices
 
 

@@ -16,7 +16,7 @@ from rlm_env.environment import Environment
 from rlm_env.evals.config import EvalConfig, SharedConfig
 from rlm_env.evals.prices import Price, price_of
 from rlm_env.registry import find_environment
-from rlm_env.runs.errors import ConfigError, explain
+from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.models import ModelRef
 from rlm_env.runs.profile import load_profile
 from rlm_env.scaffolds import Scaffold, config_type, make_scaffold
@@ -76,7 +76,9 @@ async def make_scaffolds(
             try:
                 scaffolds[name] = make_scaffold(name, environment, config.options_of(name, profile))
             except ValidationError as error:
-                raise ConfigError(explain(error, config_type(name), f"scaffold_options of scaffold {name}")) from error
+                raise ConfigError(
+                    explain_validation(error, config_type(name), f"scaffold_options of scaffold {name}")
+                ) from error
             except (ValueError, OSError) as error:
                 raise ConfigError(f"scaffold_options of scaffold {name}: {error}") from error
         yield scaffolds

@@ -1,4 +1,7 @@
-"""What the configurations of evaluations and training runs share: engine options, TOML files, `key=value` options."""
+"""Reading and comparing the configs of runs: TOML files, and `--set key=value` over them.
+
+Not covered: the tables that evals and training runs share (`options.py`).
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from rlm_env.runs.errors import ConfigError, near
 
 RECORD = "record"
 """The table of an output folder's config.toml that says what was found out, not what was asked for."""
-
-
-class EngineOptions(BaseModel):
-    """How a vLLM of our own is started; see `rlm_env.llm.VLLMServer`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    port: int = Field(default=0, ge=0, le=65535)
-    """0: a free one."""
-    max_model_len: int | None = Field(default=None, ge=1)
-    """The window in tokens; the model's own if left out."""
-    dtype: str = "auto"
-    eager: bool | None = None
-    extra_args: tuple[str, ...] = ()
-    """Further arguments of the vLLM server, for example `["--tensor-parallel-size", "2"]`."""
-    startup_timeout: float = Field(default=900.0, gt=0)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

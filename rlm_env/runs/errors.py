@@ -1,9 +1,10 @@
-"""What can go wrong with an eval that is not the model's doing, and how it is said."""
+"""Errors of a run that are not the model's doing, and how they are worded."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -32,29 +33,39 @@ def near(word: str, known: Iterable[str], *, listing: bool = True) -> str:
     return f" (known: {', '.join(known)})" if known and listing else ""
 
 
-def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    """A pydantic error as plain lines: the place, the key, what is wrong, and near matches of unknown keys."""
-    lines = []
+def explain_validation(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    """A pydantic error as plain lines: `where`, the key, what is wrong, and near matches of unknown keys."""
+    return "\n".join(f"{where}: {problem}" for problem in validation_problems(error, model))
+
+
+def validation_problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """What is wrong, one text per key."""
+    found = []
     for detail in error.errors():
         key = ".".join(str(part) for part in detail["loc"])
         if detail["type"] == "extra_forbidden":
-            lines.append(
-                f"{where}: unknown key '{key}'{near(str(detail['loc'][-1]), _keys_at(model, detail['loc'][:-1]))}"
-            )
+            hint = near(str(detail["loc"][-1]), _keys_at(model, detail["loc"][:-1]))
+            found.append(f"unknown key '{key}'{hint}")
         elif detail["type"] == "missing":
-            lines.append(f"{where}: '{key}' is missing")
+            found.append(f"'{key}' is missing")
         elif detail["type"] == "value_error":
-            lines.append(f"{where}: {key + ': ' if key else ''}{detail.get('ctx', {}).get('error')}")
+            found.append(f"{key + ': ' if key else ''}{detail.get('ctx', {}).get('error')}")
         else:
-            lines.append(f"{where}: {key}: {detail['msg']}, got {detail['input']!r}")
-    return "\n".join(lines)
+            found.append(f"{key}: {detail['msg']}, got {detail['input']!r}")
+    return found
 
 
 def _keys_at(model: type[BaseModel], path: Iterable[int | str]) -> Iterable[str]:
-    """The keys that are known at a place within a model; none where it is not a model itself."""
+    """The keys of the table at `path` within a model; none where that is not a model itself."""
     for part in path:
-        kind = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        if isinstance(part, int):
+            continue  # an item of a tuple of models
+        if part not in model.model_fields:
             return ()
-        model = kind
+        kind = model.model_fields[part].annotation
+        kinds = [kind, *get_args(kind)]
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not inner:
+            return ()
+        model = inner[0]
     return model.model_fields

@@ -4,7 +4,7 @@ import pytest
 
 from rlm_env.evals.config import load_config
 from rlm_env.evals.engines import api_key, server_options
-from rlm_env.runs.config import EngineOptions
+from rlm_env.runs.options import EngineOptions
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.models import ModelRef, resolve_model, resolve_models
 

@@ -12,8 +12,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from rlm_env.runs.config import EngineOptions, config_differences, merge, read_config_file
-from rlm_env.runs.errors import ConfigError, explain, near
+from rlm_env.runs.config import config_differences, merge, read_config_file
+from rlm_env.runs.errors import ConfigError, explain_validation, near
+from rlm_env.runs.options import EngineOptions
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, Part, SamplesConfig
 from rlm_env.train.rl.advantage import AdvantageConfig
@@ -197,7 +198,7 @@ def load_train_config(path: Path, overrides: dict[str, Any] | None = None) -> Tr
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(error, TrainConfig, str(path))) from error
+        raise ConfigError(explain_validation(error, TrainConfig, str(path))) from error
 
 
 RESUMABLE = frozenset({"steps", "out", "wandb", "checkpoint", "held_out", "engine"})

@@ -17,7 +17,7 @@ from rlm_env.environment import Environment
 from rlm_env.llm.base import Sampling
 from rlm_env.registry import find_environment
 from rlm_env.runs.config import merge
-from rlm_env.runs.errors import ConfigError, explain
+from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.profile import load_profile
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
@@ -88,7 +88,7 @@ class EnvironmentMix:
         try:
             made = RLMConfig(**values)
         except ValidationError as error:
-            raise ConfigError(explain(error, RLMConfig, f"rollout settings of {config.name}")) from error
+            raise ConfigError(explain_validation(error, RLMConfig, f"rollout settings of {config.name}")) from error
         check_sampling(made.root, "rollout.root")
         if self._config.samples.train_sub_calls:
             check_sampling(made.sub, "rollout.sub")

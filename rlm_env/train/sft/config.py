@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlm_env.rollout import StopReason
 from rlm_env.runs.config import config_differences, merge, read_config_file
-from rlm_env.runs.errors import ConfigError, explain
+from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.train.learner.config import CheckpointConfig, ModelConfig, OptimizerConfig, Part, SamplesConfig
 from rlm_env.train.rl.config import WandbConfig, refuse_differences
 
@@ -95,7 +95,7 @@ def load_sft_config(path: Path | None, overrides: dict[str, Any] | None = None) 
     try:
         return SFTConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(error, SFTConfig, str(path) if path else "command line")) from error
+        raise ConfigError(explain_validation(error, SFTConfig, str(path) if path else "command line")) from error
 
 
 RESUMABLE = frozenset({"out", "wandb", "checkpoint", "held_out_every"})

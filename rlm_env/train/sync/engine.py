@@ -21,8 +21,8 @@ from rlm_env.llm.token_batches import probe_logprobs_mode
 from rlm_env.llm.token_policy import TokenPolicy
 from rlm_env.llm.vllm.install import VLLMStartError, is_cpu_build, vllm_version
 from rlm_env.llm.vllm.model_folder import find_model
-from rlm_env.runs.config import EngineOptions
 from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.options import EngineOptions
 from rlm_env.runs.profile import load_profile
 from rlm_env.train.sync.request_gate import GatedLLM, RequestGate
 

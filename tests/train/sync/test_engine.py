@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("vllm")
 
 from rlm_env.llm import EngineUnavailable, LLMError, Request, Sampling, VLLMStartError  # noqa: E402
-from rlm_env.runs.config import EngineOptions  # noqa: E402
+from rlm_env.runs.options import EngineOptions  # noqa: E402
 from rlm_env.runs.errors import ConfigError  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
 from rlm_env.train.sync.weight_sync import WeightSync  # noqa: E402

@@ -1,0 +1,128 @@
+"""The tables that eval and train configs have in common: `[[environments]]`, `[options]`, `[rollout]`, `[engine]`.
+
+The same keys are written in TOML files and with `--set table.key=value`. Not covered: reading files and `--set`
+(`config.py`), keys of one command alone (`rlm_env/evals/config.py`, `rlm_env/train/rl/config.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from rlm_env.runs.config import merge
+from rlm_env.runs.errors import ConfigError, near, validation_problems
+from rlm_env.scaffolds import SCAFFOLDS, config_type
+from rlm_env.scaffolds.config import RLMConfig
+
+MODEL_FOLDER = "@model"
+"""An option of an environment with this value gets the folder of the run's model, so that it can count tokens."""
+
+
+class Table(BaseModel):
+    """A table of a config: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EngineOptions(Table):
+    """`[engine]`: how a local vLLM is started; see `rlm_env.llm.VLLMServer`."""
+
+    port: int = Field(default=0, ge=0, le=65535)
+    """0: any free one."""
+    max_model_len: int | None = Field(default=None, ge=1)
+    """The context window in tokens; None: the model's own."""
+    dtype: str = "auto"
+    eager: bool | None = None
+    """Run without CUDA graphs; None: as the server decides for the device."""
+    extra_args: tuple[str, ...] = ()
+    """Further arguments of the vLLM server, for example `["--tensor-parallel-size", "2"]`."""
+    startup_timeout: float = Field(default=900.0, gt=0)
+    """Seconds."""
+
+
+def check_rollout_table(table: dict[str, Any]) -> dict[str, Any]:
+    """A table of `RLMConfig` fields, as it was given. Raises ValueError that names each mistake, with near matches."""
+    _check_fields(table, RLMConfig)
+    return table
+
+
+def check_scaffold_table(table: dict[str, Any]) -> dict[str, Any]:
+    """Like `check_rollout_table`; the table may also hold a table per scaffold, for example `rlm.max_turns`."""
+    shared = {key: value for key, value in table.items() if key not in SCAFFOLDS}
+    _check_fields(shared, RLMConfig, known=SCAFFOLDS)
+    for name in table.keys() & SCAFFOLDS.keys():
+        _check_fields(table[name], config_type(name), f"{name}.")
+    return table
+
+
+RolloutTable = Annotated[dict[str, Any], AfterValidator(check_rollout_table)]
+"""`[rollout]`: fields of `RLMConfig`, over those of the model's own profile."""
+ScaffoldRolloutTable = Annotated[dict[str, Any], AfterValidator(check_scaffold_table)]
+"""`[rollout]` where several scaffolds run: also `[rollout.SCAFFOLD]`, for one of them alone."""
+
+
+class EnvironmentEntry(Table):
+    """One of `[[environments]]`."""
+
+    name: str
+    """The environment's name, for example `oolong-rlm`."""
+    label: str = Field(default_factory=lambda known: known.get("name", ""), pattern=r"^[\w.-]+$", validate_default=True)
+    """What it is called in records and tables; tells apart two entries of one environment. Default: the name."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of the environment, over the config's `[options]`. `"@model"` stands for the model's folder."""
+    rollout: RolloutTable = Field(default_factory=dict)
+    """For this environment alone, over the config's `[rollout]`."""
+
+
+def check_labels(entries: Iterable[EnvironmentEntry]) -> None:
+    """Raises ValueError if two entries have the same label."""
+    labels = [entry.label for entry in entries]
+    if twice := {label for label in labels if labels.count(label) > 1}:
+        raise ValueError(f"environments: '{min(twice)}' is there twice; give each its own label")
+
+
+PER_ENVIRONMENT = ("n", "options", "rollout")
+"""Keys of a config that an entry of `[[environments]]` can set for itself."""
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a config file with those of the command line over them, tables key by key.
+
+    What the command line sets holds for every environment, also where an entry of the file has a value of its own.
+    """
+    merged = merge(dict(values), dict(overrides))
+    entries = merged.get("environments")
+    if isinstance(entries, list):
+        merged["environments"] = [_apply_to_entry(entry, overrides) for entry in entries]
+    return merged
+
+
+def environment_options(options: Mapping[str, Any], model_folder: Path | str | None) -> dict[str, Any]:
+    """Options for an environment, the model's folder in place of `"@model"`. Raises ConfigError without a folder."""
+    if model_folder is None and MODEL_FOLDER in options.values():
+        raise ConfigError("an option of the environment is @model, but the model is no folder here; give a path")
+    return {key: str(model_folder) if value == MODEL_FOLDER else value for key, value in options.items()}
+
+
+def _apply_to_entry(entry: Any, overrides: Mapping[str, Any]) -> Any:
+    if not isinstance(entry, dict):
+        return entry  # refused by validation
+    return {
+        key: merge(value, overrides[key]) if key in PER_ENVIRONMENT and key in overrides else value
+        for key, value in entry.items()
+    }
+
+
+def _check_fields(table: Any, model: type[BaseModel], prefix: str = "", known: Iterable[str] = ()) -> None:
+    if not isinstance(table, dict):
+        raise ValueError(f"{prefix.rstrip('.')} must be a table, got {table!r}")
+    for key in table:
+        if key not in model.model_fields:
+            raise ValueError(f"unknown key '{prefix}{key}'{near(key, [*model.model_fields, *known])}")
+    try:
+        model.model_validate(table)
+    except ValidationError as error:
+        raise ValueError("; ".join(prefix + problem for problem in validation_problems(error, model))) from error

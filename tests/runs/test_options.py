@@ -1,0 +1,87 @@
+"""The tables that evals and training runs share: what they take, how mistakes in them are named."""
+
+import pytest
+from pydantic import Field, ValidationError
+
+from rlm_env.runs.errors import ConfigError, explain_validation
+from rlm_env.runs.options import (
+    EnvironmentEntry,
+    ScaffoldRolloutTable,
+    Table,
+    apply_overrides,
+    check_labels,
+    environment_options,
+)
+
+
+class Config(Table):
+    environments: tuple[EnvironmentEntry, ...]
+    rollout: ScaffoldRolloutTable = Field(default_factory=dict)
+
+
+def said(values: dict) -> str:
+    with pytest.raises(ValidationError) as error:
+        Config.model_validate(values)
+    return explain_validation(error.value, Config, "x.toml")
+
+
+def test_the_label_of_an_environment_is_its_name_unless_it_is_given():
+    assert EnvironmentEntry(name="oolong-rlm").label == "oolong-rlm"
+    assert EnvironmentEntry(name="oolong-rlm", label="long").label == "long"
+    with pytest.raises(ValueError, match="'a' is there twice; give each its own label"):
+        check_labels([EnvironmentEntry(name="a"), EnvironmentEntry(name="b", label="a")])
+
+
+@pytest.mark.parametrize(
+    ("rollout", "message"),
+    [
+        ({"max_turn": 3}, "x.toml: rollout: unknown key 'max_turn'; did you mean 'max_turns'"),
+        ({"max_turns": 0}, "x.toml: rollout: max_turns: Input should be greater than or equal to 1, got 0"),
+        ({"root": {"temprature": 0}}, "rollout: unknown key 'root.temprature'; did you mean 'temperature'?"),
+        ({"rml": {"max_turns": 3}}, "unknown key 'rml'; did you mean 'rlm'?"),
+        ({"rlm": {"max_turn": 3}}, "unknown key 'rlm.max_turn'; did you mean 'max_turns'"),
+        ({"rlm": {"max_turns": "many"}}, "rollout: rlm.max_turns: Input should be a valid integer"),
+        ({"rlm": 3}, "rollout: rlm must be a table, got 3"),
+        ({"rlm": {"final": "sub"}}, "unknown key 'rlm.final'"),
+    ],
+)
+def test_a_mistake_in_the_rollout_table_is_named(rollout, message):
+    assert message in said({"environments": [], "rollout": rollout})
+
+
+def test_a_scaffold_takes_the_fields_that_it_has_of_its_own():
+    assert Config.model_validate({"environments": [], "rollout": {"summary": {"final": "sub"}}})
+
+
+def test_an_entry_names_no_scaffold_unless_the_command_says_so():
+    message = said({"environments": [{"name": "a", "rollout": {"rlm": {}}}]})
+    assert "environments.0.rollout: unknown key 'rlm'" in message
+
+
+def test_an_unknown_key_of_an_entry_is_named_with_near_matches():
+    message = said({"environments": [{"name": "a", "option": {}}]})
+    assert "unknown key 'environments.0.option'; did you mean 'options'?" in message
+
+
+def test_what_the_command_line_sets_holds_for_every_environment():
+    file = {
+        "rollout": {"max_turns": 4, "root": {"top_p": 0.5}},
+        "environments": [
+            {"name": "a", "options": {"lengths": [1], "kind": "x"}, "rollout": {"max_turns": 9}},
+            {"name": "b"},
+        ],
+    }
+    merged = apply_overrides(file, {"options": {"lengths": [2]}, "rollout": {"max_turns": 2}})
+    assert merged["rollout"] == {"max_turns": 2, "root": {"top_p": 0.5}}
+    assert merged["options"] == {"lengths": [2]}
+    assert merged["environments"] == [
+        {"name": "a", "options": {"lengths": [2], "kind": "x"}, "rollout": {"max_turns": 2}},
+        {"name": "b"},
+    ]
+
+
+def test_the_folder_of_the_model_is_filled_in():
+    assert environment_options({"tokenizer": "@model", "n": 3}, "folder") == {"tokenizer": "folder", "n": 3}
+    assert environment_options({"n": 3}, None) == {"n": 3}
+    with pytest.raises(ConfigError, match="@model, but the model is no folder"):
+        environment_options({"tokenizer": "@model"}, None)
