@@ -1,5 +1,5 @@
-"""Reward functions: pure, total, importable without anything else of the project.
+"""Reward functions: pure, total, and independent of the rest of the project.
 
-One module per benchmark. A score is a float in [0, 1] for any input whatsoever, in bounded time; `official` gives what
-the benchmark's own scorer gives, `strict` is ours.
+One module per benchmark. A score is a float in [0, 1] for any input whatsoever, in bounded time. The mode `official`
+equals the benchmark's own scorer; the mode `strict` is ours.
 """

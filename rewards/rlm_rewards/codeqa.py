@@ -1,16 +1,16 @@
-"""Scores of multiple choice over a code repository (LongBench-v2 "Code Repository Understanding", RLM paper's CodeQA).
+"""Scores multiple choice over a code repository (LongBench-v2 "Code Repository Understanding", RLM paper's CodeQA).
 
-`official` is the extraction of LongBench-v2 (THUDM/LongBench, pred.py): all `*` are deleted, then the first
-`The correct answer is (X)`, else the first `The correct answer is X`, case and blanks as written here, whatever
-letters follow; anything else is no answer.
+`official` is the extraction of LongBench-v2 (THUDM/LongBench, pred.py): all `*` are deleted; the answer is the first
+`The correct answer is (X)`, else the first `The correct answer is X`, with exactly this case and these blanks,
+whatever letters follow. Anything else is no answer.
 
-`strict` is ours, for those who want to read what was meant and nothing else:
-- the last statement counts: `answer is X`, `answer: X`, `\\boxed{X}`, in any case of "answer is", with brackets,
-  quotes, `*` or "option" around the letter; or the whole text, where that is one letter;
-- the choice is a capital letter that stands alone (`Alpha` is none);
-- a statement that goes on with another choice (`A or B`, `A and C`) is no answer.
+`strict` is ours:
+- the last statement counts: `answer is X`, `answer: X` or `\\boxed{X}`, "answer is" in any case, with brackets, quotes,
+  `*` or "option" around the letter; or the whole text, if that is a single letter;
+- the choice is a capital letter by itself (`Alpha` is none);
+- a statement that continues with another choice (`A or B`, `A and C`) is no answer.
 
-Not covered: the switch of LongBench-v2, off by default, that gives 0.25 where nothing was extracted.
+Not covered: LongBench-v2's switch, off by default, that gives 0.25 if nothing was extracted.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any
 
 MODES = ("official", "strict")
 DRESS = re.compile(r"[ \t*`\"'$]+")
-"""What models put around an answer; for `strict` each run of it is a blank."""
+"""Decoration that models put around an answer; `strict` reads each run of it as one blank."""
 
 
 def score(response: Any, gold: Any, mode: str = "official", choices: str = "ABCD") -> float:
-    """1.0 where the extracted choice is `gold`, else 0.0. `gold` is a choice; in the form of the RLM paper
-    (`choices="0123"`) also its number. Raises ValueError on an unknown mode or choices, on nothing else."""
+    """1.0 if the extracted choice is `gold`, else 0.0. `gold` is a choice; in the form of the RLM paper
+    (`choices="0123"`) it may also be a number. Raises ValueError for an unknown mode or choices, and nothing else."""
     said = extract_choice(response, mode, choices)
     return float(said is not None and isinstance(gold, str | int) and said == str(gold))
 
@@ -34,7 +34,7 @@ def score(response: Any, gold: Any, mode: str = "official", choices: str = "ABCD
 def extract_choice(response: Any, mode: str = "official", choices: str = "ABCD") -> str | None:
     """The choice that a response states, or None. `choices`: one letter or digit each.
 
-    Raises ValueError on an unknown mode or choices, on nothing else."""
+    Raises ValueError for an unknown mode or choices, and nothing else."""
     if mode not in MODES:
         raise ValueError(f"mode must be official or strict, got {mode!r}")
     if not choices.isalnum() or not choices.isascii():
@@ -67,7 +67,7 @@ def official_patterns(choices: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 @cache
 def strict_patterns(choices: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """A statement, and how it may go on with another choice, in a text whose `DRESS` is single blanks."""
+    """Patterns of a statement and of its continuation with another choice, for a text in which `DRESS` is blanks."""
     choice = rf"([{choices}])(?![A-Za-z0-9_])"
     said = r"\b(?i:answer)(?i: is)? ?:? ?(?i:choice |option )?"
     box = r"(?:\\(?:boxed|text|mathrm|textbf)\{ ?){0,2}"

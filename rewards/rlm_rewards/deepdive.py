@@ -1,15 +1,15 @@
-"""DeepDive (multi-hop web research): equal answers by rules, a judge's verdict, and measures of a trajectory.
+"""Scores DeepDive (multi-hop web research): rules for equal answers, a judge's verdict, and measures of a trajectory.
 
-The rules are ours (the original asks a judge for every answer): dates and numbers by value, whatever their form, names
-by their words, and the known aliases of a name. An answer that lists several dates or numbers has none.
+The rules are ours (the original asks a judge about every answer): dates and numbers are compared by value, whatever
+their form, names by their words and their known aliases. An answer that lists several dates or numbers matches none.
 
 `official` reads the verdict as DeepDive's reward server does (THUDM/DeepDive, training/reward_server/launch_server.py):
 the first `correct: yes` or `correct: no` in any case, blanks allowed before the colon, no emphasis. `strict` reads it
 as BrowseComp-Plus does (texttron/BrowseComp-Plus, scripts_evaluation/evaluate_run.py): emphasis allowed, no blank
-before the colon. Both take `Incorrect: yes` for a yes, as the originals do: prompts must not invite that word. What
-cannot be read is no.
+before the colon. Like the originals, both read `Incorrect: yes` as a yes: prompts must not invite that word. A verdict
+that cannot be read is a no.
 
-Not covered: asking a judge, which the environment does.
+Not covered: asking the judge (`environments/deepdive_rlm/deepdive_rlm/judge.py`).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import Any
 
 MODES = ("official", "strict")
 MAX_QUERIES = 300
-"""Pairs are compared among so many queries; keeps time bounded. Rollouts stay far below it."""
+"""Queries that are compared in pairs; bounds the time. Rollouts stay far below it."""
 QUERY_LENGTH = 2000
-"""Characters of a query that count; search engines take fewer."""
+"""Characters of a query that count; search engines accept fewer."""
 
 OUTPUT_LENGTH = 20_000
-"""Characters at the end of a reply in which its answer is looked for."""
+"""The answer is searched for in so many last characters of a reply."""
 ANSWER_LENGTH = 300
 """Longer answers match nothing."""
 
@@ -58,12 +58,12 @@ WORD = re.compile(r"\w+")
 
 
 def score(output: Any, gold: str, aliases: Iterable[str] = ()) -> float:
-    """1.0 where the answer that a reply ends with equals the gold answer or one of its aliases, else 0.0. Total."""
+    """1.0 if the final answer of a reply equals the gold answer or one of its aliases, else 0.0. Total."""
     return float(answers_match(extract_answer(output), gold, aliases))
 
 
 def extract_answer(output: Any) -> str:
-    """What stands after the last `Answer:` on its line; else in the last box; else the whole text. Empty if no text."""
+    """The rest of the line after the last `Answer:`; else the content of the last box; else the whole text."""
     if not isinstance(output, str):
         return ""
     text = output[-OUTPUT_LENGTH:]
@@ -74,8 +74,8 @@ def extract_answer(output: Any) -> str:
 
 
 def answers_match(answer: Any, gold: Any, aliases: Iterable[str] = ()) -> bool:
-    """Whether two answers say the same: one date, one number, or the same words but for case, accents, punctuation, an
-    article before and brackets behind. Nothing matches an empty answer."""
+    """True if two answers are the same date, the same number, or the same words apart from case, accents, punctuation,
+    a leading article and trailing brackets. Nothing matches an empty answer."""
     if not isinstance(answer, str) or not isinstance(gold, str):
         return False
     if not 0 < len(answer) <= ANSWER_LENGTH:
@@ -124,7 +124,7 @@ def _value(number: str) -> Decimal:
 
 
 def judge_verdict(judge_text: Any, mode: str = "official") -> bool:
-    """Whether the judge said that the answer is correct. Raises ValueError on an unknown mode, on nothing else."""
+    """True if the judge calls the answer correct. Raises ValueError for an unknown mode, and nothing else."""
     if mode not in MODES:
         raise ValueError(f"mode must be official or strict, got {mode!r}")
     if not isinstance(judge_text, str):
@@ -136,15 +136,15 @@ def judge_verdict(judge_text: Any, mode: str = "official") -> bool:
 
 
 def judge_extracted(judge_text: Any) -> str:
-    """The answer that the judge says it found in the response (official form); empty where it names none."""
+    """The answer that the judge extracted from the response (official form); empty if it names none."""
     match = EXTRACTED.search(judge_text) if isinstance(judge_text, str) else None
     return match[1].strip() if match else ""
 
 
 def trajectory_is_valid(data: Any, response: Any) -> bool:
-    """DeepDive's format check, without which no reward is given: the trajectory was finished, none of its tool calls
-    was invalid or malformed, and there is a response. `data`: the flags `task_unfinished`, `format_valid`,
-    `invalid_tool_call`, `malformed_tool_call`, absent where nothing happened."""
+    """DeepDive's format check, a condition of any reward: the trajectory is finished, no tool call was invalid or
+    malformed, and there is a response. `data` holds the flags `task_unfinished`, `format_valid`,
+    `invalid_tool_call` and `malformed_tool_call`; an absent one counts as fine."""
     if not isinstance(data, Mapping) or not isinstance(response, str) or not response.strip():
         return False
     if data.get("task_unfinished") or data.get("format_valid") is False:

@@ -1,13 +1,14 @@
-"""Whether a mathematical answer equals the gold, by math-verify (`pip install 'rlm-env[math]'`).
+"""Scores a mathematical answer by comparing it with the gold in math-verify (`pip install 'rlm-env[math]'`).
 
-`official` is MathRubric of verifiers 0.1.9: the text behind the last `</think>`; of it what the last `\\boxed{...}`
-holds, or all of it where there is no closed box; gold and answer are put into a box each and compared.
-`strict` gives no credit without a closed box.
+`official` is MathRubric of verifiers 0.1.9. It takes the text after the last `</think>`, and of that the content of the
+last `\\boxed{...}`, or all of it if no box is closed; gold and answer are each put into a box and compared. `strict`
+gives no credit without a closed box.
 
-math-verify runs in a helper process that is started with the first score, used again for all others and replaced when
-a comparison exceeds `CPU_SECONDS` or `MEMORY_BYTES`, or crashes it: the score is 0.0 then, as it is where the library
-raises. Extracted answers above `MAX_LENGTH` characters score 0.0 unread. Safe in threads (one comparison at a time) and
-after a fork (each process has a helper of its own). Not covered: judges for answers that math-verify cannot read.
+math-verify runs in a worker process (`math_worker.py`), which starts with the first score and serves all later ones. A
+comparison that exceeds `CPU_SECONDS` or `MEMORY_BYTES`, or crashes the worker, scores 0.0, as does one in which the
+library raises; the worker is then replaced. Extracted answers longer than `MAX_LENGTH` characters score 0.0 without
+being compared. Safe in threads (one comparison at a time) and after a fork (each process starts its own worker). Not
+covered: an LLM judge for answers that math-verify cannot parse.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from rlm_rewards.verbatim_copy import extract_box
 MODES = ("official", "strict")
 MAX_LENGTH = 10_000
 CPU_SECONDS = 5.0
-"""Processor time of a comparison; math-verify's own limit is 5 s of wall time."""
+"""Processor time of one comparison; math-verify's own limit is 5 s of wall time."""
 MEMORY_BYTES = 2 * 1024**3
-"""Address space of the helper."""
+"""Address space of the worker."""
 WALL_SECONDS = 120.0
-"""After so long a helper is given up that neither computes nor answers (a machine that swaps, a stopped process)."""
+"""A worker that neither computes nor replies for so long (a stopped process, a swapping machine) is given up."""
 
 
 def score(answer_text: Any, gold: Any, mode: str = "official") -> float:
-    """1.0 where the answer equals `gold` (LaTeX, without a box), else 0.0.
+    """1.0 if the answer equals `gold` (LaTeX, without a box), else 0.0.
 
-    Raises ValueError on an unknown mode and ImportError where math-verify is not installed, on nothing else.
+    Raises ValueError for an unknown mode and ImportError if math-verify is not installed, and nothing else.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be official or strict, got {mode!r}")
@@ -55,7 +56,7 @@ def score(answer_text: Any, gold: Any, mode: str = "official") -> float:
 
 
 def extract(answer_text: Any, mode: str = "official") -> str:
-    """The answer that a text gives; empty where it gives none."""
+    """The answer within a text; empty if there is none."""
     if not isinstance(answer_text, str):
         return ""
     text = answer_text.rpartition("</think>")[2].strip()
@@ -70,78 +71,94 @@ def text_of(gold: str | float) -> str:
         return ""
 
 
-class Helper:
-    """One process that compares. It is started when needed and ends with ours, at the latest when its input closes."""
+class MathWorker:
+    """A running `math_worker.py` and the two ends of its pipes."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def verify(self, gold: str, response: str) -> bool:
-        """False also where the comparison raised, or broke a limit."""
-        # ASCII, so that lone surrogates reach the helper as they are.
-        request = (json.dumps([gold, response]) + "\n").encode("ascii")
-        with self._lock:
-            try:
-                if self._process is not None and self._process.poll() is not None:
-                    self._stop()  # it died idle
-                process = self._process or self._start()
-                while request:
-                    request = request[os.write(process.stdin.fileno(), request) :]
-                return self._line(process) == b"1\n"
-            except (BrokenPipeError, EOFError):
-                self._stop()
-                return False
-            except BaseException:
-                self._stop()  # interrupted: its answer would be taken for the next one's
-                raise
-
-    def _start(self) -> subprocess.Popen[bytes]:
         # By path and without its folder on sys.path: no module of ours can stand in for one of sympy's.
-        worker = Path(__file__).with_name("math_worker.py")
-        self._process = process = subprocess.Popen(
-            [sys.executable, "-P", str(worker), str(CPU_SECONDS), str(MEMORY_BYTES)],
+        path = Path(__file__).with_name("math_worker.py")
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(path), str(CPU_SECONDS), str(MEMORY_BYTES)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
         )
-        try:
-            self._line(process)
-        except EOFError:
-            raise RuntimeError(
-                "the helper of rlm_rewards.math_python does not start; try `import math_verify`"
-            ) from None
-        return process
+        assert self.process.stdin is not None  # pipes, as asked for
+        assert self.process.stdout is not None
+        self._requests, self._replies = self.process.stdin, self.process.stdout
 
-    def _line(self, process: subprocess.Popen[bytes]) -> bytes:
-        """The helper's next line, of a few bytes. Raises EOFError where it died or says nothing in time."""
+    def write(self, request: bytes) -> None:
+        while request:
+            request = request[os.write(self._requests.fileno(), request) :]
+
+    def read_line(self) -> bytes:
+        """The next line, of a few bytes. Raises EOFError if the worker has died or sends nothing in time."""
         line, deadline = b"", time.monotonic() + WALL_SECONDS
         poll = select.poll()  # select() cannot watch descriptors above 1024
-        poll.register(process.stdout, select.POLLIN)
+        poll.register(self._replies, select.POLLIN)
         while not line.endswith(b"\n"):
             ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-            piece = os.read(process.stdout.fileno(), 64) if ready else b""
+            piece = os.read(self._replies.fileno(), 64) if ready else b""
             if not piece:
                 raise EOFError
             line += piece
         return line
 
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._requests.close()
+        self._replies.close()
+
+
+class Helper:
+    """Keeps one worker: started when first needed, replaced when it dies, gone with our process at the latest."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._worker: MathWorker | None = None
+
+    def verify(self, gold: str, response: str) -> bool:
+        """Compares the two; False also where the comparison raised or exceeded a limit."""
+        # ASCII, so that lone surrogates reach the worker as they are.
+        request = (json.dumps([gold, response]) + "\n").encode("ascii")
+        with self._lock:
+            try:
+                if self._worker is not None and self._worker.process.poll() is not None:
+                    self._stop()  # it died idle
+                worker = self._worker or self._start()
+                worker.write(request)
+                return worker.read_line() == b"1\n"
+            except (BrokenPipeError, EOFError):
+                self._stop()
+                return False
+            except BaseException:
+                self._stop()  # interrupted: its reply would be taken for the next request's
+                raise
+
+    def _start(self) -> MathWorker:
+        self._worker = worker = MathWorker()
+        try:
+            worker.read_line()
+        except EOFError:
+            raise RuntimeError(
+                "the helper of rlm_rewards.math_python does not start; try `import math_verify`"
+            ) from None
+        return worker
+
     def _stop(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            process.stdin.close()
-            process.stdout.close()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.kill()
 
     def close(self) -> None:
         with self._lock:
             self._stop()
 
     def forget(self) -> None:
-        """In a forked child: the helper is the parent's, and its lock may be held for ever."""
-        self.__init__()
+        """In a forked child: the worker is the parent's, and the lock may be held forever."""
+        self._lock, self._worker = threading.Lock(), None
 
 
 _helper = Helper()

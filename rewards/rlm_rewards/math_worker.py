@@ -1,9 +1,9 @@
-"""The process in which math-verify runs: `math_python` starts it, it is not imported.
+"""The process in which math-verify runs. `math_python.py` starts it by path; it is never imported.
 
-Reads lines of JSON `[gold, response]` and answers each with `1` or `0`. sympy may take for ever, or all memory, over
-an answer of twenty characters; here that costs this process alone: it may hold `memory_bytes`, and a request that
-takes more than `cpu_seconds` of processor time ends it, also in the middle of a C function, since the signal keeps
-its default action. Processor time, not wall time, so that a busy machine changes no score.
+Reads JSON lines `[gold, response]` and answers each with `1` or `0`. sympy can take forever, or all memory, over an
+answer of twenty characters; here only this process pays: it is limited to `memory_bytes`, and a request that takes more
+than `cpu_seconds` of processor time ends it, even inside a C function, because the signal keeps its default action.
+The limit is processor time, not wall time, so that a busy machine changes no score.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def main(cpu_seconds: float, memory_bytes: int) -> None:
         gold, response = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         try:
-            # The library's own time limits need the main thread's alarm and cannot interrupt C code.
+            # 0: none of the library's own time limits, which need SIGALRM and cannot interrupt C code.
             found = verify(
-                parse(f"\\boxed{{{gold}}}", parsing_timeout=None),
-                parse(f"\\boxed{{{response}}}", parsing_timeout=None),
-                timeout_seconds=None,
+                parse(f"\\boxed{{{gold}}}", parsing_timeout=0),
+                parse(f"\\boxed{{{response}}}", parsing_timeout=0),
+                timeout_seconds=0,
             )
         except Exception:  # sympy raises anything; the original scores 0 then
             found = False

@@ -1,10 +1,10 @@
-"""Scores of S-NIAH: was the number found?
+"""Scores answers to S-NIAH, the search for a number in a long text.
 
 `official` is RULER's string match (NVIDIA/RULER, scripts/eval/synthetic/constants.py, string_match_all with one
-reference): 1.0 where the number stands anywhere in the output. Whoever copies the whole context scores 1.0 too.
-`strict` is ours: the answer is what the last `Answer: ...` says, or the whole text where it has no such line; around
-it blanks, quotes, `*`, `[]`, `$`, a \\boxed{} and one final period are cut off; it must be that number and nothing
-else, `4,401,937` being one.
+reference): 1.0 if the number occurs anywhere in the output, even in a copy of the whole context.
+`strict` is ours. The answer is the text of the last line `Answer: ...`, or the whole output if it has no such line.
+Blanks, quotes, `*`, `[]`, `$`, a \\boxed{} and one final period around it are stripped; the rest must be the number and
+nothing else (`4,401,937` is a number).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NUMBER = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+")
 
 
 def score(output: Any, gold: Any, mode: str = "official") -> float:
-    """1.0 or 0.0. `gold`: the number's digits. Raises ValueError on an unknown mode, on nothing else."""
+    """1.0 or 0.0. `gold`: the number's digits. Raises ValueError for an unknown mode, and nothing else."""
     if mode not in MODES:
         raise ValueError(f"mode must be official or strict, got {mode!r}")
     if not isinstance(output, str) or not isinstance(gold, str) or not gold:

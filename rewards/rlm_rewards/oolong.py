@@ -1,22 +1,22 @@
-"""Scores of the Oolong benchmark, synth and real, and the F1 over pairs of Oolong-Pairs.
+"""Scores answers of the Oolong benchmark, synth and real, and computes the F1 over pairs of Oolong-Pairs.
 
-`official` gives what the benchmark's own scorer gives (abertsch72/oolong, src/eval/eval_helpers.py), whims included:
-text behind the last colon, case-sensitive labels, 0.75 ** |difference| for counts, the first \\boxed{} of a transcript
-answer, lists without a price for extra items. Where that scorer raises, the score is 0.
+`official` equals the benchmark's own scorer (abertsch72/oolong, src/eval/eval_helpers.py), quirks included: the text
+after the last colon, case-sensitive labels, 0.75 ** |difference| for counts, the first \\boxed{} of an answer about
+transcripts, no penalty for extra items of a list. Where that scorer raises, the score is 0.
 
-`strict` is ours, for those who want a right answer to be right and nothing else:
-- the answer is the last line of the form `Label:|Answer:|User:|Date: value`, or the whole text where it is one line
-  without such a key; for real it is the last \\boxed{} (braces balanced), or the whole text where there is none;
-- around it blanks, quotes, backquotes, `*`, `[]`, `$` and one final period are cut off;
-- labels, strings and month-years are compared without case and runs of blanks, numbers and users as whole numbers
+`strict` is ours: an answer scores only if it is right and says nothing else.
+- the answer is the last line of the form `Label:|Answer:|User:|Date: value`, or the whole text if that is a single line
+  without such a key; for real it is the last \\boxed{} (braces balanced), or the whole text if there is none;
+- blanks, quotes, backquotes, `*`, `[]`, `$` around it and one final period are stripped;
+- labels, strings and month-years are compared ignoring case and runs of blanks, numbers and users as whole numbers
   (`1,234` is one): right or wrong, no partial credit;
 - a comparison must hold exactly one of the three phrases and no "not";
 - dates are MM/DD/YYYY, YYYY-MM-DD or written out, complete, never guessed;
 - lists count as multisets: the score is their F1, so extra items and missing repeats cost;
-- pairs must all be there, in brackets, each once and the lower number first, and no others.
+- pairs must be complete, in brackets, each once and the lower number first, and no others.
 
 Every function is total: any input, however long or odd, gives a number in [0, 1] in linear time. Not covered: answer
-extraction by a model, which the paper uses where no \\boxed{} is found.
+extraction by a model, which the paper uses if there is no \\boxed{}.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MODES = ("official", "strict")
 SUBSETS = ("synth", "real", "pairs")
 PHRASES = ("more common", "less common", "same frequency")
 DATE_LENGTH = 200
-"""Longer texts are not dates; keeps the date parser's time bounded."""
+"""Longer texts are not dates; this bounds the time of the date parser."""
 GOLD_LENGTH = 10_000
 """Longer golds are refused by the synth scorer; the longest published one has under 100 characters."""
 
@@ -42,13 +42,13 @@ GOLD_LENGTH = 10_000
 def score(
     output: Any, gold: Any, subset: str = "synth", answer_type: str | None = None, mode: str = "official"
 ) -> float:
-    """What `output` is worth, in [0, 1].
+    """The score of `output`, in [0, 1].
 
     `gold` is the published column `answer`: for synth a list written in Python (`"['spam']"`, `"[12]"`,
     `"[datetime.date(2023, 1, 6)]"`), for real plain text (`"84"`, `"Fireball, Shield"`); Python lists, numbers and
-    dates are taken too. For pairs it is what `pairs_f1` takes, which is their official score. `answer_type` (synth) is
-    LABEL, NUMERIC, COMPARISON, USER, DATE or MONTH_YEAR, with or without the published prefix `ANSWER_TYPE.`. Raises
-    ValueError on an unknown subset or mode, on nothing else.
+    dates are accepted too. For pairs it is whatever `pairs_f1` accepts, whose F1 is their official score.
+    `answer_type` (synth) is LABEL, NUMERIC, COMPARISON, USER, DATE or MONTH_YEAR, with or without the published prefix
+    `ANSWER_TYPE.`. Raises ValueError for an unknown subset or mode, and nothing else.
     """
     return judge(output, gold, subset, answer_type, mode)[0]
 
@@ -56,7 +56,7 @@ def score(
 def judge(
     output: Any, gold: Any, subset: str = "synth", answer_type: str | None = None, mode: str = "official"
 ) -> tuple[float, str]:
-    """The score and, in a few words, why: what was read, or what could not be."""
+    """The score and a short explanation: the answer that was read, or why none could be."""
     if subset not in SUBSETS:
         raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}")
     if mode not in MODES:
@@ -77,7 +77,7 @@ def judge(
 
 
 def official_synth(output: str, gold: Any, kind: str) -> tuple[float, str]:
-    """The original's synth scorer. `gold` is a datetime, or what the gold list holds."""
+    """The original's synth scorer. `gold` is the item of the gold list, a date as datetime."""
     parsed = official_candidate(output)
     if parsed is None:
         return 0.0, "no answer found; the original raises here"
@@ -94,7 +94,7 @@ def official_synth(output: str, gold: Any, kind: str) -> tuple[float, str]:
 
 
 def official_candidate(output: str) -> str | None:
-    """The original's answer extraction: behind the last colon, else all of a short text, else its last word."""
+    """The original's answer extraction: the text after the last colon, else all of a short text, else the last word."""
     if ":" not in output:
         if len(output) < 20:
             return output
@@ -172,7 +172,7 @@ def strict_pairs(output: str, gold: Any) -> tuple[float, str]:
 def pairs_f1(prediction: Any, gold: Any) -> dict[str, float]:
     """Precision, recall and F1 over unordered pairs of whole numbers (RLM paper, appendix on Oolong-Pairs).
 
-    Pairs are every `(int, int)` in the text, or, where there is none, every bare `int, int`; repeats count once.
+    Pairs are every `(int, int)` in the text or, if there is none, every bare `int, int`; repeats count once.
     `gold` is a list of such texts or of pairs, or one text. Two empty sets agree: 1.0.
     """
     found, wanted = read_pairs(prediction), read_pairs(gold)
@@ -192,7 +192,7 @@ KEYED_LINE = re.compile(r"^[ \t*_`#>-]{0,8}(?:label|answer|user|date)[*_`]{0,4}:
 NEGATION = re.compile(r"\b(?:not|never|neither|nor)\b|n't\b", re.I)
 WHOLE_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)")
 MAX_DEPTH = 100
-"""Braces in a box may be nested so deep; deeper ones are no answer."""
+"""Braces in a box may be nested this deep; anything deeper is no answer."""
 DATE_FORMATS = ("%m/%d/%Y", "%Y-%m-%d", "%B %d, %Y", "%b %d, %Y", "%d %B %Y", "%d %b %Y", "%B %d %Y", "%b %d %Y")
 
 
@@ -204,17 +204,18 @@ def read_pairs(source: Any) -> set[tuple[str, str]]:
         items = source if isinstance(source, Iterable) else [source]
         source = "\n".join(f"({', '.join(map(str, p))})" if isinstance(p, list | tuple) else str(p) for p in items)
     found = BRACKETED_PAIR.findall(source) or BARE_PAIR.findall(source)
-    return {tuple(sorted((numeral(a), numeral(b)))) for a, b in found}
+    pairs = ((numeral(a), numeral(b)) for a, b in found)
+    return {(a, b) if a <= b else (b, a) for a, b in pairs}
 
 
 def numeral(digits: str) -> str:
-    """Numerals are compared as text: `int` of a long one takes quadratic time."""
+    """A numeral without leading zeros, to be compared as text: `int` of a long one takes quadratic time."""
     sign, value = digits[: digits.startswith("-")], digits.lstrip("-").lstrip("0")
     return sign + value if value else "0"
 
 
 def is_lower(a: str, b: str) -> bool:
-    """Whether numeral `a` is at most `b`, without reading long ones as numbers."""
+    """True if numeral `a` is at most `b`; long numerals are compared as text, not converted."""
     if a.startswith("-") != b.startswith("-"):
         return a.startswith("-")
     smaller = (len(a), a) <= (len(b), b)
@@ -222,7 +223,7 @@ def is_lower(a: str, b: str) -> bool:
 
 
 def read_gold(gold: Any) -> Any:
-    """The first item of a synth gold; a datetime where it is a date; None where it cannot be read."""
+    """The first item of a synth gold, a date as datetime; None if the gold cannot be read."""
     if isinstance(gold, str):
         if len(gold) > GOLD_LENGTH:
             return None
@@ -239,7 +240,7 @@ def read_gold(gold: Any) -> Any:
 
 
 def show_gold(gold: Any) -> str:
-    """A synth gold as an answer gives it: dates as MM/DD/YYYY. Raises ValueError where it cannot be read."""
+    """A synth gold in the form of an answer, dates as MM/DD/YYYY. Raises ValueError if it cannot be read."""
     value = read_gold(gold)
     if value is None:
         raise ValueError(f"gold must be a list written in Python such as \"['spam']\", got {clip(gold)}")
@@ -247,14 +248,14 @@ def show_gold(gold: Any) -> str:
 
 
 def write_real_gold(gold: Any) -> str:
-    """A gold of the real set as its column writes it."""
+    """A gold of the real set, as text in the format of its column."""
     if isinstance(gold, list | tuple):
         return ", ".join(map(text_of, gold))
     return gold if isinstance(gold, str) else text_of(gold)
 
 
 def read_real(text: str) -> int | str | list[str]:
-    """The original's typing of a transcript answer: a whole number, a list where there is a comma, else text."""
+    """The original's typing of an answer about transcripts: a whole number, a list if there is a comma, else text."""
     value = whole(text)
     if value is not None:
         return value
@@ -264,7 +265,7 @@ def read_real(text: str) -> int | str | list[str]:
 
 
 def first_box(text: str) -> str | None:
-    """What the original's two patterns for \\boxed{\\text{...}} and \\boxed{...} capture, found in linear time."""
+    """The capture of the original's two patterns for \\boxed{\\text{...}} and \\boxed{...}, in linear time."""
     head, at = "\\boxed{\\text{", 0
     while (start := text.find(head, at)) >= 0:
         close = text.find("}", start + len(head))
@@ -281,7 +282,7 @@ def first_box(text: str) -> str | None:
 
 
 def last_box(text: str) -> str | None:
-    """What the last \\boxed{...} holds, braces balanced, without \\text{} around it; None without a closed box."""
+    """The content of the last \\boxed{...}, braces balanced, without a \\text{} around it; None if no box is closed."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return None
@@ -298,8 +299,8 @@ def last_box(text: str) -> str | None:
 
 
 def loose_date(text: str) -> datetime | None:
-    """The date that python-dateutil reads, as in the original; None where it reads none, or not all of it: the
-    original fills what is missing from today's date, which no score may depend on."""
+    """The date that python-dateutil parses, as in the original; None if it parses none or only part of one: the
+    original completes a partial date from today's, and no score may depend on that."""
     if len(text) > DATE_LENGTH:
         return None
     try:
@@ -313,7 +314,8 @@ def loose_date(text: str) -> datetime | None:
 
 
 def zone(name: str | None, offset: int | None) -> tzinfo | None:
-    """Known offsets make a date aware, which equals no gold; unknown names are dropped, without a warning."""
+    """Time zones for the date parser: a known offset makes a date aware, hence unequal to every gold; an unknown name
+    is dropped without a warning."""
     return None if offset is None else timezone(timedelta(seconds=offset))
 
 
@@ -337,7 +339,7 @@ def near(answer: int | None, gold: int | None) -> float:
 
 
 def whole(value: Any) -> int | None:
-    """`int(value)` for text and whole numbers, None where it raises (`12.0`, words, over 4,300 digits)."""
+    """`int(value)` for text and whole numbers, None if that raises (`12.0`, words, over 4,300 digits)."""
     if not isinstance(value, str | int):
         return None
     try:
@@ -351,7 +353,7 @@ def number(text: str) -> int | None:
 
 
 def bare(text: str) -> str:
-    """Without the decoration that models put around an answer."""
+    """The text without the decoration that models put around an answer."""
     text = text.strip(" \t\r\n\v\f\u00a0*_`\"'[]()$")
     return text.removesuffix(".").rstrip(" *_`\"'[]()$")
 

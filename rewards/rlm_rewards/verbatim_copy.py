@@ -1,12 +1,11 @@
-"""How exactly a text was copied: exact match, characters at their place, Levenshtein similarity.
+"""Scores the copy of a text: exact match, share of characters in place, Levenshtein similarity.
 
-The formulas are those of PrimeIntellect's verbatim_copy and verbatim_copy_rlm. An answer in a \\boxed{...} is taken
-out of the last one, braces balanced, as they do; but never where the text to copy has a \\boxed itself, so that a
-perfect copy always scores 1.0.
+The formulas are those of PrimeIntellect's verbatim_copy and verbatim_copy_rlm. As there, the answer is the content of
+the last \\boxed{...} (braces balanced), but not if the text to copy itself contains a \\boxed: a perfect copy always
+scores 1.0.
 
 The edit distance is computed here, bit-parallel on Python's long integers (16,000 x 16,000 characters: about 0.05 s),
-so that nothing has to be installed for it. For very long texts it is a lower bound, see `levenshtein_similarity`.
-Not covered: time and length as parts of a reward.
+so that it needs no dependency. For very long texts it is a lower bound, see `levenshtein_similarity`.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from operator import eq
 from typing import Any
 
 MAX_LENGTH = 200_000
-"""Characters up to which the edit distance is computed."""
+"""Length of a text, in characters, up to which the edit distance is computed."""
 MAX_CELLS = 1_000_000_000
-"""Product of both lengths up to which it is computed (31,000 x 31,000; bounds memory too, to about 125 MB)."""
+"""Product of the two lengths up to which it is computed (31,000 x 31,000); also bounds memory, to about 125 MB."""
 
 
 def metrics(expected: Any, answer: Any) -> dict[str, float]:
     """`exact_match`, `char_accuracy` and `levenshtein_similarity` of a copy, each in [0, 1].
 
-    `char_accuracy` is the share of places at which both hold the same character, of the longer one's places. Unicode
-    is compared as it is, unnormalized. Anything but two texts scores 0.
+    `char_accuracy` is the number of positions at which both have the same character, divided by the length of the
+    longer one. Unicode is not normalized. Anything but two texts scores 0.
     """
     if not isinstance(expected, str) or not isinstance(answer, str):
         return {"exact_match": 0.0, "char_accuracy": 0.0, "levenshtein_similarity": 0.0}
@@ -39,7 +38,7 @@ def metrics(expected: Any, answer: Any) -> dict[str, float]:
 
 
 def extract_box(text: str) -> str:
-    """What the last `\\boxed{...}` holds, braces counted; the text itself where there is none or it stays open."""
+    """The content of the last `\\boxed{...}`, braces balanced; the text itself if there is none or it is not closed."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return text
@@ -54,7 +53,7 @@ def extract_box(text: str) -> str:
 
 
 def extract_answer(completion: Any) -> str:
-    """What stands between the last pair of `<answer>` and `</answer>`, every blank kept; empty without such a pair."""
+    """The text between the last pair of `<answer>` and `</answer>`, every blank kept; empty without such a pair."""
     if not isinstance(completion, str):
         return ""
     end = completion.rfind("</answer>")
@@ -68,8 +67,8 @@ def extract_answer(completion: Any) -> str:
 def levenshtein_similarity(one: str, other: str) -> float:
     """1 - distance / length of the longer text; 1.0 for two empty ones.
 
-    Where the texts, without common beginning and end, are longer than `MAX_LENGTH` or `MAX_CELLS` allow, that
-    beginning and end alone count as alike: a lower bound.
+    If the texts, after their common beginning and end are removed, are too long for `MAX_LENGTH` or `MAX_CELLS`, only
+    that beginning and end count as equal: a lower bound.
     """
     longest = max(len(one), len(other))
     if not longest:
@@ -127,7 +126,7 @@ def levenshtein(one: str, other: str) -> int:
 
 
 def places_of(text: str) -> dict[str, int]:
-    """Character -> a number whose bit i says whether the text has it at i."""
+    """Maps a character to a number whose bit i is set if the text has that character at i."""
     flags: dict[str, bytearray] = {}
     width = len(text) // 8 + 1
     for i, character in enumerate(text):

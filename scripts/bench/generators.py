@@ -113,7 +113,7 @@ def peak_resident() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="nothing above 1M tokens")
-    parser.add_argument("--transcripts", help="path of the transcripts; default: where oolong-rlm finds them")
+    parser.add_argument("--transcripts", help="path of the transcripts; default: what OOLONG_TRANSCRIPTS names")
     args = parser.parse_args()
     for title, name, options in cases(args.quick, args.transcripts):
         try:

@@ -40,17 +40,3 @@ def test_a_joined_text_is_never_held_twice():
     assert not chunks
     assert len(text) == size
     assert peak < 1.1 * size
-
-
-def test_wrong_options_are_named():
-    assert counts("lengths", 3) == [3]
-    assert counts("lengths", (1, 2)) == [1, 2]
-    assert one_of("mode", "a", ("a", "b")) == "a"
-    assert at_least("n", None, 1) is None
-    for bad in (0, [], [1, 0], [1.5]):
-        with pytest.raises(ValueError, match="lengths must be one or more positive whole numbers"):
-            counts("lengths", bad)
-    with pytest.raises(ValueError, match="mode: 'c' does not exist; there are a, b"):
-        one_of("mode", "c", ("a", "b"))
-    with pytest.raises(ValueError, match="n must be at least 1 or None, got 0"):
-        at_least("n", 0, 1)

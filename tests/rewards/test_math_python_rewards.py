@@ -88,15 +88,15 @@ def test_hostile_answers_cost_a_bounded_time_and_break_nothing(answer: str, hast
 
 def test_a_comparison_that_never_ends_is_ended(hasty: math_python.Helper):
     assert hasty.verify("34", "34") is True
-    first = hasty._process.pid
+    first = hasty._worker.process.pid
     assert hasty.verify("34", "9^{9^{9^{9}}}") is False
     assert hasty.verify("34", "34") is True
-    assert hasty._process.pid != first
+    assert hasty._worker.process.pid != first
 
 
 def test_memory_is_bounded():
     assert math_python.score("\\boxed{34}", "34") == 1.0
-    limits = Path(f"/proc/{math_python._helper._process.pid}/limits").read_text().splitlines()
+    limits = Path(f"/proc/{math_python._helper._worker.process.pid}/limits").read_text().splitlines()
     bound = next(line.split()[3] for line in limits if line.startswith("Max address space"))
     assert int(bound) == math_python.MEMORY_BYTES
 
@@ -106,11 +106,11 @@ def test_one_helper_serves_all_and_a_dead_one_is_replaced():
     try:
         for _ in range(3):
             assert helper.verify("34", "34")
-        first = helper._process
+        first = helper._worker.process
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
         assert helper.verify("34", "34")
-        assert helper._process.pid != first.pid
+        assert helper._worker.process.pid != first.pid
     finally:
         helper.close()
 
@@ -139,13 +139,13 @@ from rlm_rewards import math_python
 assert math_python.score("\\\\boxed{1}", "1") == 1.0
 child = os.fork()
 if not child:
-    assert math_python._helper._process is None
+    assert math_python._helper._worker is None
     assert math_python.score("\\\\boxed{2}", "2") == 1.0
     math_python._helper.close()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 assert math_python.score("\\\\boxed{3}", "3") == 1.0
-print(math_python._helper._process.pid)
+print(math_python._helper._worker.process.pid)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -51,7 +51,8 @@ class DeepDive(Environment):
       Serper; `search_url`, another service that answers in its shape; `blocked_hosts`, neither shown nor read (None:
       those where the published answers lie).
     - `judge`: an LLM, or the options of an `OpenAIChat`, to be asked where the rules see no equal answer (None: rules
-      only); `judge_mode`: how its verdict is read, see `rewards/rlm_rewards/deepdive.py`; `judge_cache`: a file for its replies.
+      only); `judge_mode`: how its verdict is read, see `rewards/rlm_rewards/deepdive.py`; `judge_cache`: a file for its
+      replies.
 
     Who has the tools is the option `tools_for` of the scaffold: sub-LLMs only, unless set.
     """

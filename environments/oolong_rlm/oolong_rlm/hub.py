@@ -1,7 +1,7 @@
 """The published sets `oolongbench/oolong-synth` and `oolongbench/oolong-real` as tasks.
 
 They are pinned by commit and refused where their columns are not those that this module maps
-(`rlm_env/authoring/published.py`). They are large (about 12 and 20 GB), hence streamed unless the files lie here already.
+(`rlm_env/authoring/published.py`). They are large (about 12 and 20 GB), hence streamed unless local files are named.
 """
 
 from __future__ import annotations
@@ -58,21 +58,23 @@ PUBLISHED["hub-pairs"] = PUBLISHED["hub-synth"]
 
 
 @dataclass(frozen=True)
-class HubOptions:
+class PublishedSet:
+    """A published set and the part of it that is wanted."""
+
     dataset: str
     """A key of `PUBLISHED`."""
     revision: str | None
     """A commit (40 hex digits); None is the pinned one."""
     files: str | Path | None
     """A folder or file with the published rows (parquet, json or jsonl) to be read instead of the hub."""
-    lengths: Sequence[int] | None
+    lengths: Sequence[int] | None = None
     """synth and pairs: values of `context_len` to keep."""
-    sources: Sequence[str] | None
+    sources: Sequence[str] | None = None
     """synth: values of `dataset` to keep, for example trec_coarse."""
-    with_labels: bool
+    with_labels: bool = False
 
 
-def hub_tasks(options: HubOptions, split: Split) -> Iterator[Task]:
+def hub_tasks(options: PublishedSet, split: Split) -> Iterator[Task]:
     """The rows of the split `test` (eval) or `validation` (train), in order; for pairs, questions about their windows.
 
     Raises ImportError without `datasets`, ValueError where revision, columns or values are not as expected, and

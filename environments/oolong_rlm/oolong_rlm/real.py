@@ -31,7 +31,9 @@ Asked = tuple[str, str] | None
 
 
 @dataclass(frozen=True)
-class RealOptions:
+class PlantedSet:
+    """What a stream of tasks about transcripts is made from, checked."""
+
     seed: int
     transcripts: Transcripts
     episodes: Sequence[int]
@@ -198,13 +200,13 @@ MANY: dict[str, tuple[Ask, ...]] = {
 }
 
 
-def real_tasks(options: RealOptions, split: Split) -> Iterator[Task]:
+def real_tasks(options: PlantedSet, split: Split) -> Iterator[Task]:
     """Endless."""
     for index in count():
         yield real_task(options, split, index)
 
 
-def real_task(options: RealOptions, split: Split, index: int) -> Task:
+def real_task(options: PlantedSet, split: Split, index: int) -> Task:
     """The task number `index`, which depends on nothing but the options and the split."""
     n = options.episodes[index % len(options.episodes)]
     draw = Draw("oolong-real", FORMAT, options.seed, split, index)

@@ -26,10 +26,12 @@ WINDOWS_PER_TASK = 60
 
 
 @dataclass(frozen=True)
-class SynthOptions:
+class GeneratedSet:
+    """What a stream of generated tasks is made from, checked."""
+
     seed: int
     sizes: Sequence[Size]
-    """How long contexts are; context i has `sizes[i % len(sizes)]`."""
+    """Sizes of contexts; context i has `sizes[i % len(sizes)]`."""
     families: dict[str, tuple[str, Family]]
     """Name -> (group, family); see `questions.FAMILIES` and `pairs.PAIR_FAMILIES`."""
     vocabulary: Vocabulary
@@ -37,18 +39,18 @@ class SynthOptions:
     with_labels: bool
     measure: Measure
     subset: Literal["synth", "pairs"] = "synth"
-    """How answers are scored."""
+    """The scorer of the answers."""
     questions_per_context: int = 1
-    """So many consecutive tasks ask about the same context (25 in the paper), which prefix caches like."""
+    """Consecutive tasks about the same context (25 in the paper); prefix caches profit from more than one."""
 
 
-def synth_tasks(options: SynthOptions, split: Split) -> Iterator[Task]:
+def synth_tasks(options: GeneratedSet, split: Split) -> Iterator[Task]:
     """Endless. Raises ValueError where a length is too short for the options."""
     for place in count():
         yield from window_tasks(options, split, place)
 
 
-def window_tasks(options: SynthOptions, split: Split, place: int) -> list[Task]:
+def window_tasks(options: GeneratedSet, split: Split, place: int) -> list[Task]:
     """The tasks about the window number `place`."""
     size = options.sizes[place % len(options.sizes)]
     for attempt in range(WINDOWS_PER_TASK):
@@ -61,7 +63,7 @@ def window_tasks(options: SynthOptions, split: Split, place: int) -> list[Task]:
     )
 
 
-def try_window(options: SynthOptions, split: Split, place: int, size: Size, attempt: int) -> list[Task]:
+def try_window(options: GeneratedSet, split: Split, place: int, size: Size, attempt: int) -> list[Task]:
     """The tasks about one drawn window, none where one of them would be ambiguous. A function of its own, so that a
     window is gone before the next one is drawn."""
     draw = Draw("oolong-synth", FORMAT, options.seed, split, place, attempt)
@@ -86,7 +88,7 @@ def try_window(options: SynthOptions, split: Split, place: int, size: Size, atte
     ]
 
 
-def ask(window: Window, options: SynthOptions, draw: Draw) -> tuple[str, Question] | None:
+def ask(window: Window, options: GeneratedSet, draw: Draw) -> tuple[str, Question] | None:
     """A name of a family and its question, or None where all of them would be ambiguous."""
     easy = options.vocabulary.name == "easy"
     for name in draw.shuffled(list(options.families)):
@@ -98,7 +100,7 @@ def ask(window: Window, options: SynthOptions, draw: Draw) -> tuple[str, Questio
 
 
 def make_task(
-    options: SynthOptions, split: Split, index: int, size: Size, window: Window, name: str, question: Question
+    options: GeneratedSet, split: Split, index: int, size: Size, window: Window, name: str, question: Question
 ) -> Task:
     info = {
         "subset": options.subset,

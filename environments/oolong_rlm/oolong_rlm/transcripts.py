@@ -77,20 +77,19 @@ CODAS = ("l", "n", "r", "s", "th", "x")
 
 
 def find_transcripts(path: str | Path | None = None) -> Path:
-    """The transcript file: `path` (a file, or a folder that holds it), else what the environment variable
-    OOLONG_TRANSCRIPTS names, else `shared/data` in the working directory or in a folder above it.
+    """The transcript file: `path` (the file, or a folder that holds `crd3_episodes.jsonl.gz`), or else what the
+    environment variable OOLONG_TRANSCRIPTS names.
 
-    Raises FileNotFoundError naming the remedy."""
+    Raises FileNotFoundError with the remedy where neither is given or there is no such file."""
     named = path or os.environ.get(VARIABLE)
-    here = Path.cwd()
-    folders = [Path(named)] if named else [parent / "shared" / "data" for parent in (here, *here.parents)]
-    for place in folders:
-        file = place / FILE_NAME if place.is_dir() else place
+    looked = "none are named"
+    if named:
+        file = Path(named) / FILE_NAME if Path(named).is_dir() else Path(named)
         if file.is_file():
             return file
-    looked = str(folders[0]) if named else f"{FILE_NAME} in shared/data of {here} and of the folders above it"
+        looked = f"there is no file {file}"
     raise FileNotFoundError(
-        f"no transcripts found (looked for {looked}): give transcripts=<path of a .jsonl or .jsonl.gz file with one "
+        f"no transcripts ({looked}): give transcripts=<path of a .jsonl or .jsonl.gz file with one "
         f'{{"episode", "turns"}} object a line> or set {VARIABLE}'
     )
 

@@ -103,7 +103,7 @@ def test_baselines_answer_the_same_each_time_and_never_the_gold_by_name():
                 assert answer(blind) == answer(task)
 
 
-def test_published_windows_have_floors_too():
+def test_published_windows_have_baselines_too():
     lines = [f"Date: Jan 0{i}, 2023 || User: {i} || Instance: a question about spam {i}" for i in range(1, 9)]
     context = "Each line has one of 2 categories: 'spam', 'ham'.\n\n" + "\n".join(lines)
     info = {"subset": "synth", "answer_type": "NUMERIC"}
@@ -114,7 +114,7 @@ def test_published_windows_have_floors_too():
     assert baselines.BASELINES["list everything"](unknown) == "Answer: 0, 1, 2, 3, 4, 5, 6, 7, 8"
 
 
-def test_transcripts_have_floors(tmp_path: Path):
+def test_transcripts_have_baselines(tmp_path: Path):
     path = tmp_path / "episodes.jsonl"
     turns = [(("ANNA", "ZOE", "ANNA", "BOB", "CARL")[i % 5], f"Well, {i}.") for i in range(200)]
     path.write_text("".join(json.dumps({"episode": f"E{n}", "turns": turns}) + "\n" for n in range(4)))

@@ -224,5 +224,5 @@ def test_a_length_below_four_lines_is_refused_with_one_that_does():
 
 
 def test_an_unknown_split_is_refused():
-    with pytest.raises(ValueError, match="split must be train or eval, got 'test'"):
+    with pytest.raises(ValueError, match="split: 'test' does not exist; there are train, eval"):
         Oolong().tasks("test")

@@ -1,10 +1,11 @@
-"""Oolong-real on a small transcript made here, and on the real ones where they lie beside the checkout."""
+"""Oolong-real on transcripts made here: small ones, and long ones for which OOLONG_TRANSCRIPTS may name real ones."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import json
+import os
 import random
 import re
 import subprocess
@@ -23,8 +24,6 @@ from rlm_env.task import Task
 
 HERE = Path(__file__).parent
 EVENTS = Path(oolong_rlm.__file__).parent / "data" / "events.json"
-REAL = HERE.parents[3] / "shared" / "data" / "crd3_episodes.jsonl.gz"
-needs_real = pytest.mark.skipif(not REAL.is_file(), reason="the transcripts are not beside this checkout")
 SAYINGS = ("Natural 20!", "I cast Fireball.", "Make a stealth check.", "Twelve.", "Is it caf\u00e9 time?", "No.")
 
 
@@ -37,6 +36,22 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(6):
             turns = [(speakers[i % 8], f"{SAYINGS[i % 6]} {'very ' * (i % 3)}{number}") for i in range(80)]
             out.write(json.dumps({"episode": f"E{number}", "turns": turns}) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real transcripts where the variable names them, else 26 episodes of about 200,000 characters."""
+    if VARIABLE in os.environ:
+        return find_transcripts()
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefghilmnoprstuvw", k=rng.randint(1, 9))) for _ in range(20_000)]
+    speakers = ["MATT", "LAURA", "SAM", "MARISHA", "LIAM", "ASHLEY, SAM", "ALL"]
+    path = tmp_path_factory.mktemp("transcripts") / "episodes.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as out:
+        for number in range(26):
+            turns = [(rng.choice(speakers), " ".join(rng.choices(words, k=rng.randint(1, 60)))) for _ in range(1200)]
+            out.write(json.dumps({"episode": f"C1E{number:03d}", "turns": turns}) + "\n")
     return path
 
 
@@ -104,30 +119,44 @@ def test_the_real_turns_change_no_gold(small: Path):
     assert recount(doubled) == [task.gold for task in tasks]
 
 
-@needs_real
-def test_real_transcripts():
-    env = Oolong(dataset="real", transcripts=REAL, episodes=[1, 2, 5])
+def test_long_transcripts(long: Path):
+    env = Oolong(dataset="real", transcripts=long, episodes=[1, 2, 5])
     check(env, env.tasks("eval").take(30))
 
 
-@needs_real
-def test_24_episodes_fit_one_context():
-    env = Oolong(dataset="real", transcripts=REAL, episodes=24)
+def test_24_episodes_fit_one_context(long: Path):
+    env = Oolong(dataset="real", transcripts=long, episodes=24)
     tasks = env.tasks("eval").take(2)
     check(env, tasks)
     assert tasks[0].context.count("\n[START OF EPISODE]\n") == 24
     assert len(tasks[0].context) > 4_500_000
 
 
-@needs_real
-def test_planted_names_occur_nowhere_in_the_transcripts():
-    transcripts = read_transcripts(REAL)
+def planted_names(task: Task) -> list[str]:
+    rules = task.context.partition("House rules: ")[2].partition(". Questions")[0]
+    names = [name for part in rules.split("namely ")[1:] for name in re.findall(r"\b[A-Z]\w+", part)]
+    assert len(names) == 12
+    return names
+
+
+def test_planted_names_occur_nowhere_in_the_transcripts(long: Path):
+    transcripts = read_transcripts(long)
     text = "\n".join(said for episode in transcripts.episodes for _, said in episode.turns).lower()
-    for task in Oolong(dataset="real", transcripts=REAL).tasks("train").take(3):
-        rules = task.context.partition("House rules: ")[2].partition(". Questions")[0]
-        names = [name for part in rules.split("namely ")[1:] for name in re.findall(r"\b[A-Z]\w+", part)]
-        assert len(names) == 12
-        assert not [name for name in names if name.lower() in text]
+    for task in Oolong(dataset="real", transcripts=long).tasks("train").take(3):
+        assert not [name for name in planted_names(task) if name.lower() in text]
+
+
+def test_names_that_the_transcripts_hold_are_not_drawn(small: Path, tmp_path: Path):
+    """Transcripts that speak the very names that would be drawn, as parts of words: others are drawn."""
+    first = Oolong(dataset="real", transcripts=small).tasks("train").take(1)[0]
+    spoken = [("ZOE", f"un{name.lower()}like") for name in planted_names(first)]
+    path = tmp_path / "episodes.jsonl"
+    with gzip.open(small, "rt", encoding="utf-8") as lines, path.open("w", encoding="utf-8") as out:
+        for line in lines:
+            episode = json.loads(line)
+            out.write(json.dumps({**episode, "turns": episode["turns"] + spoken}) + "\n")
+    again = Oolong(dataset="real", transcripts=path).tasks("train").take(1)[0]
+    assert not set(planted_names(first)) & set(planted_names(again))
 
 
 def test_the_text_is_kept_and_only_added_to(small: Path):
@@ -157,22 +186,27 @@ def test_splits_differ_and_tasks_repeat(small: Path):
 def test_missing_transcripts_are_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(VARIABLE, raising=False)
-    with pytest.raises(FileNotFoundError, match=r"give transcripts=<path .* or set OOLONG_TRANSCRIPTS"):
+    with pytest.raises(FileNotFoundError, match=r"none are named.*give transcripts=<path .* or set OOLONG_TRANSCRIPTS"):
         Oolong(dataset="real")
-    with pytest.raises(FileNotFoundError, match=r"looked for .*absent\.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*absent\.jsonl\b"):
         Oolong(dataset="real", transcripts=tmp_path / "absent.jsonl")
 
 
-def test_transcripts_are_found_by_variable_and_folder(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_transcripts_are_found_by_option_variable_and_folder_only(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv(VARIABLE, str(small))
     assert find_transcripts() == small
-    monkeypatch.delenv(VARIABLE)
     folder = tmp_path / "shared" / "data"
     folder.mkdir(parents=True)
     (folder / "crd3_episodes.jsonl.gz").write_bytes(small.read_bytes())
+    assert find_transcripts(folder) == folder / "crd3_episodes.jsonl.gz"
+    # A folder of that name above the working directory is not the user's word.
+    monkeypatch.delenv(VARIABLE)
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
-    assert find_transcripts() == folder / "crd3_episodes.jsonl.gz"
+    with pytest.raises(FileNotFoundError, match="no transcripts"):
+        find_transcripts()
 
 
 def test_broken_transcripts_are_named_by_line(tmp_path: Path):
