@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from deepdive_rlm import DeepDive
 from deepdive_rlm.judge import judge_prompt
 from rlm_env.llm.base import LLMError
 from rlm_env.rollout import Rollout, StopReason
+from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.task import Task
 from rlm_rewards import deepdive
 from tests.stubs import StubLLM
@@ -87,6 +89,39 @@ async def test_equal_cases_are_asked_once_and_kept_between_runs(tmp_path):
     assert len(llm.seen) == 2
     assert len(cache.read_text().splitlines()) == 2
     assert "Velstad" not in cache.read_text()
+
+
+async def test_a_torn_last_line_of_the_cache_is_cut_and_a_damaged_one_is_named(tmp_path):
+    cache = tmp_path / "judge.jsonl"
+    llm = StubLLM(lambda messages: "correct: yes")
+    for answer in ("Answer: a", "Answer: b"):
+        await DeepDive(judge=llm, judge_cache=cache).judge(TASK, Rollout.from_answer(TASK, answer))
+    cache.write_bytes(cache.read_bytes()[:-20])
+    env = DeepDive(judge=llm, judge_cache=cache)
+    for answer in ("Answer: a", "Answer: b"):
+        rollout = Rollout.from_answer(TASK, answer)
+        await env.judge(TASK, rollout)
+        assert env.score(TASK, rollout).value == 1.0
+    assert len(llm.seen) == 3  # the reply that was torn is asked for again
+    assert [sorted(json.loads(line)) for line in cache.read_text().splitlines()] == [["key", "reply"]] * 2
+    for damage in ('{"key": "a", "rep\n', "[]\n", '{"key": "a", "reply": null}\n'):
+        cache.write_text('{"key": "a", "reply": "correct: yes"}\n' + damage)
+        with pytest.raises(ConfigError, match=r"judge\.jsonl, line 2 is damaged"):
+            DeepDive(judge=llm, judge_cache=cache)
+
+
+async def test_two_runs_share_a_cache(tmp_path):
+    cache = tmp_path / "judge.jsonl"
+    llm = StubLLM(lambda messages: "correct: yes")
+    one, other = DeepDive(judge=llm, judge_cache=cache), DeepDive(judge=llm, judge_cache=cache)
+    for env, answer in ((one, "Answer: a"), (other, "Answer: b"), (one, "Answer: c")):
+        await env.judge(TASK, Rollout.from_answer(TASK, answer))
+    assert len({json.loads(line)["key"] for line in cache.read_text().splitlines()}) == 3
+
+
+def test_a_cache_that_cannot_be_written_fails_at_once(tmp_path):
+    with pytest.raises(RunStopped, match=r"absent/judge\.jsonl: No such file or directory"):
+        DeepDive(judge=StubLLM(lambda messages: ""), judge_cache=tmp_path / "absent" / "judge.jsonl")
 
 
 INJECTIONS = [
