@@ -5,14 +5,18 @@ group `rlm_env.environments`:
 
     [project.entry-points."rlm_env.environments"]
     oolong-rlm = "oolong_rlm:Oolong"
+
+In names, `_` and `-` mean the same.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sys
 import tomllib
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -26,33 +30,24 @@ FOLDER = Path("environments")
 
 
 def environments() -> dict[str, str]:
-    """Name of every environment that can be loaded, with where it comes from."""
-    found = {name: f"{FOLDER}/{folder.name}" for name, (_, folder) in _in_folder().items()}
+    """Name of every environment that can be loaded, and where it comes from."""
+    found = {entry.name: f"{FOLDER}/{folder.name}" for entry, folder in _in_folder()}
     return found | {e.name: f"{e.dist.name} {e.dist.version}" if e.dist else e.value for e in _installed()}
 
 
 def find_environment(name: str, seed: int = 0, **options: Any) -> Environment:
-    """The environment of that name, made with `seed` and its own options.
+    """The environment of that name, made with its own options, and with `seed` if it has an option of that name.
 
-    Raises ValueError for an unknown name (with near matches), TypeError for an unknown option.
+    Raises ValueError for an unknown name (with near matches), TypeError for an unknown option and for an entry point
+    that gives no `Environment`.
     """
-    name = name.replace("_", "-")
-    entry = next((e for e in _installed() if e.name == name), None)
-    if entry is None:
-        local = _in_folder()
-        if name not in local:
-            known = environments()
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(
-                f"no environment {name!r}{f'; did you mean {near[0]!r}?' if near else ''} "
-                f"Known: {', '.join(sorted(known)) or 'none'}. Install its package, or run from the folder that "
-                f"holds {FOLDER}/."
-            )
-        entry, folder = local[name]
-        if str(folder.resolve()) not in sys.path:
-            sys.path.insert(0, str(folder.resolve()))
-            importlib.invalidate_caches()
-    return entry.load()(seed=seed, **options)
+    make = _find(name)
+    if _takes_seed(make):
+        options = {"seed": seed, **options}
+    environment = make(**options)
+    if not isinstance(environment, Environment):
+        raise TypeError(f"the entry point {name!r} gives a {type(environment).__name__}, which is not an Environment")
+    return environment
 
 
 def load_environment(name: str, seed: int = 0, **options: Any) -> RLMEnv:
@@ -65,14 +60,44 @@ def load_environment(name: str, seed: int = 0, **options: Any) -> RLMEnv:
     return RLMEnv(find_environment(name, seed, **options), RLMConfig(**config))
 
 
+def _find(name: str) -> Callable[..., Any]:
+    """The class or function that an entry point names; a folder of a checkout is put on `sys.path` first."""
+    wanted = _normalized(name)
+    entry = next((e for e in _installed() if _normalized(e.name) == wanted), None)
+    if entry is not None:
+        return entry.load()
+    for entry, folder in _in_folder():
+        if _normalized(entry.name) == wanted:
+            if str(folder.resolve()) not in sys.path:
+                sys.path.insert(0, str(folder.resolve()))
+                importlib.invalidate_caches()
+            return entry.load()
+    known = environments()
+    near = difflib.get_close_matches(name, known, n=1)
+    raise ValueError(
+        f"no environment {name!r}{f'; did you mean {near[0]!r}?' if near else ''} "
+        f"Known: {', '.join(sorted(known)) or 'none'}. Install its package, or run from the folder that "
+        f"holds {FOLDER}/."
+    )
+
+
+def _takes_seed(make: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(make).parameters.values()
+    return any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _normalized(name: str) -> str:
+    return name.replace("_", "-")
+
+
 def _installed() -> list[EntryPoint]:
     return list(entry_points(group=GROUP))
 
 
-def _in_folder() -> dict[str, tuple[EntryPoint, Path]]:
-    found: dict[str, tuple[EntryPoint, Path]] = {}
+def _in_folder() -> list[tuple[EntryPoint, Path]]:
+    """The entry points of the projects in the folder, each with its project."""
+    found: list[tuple[EntryPoint, Path]] = []
     for project in sorted(FOLDER.glob("*/pyproject.toml")):
         declared = tomllib.loads(project.read_text("utf-8")).get("project", {}).get("entry-points", {}).get(GROUP, {})
-        for name, value in declared.items():
-            found[name] = (EntryPoint(name, value, GROUP), project.parent)
+        found += [(EntryPoint(name, value, GROUP), project.parent) for name, value in declared.items()]
     return found

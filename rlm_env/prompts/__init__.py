@@ -1,28 +1,25 @@
-"""System prompts as text files, and what is put into them.
+"""System prompts as text files, and filling them in.
 
-A prompt file may hold `<tool>...</tool>` and `<fence>...</fence>` sections, of which one is kept, likewise
+A prompt file may have `<tool>...</tool>` and `<fence>...</fence>` sections, of which one is kept, likewise
 `<sub>...</sub>` and `<alone>...</alone>` (a REPL with and without sub-LLMs), and `$name` fields of the configuration.
-Tips stand in `<tips>...</tips>` so that training can strip them again.
+An environment's tips are put between `<tips>` and `</tips>`, so that training can strip them again (`strip_tips`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
-
-from rlm_env.messages import Message
 
 _TIPS = re.compile(r"\n*<tips>\n.*?\n</tips>\n*", re.DOTALL)
 
 
 def load_prompt(name: str) -> str:
-    """The text of a shipped prompt (`rlm`, `tiny`) or of a file given by its path.
+    """The text of a shipped prompt (`rlm`, `tiny`), or of a file given by its path.
 
-    Raises ValueError naming the shipped ones where there is neither.
+    Raises ValueError, which lists the shipped prompts, where there is neither.
     """
     shipped = {f.name.removesuffix(".txt"): f for f in resources.files(__name__).iterdir() if f.name.endswith(".txt")}
     if name in shipped:
@@ -42,12 +39,12 @@ def render_prompt(
     fields: dict[str, object] | None = None,
 ) -> str:
     """A system prompt for a model that runs code by the tool (`use_tool`) or by fenced blocks, with or without
-    `sub_llms`; `note` is a paragraph at its end, before the tips.
+    `sub_llms`. `note` is a paragraph after the prompt, before the tips.
 
-    Raises ValueError on a `$name` that is no field, and on tips that hold the tags that they stand in.
+    Raises ValueError on a `$name` that is no field, and on tips that contain `<tips>` or `</tips>` themselves.
     """
     if "<tips>" in tips or "</tips>" in tips:
-        raise ValueError("tips must not hold <tips> or </tips>: they stand between these tags")
+        raise ValueError("tips must not contain <tips> or </tips>: they are put between these tags")
     sections = [("tool", use_tool), ("fence", not use_tool), ("sub", sub_llms), ("alone", not sub_llms)]
     for name, kept in sections:
         pattern = rf"</?{name}>\n?" if kept else rf"<{name}>.*?</{name}>\n?"
@@ -61,20 +58,12 @@ def render_prompt(
 
 
 def strip_tips(text: str) -> str:
-    """The prompt without its tips: for training a model to do without them."""
-    return _TIPS.sub("", text)
+    """A system prompt without its tips, to train a model that does without them.
 
-
-def strip_tips_from_messages(messages: Sequence[Message]) -> list[Message]:
-    """A conversation without the tips of its system prompt, equal in everything else; the given one is untouched.
-
-    To train a model to do without tips, render this as the prompt of the first turn and keep the sampled ids that
-    follow. The behavior logprobs stay those of the prompt with tips, so an importance ratio is off from 1 at step 0.
+    Keep the sampled ids: their behavior logprobs are those under the prompt with tips, so that importance ratios
+    differ from 1 even before the first update.
     """
-    return [
-        {**message, "content": strip_tips(message["content"])} if message["role"] == "system" else message
-        for message in messages
-    ]
+    return _TIPS.sub("", text)
 
 
 def prompt_hash(text: str) -> str:

@@ -11,7 +11,7 @@ from rlm_env.scaffolds.rlm import RLMEnv
 class TipsScaffold(RLMEnv):
     """The scaffold `rlm-tips`: the system prompt ends with the environment's tips, in `<tips>` tags.
 
-    Their hash is recorded in `Rollout.info["tips_sha256"]`; `prompts.strip_tips_from_messages` takes them out again.
+    Their hash is recorded in `Rollout.info["tips_sha256"]`; `prompts.strip_tips` takes them out again.
     Raises ValueError for an environment that has none.
     """
 
