@@ -1,6 +1,8 @@
 """What the package promises before anything optional is installed, and that its rooms import downwards only."""
 
 import ast
+import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -14,11 +16,44 @@ HEAVY = {"torch", "vllm", "verifiers", "trl", "transformers", "datasets", "scipy
 
 def test_importing_the_core_imports_nothing_heavy():
     code = (
-        "import sys, rlm_env, rewards, rlm_rewards.oolong, rlm_env.llm, rlm_env.scaffolds, rlm_env.cli\n"
+        "import sys, rlm_env, rlm_rewards.oolong, rlm_env.llm, rlm_env.scaffolds, rlm_env.cli\n"
         f"print(*({HEAVY!r} & {{name.partition('.')[0] for name in sys.modules}}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_wheel_ships_two_packages_of_unmistakable_names_and_their_types():
+    hatch = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]
+    assert hatch["wheel"]["packages"] == ["rlm_env", "rewards/rlm_rewards"]
+    for package in hatch["wheel"]["packages"]:
+        assert (ROOT / package / "__init__.py").is_file()
+        assert (ROOT / package / "py.typed").is_file()
+        assert f"/{package.partition('/')[0]}" in hatch["sdist"]["include"]
+
+
+def test_a_module_of_the_user_named_rewards_is_in_nobodys_way(tmp_path):
+    """A script beside the user's own `rewards.py`, `needle.py`, ...: none of them is imported in place of ours."""
+    for name in ["rewards", *(path.stem for path in files("rewards/rlm_rewards/[a-z]*.py"))]:
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('the own {name}.py of the user was imported')\n")
+    (tmp_path / "main.py").write_text(
+        "import rlm_env, rlm_rewards\n"
+        "env = rlm_env.load_environment('oolong-rlm', vocabulary='easy', lines=8)\n"
+        "task = env.tasks('eval').take(1)[0]\n"
+        "rollout = rlm_env.Rollout.from_answer(task, env.perfect_answer(task))\n"
+        "print(env.score(task, rollout).value)\n"
+    )
+    (tmp_path / "environments").symlink_to(ROOT / "environments")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "rewards"), str(ROOT / "environments" / "oolong_rlm")])
+    done = subprocess.run(
+        [sys.executable, "main.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "1.0\n", done.stderr
 
 
 def imported_by(path: Path) -> set[str]:
@@ -44,21 +79,19 @@ def files(*patterns: str) -> list[Path]:
     ("patterns", "forbidden"),
     [
         (["rewards/rlm_rewards/*.py"], "rlm_env"),
-        (["rlm_env/repl/**/*.py"], "rlm_env.(?!repl)"),
+        (["rlm_env/repl/**/*.py"], r"rlm_env\.(?!(repl|context)\b)"),
         (["rlm_env/llm/**/*.py"], r"rlm_env\.(scaffolds|evals|train|cli|repl|environment|registry)\b"),
         (["rlm_env/*.py", "rlm_env/scaffolds/*.py"], r"rlm_env\.(evals|train)\b"),
-        (["rlm_env/*.py", "rlm_env/[a-su-z]*/*.py", "rewards/rlm_rewards/*.py"], r"(torch|verifiers|trl)\b"),
+        (["rlm_env/*.py", "rlm_env/[!t]*/**/*.py", "rlm_env/tools/*.py"], r"(torch|verifiers|trl)\b"),
+        (["rewards/rlm_rewards/*.py"], r"(torch|verifiers|trl)\b"),
     ],
 )
 def test_rooms_import_downwards_only(patterns, forbidden):
-    import re
-
     found = files(*patterns)
     assert found
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in found
-        if path.name != "cli.py"
         for name in imported_by(path)
         if re.match(forbidden, name)
     ]
