@@ -44,10 +44,10 @@ def describe_context(context: Context) -> str:
 
 
 def context_text(context: Context) -> str:
-    """A context as the text that a plain LLM reads. Each file of a folder stands under its name; in a file that is not
-    UTF-8 text, which its heading says, undecodable bytes are replaced.
+    """A context as the text that a plain LLM reads; a folder becomes its files, each below its name.
 
-    Raises ValueError for bytes, or a single file, that are not UTF-8: no prompt can hold them.
+    In a file of a folder that is not UTF-8 text, undecodable bytes are replaced, and its heading says "bytes". Raises
+    ValueError for bytes, or a single file, that are not UTF-8: no prompt can hold them.
     """
     if isinstance(context, str):
         return context

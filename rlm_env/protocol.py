@@ -1,7 +1,7 @@
-"""The REPL tool protocol: what the root LLM is told, how its code is found in a reply, what it is told back.
+"""The REPL tool protocol as text: the tool schema, the first user message, finding code in a reply, observations.
 
-Covered: the tool schema, the first user message, code extraction, observation text. Pure functions of text.
-Not covered: running code (`repl/`), the conversation (`env.py`), the wording of system prompts (`prompts/`).
+Everything that the root LLM reads about a cell, a time limit included, is worded here. System prompts are in
+`prompts/`, the conversation is in `scaffolds/repl_loop.py`, running code in `repl/`.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ _MAX_PARSED_CHARS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Code to run, and which tool call asked for it (None for a fenced block)."""
+    """Code to run."""
 
     code: str
     tool_call_id: str | None = None
+    """The tool call that asked for it; None for a fenced block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,9 @@ class Problem:
 
 
 def extract(completion: Completion, *, use_tool: bool = False) -> list[Cell | Problem]:
-    """The cells of a reply in the order to run them; problems stand where a cell could not be had.
+    """The cells of a reply in the order to run them, with a `Problem` in place of each that cannot be run.
 
-    Tool calls win over fenced blocks; both are understood whatever was asked for (`use_tool` only words the hint).
+    Tool calls win over fenced blocks; both are understood whichever was asked for (`use_tool` only words the hint).
     Never empty: a reply without code gives one Problem that says so.
     """
     if completion.tool_calls:
@@ -91,7 +92,7 @@ def extract(completion: Completion, *, use_tool: bool = False) -> list[Cell | Pr
 
 
 def strip_thinking(text: str) -> str:
-    """The text without the `<think>` block at its start, closed or cut off. Engines that part it already have none."""
+    """The text without the `<think>` block at its start, closed or cut off, which some engines leave in the reply."""
     return _THINK.sub("", text, count=1)
 
 
@@ -147,8 +148,8 @@ def _fenced_blocks(text: str) -> list[_Block]:
 
 
 def _dedent(code: str) -> str:
-    """The code without the indentation of its first line, if it has one. Else untouched: `textwrap.dedent` also
-    empties lines of blanks, inside strings too, and a text that is copied verbatim would lose them."""
+    """The code without the indentation of its first line. Without any it is left alone: `textwrap.dedent` also empties
+    lines of blanks, inside strings too, and a text that is copied verbatim would lose them."""
     first = next((line for line in code.split("\n") if line.strip()), "")
     return textwrap.dedent(code) if first.startswith((" ", "\t")) else code
 
@@ -182,7 +183,7 @@ def user_message(task: Task) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The model's feedback on one thing that its reply asked for: a cell, or a tool call in the REPL scaffolds."""
+    """The feedback on one part of a reply: a cell that ran or could not run, or a tool call."""
 
     text: str
     tool_call_id: str | None = None

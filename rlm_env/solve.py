@@ -15,16 +15,16 @@ from rlm_env.tools.schema import Tool
 
 
 class _Question(Environment):
-    """An environment of one task that has no right answer."""
+    """An environment of one task, which has no right answer."""
 
     name = "solve"
 
     def __init__(self, task: Task, tools: Sequence[Tool | Callable[..., Any]]) -> None:
-        self.task = task
+        self._task = task
         self._tools = tools
 
     def tasks(self, split: Split) -> list[Task]:
-        return [self.task]
+        return [self._task]
 
     def score(self, task: Task, rollout: Rollout) -> float:
         raise ValueError("a question without an environment has no score")
@@ -44,9 +44,9 @@ async def solve(
 ) -> Rollout:
     """Answers one question about a context of any length with an RLM; `rollout.answer` is the answer.
 
-    `tools`: typed, documented functions that the sub-LLMs may call. `config` holds fields of `RLMConfig`.
-    Raises EngineUnavailable when the engine cannot be reached; everything else that goes wrong is told by
-    `rollout.stop_reason` and `rollout.error`.
+    `tools`: typed, documented functions that the sub-LLMs may call. `config`: fields of `RLMConfig`.
+    Raises EngineUnavailable when the engine cannot be reached; `rollout.stop_reason` and `rollout.error` say what else
+    went wrong.
     """
     task = Task(question, context, id="question")
     async with RLMEnv(_Question(task, tools), RLMConfig(**config)) as env:

@@ -1,4 +1,4 @@
-"""A task: what is asked, about what, and what the right answer is."""
+"""A task: a question, its context, and the right answer."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ Split = Literal["train", "eval"]
 class Task:
     """One question about one context.
 
-    `context` is what the REPL holds as the variable `context`: a str, bytes, list or dict (of JSON-like values),
-    or a Path to a file or directory. `gold` never leaves the host.
-    `id` must be unique and stable within an environment's split; left empty, it is numbered by `Tasks`.
+    `context` becomes the variable `context` in the REPL: a str, bytes, list or dict (of JSON-like values), or the Path
+    of a file or folder. `gold`, the right answer, never leaves the host.
+    `id` must be unique and stable within an environment's split; left empty, it becomes the task's position
+    (see `Tasks`).
     """
 
     question: str
@@ -41,7 +42,7 @@ class Task:
 
 
 class Tasks:
-    """The tasks of one split: an iterable that starts afresh each time and may be endless.
+    """The tasks of one split: an iterable that can be iterated again and may be endless.
 
     `make` returns a new iterator of Task. Ids that the environment left empty become `<split>-<index>`.
     """
@@ -58,14 +59,14 @@ class Tasks:
                 yield Task(task.question, task.context, task.gold, f"{self._split}-{index}", task.info)
 
     def take(self, n: int) -> list[Task]:
-        """The first `n` tasks (fewer where the split has fewer). Raises ValueError unless n >= 1."""
+        """The first `n` tasks, or all where the split has fewer. Raises ValueError unless n >= 1."""
         if n < 1:
             raise ValueError(f"the number of tasks must be at least 1, got {n}")
         return [task for _, task in zip(range(n), self, strict=False)]
 
     def to_dataset(self, limit: int | None = None) -> datasets.Dataset:
-        """A `datasets.Dataset` with the columns id, question, context, gold, info (the last three as JSON unless
-        they are str). Needs the extra `data`, and `limit` where the split is endless."""
+        """A `datasets.Dataset` with the columns id, question, context, gold and info; the last three are JSON unless
+        they are str. Needs the extra `data`, and `limit` where the split is endless."""
         import datasets
 
         def text(value: Any) -> str:

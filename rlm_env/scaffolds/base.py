@@ -115,7 +115,7 @@ class Scaffold(ABC):
         """Leaves an answer in the record and returns how that ended. May raise LLMError and ReplError."""
 
     def describe(self) -> dict[str, Any]:
-        """What is recorded with a run: at least the scaffold's name and its configuration."""
+        """For the record of a run: at least the scaffold's name and its configuration."""
         return {"scaffold": self.name, "config": self.config.model_dump(mode="json", exclude_none=True)}
 
     async def aclose(self) -> None:

@@ -14,9 +14,9 @@ from rlm_env.scaffolds.config import RLMConfig
 class Budget:
     """Limits of one rollout (None: unlimited) and the running totals. Lives on the host, out of the model's reach.
 
-    Tokens are prompt and completion together, as the engine bills them. They are known only after a call, so a
-    limit can be passed by one root call or one batch of sub-calls; sub-calls are counted before they are made
-    and never exceeded. Every reply of a sub-LLM with tools counts as one.
+    Tokens are prompt and completion together, as the engine bills them. They are known only after a call, so one root
+    call or one batch of sub-calls can exceed the limit. Sub-calls are counted before they are made, so that limit
+    holds exactly; every reply of a sub-LLM with tools counts as one.
     """
 
     max_turns: int
@@ -29,7 +29,7 @@ class Budget:
     root: Usage = field(default_factory=Usage)
     sub: Usage = field(default_factory=Usage)
     refused: StopReason | None = None
-    """The limit for which a sub-call was refused, once one was."""
+    """The limit because of which a sub-call was refused, once one was."""
     started: float = field(default_factory=time.monotonic)
 
     @classmethod

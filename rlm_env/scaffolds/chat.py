@@ -36,7 +36,7 @@ class ChatScaffold(Scaffold):
         """Leaves an answer in the record and returns how that ended. May raise LLMError."""
 
     def describe(self) -> dict[str, Any]:
-        """What is recorded with a run: of the configuration, the fields that have an effect."""
+        """For the record of a run: the fields of the configuration that have an effect."""
         config = self.config.model_dump(mode="json", exclude_none=True, include=set(self.uses | SHARED))
         return {"scaffold": self.name, "config": config}
 

@@ -1,4 +1,4 @@
-"""`RLMConfig`: how a rollout is run, the same for every scaffold."""
+"""`RLMConfig`: how a rollout is run, in every scaffold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlm_env.repl.config import ReplConfig
 
 
 class RLMConfig(BaseModel):
-    """How a rollout is run: the same settings for every scaffold, so that scaffolds are compared on equal terms.
+    """How a rollout is run. All scaffolds share these settings, so that they are compared on equal terms.
 
     Token limits count prompt and completion together. None means unlimited.
     """
@@ -19,8 +19,11 @@ class RLMConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     root: Sampling = Sampling()
+    """How replies of the root LLM are sampled."""
     sub: Sampling = Sampling()
+    """How replies of sub-LLMs are sampled."""
     max_turns: int = Field(default=30, ge=1)
+    """Replies of the root LLM."""
     max_root_tokens: int | None = Field(default=None, ge=1)
     max_sub_tokens: int | None = Field(default=None, ge=1)
     max_sub_calls: int | None = Field(default=20_000, ge=0)
@@ -29,22 +32,24 @@ class RLMConfig(BaseModel):
     code_timeout: float = Field(default=120.0, gt=0)
     """Seconds that one cell may compute; waiting for sub-LLMs does not count."""
     max_observation_chars: int = Field(default=8192, ge=200)
+    """Characters of a cell's output that the root LLM sees: head and tail, with the true length between them."""
     prompt: str = "rlm"
     """Name of a shipped system prompt, or the path of a file."""
     action: Literal["auto", "tool", "fence"] = "auto"
-    """How code is asked for: by the tool call, by fenced blocks, or by the tool where the engine supports tools.
-    Both are understood in any case."""
+    """How the root LLM is asked for code: by a tool call, in fenced blocks, or (`auto`) by a tool call where the engine
+    supports them. Both are understood in any case."""
     tips: bool = False
-    """Whether the environment's tips stand in the system prompt."""
+    """Put the environment's tips into the system prompt."""
     sub_llms: bool = True
-    """Whether the REPL has `llm_batch`. Without, neither the REPL nor the system prompt knows of it."""
+    """Give the REPL `llm_batch`. Without it, the system prompt does not mention sub-LLMs either."""
     sub_system_prompt: str | None = None
+    """System message of sub-LLMs, for prompts that bring none."""
     tools_for: Literal["sub", "root", "both", "none"] = "sub"
-    """Who may call the environment's tools, where it has any. Where there is only one LLM, it is that one, or none."""
+    """Who may call the environment's tools. In scaffolds with one LLM only, it may unless this is "none"."""
     max_tool_turns: int = Field(default=8, ge=1)
     """Replies of one sub-LLM in which it may call tools; then it is asked for its answer."""
     tool_timeout: float = Field(default=60.0, gt=0)
-    """Seconds for one call of a tool."""
+    """Seconds that one tool call may take."""
     max_tool_chars: int = Field(default=8192, ge=200)
-    """Of one result of a tool."""
+    """Characters of one tool result that the model sees."""
     repl: ReplConfig = ReplConfig()

@@ -53,7 +53,7 @@ class RLMEnv(Scaffold):
         return Tasks(lambda: self.environment.tasks(split), split)
 
     def score(self, task: Task, rollout: Rollout) -> Score:
-        """What the rollout's answer is worth. Pure; where the environment has a judge, await `judge` first."""
+        """Scores the rollout's answer. Pure; where the environment has a judge, await `judge` first."""
         return score(self.environment, task, rollout)
 
     async def judge(self, task: Task, rollout: Rollout) -> None:
@@ -129,7 +129,7 @@ class RLMEnv(Scaffold):
             loop.close()
 
     async def _open_record(self, episode: Episode, use_tool: bool) -> None:
-        """The conversation's beginning, and what is needed to have it again."""
+        """Begins the conversation, and records what is needed to repeat it."""
         config, record = self.config, episode.record
         system = self.system_prompt(use_tool=use_tool, tools=episode.tools)
         question = await in_thread_if_files(user_message, episode.task)
@@ -160,7 +160,7 @@ class RLMEnv(Scaffold):
         return pool
 
     def describe(self) -> dict[str, Any]:
-        """What is recorded with a run: configuration, prompt hashes, and once a REPL was opened its sandbox."""
+        """For the record of a run: configuration, prompt hashes, and once a REPL was opened its sandbox."""
         return {
             **super().describe(),
             "prompt_sha256": prompt_hash(self._prompt_text),

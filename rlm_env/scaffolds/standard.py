@@ -8,10 +8,10 @@ from rlm_env.scaffolds.chat import ChatScaffold, RootChat, opening_messages
 
 
 class StandardScaffold(ChatScaffold):
-    """A single prompt that holds the whole context. Where that does not fit, the outcome is an overflow.
+    """A single prompt with the whole context in it. Where that does not fit, the outcome is an overflow.
 
-    There is no REPL and no sub-LLM. Where the environment has tools, the LLM calls them itself, turn by turn; without,
-    its first reply is its answer.
+    There is no REPL and no sub-LLM. Where the environment has tools, the LLM calls them itself, turn by turn;
+    otherwise its first reply is its answer.
     """
 
     name = "standard"

@@ -188,7 +188,7 @@ class SubLLM:
         return _REFUSALS[self._budget.refused or StopReason.SUB_CALLS]
 
     def _messages(self, item: Any) -> list[Message]:
-        """The chat of one item: a str, {"prompt": str} or {"messages": [...]}. Raises ValueError saying what it is."""
+        """The chat of one item: a str, {"prompt": str} or {"messages": [...]}. Raises ValueError for anything else."""
         if isinstance(item, str):
             messages: list[Message] = [{"role": "user", "content": item}]
         elif isinstance(item, dict) and item.keys() == {"prompt"} and isinstance(item["prompt"], str):

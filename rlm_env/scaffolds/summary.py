@@ -30,16 +30,17 @@ NO_NOTES = "(none yet)"
 
 
 class SummaryConfig(RLMConfig):
-    """`RLMConfig` with what only the summary agent has. Notes are sampled as root replies are, unless set apart."""
+    """`RLMConfig`, and the settings of the summary agent alone."""
 
     summarizer: Role = "sub"
-    """Which model writes the notes. A note of the sub-LLM counts as a sub-call, one of the root LLM as a turn."""
+    """The model that writes the notes. A note of the sub-LLM counts as a sub-call, one of the root LLM as a turn."""
     final: Role = "root"
-    """Which model answers. The environment's tools, where it has any, are for the root LLM."""
+    """The model that answers. Only the root LLM may call the environment's tools."""
     notes: Sampling | None = None
-    """Sampling of the notes; None: that of `root`."""
+    """How notes are sampled; None: like root replies."""
     window: int | None = None
-    """Tokens of prompt and completion that a call may take; None: the engine's own, else found by being refused."""
+    """Tokens of prompt and completion in one call; None: the engine's window, or where it is unknown no limit until a
+    prompt is refused."""
     fold_prompt: str = "summary_fold"
     """Name or path of the prompt that asks for notes, with $question, $summary and $text."""
     final_prompt: str = "summary_final"
@@ -47,10 +48,10 @@ class SummaryConfig(RLMConfig):
 
 
 class SummaryScaffold(ChatScaffold):
-    """A single prompt where the whole context fits, as in the standard scaffold; else notes, piece by piece.
+    """A single prompt where the whole context fits, as in the standard scaffold; otherwise notes, piece by piece.
 
-    A limit that is reached under way ends the reading: the answer is then given from the notes so far, the last turn
-    being kept for it, and the limit is the rollout's stop reason.
+    A limit that is reached while reading ends it. The answer is then given from the notes so far (the last turn is
+    kept for it), and the limit is the rollout's stop reason.
     """
 
     name = "summary"
@@ -80,7 +81,7 @@ class SummaryScaffold(ChatScaffold):
         return [{"role": "user", "content": self._fold.substitute(fields).strip()}]
 
     def describe(self) -> dict[str, Any]:
-        """What is recorded with a run: configuration and prompt hashes."""
+        """For the record of a run: configuration and prompt hashes."""
         hashes = {"fold": prompt_hash(self._fold.template), "final": prompt_hash(self._final.template)}
         return {**super().describe(), "prompts_sha256": hashes}
 
@@ -174,7 +175,7 @@ class _Reader:
                 return self._put_away(messages[first:])
 
     def _put_away(self, conversation: list[Message]) -> None:
-        """Makes a conversation that has filled the window the next text to be read."""
+        """Makes a conversation that has filled the window part of the text to be read."""
         self.text = f"{self.text[self.at :]}\n{_transcript(conversation)}"
         self.at, self.to_the_end = 0, True
 
@@ -202,7 +203,7 @@ class _Reader:
         self.at += size
 
     def _limit(self) -> StopReason | None:
-        """The limit that forbids another note, if any; a turn is kept for the answer."""
+        """The limit that forbids another note, if any. One turn is kept for the answer."""
         budget = self.episode.budget
         if self.config.summarizer == "sub":
             return None if budget.grant_sub_calls(1) else budget.refused
@@ -238,7 +239,7 @@ def _transcript(messages: list[Message]) -> str:
 
 
 def _template(name: str) -> Template:
-    """Raises ValueError where the prompt is not there or asks for something else."""
+    """The prompt as a template. Raises ValueError where there is none of that name, or it has an unknown field."""
     template = Template(load_prompt(name))
     fields = {"question", "summary", "text"}
     if unknown := set(template.get_identifiers()) - fields:

@@ -1,7 +1,4 @@
-"""How much of a text fits into one prompt, for any engine: by counting, by what it tells, or by trying.
-
-Covered: the longest piece at the head of a text. Not covered: what is done with the piece (`summary.py`).
-"""
+"""How much of a text fits into one prompt: counted where the engine can, else learned from replies and refusals."""
 
 from __future__ import annotations
 
@@ -14,20 +11,20 @@ from rlm_env.llm.base import LLM, ContextOverflow, Sampling
 from rlm_env.messages import Message
 
 CHARS_PER_TOKEN = 3.0
-"""A cautious guess, until an engine has told how many tokens a prompt had."""
+"""A cautious guess, until the token count of a prompt is known."""
 MOST_CHARS_PER_TOKEN = 16
-"""A prompt with more on average is taken to be too long without counting; only texts of blanks have more."""
+"""A prompt that could fit only with more than this on average is not counted; only texts of blanks have more."""
 SHORTEST = 32
-"""Characters below which a piece is not worth a call: then the rest of the prompt has filled the window."""
+"""Characters below which a piece is not worth a call, because the rest of the prompt fills the window."""
 THREAD_CHARS = 50_000
-"""More characters than this are counted in a thread, so that the event loop goes on."""
+"""Prompts of more characters are counted in a thread, so that the event loop is not blocked."""
 
 
 class Window:
     """The room for prompts of one engine with one sampling. Learns from every answer and every refusal.
 
-    `tokens`: prompt and completion together; None: the engine's own, and where that is unknown, no limit until a
-    prompt was refused. A quarter of it at most is kept free for the completion.
+    `tokens`: prompt and completion together; None: the engine's window, or where it is unknown no limit until a prompt
+    is refused. At most a quarter of it is kept free for the completion.
     """
 
     def __init__(self, llm: LLM, sampling: Sampling, tokens: int | None = None) -> None:
@@ -39,30 +36,30 @@ class Window:
 
     @property
     def tokens(self) -> int | None:
-        """Prompt and completion together; None where that is unknown."""
+        """Tokens of prompt and completion together; None where that is unknown."""
         return self._tokens or self._llm.context_window
 
     @property
     def room(self) -> int | None:
-        """Most tokens of a prompt; None where no limit is known."""
+        """The largest prompt, in tokens; None where no limit is known."""
         return None if self.tokens is None else self.tokens - min(self._wanted, self.tokens // 4)
 
     def may_fit(self, chars: int) -> bool:
-        """False where a prompt of so many characters is out of the question, so that it need not be made."""
+        """False where a prompt of so many characters cannot fit, so that it need not be built."""
         if self._most_chars is not None and chars > self._most_chars:
             return False
         return self.room is None or chars <= MOST_CHARS_PER_TOKEN * self.room
 
     async def fits(self, messages: list[Message]) -> bool:
-        """Whether a prompt fits, as far as one can know before it is sent."""
+        """True where a prompt fits, as far as can be known before it is sent."""
         if not self.may_fit(_chars(messages)):
             return False
         return self.room is None or await self.count(messages) <= self.room
 
     async def piece(self, text: str, start: int, prompt: Callable[[str], list[Message]]) -> int:
-        """How many characters of `text` from `start` on fit into `prompt`; 0 where next to none do.
+        """How many characters of `text` from `start` on fit into `prompt`; 0 where hardly any do.
 
-        Ends behind a line break, or else a blank, where there is one in the last quarter of the piece.
+        The piece ends after a line break, or else a blank, where there is one in its last quarter.
         """
         low, high = 0, len(text) - start + 1  # `low` fits, `high` does not
         end = min(high - 1, self._guess(prompt("")))
@@ -82,19 +79,19 @@ class Window:
         return end - start if end else low
 
     def answered(self, messages: list[Message], prompt_tokens: int) -> None:
-        """Takes in how many tokens a prompt had."""
+        """Notes the token count of a prompt that was answered."""
         if prompt_tokens:
             self._chars_per_token = max(0.25, 0.95 * _chars(messages) / prompt_tokens)
 
     def refused(self, messages: list[Message], error: ContextOverflow) -> None:
-        """Takes in that a prompt was too long: the next one will be shorter."""
+        """Notes that a prompt was too long: the next one will be shorter."""
         size = _chars(messages)
         if error.window is not None and self._tokens is None:
             self._tokens = error.window
         if error.prompt_tokens is not None:
             self.answered(messages, error.prompt_tokens)
-        told = error.prompt_tokens is not None and self.tokens is not None
-        self._most_chars = size * 9 // 10 if told else size // 2
+        sizes_known = error.prompt_tokens is not None and self.tokens is not None
+        self._most_chars = size * 9 // 10 if sizes_known else size // 2
 
     def _guess(self, empty: list[Message]) -> int:
         """Characters of text that should fit, to begin the search with."""

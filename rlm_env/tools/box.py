@@ -1,10 +1,8 @@
-"""Tools that a model may call: typed Python callables on the host, never in the REPL.
+"""Running the tool calls of a reply: on the host (never in the REPL), side by side, under a time limit.
 
-Covered: finding calls in a reply, running them side by side under a time limit, what the model is told, counting.
-Not covered: schemas (`tool_schema.py`), the conversation (`sub_llm.py`, scaffolds), what tools do.
-
-An engine without native tool calls (`LLM.supports_tools` is False) is asked for fenced blocks instead, labelled
-`tool`, with one JSON object each; their results come back as one user message.
+With an engine without native tool calls (`LLM.supports_tools` is False), calls are fenced blocks labelled `tool`, with
+one JSON object each, and their results come back as one user message. Schemas are in `schema.py`, the tool loop is in
+`scaffolds/conversation.py`.
 """
 
 from __future__ import annotations
@@ -27,13 +25,13 @@ from rlm_env.rollout import SubTurn, ToolResult, Turn
 from rlm_env.tools.schema import Tool
 
 MAX_CALLS = 16
-"""Most tool calls of one reply that are run; the others are told so."""
+"""Tool calls of one reply that are run; further ones get an error as their result."""
 ERROR_CHARS = 300
-"""Most characters of an error's text that a model is told."""
+"""Characters of an error's text that the model sees."""
 ToolUser = Literal["root", "sub"]
 
 METRICS = ("tool_calls", "tool_calls_failed", "tool_seconds")
-"""What is counted, each in all and by tool (`tool_calls_NAME`)."""
+"""Each is counted over all tools and for every tool (`tool_calls_NAME`)."""
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*tool(?:_call)?[ \t]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _TAG = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
@@ -41,19 +39,21 @@ _TAG = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call as a model made it; `id` is None in the text protocol, `arguments` the model's own text or a value."""
+    """A call as the model wrote it."""
 
     name: str
     arguments: Any
+    """The model's text, or in the text protocol the parsed value."""
     id: str | None = None
+    """None in the text protocol."""
 
 
 class ToolBox:
-    """The tools of one rollout. Running a call never raises: whatever goes wrong is a result that says so.
+    """The tools of one rollout. Running a call never raises: whatever goes wrong becomes its result.
 
-    `timeout`: seconds for one call, not counting the wait for its turn. A sync function that does not return in
-    time goes on in a daemon thread of its own, and its result is dropped. `max_chars`: of what the model is told
-    of a result. `concurrency`: most calls in flight.
+    `timeout`: seconds for one call, not counting the wait for a free slot. A sync function that does not return in
+    time goes on in its daemon thread, and its result is dropped. `max_chars`: characters of a result that the model
+    sees. `concurrency`: calls in flight at a time.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class ToolBox:
 
     @property
     def schemas(self) -> list[ToolSchema]:
-        """What an engine with native tool calls is given."""
+        """The schemas for an engine with native tool calls."""
         return [tool.schema for tool in self.tools]
 
     def listing(self) -> str:
-        """A line per tool, its name and what it does: for a model that does not call them itself."""
+        """One line per tool with its name and purpose, for a model that does not call them itself."""
         return "\n".join(f"- {tool.name}: {tool.summary}" for tool in self.tools)
 
     def instructions(self) -> str:
@@ -102,7 +102,7 @@ class ToolBox:
         return list(await asyncio.gather(*(self._run(call, index) for index, call in enumerate(calls))))
 
     def metrics(self) -> dict[str, float]:
-        """Calls, failed calls and seconds, in all and by tool. Calls of tools that do not exist count in all only."""
+        """Calls, failed calls and seconds, in total and by tool; calls of unknown tools count in the total only."""
         found: dict[str, float] = {}
         for key, counts in self._counts.items():
             found[key] = sum(counts.values())
@@ -167,7 +167,7 @@ def result_messages(results: Sequence[ToolResult], *, native: bool) -> list[Mess
 
 
 def root_note(tools: ToolBox, users: Container[ToolUser], *, native: bool) -> str:
-    """What the root LLM's system prompt says of the tools. `native`: whether the root calls tools natively."""
+    """The paragraph about tools for the root LLM's system prompt. `native`: the root LLM calls its tools natively."""
     if "root" in users:
         own = (
             f"Besides the REPL you have these tools, for which your code has no function:\n{tools.listing()}"
@@ -201,8 +201,8 @@ async def _invoke(function: Callable[..., Any], arguments: dict[str, Any]) -> An
 
 
 async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    """In a daemon thread of its own: one that hangs holds up neither the other calls nor the end of the program,
-    as a worker of the shared thread pool would."""
+    """Runs a sync function in its own daemon thread: if it hangs, it delays neither other calls nor the end of the
+    program, as a worker of the shared thread pool would."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
 
@@ -221,7 +221,7 @@ async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) ->
         try:
             loop.call_soon_threadsafe(settle, value, error)
         except RuntimeError:
-            return  # the loop has ended; nobody waits
+            return  # the loop has ended, and nobody waits any more
 
     threading.Thread(target=work, name="rlm-env-tool", daemon=True).start()
     return await done
@@ -234,5 +234,5 @@ def _text(value: Any) -> str:
 
 
 def _one_line(text: str) -> str:
-    """The first line, and not all of it: what follows is often the host's business."""
+    """The first line, shortened. Further lines often tell about the host, which is not the model's business."""
     return next(iter(text.splitlines()), "")[:ERROR_CHARS].rstrip(": ")

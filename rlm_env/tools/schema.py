@@ -1,6 +1,6 @@
-"""A Python callable as a tool: its schema from signature and docstring, and the reading of a call's arguments.
+"""A Python callable as a tool: its schema from signature and docstring, and validating a call's arguments.
 
-Covered: what a model is told of a function, and what it may pass. Not covered: running it (`tools.py`).
+Running the calls is in `box.py`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 
 class Tool:
-    """One callable with its schema. `function` may be sync (it runs in a thread) or async; its parameters are typed.
+    """A callable with its schema. `function` may be sync (it runs in a thread) or async; its parameters are typed.
 
-    The model is told the docstring's text, and of each parameter what the docstring says (Google, NumPy or reST
-    style) or `Annotated[..., pydantic.Field(description=...)]`. Arguments are validated, so the function gets what
-    its signature says. It returns text, or anything that JSON can hold.
+    The model sees the docstring, with descriptions of the parameters from there (Google, NumPy or reST style) or from
+    `Annotated[..., pydantic.Field(description=...)]`. Arguments are validated, so the function gets what its signature
+    says. It returns text, or anything that can be written as JSON.
 
-    `timeout` (seconds) and `max_chars` (of the result): None where those of the rollout hold.
-    Raises ValueError for a function of which no schema can be made.
+    `timeout` (seconds) and `max_chars` (characters of the result, at least 200): None for those of the rollout.
+    Raises ValueError where no schema can be made of the function.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class Tool:
 
     @property
     def signature(self) -> str:
-        """The call, as a model whose engine has no native tool calls is shown it."""
+        """The call with names and types of its arguments, for models without native tool calls."""
         schema = self.schema["function"]["parameters"]
         required = schema.get("required", ())
         shown = [_shown(name, part, name in required) for name, part in schema["properties"].items()]
         return f"{self.name}({', '.join(shown)})"
 
     def arguments(self, raw: Any) -> dict[str, Any]:
-        """The keyword arguments that a model's own text stands for. Raises ValueError in words for the model."""
+        """The validated keyword arguments of a call, from the model's text. Raises ValueError, worded for the model."""
         if isinstance(raw, str):
             try:
                 raw = json.loads(raw) if raw.strip() else {}
@@ -82,16 +82,17 @@ class Tool:
 
 
 Description = tuple[list[str], type[BaseModel], ToolSchema]
-"""Names of the parameters, what validates them, and the schema."""
+"""Names of the parameters, the model that validates them, and the tool's schema."""
 
 _KEPT: dict[tuple[Any, ...], tuple[Any, Description]] = {}
-"""With the code objects, by whose ids they are kept: those that are equal may belong to different modules."""
+"""By the id of the code object, which is kept alive too. Not by the code object itself: equal ones may belong to
+different modules."""
 _MOST_KEPT = 256
 
 
 def _described(function: Callable[..., Any], name: str, description: str | None) -> Description:
-    """Kept by code and signature: an environment makes the same closures for every rollout, and pydantic takes
-    milliseconds for what it then does in microseconds."""
+    """The description of a function, cached by code and signature: environments make the same closures for every
+    rollout, and building a pydantic model takes milliseconds."""
     signature = inspect.signature(function)
     code = getattr(getattr(function, "__func__", function), "__code__", None)
     key = (id(code), name, description, function.__doc__, str(signature))
@@ -111,33 +112,33 @@ def _describe(
     doc = parse_docstring(inspect.getdoc(function) or "")
     description = description or (doc.description or "").strip()
     if not description:
-        raise ValueError(f"tool {name!r} has no docstring: its text is what a model is told of the tool")
+        raise ValueError(f"tool {name!r} has no docstring: models read it to know what the tool does")
     for parameter in parameters:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ValueError(f"tool {name!r}: a model calls by name, which {parameter} does not allow")
         if parameter.annotation is parameter.empty:
             raise ValueError(f"tool {name!r}: parameter {parameter.name!r} has no type annotation")
-    told = {p.arg_name: " ".join(p.description.split()) for p in doc.params if p.description}
-    model, schema = _arguments_model(name, function, parameters, told)
+    described = {p.arg_name: " ".join(p.description.split()) for p in doc.params if p.description}
+    model, schema = _arguments_model(name, function, parameters, described)
     schema = {"properties": {}, **_untitled(schema)}
     schema.pop("description", None)  # pydantic's own words about the model
-    told_to_models = {"name": name, "description": description, "parameters": schema}
-    return [p.name for p in parameters], model, {"type": "function", "function": told_to_models}
+    schema = {"name": name, "description": description, "parameters": schema}
+    return [p.name for p in parameters], model, {"type": "function", "function": schema}
 
 
 def _arguments_model(
-    name: str, function: Callable[..., Any], parameters: list[inspect.Parameter], told: dict[str, str]
+    name: str, function: Callable[..., Any], parameters: list[inspect.Parameter], described: dict[str, str]
 ) -> tuple[type[BaseModel], dict[str, Any]]:
-    """What validates a call's arguments, and its JSON schema. Its fields have names of our own, since no model can have
-    one called `schema`."""
+    """The model that validates a call's arguments, and its JSON schema. Its fields are called `argument_0` and so on,
+    since no pydantic model can have a field called `schema`."""
     try:
         hints = typing.get_type_hints(_annotated(function), include_extras=True)
         fields: dict[str, Any] = {}
         for index, parameter in enumerate(parameters):
             default = ... if parameter.default is parameter.empty else parameter.default
             field = Field(default, alias=parameter.name)
-            if parameter.name in told:  # otherwise a description in `Annotated` holds
-                field = Field(default, alias=parameter.name, description=told[parameter.name])
+            if parameter.name in described:  # otherwise a description in `Annotated` holds
+                field = Field(default, alias=parameter.name, description=described[parameter.name])
             fields[_field(index)] = (hints[parameter.name], field)
         model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
         return model, model.model_json_schema()
@@ -147,7 +148,7 @@ def _arguments_model(
 
 
 def _annotated(function: Any) -> Any:
-    """The function that carries the annotations: of a partial its own, of a callable object its `__call__`."""
+    """The function that carries the annotations: that of a partial, or the `__call__` of an object."""
     function = getattr(function, "func", function)
     return function if inspect.isroutine(function) else type(function).__call__
 
@@ -163,7 +164,7 @@ def _shown(name: str, schema: dict[str, Any], required: bool) -> str:
 
 
 def _untitled(schema: Any) -> Any:
-    """Without pydantic's titles, which repeat the names and cost tokens; a parameter may be called `title`."""
+    """A schema without pydantic's titles, which repeat the names and cost tokens. A parameter called `title` stays."""
     if isinstance(schema, list):
         return [_untitled(item) for item in schema]
     if not isinstance(schema, dict):
