@@ -1,0 +1,43 @@
+"""docs/architecture.md names code that exists: every `file:function` in it can be found there."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+PLACES = sorted(set(re.findall(r"`([\w/]+\.py):([\w.]+)`", TEXT)))
+
+
+def names_in(path: Path) -> set[str]:
+    """Functions and classes of a file, and what stands in its classes as `Class.name`."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            inner = (n for n in node.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+            found |= {f"{node.name}.{n.name}" for n in inner}
+    return found
+
+
+@pytest.mark.parametrize(("file", "name"), PLACES)
+def test_every_place_exists(file, name):
+    assert name in names_in(ROOT / file)
+
+
+def test_there_are_twenty_changes_and_at_most_fifteen_stations():
+    way, changes = (TEXT.split(f"## {title}")[1].split("\n## ")[0] for title in ("The way of", "Where to change"))
+    assert len(re.findall(r"^\| \d+ \|", way, re.MULTILINE)) <= 15
+    assert len(re.findall(r"^\| (?!---|what \|)", changes, re.MULTILINE)) >= 20
+
+
+def test_rooms_are_those_of_the_import_contract():
+    contract = (ROOT / ".importlinter").read_text("utf-8")
+    layers = re.search(r"containers = rlm_env\nlayers =\n((?:    \w+\n)+)", contract)
+    assert layers is not None
+    table = TEXT.split("## Rooms")[1].split("\n## ")[0]
+    for layer in layers[1].split():
+        assert re.search(rf"`(?:rlm_env/)?{layer}(?:/|\.py)`", table), f"{layer} is not in the table of rooms"
