@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
@@ -30,12 +31,12 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
-@pytest.fixture(scope="session")
-def vllm_server(tiny_model_path: Path) -> Iterator[VLLMServer]:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def vllm_server(tiny_model_path: Path) -> AsyncIterator[VLLMServer]:
     """A real vLLM that serves `tiny_model_path`; a test that reloads its weights puts the old ones back."""
     pytest.importorskip("vllm")
     from rlm_env.llm import VLLMServer
 
-    with VLLMServer(tiny_model_path) as server:
-        server.warm_up()
+    async with VLLMServer(tiny_model_path) as server:
+        await server.warm_up()
         yield server

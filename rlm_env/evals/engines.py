@@ -41,14 +41,14 @@ class Engines:
 
     @property
     def logs(self) -> list[Path]:
-        return [server.log_path for server in self.servers if server.log_path]
+        return [server.log_path for server in self.servers]
 
     async def watch(self) -> None:
         """Raises EngineUnavailable when a server of ours dies; never returns."""
         while True:
             for server in self.servers:
                 if not server.alive:
-                    raise EngineUnavailable(f"the vLLM that serves {server.model} died (status {server.exit_code})")
+                    raise EngineUnavailable(f"the vLLM that serves {server.served_name} died (status {server.exit_code})")
             await asyncio.sleep(WATCH_SECONDS)
 
 
@@ -126,20 +126,20 @@ async def _serve(
 
         if not console.is_terminal:
             console.print(f"starting vLLM with {ref.name} (log: {log})", markup=False)
-        server = VLLMServer(
-            folder,
-            served_name=ref.name,
-            seed=config.seed,
-            log_path=log,
-            progress=show,
-            **server_options(config.engine_options, 1 if is_cpu_build() else servers),
-        )
         try:
+            server = VLLMServer(
+                folder,
+                served_name=ref.name,
+                seed=config.seed,
+                log_path=log,
+                progress=show,
+                **server_options(config.engine_options, 1 if is_cpu_build() else servers),
+            )
             await server.__aenter__()
         except EngineUnavailable as error:
             raise RunStopped("engine unavailable", str(error), 3) from error
     try:
-        await asyncio.to_thread(server.warm_up)
+        await server.warm_up()
         console.print(f"vLLM serves {ref.name} after {time.monotonic() - start:.0f} s (log: {log})", markup=False)
         yield server
     finally:

@@ -1,7 +1,5 @@
-"""Who answers prompts: the interface that every engine has, and the words for what goes in and comes out.
-
-Covered: sampling settings, requests, completions, the error types. Not covered: any transport.
-"""
+"""The interface of every engine, sampling settings, and the error types. What comes out of an engine is in
+`messages.py`."""
 
 from __future__ import annotations
 
@@ -20,21 +18,21 @@ ToolSchema = dict[str, Any]
 
 
 class Sampling(BaseModel):
-    """How to sample one completion. Equal settings may travel in one request; a `seed` never shares one."""
+    """How to sample one completion. Prompts with equal settings may share a request, unless they have a `seed`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=4096, ge=1)
-    """Most tokens of one completion; an engine that knows its window lowers it to what is left of it."""
+    """Upper limit for one completion; an engine that knows its window lowers it to the room that is left."""
     stop: tuple[str, ...] = ()
     seed: int | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
-    """Passed to the endpoint as it is (for example `min_p`, `chat_template_kwargs`)."""
+    """Further fields of the request, for example `min_p` or `chat_template_kwargs`."""
 
     def recorded(self) -> dict[str, Any]:
-        """What is recorded with a rollout: every setting, as JSON would give it back."""
+        """Every setting as a JSON value, for the record of a rollout."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
@@ -48,7 +46,7 @@ class Request:
 
 
 class LLMError(Exception):
-    """A request that got no completion. `str(error)` is one line, fit to be shown to a model."""
+    """A request without a completion. `str(error)` is one line that can be shown to a model."""
 
 
 class ContextOverflow(LLMError):
@@ -62,22 +60,22 @@ class ContextOverflow(LLMError):
 
 
 class EngineUnavailable(LLMError):
-    """The engine cannot be reached or has died: no request will succeed until it is back."""
+    """The engine cannot be reached or has died; no request will succeed until it is back."""
 
 
 class LLM(ABC):
     """An engine that answers prompts. Safe to use from many coroutines of one event loop at once.
 
-    A subclass needs `complete`; one whose transport can carry a batch overrides `complete_many` too.
+    A subclass implements `complete`; one that can send a batch as one request overrides `complete_many` too.
     """
 
     name: str = "llm"
     context_window: int | None = None
-    """Most tokens of prompt and completion together, where known."""
+    """Tokens of prompt and completion together, where known."""
     supports_tools: bool = False
-    """Whether `tools` reach the model and come back parsed; if not, code is asked for in fenced blocks."""
+    """Whether the model gets `tools` natively and its calls come back parsed; if not, it is asked for fenced code."""
     concurrency: int = 64
-    """Most single requests in flight at once."""
+    """Upper limit of single requests in flight."""
 
     @abstractmethod
     async def complete(
@@ -86,7 +84,7 @@ class LLM(ABC):
         """Answers one prompt. Raises ContextOverflow, EngineUnavailable or another LLMError."""
 
     async def complete_many(self, requests: Sequence[Request]) -> list[Completion | LLMError]:
-        """Answers a batch: one result per request, in order; a failed one is its error, the others stand."""
+        """Answers a batch: one result per request, in order. A request that failed gives its error."""
         slots = asyncio.Semaphore(self.concurrency)
 
         async def one(request: Request) -> Completion | LLMError:
@@ -99,12 +97,16 @@ class LLM(ABC):
         return list(await asyncio.gather(*(one(request) for request in requests)))
 
     def count_tokens(self, messages: list[Message], tools: list[ToolSchema] | None = None) -> int | None:
-        """Tokens of the prompt that these messages make, or None where only the endpoint could tell."""
+        """Length of the prompt in tokens, or None where only the endpoint could count them."""
         return None
 
-    def describe(self) -> dict[str, Any]:
-        """What is recorded with every result: the model's name and all that is known of the engine."""
+    async def describe(self) -> dict[str, Any]:
+        """What is recorded with a run: the model's name, its window, the engine and its version. JSON values.
+
+        Equal engines give equal descriptions, so it holds no address or port. An engine that has to be asked is
+        asked once; what it does not tell is None. Raises nothing.
+        """
         return {"model": self.name, "context_window": self.context_window}
 
     async def aclose(self) -> None:
-        """Closes connections. An engine process is stopped by whoever started it."""
+        """Closes connections. An engine's process is stopped by whoever started it."""

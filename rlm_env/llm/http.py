@@ -1,7 +1,7 @@
-"""JSON over HTTP for engines: one pooled session per event loop, retries, and errors of one line.
+"""The HTTP client for engines: one pooled session per event loop, retries, and errors of one line without secrets.
 
-Covered: connection reuse, backoff, `Retry-After`, which failures are worth another try, keeping secrets out of
-messages. Not covered: what the bodies mean, and streaming.
+Every request to an engine goes through `Endpoint`: chat (`openai_chat.py`), token ids (`token_policy.py`), and the
+control routes of our own vLLM (`vllm/server.py`). Not covered: streaming.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from rlm_env.llm.base import EngineUnavailable, LLMError
 
 RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 KEEP_ALIVE = 4.0
-"""Seconds that an idle connection is kept: less than the 5 after which uvicorn, and so vLLM, hangs up."""
+"""Seconds for which an idle connection is kept. uvicorn, and so vLLM, closes one after 5."""
 LONGEST_WAIT = 30.0
-"""Seconds: most between two tries, whatever the server asks for."""
+"""Upper limit of the seconds between two tries, whatever `Retry-After` says."""
+VERSION_TIMEOUT = 10.0
+"""Seconds that an endpoint gets to name its version."""
 
 
 class EndpointError(LLMError):
@@ -31,20 +33,18 @@ class EndpointError(LLMError):
         super().__init__(message)
         self.status = status
         self.detail = detail
-        """The server's own words, without secrets."""
-
-    @property
-    def is_client_error(self) -> bool:
-        """Whether the request itself was refused, so that sending it again is no use."""
-        return 400 <= self.status < 500 and self.status not in RETRIED_STATUS
+        """The server's message, without secrets."""
 
 
 class Endpoint:
-    """One base URL. Safe to use from several event loops, one after the other or at once.
+    """A client of one base URL. Safe to use from several event loops, one after the other or at once.
 
     `timeout`: seconds for one try, from sending to the last byte. `retries`: tries after the first one.
-    `secret`: replaced by asterisks wherever it would occur in an error. `hint`: ends the message of
-    EngineUnavailable, for example with the path of a log.
+    `secret`: replaced by asterisks in every error message. `hint`: appended to the message of EngineUnavailable,
+    for example the path of a log.
+
+    All requests raise EndpointError for an error status, EngineUnavailable if nothing answers, and LLMError after a
+    time-out or for a reply that is not JSON.
     """
 
     def __init__(
@@ -78,16 +78,38 @@ class Endpoint:
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
     async def get(self, path: str) -> Any:
-        return await self._request("GET", path, None)
+        """The JSON reply to a GET request."""
+        return await self._decode(await self._request("GET", path, None), path)
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The decoded JSON reply.
+        """The JSON reply to a POST request."""
+        return await self._decode(await self._request("POST", path, await _encode(body)), path)
 
-        Raises EndpointError for an error status, EngineUnavailable where nobody answers, LLMError for a time-out
-        or a reply that is not JSON.
-        """
-        data = await _encode(body)
-        return await self._request("POST", path, data)
+    async def get_raw(self, path: str) -> bytes:
+        """The reply to a GET request as it came, for routes that send no JSON."""
+        return await self._request("GET", path, None)
+
+    async def post_raw(self, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+        """The reply to a POST request as it came, for routes that send no JSON. No `body`: an empty request."""
+        return await self._request("POST", path, b"" if body is None else await _encode(body))
+
+    async def engine_version(self) -> str | None:
+        """The version of a vLLM behind this endpoint, as its route `/version` beside `/v1` tells it; None if the
+        server has no such route or does not answer. Never raises LLMError."""
+        root = Endpoint(
+            self.base_url.removesuffix("/v1"),
+            headers=self._headers,
+            timeout=VERSION_TIMEOUT,
+            retries=0,
+            secret=self._secret,
+        )
+        try:
+            version = (await root.get("/version"))["version"]
+        except (LLMError, LookupError, TypeError):
+            return None
+        finally:
+            await root.aclose()
+        return version if isinstance(version, str) else None
 
     async def aclose(self) -> None:
         """Closes the sessions of this event loop and of those that have ended."""
@@ -112,9 +134,9 @@ class Endpoint:
             await self._close_dead_sessions()
         return session
 
-    async def _request(self, method: str, path: str, data: bytes | None) -> Any:
+    async def _request(self, method: str, path: str, data: bytes | None) -> bytes:
         url = f"{self.base_url}/{path.lstrip('/')}"
-        headers = {"Content-Type": "application/json"} if data is not None else None
+        headers = {"Content-Type": "application/json"} if data else None
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             wait = min(LONGEST_WAIT, self._backoff * 2**attempt) * random.uniform(0.75, 1.25)
@@ -122,7 +144,7 @@ class Endpoint:
                 async with asyncio.timeout(self._timeout):
                     async with (await self._session()).request(method, url, data=data, headers=headers) as reply:
                         if reply.status < 400:
-                            return await self._decode(await reply.read(), path)
+                            return await reply.read()
                         error = await self._error(reply, path)
                         if last or error.status not in RETRIED_STATUS:
                             raise error
@@ -133,7 +155,7 @@ class Endpoint:
                 if last:
                     reason = self._clean(str(error) or type(error).__name__)
                     raise EngineUnavailable(f"no engine at {self.public_url}: {reason}{self._hint}") from None
-            except TimeoutError:  # not tried again: it would take as long
+            except TimeoutError:  # no other try: it would take as long again
                 raise LLMError(f"{self.public_url}: no reply to {path} within {self._timeout:g} s") from None
             await asyncio.sleep(wait)
         raise AssertionError("unreachable")

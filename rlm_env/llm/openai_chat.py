@@ -1,7 +1,6 @@
 """Any OpenAI-compatible `/v1/chat/completions` endpoint.
 
-Covered: text and tool calls in and out, reasoning fields, usage with cached tokens, retries, the error types.
-Not covered: streaming, token ids and logprobs (`token_policy.py` has them, on vLLM).
+Not covered: streaming; token ids and logprobs (`token_policy.py` has them, on vLLM).
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from rlm_env.llm.overflow import overflow_from_message
 from rlm_env.messages import Completion, Message, Usage
 
 MESSAGE_FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id")
-"""What is sent of a message; earlier reasoning is not: most endpoints refuse the field or drop it."""
+"""The fields of a message that are sent. Earlier reasoning is not: most endpoints refuse or drop that field."""
 LIMIT_AT_MOST = re.compile(r"max_(?:completion_)?tokens\S* cannot be greater than [^.]*?=\s*(\d+)")
-"""vLLM's words for a `max_tokens` beyond its window."""
+"""vLLM's message for a `max_tokens` beyond its window."""
 
 LIMIT_TRIES = 8
-"""Most requests for one completion while a limit of output tokens is sought that fits the window."""
+"""Upper limit of requests for one completion while a `max_tokens` is sought that fits the window."""
 
 
 class OpenAIChat(LLM):
     """`model` at `base_url` (with `/v1`).
 
-    `api_key`, or `api_key_env`: the name of the environment variable that holds it; it occurs in no error and in
-    no record. `context_window`: tokens, where it is known; recorded, and the limit of `max_tokens`.
-    `concurrency`: most requests in flight at once. `timeout`: seconds for one try. `retries`: after rate limits,
+    `api_key`, or `api_key_env`: the name of the environment variable that holds it. The key is in no error message
+    and in no record. `context_window`: tokens, if known; recorded, and the upper limit of `max_tokens`.
+    `concurrency`: upper limit of requests in flight. `timeout`: seconds for one try. `retries`: after rate limits,
     server errors and lost connections, with growing pauses. `supports_tools=False` for an endpoint without them.
     """
 
@@ -54,6 +53,7 @@ class OpenAIChat(LLM):
         self.concurrency = concurrency
         self.supports_tools = supports_tools
         self._limit_field = "max_tokens"
+        self._engine_version: str | None = None
         self._endpoint = Endpoint(
             base_url,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
@@ -89,14 +89,18 @@ class OpenAIChat(LLM):
         except (LookupError, TypeError, AttributeError):
             raise LLMError(f"{self._endpoint.public_url} sent a completion of unknown shape") from None
 
-    def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "base_url": self._endpoint.public_url}
+    async def describe(self) -> dict[str, Any]:
+        if self._engine_version is None:
+            self._engine_version = await self._endpoint.engine_version()
+        kind = "openai-compatible" if self._engine_version is None else "vllm"
+        return {**await super().describe(), "engine": kind, "engine_version": self._engine_version}
 
     async def aclose(self) -> None:
         await self._endpoint.aclose()
 
     async def _post(self, body: dict[str, Any], limit: int) -> Any:
-        """Sends, and sends again with a smaller limit, or another name for it, where a refusal asks for that."""
+        """Sends the request; sends it again with a smaller limit, or the limit under another name, if a refusal asks
+        for that."""
         for _ in range(LIMIT_TRIES):
             field = self._limit_field
             try:
@@ -114,7 +118,7 @@ class OpenAIChat(LLM):
         raise LLMError(f"{self._endpoint.public_url} accepts no limit of output tokens")
 
     def _smaller_limit(self, detail: str, limit: int) -> int | None:
-        """What is left of the window, where only prompt and output together were too long; None where the prompt
+        """The room that is left in the window if only prompt and output together were too long; None if the prompt
         alone was, or something else was wrong."""
         at_most = LIMIT_AT_MOST.search(detail)
         if at_most is not None and int(at_most[1]) <= limit:
@@ -127,7 +131,7 @@ class OpenAIChat(LLM):
         if overflow.prompt_tokens is not None:
             room = overflow.window - overflow.prompt_tokens
             return room if 0 < room < limit else None
-        # The endpoint counted the output too, but does not tell how long the prompt is.
+        # The endpoint counted the output too, but its message has no length of the prompt.
         return limit // 4 if str(limit) in detail and limit >= 64 else None
 
 

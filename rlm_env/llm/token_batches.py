@@ -1,8 +1,7 @@
-"""Token-id prompts through vLLM's `/v1/completions`, many in one request.
+"""Sends token-id prompts to vLLM's `/v1/completions`, many in one request, and reads sampled ids and logprobs.
 
-Covered: which prompts may share a request, splitting, what happens when a request of many is refused, reading the
-sampled ids and their logprobs. Not covered: how messages become ids (`chat_tokens.py`), the public policy
-(`token_policy.py`). Measured on two CPU cores: see `scripts/bench/engine.py`.
+Not covered: how messages become ids (`chat_tokens.py`), the public policy (`token_policy.py`).
+`scripts/bench/engine.py` measures what sharing a request gains.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from rlm_env.llm.http import Endpoint, EndpointError
 from rlm_env.llm.overflow import overflow_from_message
 
 NEUTRAL_SAMPLING: dict[str, Any] = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Sent with every request: vLLM would otherwise take defaults from the model's generation_config.json, and the
-behavior distribution would not be the one that was asked for."""
+"""Sent with every request. Otherwise vLLM takes defaults from the model's generation_config.json, and samples from
+another distribution than the one that was asked for."""
 REFUSED = frozenset({400, 413, 422})
-"""Statuses that speak of this request's content, so that a part of it may do better."""
+"""Statuses about the content of a request: a part of it may be accepted."""
 
 
 @dataclass(slots=True)
-class Job:
-    """One prompt on its way through the engine, and what has been sampled for it so far."""
+class TokenJob:
+    """One prompt in flight, and the tokens sampled for it so far."""
 
     prompt_ids: list[int]
     sampling: Sampling
@@ -39,21 +38,22 @@ class Job:
 
     @property
     def seeded(self) -> bool:
-        """Whether it asks for a seed of its own, and so for a request of its own."""
+        """Whether it has a seed, and so cannot share a request."""
         return self.sampling.seed is not None or self.sampling.extra.get("seed") is not None
 
     @property
     def batch_key(self) -> str:
-        """Equal for jobs that may travel together."""
+        """Equal for jobs that may be sent together."""
         return self.sampling.model_dump_json()
 
     @property
     def limit_key(self) -> tuple[int, ...]:
         """Equal for jobs of one batch that may share a request, which has one `max_tokens` for all its prompts.
 
-        Where the window cuts the limit, a prompt goes with others that have about as much room; the request gets
-        the smallest, and who needs more is continued, which samples from the same distribution. A stop string
-        could be cut in two by that, and penalties would count wrong: such prompts share with equals only.
+        If the window leaves less room than the limit, a prompt is grouped with others that have about as much room.
+        The request gets the smallest room of the group; prompts that need more are continued in another request,
+        which samples from the same distribution. Continuing could split a stop string and would restart penalties,
+        so prompts with either share a request only if their room is equal.
         """
         cut = self.room < self.sampling.max_tokens
         if cut and not self.sampling.stop and not self.sampling.extra:
@@ -75,14 +75,15 @@ class TokenBatches:
         self._stop_ids = stop_ids
         self._largest = largest
         self.batches = batches
-        """Whether the endpoint takes many prompts in one request; set to False once it refused and took them singly."""
+        """Whether the endpoint takes many prompts in one request. Set to False once it has refused that and then
+        accepted the same prompts one by one."""
         self._batch_succeeded = False
 
-    async def run(self, jobs: list[Job]) -> list[Job]:
-        """Fills in the jobs, which must have equal `batch_key`; none raises, a failed one has its `error`."""
+    async def run(self, jobs: list[TokenJob]) -> list[TokenJob]:
+        """Completes the jobs, which must have equal `batch_key`. Never raises LLMError: a failed job has its `error`."""
         pending = jobs
         while pending:
-            groups: dict[tuple[int, ...], list[Job]] = {}
+            groups: dict[tuple[int, ...], list[TokenJob]] = {}
             for job in pending:
                 groups.setdefault(job.limit_key, []).append(job)
             chunks = [
@@ -94,7 +95,7 @@ class TokenBatches:
             pending = [job for job in pending if job.error is None and job.finish_reason == "length" and job.room > 0]
         return jobs
 
-    async def _request(self, jobs: list[Job]) -> None:
+    async def _request(self, jobs: list[TokenJob]) -> None:
         if len(jobs) > 1 and not self.batches:
             await asyncio.gather(*(self._request([job]) for job in jobs))
             return
@@ -112,9 +113,9 @@ class TokenBatches:
         except (LookupError, TypeError, ValueError) as error:
             _fail(jobs, LLMError(f"{self._endpoint.public_url} sent completions of unknown shape ({error})"))
 
-    async def _request_parts(self, jobs: list[Job]) -> None:
-        """After a refusal: halves, so that one bad prompt does not fail the others; or, where no batch has ever
-        been taken, singly, and for good if that works."""
+    async def _request_parts(self, jobs: list[TokenJob]) -> None:
+        """Sends a refused request again in halves, so that one bad prompt does not fail the others. If no batch has
+        ever been accepted, sends the prompts one by one, and stays with that if it works."""
         if self._batch_succeeded:
             middle = len(jobs) // 2
             await asyncio.gather(self._request(jobs[:middle]), self._request(jobs[middle:]))
@@ -123,7 +124,7 @@ class TokenBatches:
         if all(job.error is None for job in jobs):
             self.batches = False
 
-    def _body(self, jobs: list[Job]) -> dict[str, Any]:
+    def _body(self, jobs: list[TokenJob]) -> dict[str, Any]:
         sampling = jobs[0].sampling
         prompts = [job.prompt_ids + job.completion_ids for job in jobs]
         body = {
@@ -143,8 +144,8 @@ class TokenBatches:
         return {name: value for name, value in body.items() if value is not None}
 
 
-def _read(reply: dict[str, Any], jobs: list[Job]) -> None:
-    """Takes over one choice per job. Raises LookupError, TypeError or ValueError, and then has changed none."""
+def _read(reply: dict[str, Any], jobs: list[TokenJob]) -> None:
+    """Adds one choice of the reply to each job. Raises LookupError, TypeError or ValueError before it changes any."""
     choices = sorted(reply["choices"], key=lambda choice: choice["index"])
     if len(choices) != len(jobs):
         raise ValueError(f"{len(choices)} choices for {len(jobs)} prompts")
@@ -154,7 +155,7 @@ def _read(reply: dict[str, Any], jobs: list[Job]) -> None:
             raise ValueError("not one logprob for each sampled token")
     details = (reply.get("usage") or {}).get("prompt_tokens_details") or {}
     for job, choice, (token_ids, logprobs) in zip(jobs, choices, sampled, strict=True):
-        if len(jobs) == 1 and not job.completion_ids:  # of many prompts the server tells the last one's only
+        if len(jobs) == 1 and not job.completion_ids:  # for many prompts vLLM reports only the last one's
             job.cached_tokens = details.get("cached_tokens") or 0
         job.completion_ids = job.completion_ids + token_ids
         job.logprobs = job.logprobs + logprobs
@@ -164,14 +165,14 @@ def _read(reply: dict[str, Any], jobs: list[Job]) -> None:
             job.error = LLMError("the engine aborted the request")
 
 
-def _fail(jobs: list[Job], error: LLMError) -> None:
+def _fail(jobs: list[TokenJob], error: LLMError) -> None:
     for job in jobs:
         job.error = error
 
 
 async def probe_logprobs_mode(endpoint: Endpoint, model: str, prompt_ids: list[int]) -> str:
-    """What the engine's logprobs are of: "processed_logprobs" (after temperature, as a trainer needs them) or
-    "raw_logprobs"; found out by asking, since no route tells. Raises LLMError."""
+    """Measures whether the engine's logprobs are "processed_logprobs" (after temperature, as a trainer needs them)
+    or "raw_logprobs", by sampling at two temperatures, since no route tells. Raises LLMError."""
     gaps = []
     for temperature in (1.0, 0.5):
         body = {"model": model, "prompt": prompt_ids, "max_tokens": 1, "logprobs": 2, "temperature": temperature}

@@ -82,7 +82,7 @@ async def openai_client(policy: TokenPolicy, _: TokenPolicy) -> int:
             )
         assert reply.choices[0].finish_reason in ("length", "stop")
 
-    async with openai.AsyncOpenAI(base_url=policy.describe()["base_url"], api_key="none", max_retries=0) as client:
+    async with openai.AsyncOpenAI(base_url=policy.base_url, api_key="none", max_retries=0) as client:
         await asyncio.gather(*(ask(client, request) for request in requests(PROMPTS)))
     return PROMPTS
 

@@ -100,12 +100,12 @@ async def test_lasting_trouble_is_one_line_and_without_the_key() -> None:
     assert "\n" not in message
     assert KEY not in message
     assert KEY not in repr(caught.value.__dict__)
-    assert KEY not in json.dumps(llm.describe())
+    assert KEY not in json.dumps(await llm.describe())
 
 
 async def test_user_and_password_of_the_address_stay_private() -> None:
     llm = OpenAIChat("m", "http://me:hunter2@127.0.0.1:9/v1", retries=0)
-    assert "hunter2" not in json.dumps(llm.describe())
+    assert "hunter2" not in json.dumps(await llm.describe())
     with pytest.raises(EngineUnavailable) as caught:
         await llm.complete(HELLO)
     assert "hunter2" not in str(caught.value)

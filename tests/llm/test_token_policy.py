@@ -274,8 +274,9 @@ async def test_connect_asks_for_name_window_and_logprobs(folder: Path) -> None:
         with pytest.raises(LLMError, match="serves no model 'other'; it serves tiny"):
             await TokenPolicy.connect(stub.base_url, folder, model="other")
         await policy.aclose()
-    facts = policy.describe()
-    assert (facts["model"], facts["context_window"], facts["engine"]) == ("tiny", 321, "vllm 0.30.0")
+    facts = await policy.describe()
+    assert (facts["model"], facts["context_window"]) == ("tiny", 321)
+    assert (facts["engine"], facts["engine_version"]) == ("vllm", "0.30.0")
     assert facts["logprobs_mode"] == "processed_logprobs"
     assert json.dumps(facts)
 

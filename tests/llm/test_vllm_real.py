@@ -33,6 +33,7 @@ from rlm_env.llm import (
     VLLMServer,
     VLLMStartError,
 )
+from rlm_env.llm.vllm.install import vllm_version
 from rlm_env.messages import Completion
 from rlm_env.prompts import load_prompt, render_prompt
 from tests.llm.test_vllm_server import exists, wait_for
@@ -208,7 +209,7 @@ async def test_new_weights_without_a_restart(
     model.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny_model_path).save_pretrained(tmp_path)
     try:
-        vllm_server.reload_weights(tmp_path)
+        await vllm_server.reload_weights(tmp_path)
         changed = await policy.complete_many(short_requests(4))
         result = changed[0]
         with torch.no_grad():
@@ -218,26 +219,29 @@ async def test_new_weights_without_a_restart(
         expected = logits.argmax(-1).tolist()
         assert result.completion_ids == expected
     finally:
-        vllm_server.reload_weights(tiny_model_path)
+        await vllm_server.reload_weights(tiny_model_path)
     after = await policy.complete_many(short_requests(4))
     assert [r.completion_ids for r in after] == [r.completion_ids for r in before]
     assert [r.completion_ids for r in changed] != [r.completion_ids for r in before]
     with pytest.raises(LLMError, match="not found"):
-        vllm_server.reload_weights(tmp_path / "nowhere")
+        await vllm_server.reload_weights(tmp_path / "nowhere")
 
 
 async def test_connect_to_a_running_engine(vllm_server: VLLMServer, tiny_model_path: Path) -> None:
     policy = await TokenPolicy.connect(vllm_server.base_url, tiny_model_path, renderer="default")
-    facts = policy.describe()
+    facts = await policy.describe()
     await policy.aclose()
     assert facts["model"] == vllm_server.served_name
     assert facts["context_window"] == vllm_server.max_model_len
-    assert facts["engine"].startswith("vllm 0.")
+    assert facts["engine"] == "vllm"
+    assert facts["engine_version"].startswith("0.")
     assert facts["logprobs_mode"] == "processed_logprobs"  # measured, not assumed
 
 
 async def test_the_same_engine_as_an_openai_endpoint(vllm_server: VLLMServer) -> None:
     llm = OpenAIChat(vllm_server.served_name, vllm_server.base_url, retries=0)
+    facts = await llm.describe()
+    assert (facts["engine"], facts["engine_version"]) == ("vllm", vllm_version())
     completion = await llm.complete(ask("say"), sampling=Sampling(max_tokens=8, temperature=0.0))
     assert 0 < completion.usage.completion_tokens <= 8
     assert completion.usage.prompt_tokens > 0
@@ -287,9 +291,9 @@ async def test_killed_engine_is_unavailable_and_leaves_no_orphan(tiny_model_path
     assert wait_for(lambda: not any(map(exists, pids)))
 
 
-def test_window_that_the_model_lacks(tiny_model_path: Path, tmp_path: Path) -> None:
+async def test_window_that_the_model_lacks(tiny_model_path: Path, tmp_path: Path) -> None:
     with pytest.raises(VLLMStartError, match=r"max_model_len") as caught:
-        VLLMServer(tiny_model_path, max_model_len=1_000_000, log_path=tmp_path / "vllm.log").start()
+        await VLLMServer(tiny_model_path, max_model_len=1_000_000, log_path=tmp_path / "vllm.log").__aenter__()
     first_line = str(caught.value).splitlines()[0]
     assert "exit status 1" in first_line
     assert "1000000" in first_line.replace(",", "")  # the cause is named at once, not only in the log
@@ -297,12 +301,14 @@ def test_window_that_the_model_lacks(tiny_model_path: Path, tmp_path: Path) -> N
 
 def test_engine_dies_with_a_parent_that_was_killed(tiny_model_path: Path) -> None:
     program = textwrap.dedent(f"""
-        import json, sys, time
+        import asyncio, json, time
         from rlm_env.llm import VLLMServer
         from tests.llm.test_vllm_real import group_of
-        server = VLLMServer({str(tiny_model_path)!r}).start()
-        print(json.dumps([server._supervisor.pid, *group_of(server)]), flush=True)
-        time.sleep(600)
+        async def serve():
+            async with VLLMServer({str(tiny_model_path)!r}) as server:
+                print(json.dumps([server._supervisor.pid, *group_of(server)]), flush=True)
+                time.sleep(600)
+        asyncio.run(serve())
     """)
     root = Path(__file__).parents[2]
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=root)

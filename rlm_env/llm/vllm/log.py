@@ -1,4 +1,4 @@
-"""What vLLM's log says: how far its start has come, and what it died of."""
+"""Reads vLLM's log: the stage that a start has reached, and the cause of a failure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STAGES = (
     ("KV cache size", "preparing the cache"),
     ("Starting vLLM server", "opening the port"),
 )
-"""What the log says, and what it means; in the order in which it happens."""
+"""(words in the log, stage that they mean), in the order in which they appear."""
 FIRST_STAGE = "importing vLLM"
 EXCEPTION = re.compile(
     r"(?:^|[\])] )((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b: .+)$", re.MULTILINE
@@ -22,24 +22,25 @@ EXCEPTION = re.compile(
 PROCESS = re.compile(r"^\(\w+ pid=\d+\) ")
 TAIL_LINES = 12
 NOISE = ("nanobind:", " - leaked ", " - ... skipped")
-"""What a dying process says after what matters."""
+"""Beginnings of lines that a dying process writes after the cause."""
 
 
-def read_log(path: Path | None) -> str:
+def read_log(path: Path) -> str:
+    """The log so far, "" if there is none."""
     try:
-        return path.read_text(errors="replace") if path is not None else ""
+        return path.read_text(errors="replace")
     except OSError:
         return ""
 
 
 def stage(text: str) -> str:
-    """The stage that the log has reached, in a few words."""
+    """The stage that the start has reached, in a few words."""
     return next((meaning for marker, meaning in reversed(STAGES) if marker in text), FIRST_STAGE)
 
 
-def explain(text: str, path: Path | None) -> str:
-    """The first exception, which is the cause (those after it are its consequences in other processes), the last
-    lines, and where the rest is; to be appended to a message."""
+def describe_failure(text: str, path: Path) -> str:
+    """The end of an error message: the first exception of the log, which is the cause (later ones are consequences in
+    other processes), its last lines, and its path."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith(NOISE)][-TAIL_LINES:]
     cause = _cause(text)
     return "".join(

@@ -1,17 +1,16 @@
-"""A local vLLM as a context manager: started, health-checked, given new weights, and stopped, always.
+"""A local vLLM as an async context manager: started, health-checked, given new weights, and stopped in every case.
 
     async with VLLMServer("models/Qwen3-8B") as server:
         policy = server.policy(renderer="qwen3")
 
-Covered: stock vLLM 0.30 on CUDA and on CPU, one process tree per server, its log in a file, no orphan however
-this process ends. Not covered: several nodes, and engines that somebody else started (`TokenPolicy.connect`,
+Stock vLLM 0.30 on CUDA and on CPU, one process tree per server. Its log is a file, and no process of it outlives ours,
+however ours ends. Not covered: several nodes, and engines that somebody else started (`TokenPolicy.connect`,
 `OpenAIChat`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import socket
@@ -19,13 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rlm_env.llm.base import EngineUnavailable, LLMError
+from rlm_env.llm.base import LLMError
+from rlm_env.llm.http import Endpoint, EndpointError
 from rlm_env.llm.vllm.install import (
     VLLMStartError,
     check_installed,
@@ -34,17 +34,21 @@ from rlm_env.llm.vllm.install import (
     is_tiny_on_cpu,
     vllm_version,
 )
-from rlm_env.llm.vllm.log import explain, read_log, stage
-from rlm_env.llm.vllm.model_folder import ModelFolder, find_model
+from rlm_env.llm.vllm.log import describe_failure, read_log, stage
+from rlm_env.llm.vllm.model_folder import find_model
 
 if TYPE_CHECKING:
     from rlm_env.llm.token_policy import TokenPolicy
 
 Progress = Callable[[str, float], None]
-"""Called about four times a second while the engine starts, with what it is doing and the seconds so far."""
+"""Called about four times a second while the engine starts, with the stage it has reached and the seconds so far."""
 
 GRACE_SECONDS = 10.0
 """Between SIGTERM and SIGKILL when the engine is stopped."""
+POLL_SECONDS = 0.25
+"""Between two looks at an engine that starts."""
+CONTROL_TIMEOUT = 600.0
+"""Seconds for a change of the engine's weights."""
 
 
 class VLLMServer:
@@ -54,10 +58,12 @@ class VLLMServer:
     `port`: 0 picks a free one. `max_model_len`: the window; None leaves it to the model's config.
     `eager`: no compilation. None means eager on CPU, where compiling costs 30 to 45 seconds and a C++ compiler
     for 1.3 to 1.6 times the tokens per second of a small model, and vLLM's own choice on CUDA.
-    `log_path`: where stdout and stderr go; None makes a file in the temporary folder.
-    `env`: more environment variables for the engine. `niceness`: 0 to 19, how far it stands back where others need
-    the same cores. `progress`: called while it starts.
-    Errors: VLLMStartError or ModelNotFound from `start`.
+    `log_path`: file for stdout and stderr; None chooses one in the temporary folder.
+    `env`: more environment variables for the engine. `niceness`: 0 to 19, the engine's scheduling priority where others
+    need the same cores (19: lowest). `progress`: called while it starts.
+
+    Raises ModelNotFound when it is made, VLLMStartError when it is made (the port) or entered. The methods that
+    change the engine raise LLMError if it refuses, EngineUnavailable if it is dead.
     """
 
     def __init__(
@@ -77,30 +83,31 @@ class VLLMServer:
         niceness: int = 0,
         progress: Progress | None = None,
     ) -> None:
-        self.model = os.fspath(model)
-        self.port = port
-        self.served_name = served_name
+        self.folder = find_model(model)
+        self.served_name = served_name or self.folder.name
+        self.port = _claim_port(port)
         self.max_model_len = max_model_len
+        """The window that was asked for; once the engine runs, the one that it has."""
         self.dtype = dtype
         self.seed = seed
-        self.eager = eager
-        self.log_path = Path(log_path) if log_path is not None else None
+        self.eager = is_cpu_build() if eager is None else eager
+        self.log_path = Path(log_path or Path(tempfile.gettempdir()) / f"rlm-env-vllm-{uuid.uuid4().hex}.log")
         self.extra_args = tuple(extra_args)
         self.env = dict(env or {})
         self.startup_timeout = startup_timeout
         self.niceness = niceness
         self.progress = progress
-        self.folder: ModelFolder | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
-        self._stop_requested = False
+        self._control = Endpoint(self.root_url, retries=0, timeout=CONTROL_TIMEOUT, hint=f"its log: {self.log_path}")
 
     @property
     def base_url(self) -> str:
-        """Of the OpenAI-compatible routes, with `/v1`."""
+        """Address of the OpenAI-compatible routes, with `/v1`."""
         return f"{self.root_url}/v1"
 
     @property
     def root_url(self) -> str:
+        """Address of the other routes."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -113,20 +120,29 @@ class VLLMServer:
         """The engine's exit status (128 + N after signal N), None while it runs or before it was started."""
         return self._supervisor.poll() if self._supervisor is not None else None
 
-    def start(self) -> Self:
-        """Starts the engine and returns when it answers. On any error nothing is left behind."""
+    async def __aenter__(self) -> Self:
+        """Starts the engine and returns when it answers. After an error or a cancellation no process is left."""
         if self.alive:
             raise VLLMStartError(f"this server already runs on port {self.port}")
-        self._stop_requested = False
-        return self._start()
+        try:
+            self._spawn()
+            await self._wait_until_ready()
+        except BaseException:
+            await self._shut_down()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._shut_down()
 
     def stop(self) -> None:
-        """Ends the whole process tree; returns when it is gone. Safe to call twice, and during a start."""
-        self._stop_requested = True
+        """Ends the whole process tree; returns when it is gone. Safe to call twice, and from another thread."""
         supervisor = self._supervisor
         if supervisor is None or supervisor.stdin is None:
             return
-        supervisor.stdin.close()  # what the supervisor waits for
+        supervisor.stdin.close()  # the supervisor waits for this
         while True:
             try:
                 supervisor.wait(GRACE_SECONDS + 10)
@@ -136,117 +152,93 @@ class VLLMServer:
             except KeyboardInterrupt:
                 continue  # a second Ctrl-C must not leave an orphan
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        if self.alive:
-            raise VLLMStartError(f"this server already runs on port {self.port}")
-        self._stop_requested = False
-        starting = asyncio.ensure_future(asyncio.to_thread(self._start))
-        try:
-            return await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            self.stop()  # the thread sees that and ends
-            with contextlib.suppress(LLMError):
-                await starting
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.stop)
-
-    def policy(self, **options: Any) -> TokenPolicy:
-        """A token-in/token-out policy on this engine. Options as for `TokenPolicy`."""
+    def policy(
+        self, name: str | None = None, *, tokenizer: str | os.PathLike[str] | None = None, **options: Any
+    ) -> TokenPolicy:
+        """A token-in/token-out policy on this engine. `name`: an adapter that it serves; None: the model itself.
+        `tokenizer`: a folder, if not the served one. Other options as for `TokenPolicy`."""
         from rlm_env.llm.token_policy import TokenPolicy
 
-        if self.folder is None:
-            raise VLLMStartError("start the server before asking it for a policy")
-        options.setdefault("logprobs_mode", "processed_logprobs")
-        options.setdefault("engine", f"vllm {vllm_version()}")
-        options.setdefault("context_window", self.max_model_len)
-        options.setdefault("hint", f"its log: {self.log_path}")
-        return TokenPolicy(self.served_name or self.folder.name, self.base_url, self.folder.path, **options)
+        known = {
+            "logprobs_mode": "processed_logprobs",
+            "engine_version": vllm_version() or None,
+            "context_window": self.max_model_len,
+            "hint": f"its log: {self.log_path}",
+        }
+        folder = self.folder.path if tokenizer is None else tokenizer
+        return TokenPolicy(name or self.served_name, self.base_url, folder, **{**known, **options})
 
-    def answers(self, timeout: float = 30.0) -> bool:
-        """Whether the engine says within so many seconds that it is healthy."""
+    async def answers(self, timeout: float = 30.0) -> bool:
+        """Whether the engine reports within `timeout` seconds that it is healthy."""
         try:
-            with urllib.request.urlopen(f"{self.root_url}/health", timeout=timeout):
-                return self.alive
-        except OSError:
+            async with asyncio.timeout(timeout):
+                await self._control.get_raw("/health")
+        except (LLMError, TimeoutError):
             return False
+        return self.alive
 
-    def reload_weights(self, path: str | os.PathLike[str]) -> None:
+    async def reload_weights(self, path: str | os.PathLike[str]) -> None:
         """Replaces the weights by those in another folder of the same architecture, in place.
 
-        Requests in flight continue on the new weights; the prefix cache is emptied, since it holds the old ones'
-        keys and values. Raises LLMError where the engine refuses.
+        Requests in flight continue on the new weights. Empties the prefix cache, which holds keys and values of the
+        old ones.
         """
         folder = find_model(path)
-        call = {"method": "reload_weights", "kwargs": {"weights_path": str(folder.path)}}
-        self._post("/collective_rpc", call)
+        await self._call("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder.path)}})
         if is_cpu_build():
-            self._post("/collective_rpc", {"method": "refresh_heads"})
-        self.reset_prefix_cache()
+            await self._call("/collective_rpc", {"method": "refresh_heads"})
+        await self.reset_prefix_cache()
 
-    def load_adapter(self, name: str, path: str | os.PathLike[str]) -> None:
+    async def load_adapter(self, name: str, path: str | os.PathLike[str]) -> None:
         """Serves the model with the LoRA adapter in a peft folder under `name`, in place of an earlier one of that
-        name. Needs `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1. Raises LLMError where the engine refuses."""
-        self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": os.fspath(path), "load_inplace": True})
-        self.reset_prefix_cache()
+        name. Needs `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1."""
+        adapter = {"lora_name": name, "lora_path": os.fspath(path), "load_inplace": True}
+        await self._call("/v1/load_lora_adapter", adapter)
+        await self.reset_prefix_cache()
 
-    def reset_prefix_cache(self) -> None:
-        """Forgets the keys and values of all prompts. Requests in flight are computed again from their beginning:
-        while they hold blocks of the cache, vLLM would not empty it. Raises LLMError where it did not."""
-        reply = self._post("/reset_prefix_cache?reset_running_requests=true", None)
+    async def reset_prefix_cache(self) -> None:
+        """Drops the keys and values of all prompts. Requests in flight are computed again from their beginning: vLLM
+        does not empty the cache while they hold blocks of it."""
+        reply = await self._call("/reset_prefix_cache?reset_running_requests=true")
         if json.loads(reply or b"{}").get("success") is not True:
-            raise LLMError(f"vLLM did not empty its prefix cache: {reply.decode()[:300]}; log: {self.log_path}")
+            raise LLMError(f"vLLM did not empty its prefix cache: {reply.decode()[:300]}; its log: {self.log_path}")
 
-    def warm_up(self, prompts: int = 64) -> None:
-        """Runs one small batch, so that what is set up on first use does not fall into the first rollout."""
+    async def warm_up(self, prompts: int = 64) -> None:
+        """Runs one small batch, so that the first rollout does not pay for what is set up on first use."""
         body = {"model": self.served_name, "prompt": [[0, 1, 2, 3]] * prompts, "max_tokens": 2, "logprobs": 0}
-        self._post("/v1/completions", body)
+        await self._call("/v1/completions", body)
 
-    def _start(self) -> Self:
+    async def _shut_down(self) -> None:
+        stopping = asyncio.ensure_future(asyncio.to_thread(self.stop))
         try:
-            self._spawn()
-            self._wait_until_ready()
-        except BaseException:
-            self.stop()
-            raise
-        return self
+            await asyncio.shield(stopping)  # the thread goes on if this task is cancelled meanwhile
+        finally:
+            await self._control.aclose()
 
     def _spawn(self) -> None:
         check_installed()
-        self.folder = find_model(self.model)
-        self.served_name = self.served_name or self.folder.name
-        self.port = _claim_port(self.port)
-        if self.log_path is None:
-            handle, name = tempfile.mkstemp(prefix=f"rlm-env-vllm-{self.port}-", suffix=".log")
-            os.close(handle)
-            self.log_path = Path(name)
+        _claim_port(self.port)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path.write_bytes(b"")
         supervise = Path(__file__).with_name("supervise.py")
-        scratch = tempfile.mkdtemp(prefix="rlm-env-vllm-")  # sockets, which vLLM leaves behind
+        scratch = tempfile.mkdtemp(prefix="rlm-env-vllm-")  # for sockets, which vLLM does not remove
         self._supervisor = subprocess.Popen(
             [
                 *(sys.executable, "-I", "-S", str(supervise)),
                 *(str(os.getpid()), str(GRACE_SECONDS), str(self.niceness), str(self.log_path), scratch),
-                *self._command(self.folder),
+                *self._command(),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=default_environment(self.folder, self._is_eager()) | self.env,
-            start_new_session=True,  # Ctrl-C in a terminal reaches us, and we stop it
+            env=default_environment(self.folder, self.eager) | self.env,
+            start_new_session=True,  # Ctrl-C in a terminal reaches us only, and we stop it
         )
 
-    def _command(self, folder: ModelFolder) -> list[str]:
+    def _command(self) -> list[str]:
+        folder = self.folder
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-        command += ["--model", str(folder.path), "--served-model-name", str(self.served_name)]
+        command += ["--model", str(folder.path), "--served-model-name", self.served_name]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--seed", str(self.seed)]
         command += ["--logprobs-mode", "processed_logprobs", "--enable-prompt-tokens-details"]
         command += ["--disable-uvicorn-access-log"]
@@ -256,7 +248,7 @@ class VLLMServer:
         command += ["--dtype", dtype]
         if self.max_model_len is not None:
             command += ["--max-model-len", str(self.max_model_len)]
-        if self._is_eager():
+        if self.eager:
             command += ["--enforce-eager"]
         if is_cpu_build():
             command += ["--worker-extension-cls", "rlm_env.llm.vllm.worker.WorkerExtension"]
@@ -264,56 +256,40 @@ class VLLMServer:
             command += ["--distributed-executor-backend", "uni"]
         return [*command, *self.extra_args]
 
-    def _is_eager(self) -> bool:
-        return is_cpu_build() if self.eager is None else self.eager
-
-    def _wait_until_ready(self) -> None:
+    async def _wait_until_ready(self) -> None:
         started = time.monotonic()
-        while not self._serves_our_model():
+        while not await self._serves_our_model():
             log = read_log(self.log_path)
             now, seconds = stage(log), time.monotonic() - started
-            if self._stop_requested:
-                raise VLLMStartError(f"stopped while {now}")
+            failure = None
             if not self.alive:
-                raise VLLMStartError(
-                    f"vLLM died while {now} (exit status {self.exit_code}){explain(log, self.log_path)}"
-                )
-            if seconds > self.startup_timeout:
-                raise VLLMStartError(
-                    f"vLLM was still {now} after {seconds:.0f} s (startup_timeout){explain(log, self.log_path)}"
-                )
+                failure = f"vLLM died while {now} (exit status {self.exit_code})"
+            elif seconds > self.startup_timeout:
+                failure = f"vLLM was still {now} after {seconds:.0f} s (startup_timeout)"
+            if failure is not None:
+                raise VLLMStartError(failure + describe_failure(log, self.log_path))
             if self.progress is not None:
                 self.progress(now, seconds)
-            time.sleep(0.25)
+            await asyncio.sleep(POLL_SECONDS)
 
-    def _serves_our_model(self) -> bool:
+    async def _serves_our_model(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.root_url}/health", timeout=5):
-                pass
-            with urllib.request.urlopen(f"{self.base_url}/models", timeout=5) as reply:
-                card = json.load(reply)["data"][0]
-        except (OSError, ValueError, LookupError):
+            async with asyncio.timeout(5):
+                await self._control.get_raw("/health")
+                card = (await self._control.get("/v1/models"))["data"][0]
+        except (LLMError, TimeoutError, LookupError, TypeError):
             return False
         if card["id"] != self.served_name:
             raise VLLMStartError(f"port {self.port} is answered by another server, which serves {card['id']!r}")
         self.max_model_len = card.get("max_model_len", self.max_model_len)
         return True
 
-    def _post(self, path: str, body: Any) -> bytes:
-        data = b"" if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self.root_url + path, data=data, headers={"Content-Type": "application/json"}, method="POST"
-        )
+    async def _call(self, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+        """The reply to a POST request to a route of vLLM itself."""
         try:
-            with urllib.request.urlopen(request, timeout=600) as reply:
-                return reply.read()
-        except urllib.error.HTTPError as error:
-            detail = error.read().decode(errors="replace")[:300]
-            raise LLMError(f"vLLM refused {path}: {error.code} {detail}; log: {self.log_path}") from None
-        except OSError as error:
-            raise EngineUnavailable(
-                f"vLLM does not answer on port {self.port} ({error}); log: {self.log_path}"
-            ) from error
+            return await self._control.post_raw(path, body)
+        except EndpointError as error:
+            raise LLMError(f"vLLM refused {path}: {error.status} {error.detail}; its log: {self.log_path}") from None
 
 
 def _claim_port(port: int) -> int:
