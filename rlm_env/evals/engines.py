@@ -20,9 +20,9 @@ from rich.console import Console
 from rlm_env.evals.config import SharedConfig
 from rlm_env.llm.base import LLM, EngineUnavailable, LLMError
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
-from rlm_env.runs.options import EngineOptions
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.models import ModelRef
+from rlm_env.runs.options import EngineOptions
 from rlm_env.runs.profile import load_profile
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class Engines:
         while True:
             for server in self.servers:
                 if not server.alive:
-                    raise EngineUnavailable(f"the vLLM that serves {server.served_name} died (status {server.exit_code})")
+                    name, status = server.served_name, server.exit_code
+                    raise EngineUnavailable(f"the vLLM that serves {name} died (status {status})")
             await asyncio.sleep(WATCH_SECONDS)
 
 

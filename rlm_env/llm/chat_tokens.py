@@ -1,8 +1,7 @@
 """Chat messages to prompt token ids, and sampled token ids back to a reply.
 
-Covered: a local tokenizer with the model's renderer from `renderers` (or its own chat template), the exact
-extension of a conversation by the ids that the engine sampled, parsing of reasoning and tool calls. Not covered:
-images, and any transport.
+Uses a local tokenizer with the model's renderer from `renderers`, or its own chat template. A conversation is extended
+by exactly the ids that the engine sampled (`bridge.py` proves where that is right). Not covered: images.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from rlm_env.messages import AssistantMessage, Completion, Message
 
 RendererSpec = str | dict[str, Any] | None
 """A renderer's name ("qwen3", "default", ...), a dict of its settings with a "name" (for example
-{"name": "qwen3", "enable_thinking": False}), or None: by the tokenizer's Hub id, else the chat template."""
+{"name": "qwen3", "enable_thinking": False}), or None: chosen by the tokenizer's Hub id, else the chat template."""
 
 
 @dataclass(slots=True)
@@ -32,6 +31,15 @@ class Prompt:
     history_key: str
     extended: bool = False
     """Whether it begins with exactly the ids of the turn before."""
+
+
+@dataclass(slots=True)
+class _LastTurn:
+    """The ids of the turn before, which still stand for an unedited history, and the messages since then."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    new: list[Message]
 
 
 class ChatTokens:
@@ -48,12 +56,12 @@ class ChatTokens:
             ) from error
         self.path = os.fspath(path)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(self.path)
-        self._backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        self._backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
         if self._backend is None:
             raise ValueError(f"the tokenizer of {self.path} is not a fast one: it needs a tokenizer.json")
         self._backend.no_truncation()  # a tokenizer.json can carry both, and we encode without transformers
         self._backend.no_padding()
-        self.renderer: Any = create_renderer(_Remembering(self.tokenizer), _renderer_config(renderer))
+        self.renderer: Any = create_renderer(_CachingTokenizer(self.tokenizer), _renderer_config(renderer))
         self.renderer_name: str = self.renderer.config.name
         self.stop_token_ids: list[int] = self.renderer.get_stop_token_ids()
         self.tokenizer_hash = _tokenizer_hash(self.tokenizer)
@@ -70,27 +78,29 @@ class ChatTokens:
     def prompt(self, messages: list[Message], tools: list[ToolSchema] | None) -> Prompt:
         """The ids that the engine is given, with the generation prompt.
 
-        Where the last assistant message is an `AssistantMessage` of this tokenizer, unedited, and nothing before
-        it was edited either, the ids begin with exactly the ids of that turn wherever it can be shown that this
-        is right; else all is encoded afresh.
+        They begin with exactly the ids of the last turn if its `AssistantMessage` is of this tokenizer, nothing in the
+        history was edited since, and the extension is provably exact. Otherwise everything is encoded afresh.
         """
         return self.prompts([(messages, tools)])[0]
 
     def prompts(self, histories: Sequence[tuple[list[Message], list[ToolSchema] | None]]) -> list[Prompt]:
-        """Many prompts at once; where the chat template renders, they are encoded as one batch, on all cores."""
-        found: list[Prompt | None] = [None] * len(histories)
-        replies = [self._last_reply(messages, tools) for messages, tools in histories]
-        keys = [self._history_key(messages, tools) for messages, tools in histories]
-        for index, reply in enumerate(replies):
-            if reply is not None:
-                ids = self._bridge_by_renderer(*reply, histories[index][1])
-                found[index] = None if ids is None else Prompt(ids, keys[index], extended=True)
-        missing = [index for index, prompt in enumerate(found) if prompt is None]
-        for index, fresh in zip(missing, self._render([histories[index] for index in missing]), strict=True):
-            reply = replies[index]
-            ids = None if reply is None else self._bridge.extend(reply[0].prompt_ids, reply[0].completion_ids, fresh)
-            found[index] = Prompt(ids or fresh, keys[index], extended=ids is not None)
-        return found
+        """Many prompts at once. Those that the chat template renders are encoded as one batch, on all cores."""
+        turns = [self._last_turn(messages, tools) for messages, tools in histories]
+        bridged = [
+            None if turn is None else self._bridge_by_renderer(turn, tools)
+            for (_, turn), (_, tools) in zip(turns, histories, strict=True)
+        ]
+        missing = [history for history, ids in zip(histories, bridged, strict=True) if ids is None]
+        fresh = iter(self._render(missing))
+        prompts: list[Prompt] = []
+        for (key, turn), ids in zip(turns, bridged, strict=True):
+            if ids is not None:
+                prompts.append(Prompt(ids, key, extended=True))
+                continue
+            full = next(fresh)
+            ids = None if turn is None else self._bridge.extend(turn.prompt_ids, turn.completion_ids, full)
+            prompts.append(Prompt(ids or full, key, extended=ids is not None))
+        return prompts
 
     def parse(self, completion: Completion, tools: list[ToolSchema] | None) -> None:
         """Fills in text, reasoning and tool calls from the completion's ids."""
@@ -103,37 +113,24 @@ class ChatTokens:
         completion.tool_calls = [_tool_call(call, f"call_{turn}_{i}") for i, call in enumerate(parsed.tool_calls)]
 
     def describe(self) -> dict[str, Any]:
-        import renderers
+        """The part of `LLM.describe` that is about tokens. JSON values."""
+        return {"tokenizer_sha256": self.tokenizer_hash, "renderer": self.renderer.config.model_dump(mode="json")}
 
-        return {
-            "tokenizer_sha256": self.tokenizer_hash,
-            "renderer": self.renderer.config.model_dump(),
-            "renderers_version": renderers.__version__,
-        }
-
-    def _last_reply(
-        self, messages: list[Message], tools: list[ToolSchema] | None
-    ) -> tuple[Completion, list[Message]] | None:
-        """The completion that became the last assistant message, if its ids still stand for this history, and what
-        came after it."""
-        at = next((i for i in range(len(messages) - 1, -1, -1) if messages[i].get("role") == "assistant"), None)
-        if at is None or at == len(messages) - 1:
-            return None
-        reply = messages[at]
+    def _last_turn(self, messages: list[Message], tools: list[ToolSchema] | None) -> tuple[str, _LastTurn | None]:
+        """The history's key, and the last turn if its ids may be extended."""
+        at = next((i for i in range(len(messages) - 1, -1, -1) if messages[i].get("role") == "assistant"), -1)
+        before, key = self._history_keys(messages, tools, at)
+        reply = messages[at] if 0 <= at < len(messages) - 1 else None
         completion = getattr(reply, "completion", None) if isinstance(reply, AssistantMessage) else None
         if completion is None or not completion.prompt_ids or not completion.completion_ids:
-            return None
-        if reply != completion.message() or completion.history_key != self._history_key(messages[:at], tools):
-            return None
-        return completion, messages[at + 1 :]
+            return key, None
+        if reply != completion.message() or completion.history_key != before:
+            return key, None
+        return key, _LastTurn(completion.prompt_ids, completion.completion_ids, messages[at + 1 :])
 
-    def _bridge_by_renderer(
-        self, completion: Completion, new: list[Message], tools: list[ToolSchema] | None
-    ) -> list[int] | None:
-        before = completion.prompt_ids + completion.completion_ids
-        bridged = self.renderer.bridge_to_next_turn(
-            completion.prompt_ids, completion.completion_ids, new, tools=tools or None
-        )
+    def _bridge_by_renderer(self, turn: _LastTurn, tools: list[ToolSchema] | None) -> list[int] | None:
+        before = turn.prompt_ids + turn.completion_ids
+        bridged = self.renderer.bridge_to_next_turn(turn.prompt_ids, turn.completion_ids, turn.new, tools=tools or None)
         if bridged is None or bridged.token_ids[: len(before)] != before:
             return None
         return bridged.token_ids
@@ -157,14 +154,20 @@ class ChatTokens:
             **(self.renderer.config.model_extra or {}),
         )
 
-    def _history_key(self, messages: list[Message], tools: list[ToolSchema] | None) -> str:
-        text = json.dumps([self._identity, messages, tools or None], ensure_ascii=False, default=str)
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    def _history_keys(self, messages: list[Message], tools: list[ToolSchema] | None, at: int) -> tuple[str, str]:
+        """Fingerprints of `messages[:at]` ("" for an `at` that is no index) and of all messages, in one pass."""
+        digest = hashlib.blake2b(_json([self._identity, tools or None]), digest_size=16)
+        before = ""
+        for index, message in enumerate(messages):
+            if index == at:
+                before = digest.hexdigest()
+            digest.update(_json(message))
+        return before, digest.hexdigest()
 
 
-class _Remembering:
-    """A tokenizer that remembers the ids of short texts: renderers encode the same few control sequences several
-    times per message, which was half the time of parsing 768 short replies."""
+class _CachingTokenizer:
+    """A tokenizer that caches the ids of short texts. Renderers encode the same few control sequences several times
+    per message, which was half the time of parsing 768 short replies."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -199,7 +202,7 @@ def _renderer_config(spec: RendererSpec) -> Any:
 
 
 def _tool_call(call: Any, fallback_id: str) -> dict[str, Any]:
-    """The OpenAI shape. What could not be parsed keeps the model's own text as its arguments."""
+    """A parsed call in the OpenAI shape. A call that could not be parsed has the model's own text as its arguments."""
     arguments = call.arguments
     if call.name is None or arguments is None:
         arguments = call.raw
@@ -210,7 +213,7 @@ def _tool_call(call: Any, fallback_id: str) -> dict[str, Any]:
 
 
 def _with_parsed_arguments(message: Message) -> Message:
-    """Templates such as GLM's iterate over a tool call's arguments, which the OpenAI shape has as JSON text."""
+    """Templates such as GLM's iterate over a tool call's arguments, which are JSON text in the OpenAI shape."""
     if message.get("role") != "assistant" or not message.get("tool_calls"):
         return message
     return {**message, "tool_calls": [_with_parsed_call(call) for call in message["tool_calls"]]}
@@ -225,7 +228,12 @@ def _with_parsed_call(call: dict[str, Any]) -> dict[str, Any]:
     return {**call, "function": function}
 
 
+def _json(value: Any) -> bytes:
+    """JSON with a line break at its end, which keeps apart what is hashed one after the other."""
+    return (json.dumps(value, ensure_ascii=False, default=str) + "\n").encode("utf-8", "surrogatepass")
+
+
 def _tokenizer_hash(tokenizer: Any) -> str:
-    """Of the vocabulary, merges and template: the same for every copy of the same tokenizer."""
+    """Hash of vocabulary, merges and template, equal for every copy of the same tokenizer."""
     text = tokenizer.backend_tokenizer.to_str() + str(tokenizer.chat_template)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

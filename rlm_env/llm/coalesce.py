@@ -1,7 +1,4 @@
-"""Joins what is submitted within a few milliseconds into groups that travel together.
-
-Covered: waiting, grouping by a key, a largest group, cancellation. Not covered: what a group does.
-"""
+"""Joins items that are submitted within a few milliseconds into groups that are sent together."""
 
 from __future__ import annotations
 
@@ -9,30 +6,32 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 
-class Coalescer(Generic[Item, Result]):
+class Coalescer(Generic[ItemT, ResultT]):
     """Collects items of equal key and hands each group to `send`, which returns one result per item, in order.
 
-    A group leaves `seconds` after its first item, or at once when it has `largest` items. Whoever is cancelled
-    only leaves the group; the group itself is cancelled when nobody waits for it any more.
+    A group is sent `seconds` after its first item, or at once when it has `largest` items. A caller that is cancelled
+    leaves the group; the group itself is cancelled when no caller is left.
     """
 
-    def __init__(self, send: Callable[[list[Item]], Awaitable[list[Result]]], *, seconds: float, largest: int) -> None:
+    def __init__(
+        self, send: Callable[[list[ItemT]], Awaitable[list[ResultT]]], *, seconds: float, largest: int
+    ) -> None:
         self._send = send
         self._seconds = seconds
         self._largest = largest
-        self._open: dict[Hashable, list[tuple[Item, asyncio.Future[Result]]]] = {}
+        self._open: dict[Hashable, list[tuple[ItemT, asyncio.Future[ResultT]]]] = {}
         self._timers: dict[Hashable, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def submit(self, key: Hashable, item: Item) -> Result:
-        """The item's own result; an exception that `send` raises is raised for every item of the group."""
+    async def submit(self, key: Hashable, item: ItemT) -> ResultT:
+        """The item's result. An exception that `send` raises is raised for every item of the group."""
         loop = asyncio.get_running_loop()
         key = (id(loop), key)  # futures of different loops never share a group
-        future: asyncio.Future[Result] = loop.create_future()
+        future: asyncio.Future[ResultT] = loop.create_future()
         group = self._open.setdefault(key, [])
         group.append((item, future))
         if len(group) >= self._largest:
@@ -52,14 +51,14 @@ class Coalescer(Generic[Item, Result]):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-        def leave(_: asyncio.Future[Result]) -> None:
+        def leave(_: asyncio.Future[ResultT]) -> None:
             if all(future.cancelled() for _, future in group):
                 task.cancel()
 
         for _, future in group:
             future.add_done_callback(leave)
 
-    async def _deliver(self, group: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _deliver(self, group: list[tuple[ItemT, asyncio.Future[ResultT]]]) -> None:
         try:
             results = await self._send([item for item, _ in group])
         except BaseException as error:

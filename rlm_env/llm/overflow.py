@@ -1,4 +1,4 @@
-"""Tells from an endpoint's words whether a prompt was too long, and how long it was."""
+"""Reads from an endpoint's error message whether a prompt was too long, and how long it was."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PROMPT = re.compile(
 
 
 def overflow_from_message(message: str) -> ContextOverflow | None:
-    """ContextOverflow with the numbers that the message tells, or None where it speaks of something else.
+    """ContextOverflow with the numbers in the message, or None if the message is about something else.
 
-    "At least 900 input tokens" and "upper bound for 900 input tokens" (vLLM stops counting there) tell no number.
+    "At least 900 input tokens" and "upper bound for 900 input tokens" hold no usable number: vLLM stops counting there.
     """
     if not TOO_LONG.search(message):
         return None

@@ -80,7 +80,7 @@ class TokenBatches:
         self._batch_succeeded = False
 
     async def run(self, jobs: list[TokenJob]) -> list[TokenJob]:
-        """Completes the jobs, which must have equal `batch_key`. Never raises LLMError: a failed job has its `error`."""
+        """Completes the jobs, which must have equal `batch_key`. Raises no LLMError: a failed job has its `error`."""
         pending = jobs
         while pending:
             groups: dict[tuple[int, ...], list[TokenJob]] = {}

@@ -15,7 +15,7 @@ from rlm_env.llm.base import LLM, ContextOverflow, LLMError, Request, Sampling, 
 from rlm_env.llm.chat_tokens import ChatTokens, Prompt, RendererSpec
 from rlm_env.llm.coalesce import Coalescer
 from rlm_env.llm.http import Endpoint
-from rlm_env.llm.token_batches import TokenJob, TokenBatches, probe_logprobs_mode
+from rlm_env.llm.token_batches import TokenBatches, TokenJob, probe_logprobs_mode
 from rlm_env.messages import Completion, Message, Usage
 
 THREAD_CHARS = 50_000

@@ -103,6 +103,31 @@ async def test_lasting_trouble_is_one_line_and_without_the_key() -> None:
     assert KEY not in json.dumps(await llm.describe())
 
 
+async def test_the_engine_and_its_version_are_recorded() -> None:
+    """A vLLM tells its version beside /v1; it is asked once, with the key."""
+
+    def answer(path: str, _: Any) -> Any:
+        return {"version": "0.30.0"} if path == "/version" else (404, {"error": "no such route"})
+
+    async with stub_endpoint(answer) as stub:
+        llm = client(stub, api_key=KEY, context_window=4096)
+        facts = await llm.describe()
+        assert await llm.describe() == facts
+        await llm.aclose()
+    assert facts == {"model": "m", "context_window": 4096, "engine": "vllm", "engine_version": "0.30.0"}
+    assert [(path, headers["Authorization"]) for path, _, headers in stub.requests] == [("/version", f"Bearer {KEY}")]
+
+
+@pytest.mark.parametrize("reply", [(404, {}), (200, {"version": 3}), (200, []), (200, "old")])
+async def test_an_engine_that_tells_no_version(reply: Any) -> None:
+    async with stub_endpoint(lambda *_: reply) as stub:
+        llm = client(stub)
+        facts = await llm.describe()
+        await llm.aclose()
+    assert (facts["engine"], facts["engine_version"]) == ("openai-compatible", None)
+    assert len(stub.requests) == 1
+
+
 async def test_user_and_password_of_the_address_stay_private() -> None:
     llm = OpenAIChat("m", "http://me:hunter2@127.0.0.1:9/v1", retries=0)
     assert "hunter2" not in json.dumps(await llm.describe())

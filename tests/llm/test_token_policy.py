@@ -281,6 +281,14 @@ async def test_connect_asks_for_name_window_and_logprobs(folder: Path) -> None:
     assert json.dumps(facts)
 
 
+async def test_a_policy_without_connect_asks_for_the_version_when_described(folder: Path) -> None:
+    async with stub_endpoint(lambda *_: {"version": "0.30.1"}) as stub, policy_on(stub, folder) as policy:
+        facts = await policy.describe()
+        assert (facts["engine_version"], facts["logprobs_mode"]) == ("0.30.1", None)
+        await policy.describe()
+    assert [path for path, _, _ in stub.requests] == ["/version"]
+
+
 async def test_logprobs_before_temperature_are_told_apart(folder: Path) -> None:
     reply = {"choices": [{"logprobs": {"top_logprobs": [{"a": -1.0, "b": -1.5}]}}]}
     async with stub_endpoint(lambda *_: reply) as stub, policy_on(stub, folder) as policy:

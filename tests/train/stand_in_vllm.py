@@ -10,7 +10,7 @@ import torch
 from aiohttp import web
 from transformers import AutoModelForCausalLM
 
-from rlm_env.llm import EngineUnavailable, LLMError, VLLMStartError
+from rlm_env.llm import EngineUnavailable, LLMError, TokenPolicy, VLLMStartError
 
 
 class StandInVLLM:
@@ -20,7 +20,7 @@ class StandInVLLM:
 
     def __init__(self, model: Path, **options: Any) -> None:
         self.model, self.options = Path(model), options
-        self.log_path, self.max_model_len = options["log_path"], 1024
+        self.log_path = options["log_path"]
         self.alive = False
         self.delay = 0.0
         """Seconds that a start and a completion take."""
@@ -33,7 +33,7 @@ class StandInVLLM:
         self.weights = AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32).eval()
         app = web.Application()
         app.router.add_post("/v1/completions", self._completions)
-        self.loop, self.runner = asyncio.get_running_loop(), web.AppRunner(app, shutdown_timeout=0.1)
+        self.runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self.runner.setup()
         site = web.TCPSite(self.runner, "127.0.0.1", 0)
         await site.start()
@@ -45,11 +45,14 @@ class StandInVLLM:
         self.alive = False
         await self.runner.cleanup()
 
-    def stop(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self.alive:
-            asyncio.run_coroutine_threadsafe(self.kill(), self.loop).result()
+            await self.kill()
 
-    async def answers(self, timeout: float) -> bool:
+    def policy(self, name: str, *, tokenizer: Path, **options: Any) -> TokenPolicy:
+        return TokenPolicy(name, self.base_url, tokenizer, context_window=1024, **options)
+
+    async def is_healthy(self, within: float) -> bool:
         return self.alive
 
     async def warm_up(self) -> None:

@@ -168,10 +168,10 @@ class VLLMServer:
         folder = self.folder.path if tokenizer is None else tokenizer
         return TokenPolicy(name or self.served_name, self.base_url, folder, **{**known, **options})
 
-    async def answers(self, timeout: float = 30.0) -> bool:
-        """Whether the engine reports within `timeout` seconds that it is healthy."""
+    async def is_healthy(self, within: float = 30.0) -> bool:
+        """Whether the engine reports within so many seconds that it is healthy."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(within):
                 await self._control.get_raw("/health")
         except (LLMError, TimeoutError):
             return False

@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rlm_env.llm.base import LLM, EngineUnavailable, LLMError
-from rlm_env.llm.http import Endpoint, EndpointError
-from rlm_env.llm.token_batches import probe_logprobs_mode
+from rlm_env.llm.http import EndpointError
 from rlm_env.llm.token_policy import TokenPolicy
-from rlm_env.llm.vllm.install import VLLMStartError, is_cpu_build, vllm_version
+from rlm_env.llm.vllm.install import VLLMStartError, is_cpu_build
 from rlm_env.llm.vllm.model_folder import find_model
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.options import EngineOptions
@@ -81,7 +80,6 @@ class TrainEngine:
         self._progress = progress
         self._adapter: Path | None = None
         self._server: VLLMServer | None = None
-        self._endpoint: Endpoint | None = None
         self._policy: TokenPolicy | None = None
         self._llm: GatedLLM | None = None
         self._restarting: asyncio.Task[None] | None = None
@@ -178,10 +176,8 @@ class TrainEngine:
     async def completions(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """vLLM's reply to a request to `/v1/completions`, past the gate. Raises EngineUnavailable or another
         LLMError."""
-        if self._endpoint is None:
-            raise EngineUnavailable("vLLM is being restarted")
         try:
-            return await self._endpoint.post("/completions", {"model": self.policy.name, **body})
+            return await self.policy.raw_completions(body)
         except EndpointError as error:
             raise EngineUnavailable(str(error)) if await self._died_of(error) else error from None
 
@@ -190,10 +186,10 @@ class TrainEngine:
             raise EngineUnavailable("vLLM is not running")
         return self._server
 
-    async def _dies_of(self, change: Callable[[VLLMServer], None]) -> bool:
-        """Makes a change to the engine; whether there was none to make it to, or there is none any more."""
+    async def _dies_of(self, change: Callable[[VLLMServer], Awaitable[None]]) -> bool:
+        """Applies `change`; returns True if the engine is dead."""
         try:
-            await asyncio.to_thread(change, self._running())
+            await change(self._running())
         except LLMError as error:
             if not await self._died_of(error):
                 raise
@@ -204,11 +200,11 @@ class TrainEngine:
         """A refusal may be the last word of a server whose engine has died."""
         if isinstance(error, EngineUnavailable):
             return True
-        return not await asyncio.to_thread(self._running().answers, HEALTH_SECONDS)
+        return not await self._running().is_healthy(HEALTH_SECONDS)
 
     async def _restart(self) -> None:
         async with self._lifecycle:
-            if self._policy is None or not await asyncio.to_thread(self._running().answers, HEALTH_SECONDS):
+            if self._policy is None or not await self._running().is_healthy(HEALTH_SECONDS):
                 await self._revive()
 
     async def _revive(self) -> None:
@@ -241,48 +237,39 @@ class TrainEngine:
         self._server = await server.__aenter__()
         try:
             if self._adapter is not None:
-                await asyncio.to_thread(server.load_adapter, ADAPTER, self._adapter)
+                await server.load_adapter(ADAPTER, self._adapter)
             await self._connect(self.model.name if self._adapter is None else ADAPTER)
-            await asyncio.to_thread(server.warm_up)
+            await server.warm_up()
         except BaseException:
             await self._stop()
             raise
 
     async def _connect(self, name: str) -> None:
-        """A client of the engine that runs. Raises ConfigError where its log-probabilities are before temperature."""
-        server = self._running()
-        hint = f"its log: {server.log_path}"
-        endpoint = Endpoint(server.base_url, retries=0, timeout=600, hint=hint)
-        policy = TokenPolicy(
-            name,
-            server.base_url,
-            self.model.path,
-            renderer=load_profile(self.model.path).get("renderer"),
-            context_window=server.max_model_len,
-            engine=f"vllm {vllm_version()}",
-            logprobs_mode="processed_logprobs",
-            hint=hint,
-        )
-        prompt = policy.tokens.prompt([{"role": "user", "content": "Hello"}], None)
-        mode = await probe_logprobs_mode(endpoint, name, prompt.ids)
-        if mode != "processed_logprobs":
-            raise ConfigError(
-                f"engine.extra_args: the engine's log-probabilities are {mode}, before temperature, and cannot be "
-                "trained on: leave --logprobs-mode out"
-            )
+        """Makes `policy` a client of the engine that runs. Raises ConfigError if its log-probabilities are before
+        temperature."""
+        renderer = load_profile(self.model.path).get("renderer")
+        policy = self._running().policy(name, tokenizer=self.model.path, renderer=renderer)
+        try:
+            mode = await policy.measure_logprobs_mode()
+            if mode != "processed_logprobs":
+                raise ConfigError(
+                    f"engine.extra_args: the engine's log-probabilities are {mode}, before temperature, and cannot be "
+                    "trained on: leave --logprobs-mode out"
+                )
+        except BaseException:
+            await policy.aclose()
+            raise
         await self._disconnect()
-        self._endpoint, self._policy = endpoint, policy
+        self._policy = policy
         if self._llm is None:
             self._llm = GatedLLM(self.gate, lambda: self.policy, policy)
 
     async def _disconnect(self) -> None:
-        endpoint, policy, self._endpoint, self._policy = self._endpoint, self._policy, None, None
-        if endpoint is not None:
-            await endpoint.aclose()
+        policy, self._policy = self._policy, None
         if policy is not None:
             await policy.aclose()
 
     async def _stop(self) -> None:
         await self._disconnect()
         if self._server is not None:
-            await asyncio.to_thread(self._server.stop)
+            await self._server.__aexit__(None, None, None)

@@ -119,5 +119,5 @@ class GatedLLM(LLM):
     def count_tokens(self, messages: list[Message], tools: list[ToolSchema] | None = None) -> int | None:
         return self._facts.count_tokens(messages, tools)
 
-    def describe(self) -> dict[str, Any]:
-        return self._facts.describe()
+    async def describe(self) -> dict[str, Any]:
+        return await self._facts.describe()

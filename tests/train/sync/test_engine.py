@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("vllm")
 
 from rlm_env.llm import EngineUnavailable, LLMError, Request, Sampling, VLLMStartError  # noqa: E402
-from rlm_env.runs.options import EngineOptions  # noqa: E402
 from rlm_env.runs.errors import ConfigError  # noqa: E402
+from rlm_env.runs.options import EngineOptions  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
 from rlm_env.train.sync.weight_sync import WeightSync  # noqa: E402
 from tests.llm.test_vllm_real import group_of  # noqa: E402
@@ -42,7 +42,7 @@ async def test_an_engine_that_answers_is_not_restarted(train_engine: TrainEngine
     await asyncio.gather(*(train_engine.restart() for _ in range(4)))
     assert (train_engine.restarts, train_engine.base_url) == before
     assert train_engine.alive
-    assert train_engine.llm.describe()["logprobs_mode"] == "processed_logprobs"  # measured at the start
+    assert (await train_engine.llm.describe())["logprobs_mode"] == "processed_logprobs"  # measured at the start
     assert train_engine.llm.context_window == 1024
 
 

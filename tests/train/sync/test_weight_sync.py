@@ -122,7 +122,7 @@ async def test_stale_prefix_cache_is_noticed(
     train_engine: TrainEngine, trainer: StandIn, sync: DiskSync, monkeypatch: pytest.MonkeyPatch, at_start: bool
 ) -> None:
     await sync.start(trainer, train_engine)
-    monkeypatch.setattr(VLLMServer, "reset_prefix_cache", lambda _: None)
+    monkeypatch.setattr(VLLMServer, "reset_prefix_cache", lambda _: asyncio.sleep(0))
     trainer.step()
     with pytest.raises(SyncError, match="prefix cache holds keys and values of earlier weights"):
         await (sync.start(trainer, train_engine) if at_start else sync.publish(trainer.version))
