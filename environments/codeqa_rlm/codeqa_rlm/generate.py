@@ -26,7 +26,9 @@ FAMILIES_OF = {"standard": tuple(FAMILIES), "tiny": TINY_FAMILIES}
 
 
 @dataclass(frozen=True)
-class Options:
+class GeneratedSet:
+    """What a stream of generated tasks is made from, checked."""
+
     seed: int
     profile: str
     lengths: Sequence[int]
@@ -38,12 +40,12 @@ class Options:
     choices: str
 
 
-def generated_tasks(options: Options, split: Split) -> Iterator[Task]:
+def generated_tasks(options: GeneratedSet, split: Split) -> Iterator[Task]:
     for index in count():
         yield make_task(options, split, index)
 
 
-def make_task(options: Options, split: Split, index: int) -> Task:
+def make_task(options: GeneratedSet, split: Split, index: int) -> Task:
     """Task number `index`; depends on seed, split, index and the options, on nothing else.
 
     Raises ValueError where no repository of the length carries a question of the family."""

@@ -40,7 +40,9 @@ ITEMS = 50
 
 
 @dataclass(frozen=True)
-class HubOptions:
+class PublishedSet:
+    """The published questions, and the letters or digits that name their choices."""
+
     revision: str | None
     """A commit (40 hex digits); None is the tested one."""
     files: str | Path | None
@@ -48,7 +50,7 @@ class HubOptions:
     choices: str
 
 
-def hub_tasks(options: HubOptions, split: Split) -> Iterator[Task]:
+def hub_tasks(options: PublishedSet, split: Split) -> Iterator[Task]:
     """The rows of the domain, in order.
 
     Raises ImportError without `datasets`, ValueError for the split `train` and where revision, columns, values or the

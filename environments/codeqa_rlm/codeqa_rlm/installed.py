@@ -32,7 +32,9 @@ TRIES = 40
 
 
 @dataclass(frozen=True)
-class Options:
+class InstalledSet:
+    """What a stream of tasks about installed packages is made from, checked."""
+
     seed: int
     packages: Sequence[str] | None
     """None: `STANDARD_LIBRARY`."""
@@ -42,7 +44,7 @@ class Options:
 
 
 def check_packages(packages: str | Sequence[str]) -> list[str]:
-    """The names, of which each must be that of a package with source. Raises ValueError where one is not."""
+    """The names of packages with source. Raises ValueError for one that is not installed or not written in Python."""
     names = [packages] if isinstance(packages, str) else list(packages)
     if not names:
         raise ValueError("packages must name at least one package")
@@ -51,12 +53,12 @@ def check_packages(packages: str | Sequence[str]) -> list[str]:
     return names
 
 
-def installed_tasks(options: Options, split: Split) -> Iterator[Task]:
+def installed_tasks(options: InstalledSet, split: Split) -> Iterator[Task]:
     for index in count():
         yield make_task(options, split, index)
 
 
-def make_task(options: Options, split: Split, index: int) -> Task:
+def make_task(options: InstalledSet, split: Split, index: int) -> Task:
     """Task number `index`; depends on seed, split, index, the options and the files of the package.
 
     A package that does not carry a question of the family (one without classes, say) is passed over for another one;

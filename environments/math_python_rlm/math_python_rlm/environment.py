@@ -1,17 +1,15 @@
-"""The environment `math-python-rlm`: options, tasks, scores."""
+"""The environment `math-python-rlm`: tasks and scores. Its options are in `datasets.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from itertools import islice
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from math_python_rlm.baselines import BASELINES
-from math_python_rlm.generate import PROFILES, Options, generated_tasks
-from math_python_rlm.hub import HubOptions, hub_tasks
-from rlm_env.authoring.options import at_least, one_of
+from math_python_rlm.datasets import DATASETS
+from rlm_env.authoring.options import at_least, dataset_options, one_of
 from rlm_env.environment import Environment
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Split, Task, Tasks
@@ -26,9 +24,8 @@ class MathPython(Environment):
     - `dataset`: `generated`, or `hub` (INTELLECT-3-RL math through `datasets`).
     - `seed`; `num_tasks`: how many tasks a split has (None: endless where generated, all where published).
     - `scoring`: `official` or `strict` (no credit without a box), see `rewards/rlm_rewards/math_python.py`.
-    - generated: `families`, cycled over (None: all); `profile`: `standard`, or `tiny` (short sums in few words).
-    - hub: `revision` (None: the tested commit); `files`, a local copy; `solve_rate`, (low, high): keeps problems that a
-      small model solved so often.
+    - the options of the data set, which are the fields of its class in `math_python_rlm/datasets.py`:
+      `GeneratedOptions`, `HubOptions`. An option of another data set is refused.
     """
 
     name = "math-python-rlm"
@@ -41,41 +38,20 @@ class MathPython(Environment):
         seed: int = 0,
         num_tasks: int | None = None,
         scoring: Literal["official", "strict"] = "official",
-        families: str | Sequence[str] | None = None,
-        profile: Literal["standard", "tiny"] = "standard",
-        revision: str | None = None,
-        files: str | Path | None = None,
-        solve_rate: tuple[float, float] | None = None,
+        **options: Any,
     ) -> None:
-        one_of("dataset", dataset, ("generated", "hub"))
+        source = dataset_options(dataset, DATASETS, options, ("dataset", "seed", "num_tasks", "scoring"))
         self.dataset, self.num_tasks = dataset, at_least("num_tasks", num_tasks, 1)
         self.scoring = one_of("scoring", scoring, math_python.MODES)
-        one_of("profile", profile, PROFILES)
-        self._make: Callable[[Split], Iterator[Task]]
-        if dataset == "generated":
-            refuse(dataset, revision=revision, files=files, solve_rate=solve_rate)
-            chosen = (
-                [families] if isinstance(families, str) else list(PROFILES[profile] if families is None else families)
-            )
-            if not chosen:
-                raise ValueError("families must name at least one family of problems")
-            options = Options(seed, [one_of("families", name, PROFILES[profile]) for name in chosen], profile)
-            self._make = lambda split: generated_tasks(options, split)
-        else:
-            refuse(dataset, families=families, profile=None if profile == "standard" else profile)
-            if solve_rate is not None and not (len(solve_rate) == 2 and 0 <= solve_rate[0] <= solve_rate[1] <= 1):
-                raise ValueError(f"solve_rate must be (low, high) with 0 <= low <= high <= 1, got {solve_rate!r}")
-            rate = None if solve_rate is None else (solve_rate[0], solve_rate[1])
-            hub = HubOptions(revision, files, rate)
-            self._make = lambda split: hub_tasks(hub, split)
+        self._stream = source.stream(seed)
 
     def tasks(self, split: Split) -> Iterable[Task]:
         one_of("split", split, ("train", "eval"))
-        return Tasks(lambda: islice(self._make(split), self.num_tasks), split)
+        return Tasks(lambda: islice(self._stream(split), self.num_tasks), split)
 
     def score(self, task: Task, rollout: Rollout) -> Score:
         official = math_python.score(rollout.answer, task.gold)
-        # Both modes compare alike; strict wants a closed box besides.
+        # Both modes compare alike; strict also requires a closed box.
         strict = official if math_python.extract(rollout.answer, "strict") else 0.0
         metrics = {"official": official, "strict": strict}
         return Score(metrics[self.scoring], metrics)
@@ -85,10 +61,3 @@ class MathPython(Environment):
 
     def perfect_answer(self, task: Task) -> str:
         return f"\\boxed{{{task.gold}}}"
-
-
-def refuse(dataset: str, **options: object) -> None:
-    """Options that the data set does not have."""
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise ValueError(f"dataset {dataset!r} has no option {', '.join(given)}")

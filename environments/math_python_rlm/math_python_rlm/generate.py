@@ -19,9 +19,9 @@ FORMAT = 1
 """Part of every seed: raised when the bytes of generated tasks change."""
 PROFILES = {"standard": STANDARD, "tiny": TINY}
 EVAL_SHARE = 8
-"""One problem of so many belongs to `eval`."""
+"""One in so many problems belongs to `eval`."""
 TRIES = 1000
-"""To draw a hard problem of the split."""
+"""Draws until a hard problem of the split is found."""
 INSTRUCTION = {
     "standard": "Solve the following problem. Put the exact final answer into \\boxed{}.\n\n",
     "tiny": "Put the answer into \\boxed{}. ",
@@ -29,10 +29,12 @@ INSTRUCTION = {
 
 
 @dataclass(frozen=True)
-class Options:
+class GeneratedSet:
+    """What a stream of generated tasks is made from, checked."""
+
     seed: int
     families: Sequence[str]
-    """Task i is of `families[i % len(families)]`."""
+    """Task i comes from `families[i % len(families)]`."""
     profile: str
 
 
@@ -41,12 +43,12 @@ def split_of(question: str, share: int) -> Split:
     return "train" if zlib.crc32(question.encode("utf-8", "surrogatepass")) % share else "eval"
 
 
-def generated_tasks(options: Options, split: Split) -> Iterator[Task]:
+def generated_tasks(options: GeneratedSet, split: Split) -> Iterator[Task]:
     for index in count():
         yield make_task(options, split, index)
 
 
-def make_task(options: Options, split: Split, index: int) -> Task:
+def make_task(options: GeneratedSet, split: Split, index: int) -> Task:
     """Task number `index`; depends on seed, split, index and the options, on nothing else."""
     family = options.families[index % len(options.families)]
     for attempt in range(TRIES):

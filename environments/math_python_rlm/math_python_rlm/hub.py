@@ -29,7 +29,9 @@ INSTRUCTION = "Solve the following math problem. Put the final answer into \\box
 
 
 @dataclass(frozen=True)
-class HubOptions:
+class PublishedSet:
+    """The published problems, and which of them to keep."""
+
     revision: str | None
     """A commit (40 hex digits); None is the tested one."""
     files: str | Path | None
@@ -38,7 +40,7 @@ class HubOptions:
     """Keeps the rows whose `DIFFICULTY` lies in between, both ends included."""
 
 
-def hub_tasks(options: HubOptions, split: Split) -> Iterator[Task]:
+def hub_tasks(options: PublishedSet, split: Split) -> Iterator[Task]:
     """The rows that belong to the split, in order.
 
     Raises ImportError without `datasets`, ValueError where revision, columns or values are not as expected, and

@@ -51,10 +51,10 @@ class Oolong(Environment):
         scoring: Literal["official", "strict"] = "official",
         **options: Any,
     ) -> None:
-        chosen = dataset_options(dataset, DATASETS, options, ("dataset", "seed", "num_tasks", "scoring"))
+        source = dataset_options(dataset, DATASETS, options, ("dataset", "seed", "num_tasks", "scoring"))
         self.dataset, self.num_tasks = dataset, at_least("num_tasks", num_tasks, 1)
         self.scoring = one_of("scoring", scoring, oolong.MODES)
-        self._stream = chosen.stream(seed)
+        self._stream = source.stream(seed)
 
     def tasks(self, split: Split) -> Iterable[Task]:
         one_of("split", split, ("train", "eval"))

@@ -20,7 +20,7 @@ from rlm_env.scoring import score
 from rlm_env.task import Task
 from tests.stubs import StubLLM, fenced
 from verbatim_copy_rlm import VerbatimCopy
-from verbatim_copy_rlm.baselines import BASELINES, CHANGES, FLOORS
+from verbatim_copy_rlm.baselines import BASELINES, CHANGES, SLIPS
 from verbatim_copy_rlm.environment import METRICS, TAGS
 from verbatim_copy_rlm.texts import KINDS
 
@@ -75,7 +75,7 @@ def test_near_misses_are_not_exact_and_each_occurs():
         for change, make in CHANGES.items():
             if make(task.gold) != task.gold:
                 seen.add(change)
-                found = env.score(task, Rollout.from_answer(task, BASELINES[change](task))).metrics
+                found = env.score(task, Rollout.from_answer(task, SLIPS[change](task))).metrics
                 assert found["exact_match"] == 0.0
                 assert 0.0 <= found["char_accuracy"] < 1.0
                 assert 0.0 < found["levenshtein_similarity"] < 1.0
@@ -85,7 +85,7 @@ def test_near_misses_are_not_exact_and_each_occurs():
 def test_what_copies_nothing_matches_nothing():
     env = VerbatimCopy(lengths=800)
     for task in env.tasks("eval").take(24):
-        for name, answer in FLOORS.items():
+        for name, answer in BASELINES.items():
             found = env.score(task, Rollout.from_answer(task, answer(task))).metrics
             assert found["exact_match"] == 0.0
             assert found["char_accuracy"] < 0.5, name

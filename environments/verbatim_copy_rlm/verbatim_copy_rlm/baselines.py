@@ -1,9 +1,9 @@
-"""Copies that are nearly right: what careless models and pipelines make of a text.
+"""Baselines that copy nothing, and copies that are nearly right, as careless models and pipelines make them.
 
-`BASELINES` maps a name to a function from a task to an answer that is to be scored: the slips of `CHANGES`, whose exact
-matches say how much of the benchmark each costs, and baselines that copy nothing: `random` (the text's characters in
-random order), `majority` (its commonest character, so often), `label dump` (the whole question), `no context` (a text
-of one's own). Host side.
+Both map a name to a function from a task to an answer. `BASELINES` are the environment's baselines: `random` (the
+text's characters in random order), `majority` (its most common character, repeated), `label dump` (the whole question),
+`no context` (some other text). `SLIPS` are the changes of `CHANGES`; their exact matches show how much of the benchmark
+each slip costs. Host side.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ CHANGES: dict[str, Callable[[str], str]] = {
 }
 
 
-def baseline(change: str, task: Task) -> str:
-    """The answer of whoever makes that change to the text."""
+def slip(change: str, task: Task) -> str:
+    """The copy with that change made to it."""
     return f"<answer>{CHANGES[change](task.gold)}</answer>"
 
 
@@ -50,10 +50,10 @@ def commonest(task: Task) -> str:
     return f"<answer>{character * len(task.gold)}</answer>"
 
 
-FLOORS: dict[str, Callable[[Task], str]] = {
+BASELINES: dict[str, Callable[[Task], str]] = {
     "random": shuffled,
     "majority": commonest,
     "label dump": lambda task: task.question,
     "no context": lambda task: "<answer>Lorem ipsum dolor sit amet.</answer>",
 }
-BASELINES: dict[str, Callable[[Task], str]] = FLOORS | {change: partial(baseline, change) for change in CHANGES}
+SLIPS: dict[str, Callable[[Task], str]] = {change: partial(slip, change) for change in CHANGES}

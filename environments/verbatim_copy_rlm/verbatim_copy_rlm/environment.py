@@ -8,12 +8,12 @@ from itertools import count, islice
 from typing import Literal
 
 from rlm_env.authoring.draw import Draw
-from rlm_env.authoring.options import at_least, counts, one_of
+from rlm_env.authoring.options import at_least, chosen, counts, one_of
 from rlm_env.environment import Environment
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Split, Task, Tasks
 from rlm_rewards import verbatim_copy
-from verbatim_copy_rlm.baselines import FLOORS
+from verbatim_copy_rlm.baselines import BASELINES
 from verbatim_copy_rlm.texts import KINDS, TINY_KINDS, fragmented, make_text
 
 FORMAT = 2
@@ -64,10 +64,7 @@ class VerbatimCopy(Environment):
     ) -> None:
         self.seed, self.num_tasks = seed, at_least("num_tasks", num_tasks, 1)
         self.profile = one_of("profile", profile, PROFILES)
-        chosen = [kinds] if isinstance(kinds, str) else list(PROFILES[profile] if kinds is None else kinds)
-        if not chosen:
-            raise ValueError("kinds must name at least one kind of text")
-        self.kinds = [one_of("kinds", kind, PROFILES[profile]) for kind in chosen]
+        self.kinds = chosen("kinds", kinds, PROFILES[profile])
         self.lengths = counts("lengths", DEFAULT_LENGTHS[profile] if lengths is None else lengths)
         self.fragment = at_least("fragment", fragment, 1)
         self.metric = one_of("metric", metric, METRICS)
@@ -81,7 +78,7 @@ class VerbatimCopy(Environment):
         return Score(metrics[self.metric], metrics)
 
     def baselines(self) -> Mapping[str, Callable[[Task], str]]:
-        return FLOORS
+        return BASELINES
 
     def perfect_answer(self, task: Task) -> str:
         return f"<answer>{task.gold}</answer>"
