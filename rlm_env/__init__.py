@@ -8,13 +8,13 @@ from importlib.metadata import version
 
 from rlm_env.environment import Environment
 from rlm_env.registry import load_environment
-from rlm_env.repl import ReplConfig, ReplPool, SubError
+from rlm_env.repl import ReplConfig, ReplPool, ReplPools, SubError
 from rlm_env.rollout import Rollout, Score, StopReason
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.solve import solve
 from rlm_env.task import Task
-from rlm_env.tools.schema import Tool
+from rlm_env.tools import Tool
 
 __version__ = version("rlm-env")
 
@@ -24,6 +24,7 @@ __all__ = [
     "RLMEnv",
     "ReplConfig",
     "ReplPool",
+    "ReplPools",
     "Rollout",
     "Score",
     "StopReason",

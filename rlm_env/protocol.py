@@ -63,7 +63,7 @@ class Problem:
     tool_call_id: str | None = None
 
 
-def extract(completion: Completion, *, use_tool: bool = False) -> list[Cell | Problem]:
+def extract_cells(completion: Completion, *, use_tool: bool = False) -> list[Cell | Problem]:
     """The cells of a reply in the order to run them, with a `Problem` in place of each that cannot be run.
 
     Tool calls win over fenced blocks; both are understood whichever was asked for (`use_tool` only words the hint).
@@ -190,7 +190,7 @@ class Observation:
     """The tool call that it answers; None for a fenced block."""
 
 
-def observe(step: StepResult, limit: int) -> str:
+def observation_text(step: StepResult, limit: int) -> str:
     """The text of a cell's observation, cut to `limit` characters."""
     parts = [f"Output:\n{step.output.rstrip()}" if step.output.strip() else "Output: (nothing was printed)"]
     if step.error:
@@ -212,7 +212,7 @@ def join_observations(observations: Sequence[Observation]) -> str:
     return "\n\n".join(f"[block {i} of {count}]\n{one.text}" for i, one in enumerate(observations, 1))
 
 
-def feedback(observations: Sequence[Observation]) -> list[Message]:
+def observation_messages(observations: Sequence[Observation]) -> list[Message]:
     """The observations on one reply as messages: one tool message per tool call, one user message for fenced blocks."""
     if observations[0].tool_call_id is None:
         return [{"role": "user", "content": join_observations(observations)}]

@@ -11,7 +11,7 @@ from rlm_env.rollout import Rollout
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Context, Split, Task
-from rlm_env.tools.schema import Tool
+from rlm_env.tools import Tool
 
 
 class _Question(Environment):

@@ -1,4 +1,4 @@
-"""In every environment and scaffold the perfect answer scores 1.0 and the empty one 0.0, end to end through the scaffold."""
+"""In every environment and scaffold the perfect answer scores 1.0 and the empty one 0.0, end to end."""
 
 import asyncio
 from functools import cache

@@ -8,16 +8,20 @@ from hypothesis import strategies as st
 
 from rlm_env.context import describe_context
 from rlm_env.messages import Completion
-from rlm_env.protocol import Cell, Problem, bound, extract, user_message
+from rlm_env.protocol import Cell, Problem, bound, extract_cells, user_message
 from rlm_env.task import Task
 
 
 def cells(text: str, finish_reason: str = "stop") -> list[str]:
-    return [item.code for item in extract(Completion(text, finish_reason=finish_reason)) if isinstance(item, Cell)]
+    return [
+        item.code for item in extract_cells(Completion(text, finish_reason=finish_reason)) if isinstance(item, Cell)
+    ]
 
 
 def problems(text: str, finish_reason: str = "stop") -> list[str]:
-    return [item.text for item in extract(Completion(text, finish_reason=finish_reason)) if isinstance(item, Problem)]
+    return [
+        item.text for item in extract_cells(Completion(text, finish_reason=finish_reason)) if isinstance(item, Problem)
+    ]
 
 
 @pytest.mark.parametrize("label", ["repl", "python", "py", "Python", "python3", ""])
@@ -97,7 +101,7 @@ def tool_call(arguments, name="python_repl", id="call-1"):
 
 def test_tool_calls_win_over_fences_and_keep_their_ids():
     calls = [tool_call(json.dumps({"code": "a = 1"})), tool_call(json.dumps({"code": "b = 2"}), id="call-2")]
-    found = extract(Completion("```repl\nc = 3\n```", tool_calls=calls))
+    found = extract_cells(Completion("```repl\nc = 3\n```", tool_calls=calls))
     assert found == [Cell("a = 1", "call-1"), Cell("b = 2", "call-2")]
 
 
@@ -113,7 +117,7 @@ def test_tool_calls_win_over_fences_and_keep_their_ids():
     ],
 )
 def test_a_bad_tool_call_is_told_with_its_id(call, why):
-    (problem,) = extract(Completion("", tool_calls=[call]))
+    (problem,) = extract_cells(Completion("", tool_calls=[call]))
     assert isinstance(problem, Problem)
     assert problem.tool_call_id == "call-1"
     assert why in problem.text
@@ -121,7 +125,7 @@ def test_a_bad_tool_call_is_told_with_its_id(call, why):
 
 @given(st.text(alphabet=st.sampled_from("`\nrepl python\"' ()=1#"), max_size=200), st.sampled_from(["stop", "length"]))
 def test_extraction_is_total_and_never_silent(text, finish):
-    assert extract(Completion(text, finish_reason=finish))
+    assert extract_cells(Completion(text, finish_reason=finish))
 
 
 @given(st.text(alphabet=st.characters(blacklist_characters="`\r"), min_size=1).filter(lambda s: s.strip()))
@@ -133,7 +137,7 @@ def test_code_comes_out_as_it_went_in(code):
 
 
 def test_a_reply_of_only_fences_is_cheap():
-    assert extract(Completion("```\n" * 20_000))
+    assert extract_cells(Completion("```\n" * 20_000))
 
 
 def test_the_context_is_described_and_never_shown(tmp_path):

@@ -1,4 +1,4 @@
-"""Models that think aloud, in every scaffold: with thoughts parted by the engine, and with `<think>` left in the text."""
+"""Models that think aloud, in every scaffold: thoughts parted by the engine, or left in the text as `<think>`."""
 
 from __future__ import annotations
 

@@ -2,10 +2,13 @@
 
 import json
 import math
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import rlm_env
 from rlm_env.environment import Environment
 from rlm_env.llm.base import ContextOverflow
 from rlm_env.rollout import GroupMember, Rollout, Score, StopReason
@@ -90,3 +93,14 @@ def test_a_number_becomes_a_score_and_what_cannot_be_stored_is_the_scorers_error
     with pytest.raises(TypeError, match="JSON"):
         score(Given(Score(1.0, metrics={"f1": object()})), task, rollout)
     json.dumps(score(Given(Score(0.5, metrics={"f1": 0.1})), task, rollout).metrics)
+
+
+def test_nothing_else_asks_judge_or_scorer():
+    """Once five places scored rollouts, with different results for an overflow."""
+    package = Path(rlm_env.__file__).parent
+    asking = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"environment\.(score|judge)\(", path.read_text())
+    }
+    assert asking == {"scoring.py", "scaffolds/rlm.py"}

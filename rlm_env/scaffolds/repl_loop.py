@@ -9,7 +9,16 @@ import asyncio
 from dataclasses import dataclass, replace
 
 from rlm_env.messages import Completion
-from rlm_env.protocol import TOOL, TOOL_NAME, Cell, Observation, extract, feedback, join_observations, observe
+from rlm_env.protocol import (
+    TOOL,
+    TOOL_NAME,
+    Cell,
+    Observation,
+    extract_cells,
+    join_observations,
+    observation_messages,
+    observation_text,
+)
 from rlm_env.repl import Repl
 from rlm_env.rollout import StopReason, Turn
 from rlm_env.scaffolds.base import Episode
@@ -74,7 +83,7 @@ class ReplLoop:
         if observations and completion.tool_calls:
             cells = [call for call in completion.tool_calls if (call.get("function") or {}).get("name") == TOOL_NAME]
             completion = replace(completion, tool_calls=cells)
-        items = extract(completion, use_tool=self.use_tool)
+        items = extract_cells(completion, use_tool=self.use_tool)
         has_code = completion.tool_calls if self.use_tool else any(isinstance(item, Cell) for item in items)
         if observations and not has_code:
             items = []  # only tools were called, so that there is no code is no problem
@@ -91,7 +100,7 @@ class ReplLoop:
             observations[-1] = replace(observations[-1], text=f"{observations[-1].text}\n{LAST_TURN}")
         turn.observation = join_observations(observations)
         if not ready:
-            self.episode.record.messages += feedback(observations)
+            self.episode.record.messages += observation_messages(observations)
         return ready
 
     async def _run_cell(self, repl: Repl, turn: Turn, code: str, seconds_left: float | None) -> tuple[str, bool]:
@@ -114,7 +123,7 @@ class ReplLoop:
             record.answer = step.answer["content"]
         if self.subs.unavailable is not None:
             raise self.subs.unavailable
-        return observe(step, 2 * config.max_observation_chars), step.answer["ready"]
+        return observation_text(step, 2 * config.max_observation_chars), step.answer["ready"]
 
     def close(self) -> None:
         """Copies what was counted into the record."""

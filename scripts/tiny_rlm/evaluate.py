@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from rlm_env.messages import Completion, Message
-from rlm_env.protocol import Cell, extract
+from rlm_env.protocol import Cell, extract_cells
 from tiny_rlm.pretrain import Row
 from tiny_rlm.tokenizer import END_OF_TURN
 
@@ -101,7 +101,7 @@ def _task_line(reply: str) -> str:
 
 
 def _well_formed(reply: Completion) -> bool:
-    found = extract(reply)
+    found = extract_cells(reply)
     if len(found) != 1 or not isinstance(found[0], Cell):
         return False
     try:
