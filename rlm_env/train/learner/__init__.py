@@ -1,1 +1,1 @@
-"""From samples to new weights: packing, loss, model, optimizer, checkpoints."""
+"""Training samples in, new weights out: packing, loss, model, optimizer, checkpoints."""

@@ -1,7 +1,6 @@
-"""Checkpoints of a run: written whole or not at all, the last few kept.
+"""Checkpoints of a run: each is written completely or not at all, and only the newest are kept.
 
-Covered: folders that appear at once, which checkpoint is the newest, what else the run wants to keep with it, removal
-of old ones and of what a killed process left. Not covered: what a learner writes (`learner.py`).
+Not covered: the files that a learner writes into one (`learner.py`).
 """
 
 from __future__ import annotations
@@ -13,26 +12,34 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 _NAME = re.compile(r"step-(\d{6,})")
 _UNFINISHED = ".unfinished-"
 _EXTRA = "extra.json"
 
 
+class Saved(Protocol):
+    """An object whose whole state can be written to a folder and read back, such as a learner."""
+
+    def save(self, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> None: ...
+
+
 class Checkpoints:
     """The folder `checkpoints/` of a run: `step-000020/` holds what `learner.save` wrote, and `extra.json`.
 
-    Invariant: a folder named like this is complete. It is made under another name, flushed to disk, then renamed.
-    `keep`: how many stay, the newest. One process writes at a time.
+    Invariant: a folder with such a name is complete. It is written under another name, flushed to disk, then renamed.
+    `keep`: the number of checkpoints to keep. Only one process may write at a time.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = Path(folder)
         self.keep = keep
 
-    def save(self, step: int, learner: Any, extra: dict[str, Any]) -> Path:
-        """Writes the checkpoint of `step`, replacing one that is there; `extra` must be JSON."""
+    def save(self, step: int, learner: Saved, extra: dict[str, Any]) -> Path:
+        """Writes the checkpoint of `step`, replacing an existing one. `extra`: further values to keep, as JSON."""
         path = self.folder / f"step-{step:06d}"
         text = json.dumps(extra)  # fails before anything is written
         with atomic_folder(path) as unfinished:
@@ -41,25 +48,25 @@ class Checkpoints:
         self.prune()
         return path
 
-    def load(self, learner: Any, path: Path) -> dict[str, Any]:
-        """Puts the learner where it was; returns what was given as `extra`."""
+    def load(self, learner: Saved, path: Path) -> dict[str, Any]:
+        """Restores the learner; returns the `extra` values that were saved with it."""
         learner.load(path)
         return json.loads((path / _EXTRA).read_text("utf-8"))
 
     def latest(self) -> Path | None:
-        """The newest checkpoint; None before the first."""
+        """The newest checkpoint, or None."""
         return next(reversed(self._complete()), None)
 
     def prune(self) -> None:
-        """Removes all but the newest `keep`, and what killed processes left unfinished."""
+        """Removes all but the newest `keep`, and unfinished folders of killed processes."""
         for path in self._complete()[: -self.keep]:
-            # Under another name first: half removed, it must not be taken for a checkpoint.
+            # Renamed first: a checkpoint that is half removed must not be taken for a complete one.
             shutil.rmtree(path.rename(path.with_name(f"{_UNFINISHED}{path.name}")))
         for path in self.folder.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(path)
 
     def _complete(self) -> list[Path]:
-        """By step, oldest first."""
+        """All checkpoints, oldest first."""
         found = {}
         for path in self.folder.glob("step-*"):
             if match := _NAME.fullmatch(path.name):
@@ -69,11 +76,11 @@ class Checkpoints:
 
 @contextmanager
 def atomic_folder(path: Path, durable: bool = True) -> Iterator[Path]:
-    """An empty folder to write to, which becomes `path` at the end, in place of one that is there; on an error
-    nothing has changed.
+    """Yields an empty folder, which is renamed to `path` at the end and replaces what was there. On an error, `path`
+    is unchanged.
 
-    `durable`: whether it is flushed to disk first, so that it is whole even after a power failure. Without, it
-    survives the death of the process, but not that of the machine.
+    `durable`: flush to disk before renaming, so that the folder is complete even after a power failure. Otherwise it
+    is safe against the death of the process only.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,7 @@
-"""Training on several processes: each holds a share of every weight and takes a share of the packs.
+"""Training on several processes: each holds a shard of every weight and trains a share of the packs.
 
-Covered: who and how many we are, sharding with FSDP2, sharing packs out, sums over processes, and one process that
-leads while the others follow. Not covered: starting the processes, which is torchrun's task; more than one optimizer
-step in flight; tensor or expert parallelism.
+Covered: rank and world size, sharding with FSDP2, sharing out packs, sums over processes, and a leader process whose
+calls all others repeat. Not covered: starting the processes (torchrun does); tensor or expert parallelism.
 """
 
 from __future__ import annotations
@@ -11,24 +10,28 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from rlm_env.train.learner.packing import pack_samples
 from rlm_env.train.learner.samples import Sample
 
-_PATIENCE = timedelta(hours=12)
-"""How long followers wait for the leader, who may be sampling or evaluating."""
+_TIMEOUT = timedelta(hours=12)
+"""How long followers wait for the leader, which may be sampling or evaluating."""
+_FILLER = "filler"
+"""Rollout id of the sample that fills up a process's share of packs."""
+
+T = TypeVar("T")
 
 
 def rank() -> int:
-    """Which process this is; 0 where there is only one."""
+    """The number of this process; 0 if it is the only one."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -37,24 +40,24 @@ def world_size() -> int:
 
 
 def local_rank() -> int:
-    """Which process of this machine, as torchrun counts."""
+    """The number of this process on its machine, as torchrun counts."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def local_world_size() -> int:
-    """How many processes of the run are on this machine."""
+    """The number of processes of the run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Joins the processes that torchrun started: NCCL between GPUs, gloo between CPUs. Without torchrun, nothing."""
+    """Joins the processes that torchrun started: NCCL between GPUs, gloo between CPUs. No-op without torchrun."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
         yield
     finally:
@@ -63,24 +66,32 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 def shard(root: nn.Module, layers: list[nn.Module], dtype: torch.dtype, device: torch.device) -> None:
     """FSDP2: parameters become shards of float32 on `device`, gathered in `dtype` layer by layer; gradients are
-    summed over processes in float32. `root` takes what is in no layer. Every process must hold equal weights."""
+    summed over processes in float32. `root` covers the parameters outside of `layers`. Every process must hold equal
+    weights."""
     mesh = init_device_mesh(device.type, (world_size(),))
     precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in [*layers, root]:
         fully_shard(module, mesh=mesh, mp_policy=precision, reshard_after_forward=module is not root)
-        # A sum, not a mean: the loss is already divided by what all processes train. gloo knows no scaled sums.
-        module.set_force_sum_reduction_for_comms(True)
-        module.set_gradient_divide_factor(1.0)
+        sharded = cast(FSDPModule, module)  # fully_shard changes the class in place
+        # A sum, not a mean: the loss is divided by what all processes train already. gloo knows no scaled sums.
+        sharded.set_force_sum_reduction_for_comms(True)
+        sharded.set_gradient_divide_factor(1.0)
+
+
+def reshard(root: nn.Module) -> None:
+    """Frees the parameters that a forward gathered, where no backward will. No-op on one process."""
+    if isinstance(root, FSDPModule):
+        root.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor put together, on every process, which all must ask; any other as it is."""
+    """The full tensor of a sharded one, on every process (all must call this); any other tensor unchanged."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def share(samples: list[Sample], budget: int) -> list[list[Sample]]:
-    """This process's packs of `samples`. All get equally many, because each forward and backward is done together:
-    where packs run out, a pack of `_filler`, which adds exactly 0."""
+    """This process's packs of `samples`. Every process gets the same number, because forward and backward are
+    collective: missing packs are filled up with a sample of weight 0, which adds exactly 0."""
     packs = pack_samples(samples, budget)
     mine = packs[rank() :: world_size()]
     return mine + [[_filler()] for _ in range(-(-len(packs) // world_size()) - len(mine))]
@@ -91,7 +102,7 @@ def is_filler(samples: list[Sample]) -> bool:
 
 
 def sum_over_processes(values: dict[str, float]) -> dict[str, float]:
-    """Adds up, over the processes, values under equal names; in float64."""
+    """Sums over processes, name by name, in float64."""
     if world_size() == 1:
         return values
     total = torch.tensor(list(values.values()), dtype=torch.float64)
@@ -100,7 +111,7 @@ def sum_over_processes(values: dict[str, float]) -> dict[str, float]:
 
 
 def gather(value: Any) -> list[Any]:
-    """The value of every process, on every process, by rank."""
+    """The values of all processes by rank, on every process."""
     if world_size() == 1:
         return [value]
     found: list[Any] = [None] * world_size()
@@ -113,17 +124,14 @@ def barrier() -> None:
         dist.barrier()
 
 
-_FILLER = "filler"
-
-
 def _filler() -> Sample:
     return Sample([0, 0], [False, True], [0.0, 0.0], _FILLER, weight=0.0)
 
 
 class Leader:
-    """A learner as rank 0 sees it: what is called here, every process does. See `leading`."""
+    """The learner of rank 0 (see `leading`): a call of any of its methods is made on every process."""
 
-    def __init__(self, learner: Any) -> None:
+    def __init__(self, learner: object) -> None:
         self._learner = learner
 
     def __getattr__(self, name: str) -> Any:
@@ -139,21 +147,22 @@ class Leader:
 
 
 @contextmanager
-def leading(learner: Any) -> Iterator[Any]:
-    """On rank 0: the learner to work with, whose followers stop at the end. One process: the learner itself.
+def leading(learner: T) -> Iterator[T]:
+    """On rank 0: yields the learner to use, and releases the followers at the end. One process: the learner itself.
 
-    After an error followers are not told to stop, as they may be in the midst of what failed: torchrun ends them.
+    After an error the followers get no signal, as they may be in the middle of the call that failed; torchrun ends
+    them.
     """
     if world_size() == 1:
         yield learner
         return
-    yield Leader(learner)
+    yield cast(T, Leader(learner))  # which forwards every attribute
     dist.broadcast_object_list([None], src=0, device=torch.device("cpu"))
 
 
-def follow(learner: Any) -> None:
-    """On the other ranks: does what the leader does, until it stops. Errors are raised here as well, so that
-    torchrun ends all processes together."""
+def follow(learner: object) -> None:
+    """On the other ranks: repeats the leader's calls until it is done. Errors are raised here as well, so that torchrun
+    ends all processes together."""
     while True:
         order: list[Any] = [None]
         dist.broadcast_object_list(order, src=0, device=torch.device("cpu"))

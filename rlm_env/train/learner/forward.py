@@ -1,7 +1,4 @@
-"""A causal language model over a pack: the log-probability of every trained token.
-
-Covered: Hugging Face models, also under a peft adapter. Not covered: what the log-probabilities are for.
-"""
+"""The forward pass of a Hugging Face causal language model over a pack: the log-probability of every trained token."""
 
 from __future__ import annotations
 
@@ -18,8 +15,8 @@ def pack_logprobs(
 ) -> TokenLogprobs:
     """Log-probabilities and entropies of a pack's tokens, both [tokens], 0 where the pack's mask is False.
 
-    The head is applied only where a trained token is predicted, by the token before it. `temperature`: one for all
-    or [tokens] (`Pack.spread`); `chunk`: see `token_logprobs`.
+    The head runs only at positions that predict a trained token. `temperature`: one value, or [tokens] (see
+    `Pack.spread`); `chunk`: see `token_logprobs`.
     """
     hidden = last_hidden_state(model, pack.input_ids, pack.position_ids)[0]
     trained = pack.mask.nonzero()[:, 0]
@@ -30,16 +27,16 @@ def pack_logprobs(
 
 
 def last_hidden_state(model: nn.Module, input_ids: Tensor, position_ids: Tensor) -> Tensor:
-    """[1, tokens, width]: what the vocabulary head is given. Both arguments are [1, tokens]."""
-    decoder = _language_model(model).get_decoder()
+    """The input of the vocabulary head, [1, tokens, width]. Both arguments are [1, tokens]."""
+    decoder = base_model(model).get_decoder()
     # Position ids only: with an attention mask or a cache, transformers lets samples see the samples before them.
     return decoder(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
 
 
 def vocabulary_head(model: nn.Module) -> Tensor:
-    """The weight [vocab, width] of the model's head. Raises ValueError where there is more to it: a bias, or an
-    adapter, whose gradient would be lost."""
-    head = _language_model(model).get_output_embeddings()
+    """The weight [vocab, width] of the model's head. Raises ValueError where the head is more than that matrix: with a
+    bias, or under an adapter, whose gradient would be lost."""
+    head = base_model(model).get_output_embeddings()
     if not isinstance(head, nn.Linear) or head.bias is not None:
         raise ValueError(
             f"{type(model).__name__} cannot be trained: its vocabulary head is a {type(head).__name__}, not one plain "
@@ -48,6 +45,11 @@ def vocabulary_head(model: nn.Module) -> Tensor:
     return head.weight
 
 
-def _language_model(model: nn.Module) -> Any:
-    """The model under a peft adapter, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+def input_embeddings(model: nn.Module) -> nn.Embedding:
+    return base_model(model).get_input_embeddings()
+
+
+def base_model(model: nn.Module) -> Any:
+    """The Hugging Face model itself, without a peft adapter around it."""
+    unwrap = getattr(model, "get_base_model", None)
+    return model if unwrap is None else unwrap()

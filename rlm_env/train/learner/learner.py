@@ -1,8 +1,7 @@
-"""The learner: samples in, one optimizer step out.
+"""The learner: samples with advantages in, one optimizer step out; on one process or many.
 
-Covered: everything between samples with advantages and new weights, on one process or many; log-probabilities for
-checks; weights as a folder for an engine; its own state on disk. Not covered: where samples come from, engines, when to
-save.
+It also scores samples, exports weights as a folder for an engine, and saves and loads its own state. It knows nothing
+of rollouts and engines (`rl/trainer.py` and `sync/` do).
 """
 
 from __future__ import annotations
@@ -17,22 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
+from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.checkpoint import atomic_folder
 from rlm_env.train.learner.config import LossConfig, ModelConfig, OptimizerConfig
+from rlm_env.train.learner.forward import base_model, input_embeddings
 from rlm_env.train.learner.logprobs import TokenLogprobs
 from rlm_env.train.learner.loss import loss_denominator, policy_loss
 from rlm_env.train.learner.memory import require_memory
 from rlm_env.train.learner.model import (
     PackModel,
-    base_model,
     compute_dtype,
     load_model,
     merged_weights,
     pick_device,
+    write_adapter,
     write_model,
 )
 from rlm_env.train.learner.optimizer import Optimizer, split_masters
@@ -41,19 +42,19 @@ from rlm_env.train.learner.packing_check import TOLERANCES, check_packing
 from rlm_env.train.learner.samples import Sample, SampleKind
 
 _MEANS = ("entropy", "mismatch_kl", "ratio", "log_ratio_abs", "clipped", "clipped_high", "clipped_low")
-"""Metrics that are means over trained tokens."""
+"""Metrics that are means over the trained tokens."""
 _STATE = "learner.json"
 
 
 class Learner:
-    """Owns model, optimizer, schedule and random state; knows nothing of rollouts and engines.
+    """Owns model, optimizer, schedule and random state.
 
-    `folder`: the model to begin with, which stays as it is. `total_steps`: where the schedule ends. `seed`: of the
-    adapter and the random state. On several processes (`distributed.process_group`) every method is called on all
-    of them, with equal arguments (`distributed.leading` and `follow` see to that), and does the same as on one.
+    `folder`: the initial model, which is not changed. `total_steps`: the end of the schedule. `seed`: for the adapter
+    and the random state. On several processes (`distributed.process_group`) every method must be called on all of
+    them with equal arguments (as `distributed.leading` and `follow` do); the result is the same as on one.
 
-    Construction refuses a model that does not fit the memory at hand (ModelError) and one whose samples reach each
-    other in a pack (PackingError).
+    The constructor raises ModelError if the model does not fit into memory, and PackingError if samples of a pack would
+    affect each other.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Learner:
         self.config = model
         self.loss = loss
         self.version = 0
-        """Optimizer steps done, those counted too that were skipped."""
+        """Number of optimizer steps so far, including skipped ones."""
         if model.threads is not None:
             torch.set_num_threads(model.threads)
         self.device = pick_device(model, distributed.local_rank())
@@ -82,31 +83,31 @@ class Learner:
         self._master_of = {id(p): masters[n] for n, p in self.root.named_parameters() if n in masters}
 
     def _place(self) -> dict[str, torch.nn.Parameter]:
-        """Puts the model on its device, checks that packs are exact, and returns the float32 masters."""
+        """Moves the model to its device, checks that packing is exact, and returns the float32 masters."""
         dtype = compute_dtype(self.config)
         if distributed.world_size() == 1:
             self.root.to(self.device)
             masters = split_masters(self.root, dtype)
             check_packing(self.model, tolerance=TOLERANCES[dtype])
             return masters
-        if distributed.rank() == 0:  # of the whole model, before it is in shards
+        if distributed.rank() == 0:  # before sharding, which the check does not know
             check_packing(self.model, tolerance=TOLERANCES[dtype if self.config.lora else torch.float32])
         distributed.shard(self.root, list(base_model(self.model).get_decoder().layers), dtype, self.device)
         self.root.to(self.device)  # buffers
         return split_masters(self.root, torch.float32)
 
     def step(self, samples: list[Sample]) -> dict[str, float]:
-        """One optimizer step on all `samples`, whose advantages are set. All ranks are given the same samples.
+        """One optimizer step on all `samples`, whose advantages are set.
 
-        Every pack is one forward and backward. Samples whose loss is 0 whatever the policy (advantage 0, no KL term)
-        are not run, but count in the denominator. A gradient that is not finite is not applied: `skipped` is 1.
+        Every pack is one forward and backward. Samples whose loss is always 0 (advantage 0, no KL term) are not run,
+        but count in the denominator. A gradient that is not finite is not applied: `skipped` is then 1.
 
-        Metrics: `loss`, `grad_norm` (before clipping), `lr`, `skipped`; `trained_tokens`, `tokens`, `samples`, `packs`
-        as they were run; means over the trained tokens: `entropy` (nats), `mismatch_kl`, `ratio`, `log_ratio_abs`,
-        `clipped`, `clipped_high`, `clipped_low`, and the same under `root/` and `sub/` where there are such samples;
+        Metrics: `loss`, `grad_norm` (before clipping), `lr`, `skipped`; `trained_tokens`, `tokens`, `samples` and
+        `packs` that were run; means over the trained tokens: `entropy` (nats), `mismatch_kl`, `ratio`, `log_ratio_abs`,
+        `clipped`, `clipped_high`, `clipped_low`, and the same by kind of sample under `root/` and `sub/`;
         `seconds/forward`, `seconds/backward`, `seconds/update`, of which on a GPU only the sum is exact.
 
-        Raises ValueError, before anything is changed, on a sample longer than a pack and where nothing is trained.
+        Raises ValueError, before anything is changed, on a sample longer than a pack and if nothing is trained.
         """
         denominator = loss_denominator(samples, self.loss)
         run = [sample for sample in samples if sample.trained_tokens and (sample.advantage or self.loss.kl_tau)]
@@ -114,7 +115,7 @@ class Learner:
         fillers = sum(distributed.is_filler(pack.samples) for pack in packs)
         sums: dict[str, Tensor] = {}
         seconds = dict.fromkeys(("forward", "backward", "update"), 0.0)
-        self.optimizer.clear()  # of what a step left that was broken off
+        self.optimizer.clear()  # gradients of an earlier step that was interrupted
         for pack in packs:
             start = time.perf_counter()
             pack = pack.to(self.device)
@@ -140,10 +141,11 @@ class Learner:
 
     def _collate(self, samples: list[Sample]) -> Pack:
         pack = collate(samples)
-        vocab = self.model.get_input_embeddings().num_embeddings
+        vocab = input_embeddings(self.model).num_embeddings
         if int(pack.input_ids.max()) >= vocab or int(pack.input_ids.min()) < 0:
+            foreign = _out_of_vocabulary(samples, vocab)
             raise ValueError(
-                f"a sample of rollout {_foreign(samples, vocab).rollout_id!r} has token ids outside of the model's "
+                f"a sample of rollout {foreign.rollout_id!r} has token ids outside of the model's "
                 f"vocabulary of {vocab:,}: it was sampled from another model"
             )
         return pack
@@ -177,7 +179,7 @@ class Learner:
         return total
 
     def _metrics(self, sums: dict[str, Tensor], packs: int) -> dict[str, float]:
-        """Sums by kind, of this process, to the step's metrics."""
+        """The step's metrics over all processes, from this process's sums by kind."""
         keys = [f"{kind}/{name}" for kind in SampleKind for name in ("tokens", "loss", *_MEANS)]
         mine = {key: float(sums.get(key, 0.0)) for key in keys}
         found = distributed.sum_over_processes({**mine, "packs": float(packs)})
@@ -192,8 +194,8 @@ class Learner:
 
     @torch.no_grad()
     def score(self, samples: list[Sample]) -> list[list[float]]:
-        """Log-probabilities of the trained tokens of each sample, in order, at the sample's temperature."""
-        samples = [copy.copy(sample) for sample in samples]  # so that each is an object of its own, to be found again
+        """For each sample, the log-probabilities of its trained tokens at its temperature."""
+        samples = [copy.copy(sample) for sample in samples]  # distinct objects, even if one sample is given twice
         place = {id(sample): index for index, sample in enumerate(samples)}
         mine: dict[int, list[float]] = {}
         for pack_samples in distributed.share(samples, self.config.pack_tokens):
@@ -203,19 +205,18 @@ class Learner:
                 continue
             for number, sample in enumerate(pack_samples):
                 mine[place[id(sample)]] = logprobs[pack.mask & (pack.sequence_ids == number)].tolist()
-        if distributed.world_size() > 1:
-            self.root.reshard()  # which the backward would have done
+        distributed.reshard(self.root)
         found: dict[int, list[float]] = {}
         for part in distributed.gather(mine):
             found |= part
         return [found[index] for index in range(len(samples))]
 
     def export(self, folder: Path) -> None:
-        """Writes the weights, in the type of the forward and with an adapter merged in, as a Hugging Face folder
-        that an engine serves. The folder appears at once and replaces one that is there."""
+        """Writes the weights, in the type of the forward and with an adapter merged in, as a Hugging Face folder that
+        an engine can serve. The folder appears atomically and replaces an existing one."""
         leads = distributed.rank() == 0
         weights = {}
-        for name, weight in merged_weights(self.model, self._exact):  # which all ranks must put together
+        for name, weight in merged_weights(self.model, self._exact):  # collective: on every rank
             if leads:
                 weights[name] = weight.to(compute_dtype(self.config)).cpu()
         if leads:
@@ -224,38 +225,37 @@ class Learner:
         distributed.barrier()
 
     def export_adapter(self, folder: Path) -> None:
-        """Writes the adapter alone as peft does, in float32. Raises ValueError without `trainer.lora`."""
+        """Writes the adapter alone in peft's format, in float32. Raises ValueError without `trainer.lora`."""
         if self.config.lora is None:
-            raise ValueError("there is no adapter to export: trainer.lora is not set")
+            raise ValueError("no adapter to export: trainer.lora is not set")
         exact = {name: self._exact(p).cpu() for name, p in self.model.named_parameters() if p.requires_grad}
         if distributed.rank() == 0:
             with atomic_folder(Path(folder), durable=False) as unfinished:
-                self.model.save_pretrained(unfinished, state_dict=exact)
-                (unfinished / "README.md").unlink()  # a model card without content
+                write_adapter(self.model, exact, unfinished)
         distributed.barrier()
 
     def save(self, folder: Path) -> None:
-        """Writes all that the learner is into a folder that exists: masters, moments, random state, version."""
+        """Writes the whole state (masters, moments, random state, version) into an existing folder."""
         folder = Path(folder)
         with _quietly():
-            dcp.save(self.optimizer.state(), checkpoint_id=folder / "tensors")
+            save_tensors(self.optimizer.state(), checkpoint_id=folder / "tensors")
         torch.save(_random_state(), folder / f"random-{distributed.rank()}.pt")
         if distributed.rank() == 0:
             (folder / _STATE).write_text(json.dumps({"version": self.version, "lora": self._lora()}), "utf-8")
         distributed.barrier()
 
     def load(self, folder: Path) -> None:
-        """Goes back to what `save` wrote, to the bit; on another number of processes, the same weights.
+        """Restores what `save` wrote, to the bit; on another number of processes, all but the random state.
 
-        The model's own weights under an adapter are not in there: they are those of `self.folder`.
-        Raises ValueError where the adapter was another.
+        Frozen weights under an adapter are not saved: they are those of `self.folder`. Raises ValueError if
+        `trainer.lora` has changed.
         """
         folder = Path(folder)
         state = json.loads((folder / _STATE).read_text("utf-8"))
         if state["lora"] != self._lora():
             raise ValueError(f"{folder} was saved with trainer.lora = {state['lora']}, this run has {self._lora()}")
         with _quietly():
-            dcp.load(self.optimizer.state(), checkpoint_id=folder / "tensors")
+            load_tensors(self.optimizer.state(), checkpoint_id=folder / "tensors")
         self.optimizer.refresh()
         random_state = folder / f"random-{distributed.rank()}.pt"
         if random_state.is_file():
@@ -266,19 +266,19 @@ class Learner:
         return self.config.lora.model_dump(mode="json") if self.config.lora else None
 
     def _exact(self, parameter: Tensor) -> Tensor:
-        """The whole float32 tensor of a parameter that is trained; one that is not, as it is."""
+        """The full float32 tensor of a trained parameter; a frozen one in its own type."""
         return distributed.whole(self._master_of.get(id(parameter), parameter).detach())
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the warning that there is one process only."""
+    """Suppresses torch's warning that there is only one process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield
 
 
-def _foreign(samples: list[Sample], vocab: int) -> Sample:
+def _out_of_vocabulary(samples: list[Sample], vocab: int) -> Sample:
     return next(sample for sample in samples if not all(0 <= token < vocab for token in sample.token_ids))
 
 

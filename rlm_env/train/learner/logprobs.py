@@ -1,8 +1,8 @@
-"""Log-probabilities of given tokens from hidden states and the vocabulary head, at a temperature.
+"""Log-probabilities of given tokens from hidden states and the vocabulary head, at a temperature, with the entropy.
 
-Covered: softmax in float32 whatever the model's type, in chunks of tokens, so that [tokens, vocab] is never held
-whole, neither forward nor backward; the entropy on the way. Not covered: the model's forward (`forward.py`); heads
-that do more than one matrix product (a bias, soft-capped or scaled logits), which `packing_check.py` refuses.
+The softmax is in float32 whatever the model's type, and in chunks of tokens, so that logits of the shape
+[tokens, vocab] never exist, neither in forward nor in backward. Not covered: heads that are more than one matrix
+product (a bias, soft-capped or scaled logits), which `packing_check.py` refuses.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 CHUNK_ELEMENTS = 2**26
-"""Logits held at once where the caller sets no chunk: 256 MiB in float32."""
+"""Default number of logits held at once: 256 MiB in float32."""
 
 
 class TokenLogprobs(NamedTuple):
     """Both of shape [tokens], in float32 (float64 where the hidden states are)."""
 
     logprobs: Tensor
-    """Natural log, after temperature; carries the gradient."""
+    """Natural log, after temperature; with gradient."""
     entropy: Tensor
-    """Of the whole distribution, in nats; without gradient."""
+    """Of the distribution over the vocabulary, in nats; without gradient."""
 
 
 def token_logprobs(
@@ -35,12 +35,12 @@ def token_logprobs(
     """log softmax(hidden @ head_weight.T / temperature) at `targets`.
 
     `hidden`: [tokens, width], the state that predicts each target. `head_weight`: [vocab, width], used in the type
-    of `hidden`. `targets`: [tokens], int64. `temperature`: what the engine sampled with, one for all or [tokens].
+    of `hidden`. `targets`: [tokens], int64. `temperature`: the engine's when it sampled, one value or [tokens].
     `chunk`: tokens at once; None: as many as `CHUNK_ELEMENTS` allows. The result does not depend on it.
 
-    Logits are recomputed in the backward pass, so a step costs one more product with the head. Gradients reach
-    `hidden` and `head_weight`, which are summed over chunks in float32; not the temperature, and not twice.
-    Raises ValueError on shapes that do not fit and a temperature of 0 or below.
+    Logits are recomputed in the backward pass, so a step costs one more product with the head. `hidden` and
+    `head_weight` get gradients (the latter's is summed over chunks in float32), the temperature does not, and there are
+    no second derivatives. Raises ValueError on shapes that do not fit and a temperature of 0 or below.
     """
     tokens, vocab = len(targets), len(head_weight)
     if hidden.ndim != 2 or len(hidden) != tokens or head_weight.ndim != 2 or targets.ndim != 1:
@@ -76,7 +76,8 @@ class _ChunkedLogprobs(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        grad = grads[0]  # the entropy has none
         hidden, weight, targets, temperature, normalizer = ctx.saved_tensors
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         head = weight.to(hidden.dtype)
@@ -107,6 +108,6 @@ def _logits(hidden: Tensor, head: Tensor, temperature: Tensor) -> Tensor:
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    """A matrix product in the operands' own type, also under autocast."""
+    """A matrix product in the operands' own type, even under autocast."""
     with torch.autocast(left.device.type, enabled=False):
         return left @ right

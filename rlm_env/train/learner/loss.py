@@ -1,8 +1,8 @@
-"""The policy loss over packed tokens, and what its sum is divided by.
+"""The policy loss over packed tokens, and the divisor of its sum.
 
-Covered: the surrogates of prime-rl, DAPO, Dr. GRPO, GSPO and CISPO, cross-entropy, their metrics. Not covered:
-log-probabilities (`logprobs.py`), advantages (`advantage.py`), summing over packs, micro-batches and ranks, which is
-left to the caller: the kernel returns a sum, so that a step divides once, by what the whole step trained.
+Covered: the surrogates of prime-rl, DAPO, Dr. GRPO, GSPO and CISPO; cross-entropy; their metrics. Not covered:
+log-probabilities (`logprobs.py`), advantages (`rl/advantage.py`), and summing over packs and ranks (`learner.py`):
+`policy_loss` returns a sum, so that a step divides once, by `loss_denominator` of all its samples.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from rlm_env.train.learner.config import LossConfig
+from rlm_env.train.learner.config import PRESETS, LossConfig
 from rlm_env.train.learner.samples import Sample
 
-Metrics = dict[str, Tensor]
+MetricSums = dict[str, Tensor]
+"""Sums over trained tokens, by metric."""
 
 
 def policy_loss(
@@ -26,27 +27,27 @@ def policy_loss(
     config: LossConfig | None = None,
     sequence_ids: Tensor | None = None,
     weights: Tensor | None = None,
-) -> tuple[Tensor, Metrics]:
+) -> tuple[Tensor, MetricSums]:
     """The loss summed over the trained tokens of a pack, with its gradient, and metrics.
 
-    All arguments have the shape [tokens]. `logprobs`: of the policy, with gradient; `behavior_logprobs`: of the
-    engine when it sampled, at the same temperature; `mask`: bool, the trained tokens; what the others hold is never
-    looked at. `sequence_ids`: which sample a token belongs to, whole samples only; needed for `gspo` and for
-    `norm = "sequence"` where there is more than one sample. `weights`: what each token counts; 1 if left out.
+    All tensors have the shape [tokens]. `logprobs`: the policy's, with gradient; `behavior_logprobs`: the engine's
+    when it sampled, at the same temperature; `mask`: bool, the trained tokens (the values of other tokens are never
+    used); `sequence_ids`: the sample of each token, needed for `gspo` and `norm = "sequence"` where there is more
+    than one sample, all of whose tokens must be there; `weights`: the weight of each token, 1 by default.
 
     With x the log ratio of policy to behavior and A the advantage, a token's loss is
-    `prime`: -A exp(x) + kl_tau x^2, where the first term is left out if the probability has moved too far in the
-    direction of A (DPPO; prime-rl 559b447, trainer/rl/loss.py); `dapo`, `dr_grpo`: -min(A exp(x), A clip(exp(x)));
+    `prime`: -A exp(x) + kl_tau x^2, without the first term if the probability has moved too far in the direction of
+    A (DPPO; prime-rl 559b447, trainer/rl/loss.py); `dapo`, `dr_grpo`: -min(A exp(x), A clip(exp(x)));
     `gspo`: the same with x averaged over the sample; `cispo`: -A logprob min(exp(x), max_ratio), the ratio without
     gradient; `sft`: -logprob, with x taken as 0. `kl_tau x^2` is added to any but the last if set. With
     `norm = "sequence"` each token's loss is divided by the trained tokens of its sample. The caller divides the sum by
     `loss_denominator`.
 
     Metrics are sums over the trained tokens, without gradient: `tokens`; `ratio`; `log_ratio_abs`; `mismatch_kl`,
-    exp(x) - x - 1; `clipped`, the tokens whose policy term has no gradient (`cispo`: a capped one), and of these
-    `clipped_high` with a positive and `clipped_low` with a negative advantage. Divided by `tokens` they are means.
+    exp(x) - x - 1; `clipped`, tokens whose policy term has no gradient (`cispo`: whose ratio is capped), of which
+    `clipped_high` have a positive and `clipped_low` a negative advantage. Divided by `tokens` they are means.
 
-    Raises ValueError on shapes that differ and on a mask that is not bool.
+    Raises ValueError if shapes differ, if the mask is not bool, and on an unknown preset.
     """
     config = config or LossConfig()
     _check_shapes(logprobs, behavior_logprobs, advantages, mask, sequence_ids, weights)
@@ -63,12 +64,14 @@ def policy_loss(
     elif config.preset == "prime":
         loss, clipped = _dppo(logprobs, behavior, advantages, config)
     elif config.preset == "cispo":
-        ratio = torch.exp(log_ratio.detach())
-        clipped = ratio > config.max_ratio
-        loss = -ratio.clamp(max=config.max_ratio) * advantages * logprobs
-    else:
+        ratio, cap = torch.exp(log_ratio.detach()), config.setting("max_ratio")
+        clipped = ratio > cap
+        loss = -ratio.clamp(max=cap) * advantages * logprobs
+    elif config.preset in ("dapo", "dr_grpo", "gspo"):
         exponent = _sample_means(log_ratio, samples) if config.preset == "gspo" else log_ratio
         loss, clipped = _clipped(exponent, advantages, config)
+    else:
+        raise ValueError(f"unknown loss preset {config.preset!r}; known are {', '.join(PRESETS)}")
     if config.kl_tau:
         loss = loss + config.kl_tau * log_ratio.square()
     if config.norm == "sequence":
@@ -79,11 +82,11 @@ def policy_loss(
 
 
 def loss_denominator(samples: Iterable[Sample], config: LossConfig | None = None) -> float:
-    """What the sum of `policy_loss` over all packs is divided by.
+    """The divisor of the sum of `policy_loss` over all packs of a step.
 
-    `samples`: all that one optimizer step trains, over all ranks and micro-batches. By `config.norm`: `token`, the
-    trained tokens; `sequence`, the samples; both by weight; `constant`, rollouts times `norm_tokens`.
-    Raises ValueError where nothing is trained or `norm_tokens` is missing.
+    `samples`: all samples of one optimizer step, over all ranks and packs. By `config.norm`: `token`, the weighted
+    number of trained tokens; `sequence`, the weighted number of samples; `constant`, rollouts times `norm_tokens`.
+    Raises ValueError if nothing is trained or `norm_tokens` is missing.
     """
     config = config or LossConfig()
     samples = list(samples)
@@ -104,9 +107,10 @@ def loss_denominator(samples: Iterable[Sample], config: LossConfig | None = None
 
 
 def _dppo(logprobs: Tensor, behavior: Tensor, advantages: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """Tokens whose probability has left the trust region in the direction of their advantage are left out."""
+    """Policy gradient that masks tokens whose probability left the trust region in the direction of their advantage."""
+    high, low = config.setting("dppo_mask_high"), config.setting("dppo_mask_low")
     moved = logprobs.detach().exp() - behavior.exp()
-    dropped = torch.where(advantages > 0, moved > config.dppo_mask_high, moved < -config.dppo_mask_low)
+    dropped = torch.where(advantages > 0, moved > high, moved < -low)
     # The exponent of a dropped token is zeroed before exp: an infinite ratio times zero would be nan.
     ratio = torch.exp((logprobs - behavior).masked_fill(dropped, 0.0))
     return -advantages * ratio * ~dropped, dropped
@@ -115,7 +119,7 @@ def _dppo(logprobs: Tensor, behavior: Tensor, advantages: Tensor, config: LossCo
 def _clipped(log_ratio: Tensor, advantages: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
     """PPO's surrogate with a lower and an upper bound."""
     ratio = torch.exp(log_ratio)
-    low, high = 1 - config.clip_low, 1 + config.clip_high
+    low, high = 1 - config.setting("clip_low"), 1 + config.setting("clip_high")
     loss = -torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages)
     return loss, torch.where(advantages > 0, ratio > high, (ratio < low) & (advantages < 0)).detach()
 
@@ -135,7 +139,7 @@ def _sample_means(values: Tensor, samples: Tensor | None) -> Tensor:
     return sums[samples] / _sample_lengths(values, samples)
 
 
-def _metrics(log_ratio: Tensor, clipped: Tensor, advantages: Tensor) -> Metrics:
+def _metrics(log_ratio: Tensor, clipped: Tensor, advantages: Tensor) -> MetricSums:
     ratio = torch.exp(log_ratio)
     return {
         "tokens": torch.tensor(float(len(ratio)), device=ratio.device),

@@ -1,8 +1,7 @@
-"""How much memory training needs, before anything is loaded.
+"""An estimate of the memory that training needs, made before anything is loaded, and the refusal of what does not fit.
 
-Covered: weights, masters, gradients, moments, activations of one pack, and the refusal of what does not fit. Not
-covered: fragmentation and what libraries take for themselves; the estimate of activations is rough, that of the
-rest exact.
+The sizes of weights, masters, gradients and moments are exact, that of activations is rough. Fragmentation and the
+memory that libraries take for themselves are not counted.
 """
 
 from __future__ import annotations
@@ -17,29 +16,29 @@ from torch import nn
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.config import LoraConfig, ModelConfig
 from rlm_env.train.learner.logprobs import CHUNK_ELEMENTS
-from rlm_env.train.learner.model import ModelError, compute_dtype, read_config
+from rlm_env.train.learner.model import ModelError, compute_dtype, read_model_config
 
 GIB = 2**30
 _SLACK = 1.2
-"""What activations take over the tensors that were counted. With it the total was within 10 % of the measured peak
-of a Qwen3 of 36M parameters on a CPU: in full, with gradient checkpointing, with an adapter."""
+"""Factor on the activations for tensors that are not counted. With it the total was within 10 % of the measured peak of
+a Qwen3 of 36M parameters on a CPU: plain, with gradient checkpointing, and with an adapter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of one process, by what they hold."""
+    """Bytes of one process by use."""
 
     weights: int
-    """In the type of the forward, and float32 masters where that is another."""
+    """In the type of the forward, plus float32 masters if that is a narrower one."""
     gradients: int
     """Float32 sums of the trained parameters."""
     moments: int
     """AdamW's two, float32."""
     activations: int
-    """Of one pack, and the logits of one chunk of tokens."""
+    """Activations of one pack, and the logits of one chunk of tokens."""
     loading: int
-    """Of the machine's memory, not the device's, before the model is moved or sharded: each process reads it whole.
-    Not part of the total, which comes later."""
+    """Host memory while loading, before the model is moved to its device or sharded: each process reads all of it. Not
+    part of `total`."""
 
     @property
     def total(self) -> int:
@@ -51,9 +50,9 @@ class Memory:
 
 
 def require_memory(folder: Path, config: ModelConfig, device: torch.device) -> Memory:
-    """What training the model in `folder` needs. Raises ModelError where the device has less, or the machine that
-    loads it, saying how much."""
-    need = training_memory(read_config(folder, config), config, distributed.world_size())
+    """The memory that training the model in `folder` needs. Raises ModelError, with the numbers and remedies, if the
+    device or the host has less."""
+    need = training_memory(read_model_config(folder), config, distributed.world_size())
     sharers = distributed.local_world_size()
     available = available_memory(device) // (1 if device.type == "cuda" else sharers)
     if need.total > available:
@@ -72,11 +71,11 @@ def require_memory(folder: Path, config: ModelConfig, device: torch.device) -> M
 
 
 def training_memory(model_config: Any, config: ModelConfig, processes: int = 1) -> Memory:
-    """An estimate for a model of this (Hugging Face) configuration, none of which is allocated."""
+    """An estimate for a model of this (Hugging Face) configuration. Allocates nothing."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(model_config)
+        model: Any = AutoModelForCausalLM.from_config(model_config)
     total = sum(parameter.numel() for parameter in model.parameters())
     width = compute_dtype(config).itemsize
     trained = _adapter_size(model, config.lora) if config.lora else total
@@ -84,7 +83,7 @@ def training_memory(model_config: Any, config: ModelConfig, processes: int = 1) 
     masters = 4 * trained
     if processes == 1:
         copies = width * trained if width < 4 else 0
-    else:  # gathered: what is in no layer for the whole pass, and two layers at a time
+    else:  # gathered: parameters outside of layers during the whole pass, and two layers at a time
         layers = model.get_decoder().layers
         layer = sum(parameter.numel() for parameter in layers[0].parameters())
         copies = width * (total - layer * (len(layers) - 2))
@@ -98,7 +97,7 @@ def training_memory(model_config: Any, config: ModelConfig, processes: int = 1) 
 
 
 def available_memory(device: torch.device) -> int:
-    """Free bytes of the device; of a CPU, what the kernel and a control group would still give."""
+    """Free bytes of the device. On a CPU, the smaller of the kernel's available memory and the control group's."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
@@ -112,12 +111,12 @@ def available_memory(device: torch.device) -> int:
 
 
 def _activations(text: Any, config: ModelConfig, width: int) -> int:
-    """What the backward needs of one pack, and what it takes on the way.
+    """Bytes of the tensors kept for the backward of one pack, and of the largest temporary ones.
 
     Per layer and token: inputs, float32 copies and outputs of two norms; queries, keys and values before and after
-    their norms and rotation, keys and values repeated for their heads, what attention gives; the gated MLP's four
-    parts; with an adapter a second output of each linear layer. With gradient checkpointing a layer keeps its input
-    alone, and one layer is whole at a time.
+    their norms and rotation, keys and values repeated for their heads, the output of attention; the gated MLP's four
+    tensors; with an adapter, a second output of each linear layer. With gradient checkpointing a layer keeps only its
+    input, and one layer at a time is recomputed.
     """
     heads = text.num_attention_heads
     head_width = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -140,8 +139,8 @@ def _activations(text: Any, config: ModelConfig, width: int) -> int:
     return int(_SLACK * (kept + mask + logits + head))
 
 
-def _adapter_size(model: nn.Module, lora: LoraConfig) -> int:
-    """Parameters of the adapter."""
+def _adapter_size(model: Any, lora: LoraConfig) -> int:
+    """Number of parameters of the adapter."""
     head = model.get_output_embeddings()
     found = 0
     for name, module in model.named_modules():

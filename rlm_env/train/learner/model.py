@@ -1,8 +1,8 @@
-"""The policy as the trainer holds it: a Hugging Face causal language model, whole or under a LoRA adapter.
+"""The policy in the trainer: a Hugging Face causal language model, trained in full or through a LoRA adapter.
 
 Covered: loading from a folder, the type of forward and backward, dropout off, gradient checkpointing, adapters, the
-module that takes packs; the weights as a folder that an engine serves. Not covered: how much memory that needs
-(`memory.py`), float32 master weights (`optimizer.py`), several processes (`distributed.py`).
+root module, and exporting the weights as a folder that an engine serves. Not covered: memory needs (`memory.py`),
+float32 master weights (`optimizer.py`), sharding (`distributed.py`).
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from rlm_env.train.learner.config import LoraConfig, ModelConfig
-from rlm_env.train.learner.forward import pack_logprobs
+from rlm_env.train.learner.forward import base_model, pack_logprobs
 from rlm_env.train.learner.logprobs import TokenLogprobs
 from rlm_env.train.learner.packing import Pack
 
 _NOT_COPIED = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".md", ".lock"}
-"""Endings of files in a model folder that are the old weights or describe them."""
+"""Suffixes of files in a model folder that hold the old weights or describe them."""
 
 
 class ModelError(ValueError):
-    """The model cannot be trained as asked."""
+    """The model cannot be trained as configured."""
 
 
 class PackModel(nn.Module):
-    """A causal language model whose forward takes a pack: the log-probabilities of its trained tokens, each at the
-    temperature of its sample. One forward for everything, so that sharding finds one root module."""
+    """The root module, whose forward takes a pack and returns the log-probabilities of its trained tokens, each at the
+    temperature of its sample. Everything runs through this one forward, as sharding requires."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def compute_dtype(config: ModelConfig) -> torch.dtype:
 
 
 def pick_device(config: ModelConfig, local_rank: int = 0) -> torch.device:
-    """Raises ModelError where CUDA is asked for and not there."""
+    """Raises ModelError if CUDA is configured but not available."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ModelError('trainer.device = "cuda", but torch finds no CUDA device; use "auto" or "cpu"')
     if config.device == "cpu" or not torch.cuda.is_available():
@@ -55,12 +55,12 @@ def pick_device(config: ModelConfig, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def read_config(folder: Path, config: ModelConfig) -> Any:
-    """The model's own configuration, without any dropout: behavior log-probabilities were sampled without."""
+def read_model_config(folder: Path) -> Any:
+    """The Hugging Face configuration with all dropout set to 0, since the behavior log-probabilities had none."""
     from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is no model folder: it has no config.json")
+        raise ModelError(f"{folder} is not a model folder: it has no config.json")
     model_config = AutoConfig.from_pretrained(folder, local_files_only=True)
     for part in {id(part): part for part in (model_config, model_config.get_text_config())}.values():
         for name, value in part.to_dict().items():
@@ -72,21 +72,22 @@ def read_config(folder: Path, config: ModelConfig) -> Any:
 def load_model(folder: Path, config: ModelConfig, seed: int = 0) -> nn.Module:
     """The model in `folder` on the CPU, in training mode, its trainable parameters in float32.
 
-    With `config.lora` the weights are frozen in the type of the forward and an adapter is laid over them, which
-    `seed` draws and which changes nothing yet. Raises ModelError where the folder is no model, lacks weights, or
-    the adapter fits nothing.
+    With `config.lora` the weights are frozen in the type of the forward under an adapter, which is initialized from
+    `seed` and has no effect yet. Raises ModelError if the folder is not a model, lacks weights, or the adapter fits no
+    layer.
     """
     from transformers import AutoModelForCausalLM
 
     with _quietly():
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            config=read_config(folder, config),
+            config=read_model_config(folder),
             dtype=compute_dtype(config) if config.lora else torch.float32,
             attn_implementation=config.attention,
             local_files_only=True,
             output_loading_info=True,
         )
+    model, report = loaded
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if missing:
         raise ModelError(
@@ -101,13 +102,13 @@ def load_model(folder: Path, config: ModelConfig, seed: int = 0) -> nn.Module:
 
 
 def add_adapter(model: nn.Module, config: LoraConfig, seed: int) -> nn.Module:
-    """The model under a fresh adapter in float32, its own weights frozen."""
+    """The model with a new float32 adapter, its own weights frozen."""
     import peft
 
     targets = config.targets if isinstance(config.targets, str) else list(config.targets)
     settings = peft.LoraConfig(
         r=config.rank,
-        lora_alpha=config.alpha,
+        lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType] - annotated int; peft only divides it by r
         lora_dropout=0.0,
         target_modules=targets,
         bias="none",
@@ -129,11 +130,6 @@ def add_adapter(model: nn.Module, config: LoraConfig, seed: int) -> nn.Module:
     return adapted
 
 
-def base_model(model: nn.Module) -> Any:
-    """The Hugging Face model, also where an adapter lies over it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def lora_layers(model: nn.Module) -> dict[str, Any]:
     """The adapted layers by their name in the Hugging Face model; {} without an adapter."""
     base = base_model(model)
@@ -141,9 +137,10 @@ def lora_layers(model: nn.Module) -> dict[str, Any]:
 
 
 def merged_weights(model: nn.Module, exact: Callable[[Tensor], Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The model's weights and their names without an adapter; with one, W + scaling B A. Tied weights come once.
+    """The model's weights under their Hugging Face names, with an adapter merged in (W + scaling B A). Tied weights
+    appear once.
 
-    `exact`: gives the whole tensor of a parameter, in float32 if it is trained.
+    `exact`: returns the full tensor of a parameter, in float32 if it is trained.
     """
     layers = lora_layers(model)
     for name, parameter in base_model(model).named_parameters():
@@ -159,8 +156,8 @@ def merged_weights(model: nn.Module, exact: Callable[[Tensor], Tensor]) -> Itera
 
 
 def write_model(model: nn.Module, weights: dict[str, Tensor], source: Path, folder: Path) -> None:
-    """A Hugging Face folder that an engine serves: the weights, the configuration, and from `source`, where the
-    model came from, everything else: tokenizer, chat template, generation defaults, `rlm_env.json`."""
+    """Writes a Hugging Face folder that an engine can serve: weights and configuration, and the side files of `source`,
+    the model's original folder: tokenizer, chat template, generation defaults, `rlm_env.json`."""
     base = base_model(model)
     kept = base.config.dtype
     base.config.dtype = next(iter(weights.values())).dtype
@@ -172,6 +169,13 @@ def write_model(model: nn.Module, weights: dict[str, Tensor], source: Path, fold
     copy_side_files(source, folder)
 
 
+def write_adapter(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
+    """Writes the adapter alone in peft's format. `weights`: its parameters by name."""
+    adapted: Any = model
+    adapted.save_pretrained(folder, state_dict=weights)
+    (folder / "README.md").unlink()  # an empty model card
+
+
 def copy_side_files(source: Path, folder: Path) -> None:
     for path in sorted(source.iterdir()):
         wanted = path.is_file() and path.suffix not in _NOT_COPIED and not path.name.endswith(".index.json")
@@ -181,7 +185,7 @@ def copy_side_files(source: Path, folder: Path) -> None:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without progress bars, and without warnings of names that the oldest transformers allowed does not have."""
+    """No progress bars, and no deprecation warnings for names that the oldest supported transformers still needs."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

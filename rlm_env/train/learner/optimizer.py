@@ -1,8 +1,7 @@
-"""AdamW on float32 master weights, its schedule, and what happens to a gradient before it is applied.
+"""AdamW on float32 master weights, with its learning rate schedule, gradient clipping and decay groups.
 
-Covered: masters and float32 gradient sums where the forward is in a narrower type, decay groups, warm-up and decay of
-the learning rate, clipping by the global norm, refusal of gradients that are not finite. Not covered: sharding; the
-parameters may be sharded already (`distributed.py`), and nothing here differs for that.
+Masters and gradient sums are float32 where the forward runs in a narrower type. Parameters may be sharded already
+(`distributed.py`); the code is the same.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from rlm_env.train.learner.config import OptimizerConfig
+from rlm_env.train.learner.distributed import whole
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Of step `step`, counted from 0. A function of the step alone, so nothing has to be kept for a resume.
+    """The rate of a step, counted from 0. It depends on the step alone, so a checkpoint need not hold it.
 
-    Rises linearly to `lr` over `warmup_steps`, of which the first already moves; then stays, or falls linearly or
-    as half a cosine wave to `final_fraction` of it at the last step.
+    Rises linearly to `lr` over `warmup_steps`, starting above 0; then stays, or falls linearly or as half a cosine
+    wave to `final_fraction` of `lr` at the last step.
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
@@ -35,10 +34,10 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
 
 
 def split_masters(module: nn.Module, dtype: torch.dtype) -> dict[str, nn.Parameter]:
-    """The float32 master of each trainable parameter, by name; the module itself goes over to `dtype`.
+    """The float32 master of each trainable parameter, by name; the module's own parameters are cast to `dtype`.
 
-    With float32 masters and parameters are the same tensors. In a narrower type an update of less than about one
-    part in 500 would be rounded away; a master keeps it until the sum of such updates shows.
+    If `dtype` is float32, masters and parameters are the same tensors. In bfloat16 an update of less than about one
+    part in 500 would be rounded away; the master accumulates such updates.
     """
     masters = {}
     for name, parameter in module.named_parameters():
@@ -54,21 +53,21 @@ def split_masters(module: nn.Module, dtype: torch.dtype) -> dict[str, nn.Paramet
 
 @dataclass(slots=True)
 class Update:
-    """What one optimizer step did."""
+    """The outcome of one optimizer step."""
 
     grad_norm: float
     """Global 2-norm before clipping."""
     lr: float
     applied: bool
-    """False where the norm was not finite: weights and optimizer state are as they were."""
+    """False if the norm was not finite: weights and optimizer state are then unchanged."""
 
 
 class Optimizer:
-    """AdamW over masters. Owns the optimizer's state and the gradients; invariant: between two steps no parameter
-    has a gradient, and every parameter equals its master in its own type.
+    """AdamW over master weights. Owns the optimizer state and the gradients. Invariant: between two steps no parameter
+    has a gradient, and every parameter equals its master, rounded to the parameter's type.
 
-    `module`: what is trained. `masters`: of `split_masters`. After construction each backward adds its gradients
-    to the masters', in float32, and leaves none at the parameters themselves.
+    `module`: the model; `masters`: from `split_masters(module, ...)`. After construction each backward adds its
+    gradients to those of the masters, in float32, and leaves none on the parameters.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class Optimizer:
             eps=config.eps,
             fused=fused or None,
         )
-        for master in masters.values():  # at once, so that a checkpoint has the same tensors at any step
+        for master in masters.values():  # now, not at the first step: a checkpoint of any step has the same tensors
             self.adam.state[master] = {
                 "step": torch.zeros((), device=master.device if fused else "cpu"),
                 "exp_avg": torch.zeros_like(master),
@@ -104,22 +103,19 @@ class Optimizer:
             }
 
     def step(self, step: int) -> Update:
-        """Clips the gradients gathered since the last call, applies them at the rate of `step`, and clears them.
+        """Clips the accumulated gradients, applies them at the learning rate of `step`, and clears them.
 
-        A parameter that nothing reached has a gradient of 0, so its moments decay like the others'.
+        A parameter that no gradient reached counts as having a gradient of 0, so its moments decay like the others'.
         """
         lr = learning_rate(self.config, step, self.total_steps)
-        masters = list(self.masters.values())
-        for master in masters:
-            if master.grad is None:
-                master.grad = torch.zeros_like(master)
-        norm = _whole(torch.nn.utils.get_total_norm([master.grad for master in masters]))
+        gradients = [_gradient(master) for master in self.masters.values()]
+        norm = whole(torch.nn.utils.get_total_norm(gradients))
         applied = bool(torch.isfinite(norm))
         if applied:
             scale = (self.config.max_grad_norm or math.inf) / (norm.item() + 1e-6)
             if scale < 1:
-                for master in masters:
-                    master.grad.mul_(scale)
+                for gradient in gradients:
+                    gradient.mul_(scale)
             for group in self.adam.param_groups:
                 group["lr"] = lr
             self.adam.step()
@@ -128,18 +124,18 @@ class Optimizer:
         return Update(norm.item(), lr, applied)
 
     def clear(self) -> None:
-        """Forgets the gradients gathered since the last step."""
+        """Discards the gradients accumulated since the last step."""
         self.adam.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Rounds the masters into the parameters."""
+        """Copies the masters into the parameters, rounded to their type."""
         for parameter, master in self._narrow:
             parameter.copy_(master)
 
     def state(self) -> dict[str, Tensor]:
-        """Masters, moments and step counts by name: the tensors themselves, to be written or to be read into.
-        After reading, `refresh`."""
+        """Masters, moments and step counts by name. These are the tensors themselves, not copies: a checkpoint is
+        loaded into them, and `refresh` called afterwards."""
         found: dict[str, Tensor] = {}
         for name, master in self.masters.items():
             found[f"weight.{name}"] = master.detach()
@@ -148,8 +144,7 @@ class Optimizer:
 
 
 def decayed_names(module: nn.Module) -> set[str]:
-    """Parameters that weight decay applies to: matrices that are no embeddings. Norms, biases and embeddings, tied
-    heads among them, are not drawn towards 0."""
+    """Names of the parameters that weight decay applies to: all matrices but embeddings (and heads tied to them)."""
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     return {n for n, p in module.named_parameters() if p.ndim >= 2 and id(p) not in embeddings}
 
@@ -157,6 +152,7 @@ def decayed_names(module: nn.Module) -> set[str]:
 def _adds_to(master: nn.Parameter) -> Callable[[Tensor], None]:
     def add(parameter: Tensor) -> None:
         gradient, parameter.grad = parameter.grad, None
+        assert gradient is not None  # the hook runs right after it was accumulated
         if master.grad is None:
             master.grad = gradient.to(master.dtype)
         else:
@@ -165,5 +161,8 @@ def _adds_to(master: nn.Parameter) -> Callable[[Tensor], None]:
     return add
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+def _gradient(master: nn.Parameter) -> Tensor:
+    """The accumulated gradient; zeros, which become the master's gradient, where nothing was accumulated."""
+    if master.grad is None:
+        master.grad = torch.zeros_like(master)
+    return master.grad

@@ -1,7 +1,7 @@
-"""Samples into packs: several samples laid end to end, so that no token is padding.
+"""Packing: several samples are concatenated into one sequence (a packed micro-batch), so that no token is padding.
 
-Covered: which samples share a pack, the tensors of a pack. Not covered: the model's forward over it (`forward.py`),
-and whether a model keeps the samples of a pack apart (`packing_check.py`).
+Not covered: the model's forward over a pack (`forward.py`), and the check that a model keeps its samples apart
+(`packing_check.py`).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from rlm_env.train.learner.samples import Sample
 
 @dataclass(slots=True)
 class Pack:
-    """Samples end to end. Tensors have the shape [tokens] except where said otherwise.
+    """Concatenated samples. Tensors have the shape [tokens] unless noted otherwise.
 
-    A model is given `input_ids` and `position_ids` alone. Position ids begin again at 0 with each sample, and from
-    that transformers makes an attention mask that keeps samples apart; an attention mask given as well would switch
-    that off, and a cache would too.
+    The model gets only `input_ids` and `position_ids`. Position ids restart at 0 with each sample, from which
+    transformers derives an attention mask that keeps samples apart; passing an attention mask or a cache as well would
+    disable that.
     """
 
     samples: list[Sample]
     input_ids: Tensor
     """[1, tokens], int64."""
     position_ids: Tensor
-    """[1, tokens], int64: the place within the sample."""
+    """[1, tokens], int64: the position within the sample."""
     sequence_ids: Tensor
-    """int64: the index in `samples` of the sample that a token belongs to."""
+    """int64: the index of the token's sample in `samples`."""
     mask: Tensor
     """bool: the trained tokens."""
     behavior_logprobs: Tensor
@@ -43,7 +43,7 @@ class Pack:
         return len(self.mask)
 
     def spread(self, values: Sequence[float]) -> Tensor:
-        """One value per sample to one per token (float32), for example advantages or temperatures."""
+        """Expands one value per sample (an advantage, a temperature) to one per token, in float32."""
         if len(values) != len(self.samples):
             raise ValueError(f"expected one value for each of the {len(self.samples)} samples, got {len(values)}")
         return torch.tensor(values, dtype=torch.float32, device=self.mask.device)[self.sequence_ids]
@@ -56,11 +56,11 @@ class Pack:
 
 
 def pack_samples(samples: Sequence[Sample], budget: int) -> list[list[Sample]]:
-    """Shares samples out into packs of at most `budget` tokens, by first-fit decreasing.
+    """Assigns each sample to one pack of at most `budget` tokens, by first-fit decreasing.
 
-    Longest samples first, each into the first pack that still has room: at most 11/9 of the fewest packs possible,
-    plus one (Dósa 2007). Every sample is in exactly one pack; equal lengths keep their order, so equal inputs give
-    equal packs. Raises ValueError on a sample that is longer than the budget: cutting it would train something else.
+    Longest samples first, each into the first pack with enough room: at most 11/9 of the minimum number of packs,
+    plus one (Dósa 2007). Equal lengths keep their order, so the result is deterministic. Raises ValueError on a sample
+    that is longer than the budget: truncating it would train something else.
     """
     packs: list[list[Sample]] = []
     room: list[int] = []
@@ -68,8 +68,8 @@ def pack_samples(samples: Sequence[Sample], budget: int) -> list[list[Sample]]:
         size = len(sample)
         if size > budget:
             raise ValueError(
-                f"a sample of rollout {sample.rollout_id!r} has {size:,} tokens, more than a pack may hold ({budget:,}); "
-                "raise the token budget of a pack or leave the rollout out"
+                f"a sample of rollout {sample.rollout_id!r} has {size:,} tokens, more than the token budget of a pack "
+                f"({budget:,}); raise trainer.pack_tokens or leave the rollout out"
             )
         index = next((index for index, left in enumerate(room) if left >= size), None)
         if index is None:
@@ -82,7 +82,7 @@ def pack_samples(samples: Sequence[Sample], budget: int) -> list[list[Sample]]:
 
 
 def collate(samples: Sequence[Sample]) -> Pack:
-    """The tensors of one pack. Raises ValueError on no samples, and on a sample whose first token is trained."""
+    """The tensors of one pack. Raises ValueError if there is no sample, or one whose first token is trained."""
     samples = list(samples)
     if not samples:
         raise ValueError("a pack needs at least one sample")

@@ -1,9 +1,10 @@
-"""Whether packing is exact for an actual model, to be asked once before training.
+"""A check, made once before training, that packing is exact for a given model.
 
-Covered: whether samples of a pack reach each other, and whether a pack gives the loss and gradients of its samples one at
-a time through the model's own forward. That finds models whose state runs on from sample to sample (convolutions, linear
-attention, state-space layers), attention implementations that ignore position ids, and heads that do more than one
-matrix product (soft-capped or scaled logits). Not covered: whether the engine agrees with the model.
+Samples of a pack must not affect each other, and a pack must give the loss and gradients of its samples run one at a
+time through the model's own forward. This finds models whose state leaks from sample to sample (convolutions, linear
+attention, state-space layers), attention implementations that ignore position ids, and heads that are more than one
+matrix product (soft-capped or scaled logits). Not covered: whether the engine agrees with the model
+(`sync/sync_check.py`).
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlm_env.train.learner.forward import last_hidden_state, pack_logprobs, vocabulary_head
+from rlm_env.train.learner.forward import input_embeddings, last_hidden_state, pack_logprobs, vocabulary_head
 from rlm_env.train.learner.packing import Pack, collate
 from rlm_env.train.learner.samples import Sample
 
 LENGTHS = (7, 24, 3, 15)
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
-"""Largest relative difference to the samples one at a time, by the type of the weights; ten times what tiny models
-with large weights show, or more."""
+"""Largest allowed relative difference between packed and single samples, by the type of the weights: at least ten times
+what tiny models with large weights show."""
 
 
 class PackingError(ValueError):
@@ -33,27 +34,27 @@ class PackingError(ValueError):
 
 @dataclass(slots=True)
 class PackingCheck:
-    """What was measured."""
+    """The measured differences."""
 
     leak: float
-    """Largest gradient of a sample's log-probabilities with respect to the embeddings of another sample. 0 in any
-    arithmetic if samples are kept apart: unlike a difference of results, rounding cannot hide a leak in it."""
+    """Largest gradient of a sample's log-probabilities with respect to the embeddings of another sample. Exactly 0 if
+    samples are kept apart, whatever the precision: unlike a difference of results, rounding cannot hide a leak."""
     head: float
-    """Distance of the model's own logits from hidden states times head, relative to their norm."""
+    """Relative distance between the model's own logits and hidden states times head."""
     logprobs: float
-    """Distance of packed from unpacked log-probabilities, relative to their norm."""
+    """Relative distance between packed and unpacked log-probabilities."""
     gradients: float
-    """The same of the gradients of all parameters together."""
+    """The same for the gradient over all parameters."""
 
 
 def check_packing(
     model: nn.Module, temperature: float = 1.0, tolerance: float | None = None, seed: int = 0
 ) -> PackingCheck:
-    """Raises PackingError where samples of a pack change each other, or a pack differs from its samples one at a time.
+    """Raises PackingError if samples of a pack affect each other, or a pack differs from its samples one at a time.
 
-    `temperature`: of the training. `tolerance`: None takes that of the weights' type. The model's gradients must
-    be empty and are empty afterwards; its mode and the global random state are left as they were. Costs some
-    passes over 50 tokens, and the memory of one set of gradients.
+    `temperature`: the one of training. `tolerance`: by default that of the weights' type (`TOLERANCES`). The model must
+    have no gradients, and has none afterwards; its mode and the global random state are unchanged. Costs a few passes
+    over 50 tokens, and the memory of one set of gradients.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
@@ -81,22 +82,22 @@ def _judge(check: PackingCheck, model: nn.Module, tolerance: float) -> None:
     attention = getattr(getattr(model, "config", None), "_attn_implementation", "unknown")
     if check.leak != 0:
         raise PackingError(
-            f"{name} cannot be trained on packs: a sample is changed by the samples before it (gradient {check.leak:.2g}). "
-            f"Either its state runs on (convolution, linear attention, state space) or its attention ({attention}) "
-            'ignores position ids; try attn_implementation="sdpa", else train another architecture'
+            f"{name} cannot be trained on packs: a sample is affected by the samples before it (gradient "
+            f"{check.leak:.2g}). Either its state leaks (convolution, linear attention, state space) or its attention "
+            f'({attention}) ignores position ids; try trainer.attention = "sdpa", else train another architecture'
         )
     if not check.head <= max(1e-5, 2 * torch.finfo(vocabulary_head(model).dtype).eps):  # also refuses nan
         raise PackingError(
-            f"{name} cannot be trained: its head does more than one matrix product, such as scaling or capping its "
+            f"{name} cannot be trained: its head is more than one matrix product, such as scaled or capped "
             f"logits (relative difference {check.head:.2g}); train another architecture"
         )
     for what, difference in (("log-probabilities", check.logprobs), ("gradients", check.gradients)):
         if not difference <= tolerance:
             raise PackingError(
                 f"{name} cannot be trained on packs: its {what} differ by {difference:.2g} (relative; at most "
-                f"{tolerance:g}) from those of the samples one at a time, although samples are kept apart. Its attention "
-                f"({attention}) may ignore position ids; train another architecture, or in a wider type if this is "
-                "rounding"
+                f"{tolerance:g}) from those of the samples one at a time, although samples are kept apart. Its "
+                f"attention ({attention}) may ignore position ids; train another architecture, or in a wider type if "
+                "this is rounding"
             )
 
 
@@ -107,7 +108,7 @@ def _leak(model: nn.Module, pack: Pack, temperature: float) -> float:
         embedded.append(output.detach().requires_grad_(True))
         return embedded[-1]
 
-    handle = model.get_input_embeddings().register_forward_hook(keep)
+    handle = input_embeddings(model).register_forward_hook(keep)
     try:
         logprobs = pack_logprobs(model, pack, temperature).logprobs
     finally:
@@ -138,7 +139,7 @@ def _differences(
         alone.append(logprobs.detach())
     size = _norm(parameters)
     packed = pack_logprobs(model, pack, temperature).logprobs[pack.mask]
-    # Added to the gradients of the samples with the opposite sign, so that the difference needs no second copy.
+    # With the opposite sign, on top of the gradients of the single samples: their difference needs no second copy.
     (-packed * torch.cat(weights)).sum().backward()
     expected = torch.cat(alone)
     distance = torch.linalg.vector_norm(packed.detach() - expected) / torch.linalg.vector_norm(expected)
@@ -146,7 +147,7 @@ def _differences(
 
 
 def _plain_logprobs(model: nn.Module, sample: Sample, temperature: float) -> Tensor:
-    """Of the sample's trained tokens, the straightforward way: the model's own logits, one sample, nothing packed."""
+    """Log-probabilities of the sample's trained tokens from the model's own logits, with nothing packed."""
     device = next(model.parameters()).device
     ids = torch.tensor(sample.token_ids, device=device)
     logits = model(input_ids=ids[None], use_cache=False).logits[0]
@@ -157,7 +158,7 @@ def _plain_logprobs(model: nn.Module, sample: Sample, temperature: float) -> Ten
 
 def _random_samples(model: nn.Module, seed: int) -> list[Sample]:
     generator = torch.Generator().manual_seed(seed)
-    vocab = model.get_input_embeddings().num_embeddings
+    vocab = input_embeddings(model).num_embeddings
     samples = []
     for length in LENGTHS:
         ids = torch.randint(vocab, (length,), generator=generator).tolist()
@@ -172,7 +173,7 @@ def _norm(parameters: list[nn.Parameter]) -> float:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout, which would be another one in every pass."""
+    """Evaluation mode: dropout would differ from pass to pass."""
     training = model.training
     model.eval()
     try:

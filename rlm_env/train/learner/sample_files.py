@@ -1,8 +1,4 @@
-"""Samples on disk: one JSONL file for each step, so that a run can be trained again, or debugged, without an engine.
-
-Covered: writing a step's samples whole or not at all, reading them back unchanged. Not covered: rollouts, which hold
-more (`rlm_env.rollout`).
-"""
+"""Samples on disk: one JSONL file per step, so that a training run can be repeated or debugged without an engine."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from rlm_env.train.learner.samples import Sample, SampleKind
 
 
 def write_samples(folder: Path, step: int, samples: Sequence[Sample]) -> Path:
-    """Writes the samples that step `step` trains; returns the file, `step-000001.jsonl` for the first step."""
+    """Writes the samples of a step atomically; returns the file, `step-000001.jsonl` for the first step."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:06}.jsonl"
     temporary = path.with_suffix(".tmp")
@@ -28,7 +24,7 @@ def write_samples(folder: Path, step: int, samples: Sequence[Sample]) -> Path:
 
 
 def sample_files(folder: Path) -> list[Path]:
-    """The files of a folder, in the order of their steps. Raises ConfigError where there are none or one is missing."""
+    """The files of a folder by step. Raises ConfigError if there are none or one is missing."""
     files = sorted(folder.glob("step-*.jsonl"))
     if not files:
         raise ConfigError(
@@ -41,7 +37,7 @@ def sample_files(folder: Path) -> list[Path]:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """The samples of a file. Raises ConfigError that names the line where it is not as `write_samples` makes it."""
+    """The samples of a file. Raises ConfigError with the line number if one is not as `write_samples` writes it."""
     known = {field.name for field in fields(Sample)}
     samples = []
     with open(path, encoding="ascii") as lines:

@@ -22,7 +22,7 @@ from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.models import resolve_model
 from rlm_env.runs.profile import load_profile
 from rlm_env.train.learner.memory import GIB, available_memory, training_memory
-from rlm_env.train.learner.model import pick_device, read_config
+from rlm_env.train.learner.model import pick_device, read_model_config
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.environment_mix import EnvironmentMix
@@ -103,7 +103,7 @@ def preflight(config: TrainConfig, console: Console) -> None:
     )
     device = pick_device(config.trainer)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    need = training_memory(read_config(folder, config.trainer), config.trainer, processes)
+    need = training_memory(read_model_config(folder), config.trainer, processes)
     free = available_memory(device)
     each = f" in each of {processes} processes" if processes > 1 else ""
     table.add_row("memory", f"about {need.total / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB free on {device} ({need})")

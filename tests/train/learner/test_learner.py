@@ -20,7 +20,7 @@ from rlm_env.train.learner.forward import pack_logprobs  # noqa: E402
 from rlm_env.train.learner.learner import Learner  # noqa: E402
 from rlm_env.train.learner.loss import loss_denominator, policy_loss  # noqa: E402
 from rlm_env.train.learner.memory import GIB, training_memory  # noqa: E402
-from rlm_env.train.learner.model import ModelError, load_model, read_config  # noqa: E402
+from rlm_env.train.learner.model import ModelError, load_model, read_model_config  # noqa: E402
 from rlm_env.train.learner.packing import collate  # noqa: E402
 from rlm_env.train.learner.samples import Sample, SampleKind  # noqa: E402
 from tests.tiny_model import make_tokenizer  # noqa: E402
@@ -327,7 +327,7 @@ def test_processes_that_cannot_all_load_the_model_are_refused_though_their_share
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_memory_of_weights_gradients_and_moments_is_exact(folder, lora, dtype):
     settings = with_(dtype=dtype, lora=lora)
-    need = training_memory(read_config(folder, settings), settings)
+    need = training_memory(read_model_config(folder), settings)
     found = learner(folder, settings)
     tensors = {id(t): t for t in [*found.model.parameters(), *found.optimizer.masters.values()]}
     trained = sum(master.numel() for master in found.optimizer.masters.values())

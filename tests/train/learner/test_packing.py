@@ -43,7 +43,7 @@ def test_equal_lengths_keep_their_order():
 
 
 def test_a_sample_over_the_budget_is_named():
-    with pytest.raises(ValueError, match=r"rollout 'long' has 1,001 tokens, more than a pack may hold \(1,000\)"):
+    with pytest.raises(ValueError, match=r"rollout 'long' has 1,001 tokens, more than the token budget of a pack \(1,000\)"):
         pack_samples([make_sample(1001, name="long")], 1000)
 
 
