@@ -55,12 +55,12 @@ def _sft(arguments: argparse.Namespace) -> int:
     config = load_sft_config(arguments.config, overrides)
     try:
         from rlm_env.cli.train_report import conclude
-        from rlm_env.train.sft.trainer import dry_run, sft
+        from rlm_env.train.sft.trainer import preview_sft, sft
     except ImportError as error:
         raise ConfigError(f"training needs the package {error.name!r}: pip install 'rlm-env[train]'") from error
     console = Console(stderr=True)
     if arguments.dry_run:
-        dry_run(config, Console())
+        preview_sft(config, Console())
         return 0
     try:
         model = sft(config, console, resume=arguments.resume)

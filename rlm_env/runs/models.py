@@ -27,15 +27,23 @@ def resolve_models(config: SharedConfig) -> dict[str, ModelRef]:
 
 
 def resolve_model(spec: str, base_url: str | None = None) -> ModelRef:
-    """`spec` at `base_url`, or else a packaged model, a model folder, a model in the Hugging Face cache.
+    """`spec` at `base_url`; without one, a packaged model, a model folder or a model in the Hugging Face cache.
 
-    Raises ConfigError where there is none of that name, with the remedy.
+    Raises ConfigError, with the remedy, if there is no such model.
     """
-    if base_url:
-        return ModelRef(spec, base_url=base_url)
+    return ModelRef(spec, base_url=base_url) if base_url else ModelRef(*_find(spec))
+
+
+def model_folder(spec: str) -> Path:
+    """The folder of a local model, found as `resolve_model` finds it. Raises ConfigError."""
+    return _find(spec)[1]
+
+
+def _find(spec: str) -> tuple[str, Path]:
+    """Name and folder of a local model."""
     packaged = packaged_models()
     if spec in packaged:
-        return ModelRef(spec, packaged[spec])
+        return spec, packaged[spec]
     try:
         found = find_model(spec)
     except ModelNotFound as error:
@@ -44,7 +52,7 @@ def resolve_model(spec: str, base_url: str | None = None) -> ModelRef:
             f"{error}{hint}\nModels shipped with rlm-env: {', '.join(packaged) or 'none'}. "
             "For a model behind an API add --base-url URL."
         ) from error
-    return ModelRef(found.name, found.path)
+    return found.name, found.path
 
 
 def packaged_models() -> dict[str, Path]:

@@ -12,6 +12,7 @@ import pytest_asyncio
 if TYPE_CHECKING:
     from rlm_env.train.sync.engine import TrainEngine
     from rlm_env.train.sync.weight_sync import DiskSync
+    from tests.train.plain_step import PlainStep
     from tests.train.sync_stand_in import StandIn
 
 VOCAB = 97
@@ -42,6 +43,15 @@ def make_qwen3():
             return transformers.Qwen3ForCausalLM(config).to(dtype)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def plain_step(make_qwen3: Any) -> PlainStep:
+    """A step whose right gradient is known."""
+    torch = pytest.importorskip("torch")
+    from tests.train.plain_step import PlainStep
+
+    return PlainStep(make_qwen3(torch.float64))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

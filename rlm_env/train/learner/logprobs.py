@@ -76,7 +76,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides the signature
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         grad = grads[0]  # the entropy has none
         hidden, weight, targets, temperature, normalizer = ctx.saved_tensors
         need_hidden, need_weight = ctx.needs_input_grad[:2]

@@ -1,7 +1,7 @@
-"""From a rollout to the samples of token ids that are trained.
+"""Converts a rollout into training samples, which are sequences of token ids.
 
-Covered: the root conversation, its forks, sub-calls and their turns with tools. Not covered: advantages, packing;
-and text: a sample holds the ids that the engine was given and the ids that it sampled, nothing is decoded or encoded.
+A sample holds exactly the ids that the engine was given and the ids that it sampled; no text is encoded or decoded.
+Not covered: advantages (`rl/advantage.py`), packing (`packing.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rlm_env.train.learner.config import SamplesConfig
 
 
 class SampleKind(StrEnum):
-    """Who sampled the trained tokens of a sample."""
+    """Which role sampled the trained tokens of a sample."""
 
     ROOT = "root"
     SUB = "sub"
@@ -24,23 +24,23 @@ class SampleKind(StrEnum):
 
 @dataclass(slots=True)
 class Sample:
-    """One sequence of token ids, as the model reads it in training. All lists have the shape [tokens]."""
+    """One training sample: a sequence of token ids, some of which are trained. All lists have the shape [tokens]."""
 
     token_ids: list[int]
     mask: list[bool]
-    """True where the token was sampled and is trained here. Never at the first token, which nothing predicts."""
+    """True where the token was sampled and is trained. Never at the first token, which nothing predicts."""
     behavior_logprobs: list[float]
-    """Natural log, after temperature, as the engine sampled; 0.0 where `mask` is False."""
+    """The engine's log-probabilities (natural log, after temperature); 0.0 where `mask` is False."""
     rollout_id: str
     policy_version: int = 0
-    """Which weights sampled: updates since the start of training, as in `GroupMember.policy_version`."""
+    """The weights that sampled: optimizer steps since the start of training, see `GroupMember.policy_version`."""
     kind: SampleKind = SampleKind.ROOT
     weight: float = 1.0
-    """What each trained token counts, in the loss and in its denominator."""
+    """Weight of each trained token, in the loss and in its denominator."""
     temperature: float = 1.0
-    """What the engine sampled the trained tokens with; log-probabilities are taken at the same."""
+    """The engine's temperature when it sampled; training computes log-probabilities at the same."""
     advantage: float = 0.0
-    """Of the rollout that the sample is of, the same for all its samples; set by who knows the group."""
+    """The advantage of the rollout, the same for all its samples; set when its group is known."""
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -51,15 +51,15 @@ class Sample:
 
 
 def rollout_samples(rollout: Rollout, config: SamplesConfig | None = None) -> list[Sample]:
-    """The samples of a rollout: those of the root in the order of their first turns, then those of each sub-call.
+    """The samples of a rollout: the root's in the order of their first turns, then those of each sub-call.
 
-    A turn whose prompt begins with exactly the ids of a sample before it continues that sample. Where no sample is a prefix
-    (a template that rewrites history, a compaction, ids that came out differently), it begins a sample of its own, in
-    which earlier replies are context only: every sampled token is trained exactly once, after exactly the ids that
-    the engine had before it. A sub-call is a conversation of its own, of one reply or, with tools, of several; where
-    it failed, the replies that it had before are trained.
+    A turn whose prompt starts with exactly the ids of an earlier sample continues that sample (the longest such). If
+    there is none (the template rewrites history, history was compacted, or ids differ), the turn starts a new sample,
+    in which earlier replies are context only. So every sampled token is trained exactly once, after exactly the ids
+    that the engine had before it. Each sub-call is a separate conversation, of several replies if it used tools; of a
+    failed sub-call, the replies before the failure are trained.
 
-    Raises ValueError, naming rollout and turn, where ids or logprobs are missing or do not match.
+    Raises ValueError, naming rollout and turn, if ids or logprobs are missing or do not match.
     """
     config = config or SamplesConfig()
     version = rollout.group.policy_version if rollout.group is not None else 0
@@ -74,7 +74,7 @@ def rollout_samples(rollout: Rollout, config: SamplesConfig | None = None) -> li
 
 
 def _conversation(replies: Iterable[Reply], blank: Sample, name: str) -> list[Sample]:
-    """The samples of one conversation, each like `blank`."""
+    """The samples of one conversation, each a copy of `blank` with tokens."""
     samples: list[Sample] = []
     for index, reply in enumerate(replies):
         prompt, sampled, logprobs = _checked(reply, f"{name}, turn {index}")
@@ -87,12 +87,12 @@ def _conversation(replies: Iterable[Reply], blank: Sample, name: str) -> list[Sa
 
 
 def _temperature(rollout: Rollout, kind: SampleKind) -> float:
-    """As recorded with the rollout; 1 where nothing is."""
+    """The recorded temperature of a role; 1 if there is none."""
     return rollout.info.get("sampling", {}).get(kind, {}).get("temperature", 1.0)
 
 
 def _longest_prefix(samples: Iterable[Sample], prompt: list[int]) -> Sample | None:
-    """The longest sample that the prompt begins with."""
+    """The longest sample that is a prefix of the prompt."""
     fits = [sample for sample in samples if prompt[: len(sample)] == sample.token_ids]
     return max(fits, key=len, default=None)
 
@@ -104,11 +104,11 @@ def _extend(sample: Sample, prompt: list[int], sampled: list[int], logprobs: lis
     sample.behavior_logprobs += [0.0] * len(new) + logprobs
 
 
-def _checked(source: Reply, name: str) -> tuple[list[int], list[int], list[float]]:
+def _checked(reply: Reply, name: str) -> tuple[list[int], list[int], list[float]]:
     """Prompt ids, sampled ids and their logprobs."""
-    prompt, sampled, logprobs = source.prompt_ids, source.completion_ids, source.logprobs
-    missing = [field for field in ("prompt_ids", "completion_ids", "logprobs") if getattr(source, field) is None]
-    if missing:
+    prompt, sampled, logprobs = reply.prompt_ids, reply.completion_ids, reply.logprobs
+    if prompt is None or sampled is None or logprobs is None:
+        missing = [field for field in ("prompt_ids", "completion_ids", "logprobs") if getattr(reply, field) is None]
         raise ValueError(
             f"{name} has no {' and no '.join(missing)}: only what a token-in/token-out engine (TokenPolicy) sampled "
             "can be trained"

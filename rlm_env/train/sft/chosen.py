@@ -1,7 +1,7 @@
-"""From files of rollouts to those that supervised training keeps, and to their samples: rejection sampling.
+"""Rejection sampling: reads files of rollouts, applies the filters of `KeepConfig`, and makes samples.
 
-Covered: reading, every filter of `KeepConfig`, why a rollout was left out, samples, which tasks only measure. Not
-covered: token ids of rollouts that have none (`text_turns.py`), training (`sft.py`).
+It also counts why rollouts were dropped and sets tasks aside for the held-out loss. Not covered: token ids for rollouts
+that have none (`text_turns.py`), training (`trainer.py`).
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from rlm_env.train.sft.text_turns import CannotEncode, in_students_tokens
 
 @dataclass(slots=True)
 class Chosen:
-    """What is trained, what only measures, and what became of all that was read."""
+    """Training samples, held-out samples, and counts of what was read, kept and dropped."""
 
     samples: list[Sample] = field(default_factory=list)
     held_out: list[Sample] = field(default_factory=list)
     read: int = 0
     kept: int = 0
     encoded: int = 0
-    """Kept rollouts some of whose text had to be encoded, because there are no ids of the student's."""
+    """Kept rollouts of which some text had to be encoded, because its ids were not the student's."""
     tasks: int = 0
     held_out_tasks: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    """Reason -> rollouts."""
+    """Number of dropped rollouts by reason."""
 
 
 def choose(config: SFTConfig, tokens: ChatTokens) -> Chosen:
-    """Reads, filters and makes samples; those of one rollout are next to each other, in the order of the files.
+    """Reads and filters rollouts and makes samples, in the order of the files.
 
-    Raises ConfigError where a file is missing or damaged.
+    Raises ConfigError if a file is missing or damaged.
     """
     chosen = Chosen()
     candidates = []
@@ -66,7 +66,7 @@ def choose(config: SFTConfig, tokens: ChatTokens) -> Chosen:
 
 
 def _read_all(paths: Iterable[str]) -> Iterator[Rollout]:
-    """The rollouts of all files; of one that is stored twice in a file, the later."""
+    """The rollouts of all files. If a file has two with one id, the later one counts."""
     for given in paths:
         path = Path(given).expanduser()
         path = path / ROLLOUTS if path.is_dir() else path
@@ -83,7 +83,7 @@ def _task(rollout: Rollout) -> tuple[str, str]:
 
 
 def _refused(rollout: Rollout, keep: KeepConfig) -> str | None:
-    """Why a rollout is not kept, judged by itself and before its tokens are looked at."""
+    """Why a rollout is dropped, judged by itself and without its tokens; None if it is not."""
     turns = len(rollout.turns)
     if keep.environments is not None and rollout.environment not in keep.environments:
         return f"environment {rollout.environment}"
@@ -110,7 +110,7 @@ def _distinct(rollouts: list[Rollout], keep: KeepConfig, dropped: Counter[str]) 
         replies = tuple((turn.text, str(turn.tool_calls and turn.code)) for turn in rollout.turns)
         said.setdefault((_task(rollout), replies), rollout)
     if len(said) < len(rollouts):
-        dropped["the root said the same as in another one"] += len(rollouts) - len(said)
+        dropped["the same root replies as in another one"] += len(rollouts) - len(said)
     return list(said.values())
 
 
@@ -128,11 +128,11 @@ def _best(rollouts: list[Rollout], keep: KeepConfig, dropped: Counter[str]) -> l
 
 def _rank(rollout: Rollout) -> tuple[float, int]:
     sampled = rollout.root_usage.completion_tokens + rollout.sub_usage.completion_tokens
-    return -rollout.score.value, sampled
+    return -(rollout.score.value if rollout.score is not None else 0.0), sampled
 
 
 def _held_out_tasks(tasks: set[tuple[str, str]], config: SFTConfig) -> set[tuple[str, str]]:
-    """By task, so that no rollout of a task that measures is trained; at least one where there are two."""
+    """The tasks whose rollouts are all held out; at least one, if there are two or more tasks."""
     order = sorted(tasks)
     random.Random(f"{config.seed}/held-out").shuffle(order)
     count = round(config.held_out * len(order))
@@ -142,14 +142,14 @@ def _held_out_tasks(tasks: set[tuple[str, str]], config: SFTConfig) -> set[tuple
 
 
 def _samples(rollout: Rollout, config: SFTConfig, tokens: ChatTokens, chosen: Chosen) -> list[Sample]:
-    """The samples that are trained of a rollout; none where it is left out, which is counted."""
+    """The samples of a rollout; none if it is dropped, which is counted."""
     try:
         rollout, encoded = in_students_tokens(rollout, tokens)
     except CannotEncode as error:
         chosen.dropped[str(error)] += 1
         return []
     samples = [
-        # Cross-entropy is the policy gradient of a reply that is worth 1.
+        # Cross-entropy is the policy gradient with an advantage of 1.
         replace(sample, temperature=1.0, advantage=1.0)
         for sample in rollout_samples(rollout, config.samples)
         if config.train_root or sample.kind is SampleKind.SUB

@@ -1,7 +1,6 @@
-"""What supervised training on saved rollouts is: one validated object, from a TOML file and the command line.
+"""The configuration of `rlm-env sft`: one validated object, from a TOML file and the command line.
 
-Covered: every key of `rlm-env sft`, which rollouts it keeps, what may differ on resume. Not covered: the trainer's
-parts, which are those of `rlm-env train` (`run_config.py`).
+Not covered: the tables of the learner, which `rlm-env train` has too (`learner/config.py`).
 """
 
 from __future__ import annotations
@@ -19,48 +18,48 @@ from rlm_env.train.rl.config import WandbConfig, refuse_differences
 
 
 class KeepConfig(Part):
-    """Which rollouts are trained: rejection sampling."""
+    """Which rollouts are trained (rejection sampling)."""
 
     min_score: float = Field(default=1.0, ge=0, le=1)
-    """The least score; 0 keeps all that have one."""
+    """Minimum score; 0 keeps all scored rollouts."""
     stop_reasons: tuple[StopReason, ...] = (StopReason.READY,)
-    """How a rollout has to have ended: by default with an answer of its own, not by a limit."""
+    """How a rollout must have ended: by default with an answer, not by a limit."""
     scaffolds: tuple[str, ...] | None = None
-    """None: every scaffold."""
+    """None: all scaffolds."""
     environments: tuple[str, ...] | None = None
-    """None: every environment."""
+    """None: all environments."""
     min_turns: int = Field(default=1, ge=1)
     max_turns: int | None = Field(default=None, ge=1)
     max_tokens: int | None = Field(default=None, ge=1)
-    """The most tokens of a rollout's longest sample; never more than a pack holds."""
+    """Maximum length of a rollout's longest sample; at most `trainer.pack_tokens`."""
     best_of: int | None = Field(default=None, ge=1)
-    """The most rollouts of one task: those of the best score, and of equal scores the ones with fewer sampled
+    """Maximum number of rollouts of one task: those with the best score and, at equal scores, the fewest sampled
     tokens. Without it, easy tasks make up most of the data."""
     dedupe: bool = True
-    """Whether of rollouts of one task in which the root said the same, one is enough."""
+    """Keep only one of several rollouts of a task with identical root replies."""
 
 
 class SFTConfig(Part):
-    """Everything that decides a run of `rlm-env sft`."""
+    """Everything that determines a run of `rlm-env sft`."""
 
     model: str
-    """The model to begin with: a model folder, a Hub id in the local cache, or `tiny-rlm`."""
+    """The initial model: a model folder, a Hub id in the local cache, or `tiny-rlm`."""
     rollouts: tuple[str, ...] = Field(min_length=1)
-    """Files of rollouts, or run folders that hold a rollouts.jsonl."""
+    """Files of rollouts, or run folders with a rollouts.jsonl."""
     out: Path
     keep: KeepConfig = KeepConfig()
     samples: SamplesConfig = SamplesConfig()
     train_root: bool = True
-    """Whether the root's tokens are trained; without, the sub-calls' alone."""
+    """Train the root's tokens; if false, only those of sub-calls."""
     epochs: int = Field(default=1, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    """Samples of one optimizer step."""
+    """Samples per optimizer step."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Where the run ends, if that is before the last epoch does."""
+    """Maximum number of optimizer steps; None: `epochs` alone decides."""
     held_out: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the tasks whose rollouts only measure."""
+    """Fraction of the tasks whose rollouts are held out to measure the loss."""
     held_out_every: int = Field(default=20, ge=1)
-    """Steps between two measurements of the held-out loss; before the first and after the last step always."""
+    """Steps between two measurements of the held-out loss; also measured before the first step and after the last."""
     seed: int = 0
     trainer: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5, schedule="cosine", final_fraction=0.1)
@@ -70,7 +69,7 @@ class SFTConfig(Part):
     @field_validator("optimizer", mode="before")
     @classmethod
     def _over_the_defaults(cls, value: Any) -> Any:
-        """What is left out of the table keeps the value it has here, not the one it has in RL."""
+        """Keys missing from the table get the defaults of supervised training, not those of RL."""
         return {"lr": 1e-5, "schedule": "cosine", "final_fraction": 0.1, **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
@@ -82,13 +81,13 @@ class SFTConfig(Part):
         return self
 
     def as_toml(self) -> dict[str, Any]:
-        """The keys that are set, as plain values; `SFTConfig.model_validate` reads them back."""
+        """The keys that are set, as plain values for TOML; the inverse is `SFTConfig.model_validate`."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
 def load_sft_config(path: Path | None, overrides: dict[str, Any] | None = None) -> SFTConfig:
-    """A config from a TOML file (or none) with other values laid over it. Raises ConfigError that names key and
-    remedy. Relative paths are relative to the current directory."""
+    """The configuration from a TOML file (or none), with `overrides` merged in. Relative paths are relative to the
+    current directory. Raises ConfigError that names key and remedy."""
     values = merge(read_config_file(path) if path else {}, overrides or {})
     if "out" not in values:
         values["out"] = f"outputs/{path.stem if path else 'sft-' + Path(str(values.get('model', ''))).name}"
@@ -99,9 +98,9 @@ def load_sft_config(path: Path | None, overrides: dict[str, Any] | None = None) 
 
 
 RESUMABLE = frozenset({"out", "wandb", "checkpoint", "held_out_every"})
-"""Keys that a resumed run may change."""
+"""Keys that may change when a run is resumed."""
 
 
-def check_resume(recorded: dict[str, Any], config: SFTConfig) -> None:
-    """Refuses to go on with a run under another config. Raises ConfigError that names the differences."""
+def check_sft_resume(recorded: dict[str, Any], config: SFTConfig) -> None:
+    """Raises ConfigError that lists the differences if a run cannot be resumed under this configuration."""
     refuse_differences(config.out, config_differences(recorded, config.as_toml(), RESUMABLE))

@@ -1,8 +1,7 @@
-"""Supervised training on saved rollouts: what was chosen, sample by sample, with the learner of reinforcement learning.
+"""Supervised training on saved rollouts, with the same learner as reinforcement learning.
 
-Owns the order of the samples and what is on disk after each step, so that a run that was killed goes on to the bit from
-its last checkpoint. Covered: epochs, held-out loss, checkpoints, the trained model's folder. Not covered: which
-rollouts are chosen (`chosen.py`), the command line (`sft_command.py`), an engine: there is none.
+A killed run resumes bit for bit from its last checkpoint, since the order of the samples depends on seed and epoch
+alone. Not covered: which rollouts are trained (`chosen.py`), the command line (`cli/sft.py`).
 """
 
 from __future__ import annotations
@@ -20,27 +19,26 @@ from rich.table import Table
 
 from rlm_env.llm.chat_tokens import ChatTokens
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.models import resolve_model
+from rlm_env.runs.models import model_folder
 from rlm_env.runs.profile import load_profile
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.config import LossConfig
 from rlm_env.train.learner.learner import Learner
 from rlm_env.train.learner.memory import GIB, available_memory, training_memory
-from rlm_env.train.learner.model import ModelError, pick_device
-from rlm_env.train.learner.model import read_config as read_model_config
+from rlm_env.train.learner.model import ModelError, pick_device, read_model_config
 from rlm_env.train.learner.packing_check import PackingError
 from rlm_env.train.learner.samples import Sample, SampleKind
 from rlm_env.train.run_folder import MODEL, OpenRun, open_run
 from rlm_env.train.sft.chosen import Chosen, choose
-from rlm_env.train.sft.config import SFTConfig, check_resume
+from rlm_env.train.sft.config import SFTConfig, check_sft_resume
 
 _OF_POLICIES = ("ratio", "log_ratio_abs", "mismatch_kl", "clipped", "clipped_high", "clipped_low")
-"""Metrics of the learner that say nothing here."""
+"""Metrics of the learner that are meaningless in supervised training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which samples each step trains: each sample once per epoch, in an order that epoch and seed alone decide."""
+    """The samples of each step: each sample once per epoch, in an order that depends on seed and epoch alone."""
 
     samples: list[Sample]
     config: SFTConfig
@@ -55,7 +53,7 @@ class Plan:
         return min(whole, self.config.max_steps or whole)
 
     def batch(self, step: int) -> list[Sample]:
-        """Of the step with this index. An epoch's last batch can be smaller."""
+        """The samples of a step, counted from 0. An epoch's last batch can be smaller."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = list(range(len(self.samples)))
         random.Random(f"{self.config.seed}/{epoch}").shuffle(order)
@@ -64,15 +62,14 @@ class Plan:
 
 
 def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | None:
-    """Trains what `config` describes into its output folder, or what is left of it; returns the trained model's
-    folder.
+    """Runs `config`, or the rest of it with `resume`; returns the folder of the trained model.
 
     Under torchrun every process calls this; all but the first return None. Raises ConfigError before anything is
-    changed, RunStopped where the disk gives up. After KeyboardInterrupt the last checkpoint is there.
+    written, RunStopped on disk errors. After KeyboardInterrupt the run can be resumed from its last checkpoint.
     """
-    folder = resolve_model(config.model).folder
+    folder = model_folder(config.model)
     with distributed.process_group(pick_device(config.trainer, distributed.local_rank())):
-        chosen = prepare(config, folder, console)
+        chosen = select_rollouts(config, folder, console)
         plan = Plan(chosen.samples, config)
         try:
             loss = LossConfig(preset="sft")
@@ -85,35 +82,35 @@ def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | 
         made_of = {"samples_sha256": ("rollouts", _hash_samples([*chosen.samples, *chosen.held_out]))}
         with (
             distributed.leading(learner) as led,
-            open_run(config, led, console, check_resume, resume=resume, made_of=made_of) as run,
+            open_run(config, led, console, check_sft_resume, resume=resume, made_of=made_of) as run,
         ):
             _train(plan, chosen.held_out, led, run)
         return config.out / MODEL
 
 
-def dry_run(config: SFTConfig, console: Console) -> None:
-    """Chooses the rollouts and checks the rest; shows what it comes to. Starts and writes nothing. Raises
+def preview_sft(config: SFTConfig, console: Console) -> None:
+    """Selects the rollouts, checks everything else and shows a summary. Trains and writes nothing. Raises
     ConfigError."""
-    folder = resolve_model(config.model).folder
-    plan = Plan(prepare(config, folder, console).samples, config)
+    folder = model_folder(config.model)
+    plan = Plan(select_rollouts(config, folder, console).samples, config)
     device = pick_device(config.trainer)
     try:
-        need = training_memory(read_model_config(folder, config.trainer), config.trainer)
+        need = training_memory(read_model_config(folder), config.trainer)
     except ModelError as error:
         raise ConfigError(str(error)) from error
     free = available_memory(device)
     lora = config.trainer.lora
     how = f"LoRA of rank {lora.rank}" if lora else "all weights"
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("run", f"{plan.steps:,} steps of {config.batch_size} samples, {config.epochs} epochs at most")
+    table.add_row("run", f"{plan.steps:,} steps of {config.batch_size} samples, at most {config.epochs} epochs")
     table.add_row("model", f"{config.model}, {how}, {config.trainer.dtype}, lr {config.optimizer.lr:g}")
     table.add_row("memory", f"about {need.total / GIB:.2f} GiB of {free / GIB:.2f} GiB free on {device} ({need})")
     table.add_row("output", str(config.out))
     console.print(table)
 
 
-def prepare(config: SFTConfig, folder: Path, console: Console) -> Chosen:
-    """Chooses, and says what was chosen. Raises ConfigError where nothing is left."""
+def select_rollouts(config: SFTConfig, folder: Path, console: Console) -> Chosen:
+    """Reads and filters the rollouts, and prints the counts. Raises ConfigError if none is left."""
     with console.status("reading rollouts"):
         chosen = choose(config, ChatTokens(folder, load_profile(folder).get("renderer")))
     if distributed.rank() == 0:
@@ -121,7 +118,7 @@ def prepare(config: SFTConfig, folder: Path, console: Console) -> Chosen:
     if not chosen.samples:
         reasons = "; ".join(f"{reason}: {count}" for reason, count in chosen.dropped.most_common())
         raise ConfigError(
-            f"no rollout is left to train, of {chosen.read} that were read{f' ({reasons})' if reasons else ''}: loosen "
+            f"none of the {chosen.read} rollouts is left to train{f' ({reasons})' if reasons else ''}: loosen "
             "[keep], or give other rollouts"
         )
     return chosen
@@ -135,7 +132,7 @@ def _selection_table(chosen: Chosen) -> Table:
     table.add_column(justify="right")
     table.add_row("rollouts read", f"{chosen.read:,}")
     for reason, count in chosen.dropped.most_common():
-        table.add_row(f"  left out: {reason}", f"{count:,}")
+        table.add_row(f"  dropped, {reason}", f"{count:,}")
     table.add_row("kept", f"{chosen.kept:,}")
     if chosen.encoded:
         table.add_row("  of them encoded from text", f"{chosen.encoded:,}")
@@ -171,7 +168,7 @@ def _train(plan: Plan, held_out: list[Sample], learner: Learner, run: OpenRun[SF
 
 
 def _measure(held_out: Sequence[Sample], learner: Learner, run: OpenRun[SFTConfig]) -> None:
-    """Mean loss of the held-out samples in nats per trained token, all of them and by kind; weights as in training."""
+    """Records the mean held-out loss in nats per trained token, of all samples and by kind, weighted as in training."""
     step = learner.version
     if not held_out or run.metrics.evaluated(step):
         return

@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
+from rlm_env.train.learner import logprobs  # noqa: E402
 from rlm_env.train.learner.logprobs import token_logprobs  # noqa: E402
 
 
@@ -130,3 +131,13 @@ def test_shapes_that_do_not_fit_are_named():
     hidden, weight, targets, _ = inputs()
     with pytest.raises(ValueError, match=r"got \[13, 16\], \[97, 16\] and \[12\]"):
         token_logprobs(hidden, weight, targets[1:])
+
+
+def bfloat16_softmax(patch):
+    original = logprobs._logits
+    patch.setattr(logprobs, "_logits", lambda *args: torch.log_softmax(original(*args).bfloat16(), -1).double())
+
+
+@pytest.mark.parametrize("bug", [bfloat16_softmax], ids=lambda bug: bug.__name__)
+def test_a_classic_bug_is_seen(bug, plain_step):
+    plain_step.assert_seen(bug)

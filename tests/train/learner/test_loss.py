@@ -8,9 +8,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from rlm_env.train.learner import loss  # noqa: E402
 from rlm_env.train.learner.config import PRESETS, LossConfig  # noqa: E402
 from rlm_env.train.learner.loss import loss_denominator, policy_loss  # noqa: E402
 from rlm_env.train.learner.samples import Sample  # noqa: E402
+from tests.train.plain_step import Pipeline  # noqa: E402
 
 POLICY_PRESETS = [preset for preset in PRESETS if preset != "sft"]
 ORACLE = Path(__file__).parents[2] / "oracles" / "policy_loss_prime.json"
@@ -243,3 +245,35 @@ def test_the_denominator():
         loss_denominator(samples, LossConfig(preset="dr_grpo"))
     with pytest.raises(ValueError, match="nothing to train"):
         loss_denominator([])
+
+
+def test_a_preset_that_the_loss_does_not_know_is_refused():
+    """It must not be trained with another preset's loss."""
+    values = torch.zeros(3)
+    config = LossConfig.model_construct(preset="reinforce_plus", norm="token", kl_tau=0.0, clip_low=0.2, clip_high=0.2)
+    with pytest.raises(ValueError, match="unknown loss preset 'reinforce_plus'"):
+        policy_loss(values, values, values, torch.ones(3, dtype=torch.bool), config)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_loss_knows_every_preset(preset):
+    values = torch.zeros(3)
+    assert torch.isfinite(
+        policy_loss(values, values, values, torch.ones(3, dtype=torch.bool), LossConfig(preset=preset))[0]
+    )
+
+
+def sequence_mean_for_token_mean(patch):
+    patch.setattr(Pipeline, "config", LossConfig(preset="prime", norm="sequence"))
+
+
+def mean_of_means(patch):
+    def each_by_itself(self, packs):
+        return [loss.loss_denominator(pack, self.config) * len(packs) for pack in packs]
+
+    patch.setattr(Pipeline, "divisors", each_by_itself)
+
+
+@pytest.mark.parametrize("bug", [sequence_mean_for_token_mean, mean_of_means], ids=lambda bug: bug.__name__)
+def test_a_classic_bug_is_seen(bug, plain_step):
+    plain_step.assert_seen(bug)

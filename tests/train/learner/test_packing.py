@@ -1,15 +1,19 @@
 """Packs: who shares one, their tensors, and that real models give the same over a pack as sample by sample."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from rlm_env.train.learner import forward, packing  # noqa: E402
 from rlm_env.train.learner.forward import pack_logprobs, vocabulary_head  # noqa: E402
 from rlm_env.train.learner.packing import collate, pack_samples  # noqa: E402
 from rlm_env.train.learner.packing_check import PackingError, check_packing  # noqa: E402
 from rlm_env.train.learner.samples import Sample  # noqa: E402
+from tests.train.plain_step import PAD  # noqa: E402
 
 TINY = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
@@ -43,7 +47,9 @@ def test_equal_lengths_keep_their_order():
 
 
 def test_a_sample_over_the_budget_is_named():
-    with pytest.raises(ValueError, match=r"rollout 'long' has 1,001 tokens, more than the token budget of a pack \(1,000\)"):
+    with pytest.raises(
+        ValueError, match=r"rollout 'long' has 1,001 tokens, more than the token budget of a pack \(1,000\)"
+    ):
         pack_samples([make_sample(1001, name="long")], 1000)
 
 
@@ -116,14 +122,14 @@ def test_the_check_accepts_qwen3(make_qwen3, dtype, tolerance):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("Lfm2", {**HEADS, "layer_types": ["conv", "full_attention"]}, "changed by the samples before it"),
-        ("Mamba", {"state_size": 8}, "changed by the samples before it"),
+        ("Lfm2", {**HEADS, "layer_types": ["conv", "full_attention"]}, "affected by the samples before it"),
+        ("Mamba", {"state_size": 8}, "affected by the samples before it"),
         ("Gemma2", {**HEADS, "head_dim": 8, "query_pre_attn_scalar": 8, "final_logit_softcapping": 1.0}, "its head"),
         ("Granite", {**HEADS, "logits_scaling": 4.0}, "its head"),
     ],
 )
 def test_the_check_refuses_what_packing_would_train_wrongly(name, settings, message):
-    """State that runs on is found however small its effect: Lfm2's here moves the gradient by 1e-4 only."""
+    """A leaking state is found however small its effect: Lfm2's here moves the gradient by 1e-4 only."""
     transformers = pytest.importorskip("transformers")
     config = getattr(transformers, f"{name}Config")(**TINY, **settings) if name != "Mamba" else None
     config = config or transformers.MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, **settings)
@@ -143,7 +149,7 @@ def test_the_check_finds_an_attention_mask_that_lets_samples_see_each_other(make
         return forward(input_ids, **{**settings, "attention_mask": torch.ones_like(input_ids)})
 
     model.model.forward = leaking
-    with pytest.raises(PackingError, match="changed by the samples before it"):
+    with pytest.raises(PackingError, match="affected by the samples before it"):
         check_packing(model)
 
 
@@ -172,3 +178,41 @@ def test_adapters(make_qwen3):
     assert check.gradients < 1e-5
     with pytest.raises(ValueError, match="keep adapters off the head"):
         vocabulary_head(peft.get_peft_model(make_qwen3(), peft.LoraConfig(target_modules=["q_proj", "lm_head"])))
+
+
+def packing_leak_by_attention_mask(patch):
+    def leaking(model, input_ids, position_ids):
+        inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+        return model.model(**inputs, position_ids=position_ids, use_cache=False).last_hidden_state
+
+    patch.setattr(forward, "last_hidden_state", leaking)
+
+
+def packing_leak_by_position_ids(patch):
+    original = packing.collate
+
+    def running_on(pack):
+        batch = original(pack)
+        return replace(batch, position_ids=torch.arange(len(batch))[None])
+
+    patch.setattr(packing, "collate", running_on)
+
+
+def end_of_reply_taken_for_padding(patch):
+    """Where pad and eos are one token, masking what looks like padding never trains the end of a reply."""
+    original = packing.collate
+
+    def without_padding(pack):
+        batch = original(pack)
+        return replace(batch, mask=batch.mask & (batch.input_ids[0] != PAD))
+
+    patch.setattr(packing, "collate", without_padding)
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [packing_leak_by_attention_mask, packing_leak_by_position_ids, end_of_reply_taken_for_padding],
+    ids=lambda bug: bug.__name__,
+)
+def test_a_classic_bug_is_seen(bug, plain_step):
+    plain_step.assert_seen(bug)

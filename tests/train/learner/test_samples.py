@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_env.rollout import GroupMember, Rollout, SubCall, SubTurn, Turn
+from rlm_env.train.learner import samples as module
 from rlm_env.train.learner.config import SamplesConfig
 from rlm_env.train.learner.samples import SampleKind, rollout_samples
 
@@ -206,3 +207,58 @@ def test_samples_carry_the_temperature_that_each_role_was_sampled_with():
     rollout = Rollout(turns=[turn([1], [2])], sub_calls=[call(0, [3], [4])], info={"sampling": sampling})
     assert [sample.temperature for sample in rollout_samples(rollout)] == [0.7, 1.2]
     assert rollout_samples(Rollout(turns=[turn([1], [2])]))[0].temperature == 1.0
+
+
+def environment_tokens_trained(patch):
+    original = module.rollout_samples
+
+    def everything_after_the_prompt(rollout):
+        found = original(rollout)
+        for sample in found:
+            first = sample.mask.index(True)
+            sample.mask[first:] = [True] * (len(sample) - first)
+        return found
+
+    patch.setattr(module, "rollout_samples", everything_after_the_prompt)
+
+
+def retokenization(patch):
+    """Decoded and encoded again, two sampled tokens come back as one."""
+    original = module.rollout_samples
+
+    def merged(rollout):
+        found = original(rollout)
+        for sample in found:
+            first = sample.mask.index(True)
+            sample.token_ids[first : first + 2] = [(sample.token_ids[first] + sample.token_ids[first + 1]) % 97]
+            del sample.mask[first], sample.behavior_logprobs[first]
+        return found
+
+    patch.setattr(module, "rollout_samples", merged)
+
+
+def one_sample_despite_a_rewritten_history(patch):
+    patch.setattr(module, "_longest_prefix", lambda found, _: found[-1] if found else None)
+
+
+def shared_tokens_trained_twice(patch):
+    """The fork trains the replies that are in its prompt again."""
+    original = module.rollout_samples
+
+    def again(rollout):
+        found = original(rollout)
+        first, fork = found[0], found[1]
+        fork.mask[5:9] = first.mask[7:11]
+        fork.behavior_logprobs[5:9] = first.behavior_logprobs[7:11]
+        return found
+
+    patch.setattr(module, "rollout_samples", again)
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [environment_tokens_trained, retokenization, one_sample_despite_a_rewritten_history, shared_tokens_trained_twice],
+    ids=lambda bug: bug.__name__,
+)
+def test_a_classic_bug_is_seen(bug, plain_step):
+    plain_step.assert_seen(bug)

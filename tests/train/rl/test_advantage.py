@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from rlm_env.train.learner.samples import rollout_samples
 from rlm_env.train.rl.advantage import AdvantageConfig, group_advantages, penalized
 
 MODES = ["grpo", "grpo_std", "rloo", "max_rl", "dr_grpo"]
@@ -98,3 +99,31 @@ def test_costs_of_failed_rollouts_do_not_matter():
 def test_bad_numbers_are_refused(rewards, settings, costs, message):
     with pytest.raises(ValueError, match=message):
         group_advantages(rewards, AdvantageConfig(**settings), costs)
+
+
+def advantages_across_groups(patch):
+    from tests.train.plain_step import Pipeline
+
+    original = Pipeline.advantages
+    patch.setattr(Pipeline, "advantages", lambda self, groups: original(self, [[r for g in groups for r in g]]))
+
+
+def baseline_over_samples(patch):
+    """Root and sub samples of a group in one baseline, so that rollouts count by how many samples they have."""
+    from tests.train.plain_step import Pipeline
+
+    def over_samples(self, groups):
+        found = {}
+        for group in groups:
+            names = [sample.rollout_id for rollout in group for sample in rollout_samples(rollout)]
+            reward = {rollout.id: rollout.score.value for rollout in group}
+            values = group_advantages([reward[name] for name in names])
+            found |= dict(zip(names, values, strict=True))
+        return found
+
+    patch.setattr(Pipeline, "advantages", over_samples)
+
+
+@pytest.mark.parametrize("bug", [advantages_across_groups, baseline_over_samples], ids=lambda bug: bug.__name__)
+def test_a_classic_bug_is_seen(bug, plain_step):
+    plain_step.assert_seen(bug)

@@ -115,9 +115,9 @@ def test_tool_calls_and_reasoning_are_encoded_where_the_template_knows_them(tmp_
 
 
 def test_what_cannot_be_encoded_is_refused(tokens, tmp_path):
-    with pytest.raises(CannotEncode, match="no prompt on record"):
+    with pytest.raises(CannotEncode, match="no recorded prompt"):
         in_students_tokens(text_rollout(messages=text_rollout().messages[2:3], turns=[Turn(text=FIRST)]), tokens)
-    with pytest.raises(CannotEncode, match="not its turns"):
+    with pytest.raises(CannotEncode, match="do not match its turns"):
         in_students_tokens(text_rollout(turns=[Turn(text=FIRST)]), tokens)
     with pytest.raises(CannotEncode, match="does not give back"):  # the marker would end the reply early
         in_students_tokens(text_rollout(turns=[Turn(text="a<|im_end|>b"), Turn(text=LAST)]), tokens)
@@ -151,7 +151,7 @@ def chosen_of(tokens, folder, rollouts, trainer=None, **settings):
         ({}, {"min_turns": 3}, "fewer than 3 turns"),
         ({}, {"max_turns": 1}, "more than 1 turns"),
         ({}, {"max_tokens": 20}, "a sample of more than 20 tokens"),
-        ({"messages": []}, {}, "no prompt on record as text"),
+        ({"messages": []}, {}, "no recorded prompt as text"),
     ],
 )
 def test_a_filter_leaves_out_and_says_why(tokens, tmp_path, fields, keep, reason):
@@ -188,7 +188,7 @@ def test_the_same_said_again_is_trained_once(tokens, tmp_path):
     rollouts = [text_rollout("a"), text_rollout("b"), text_rollout("c", last="Else."), text_rollout("d", task="u")]
     found = chosen_of(tokens, tmp_path, rollouts)
     assert {sample.rollout_id for sample in found.samples} == {"a", "c", "d"}
-    assert found.dropped == {"the root said the same as in another one": 1}
+    assert found.dropped == {"the same root replies as in another one": 1}
     assert chosen_of(tokens, tmp_path, rollouts, keep={"dedupe": False}).kept == 4
 
 

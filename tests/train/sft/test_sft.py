@@ -1,4 +1,4 @@
-"""Supervised training on saved rollouts: the loss, the order of samples, a run from files to a model, how it goes on."""
+"""Supervised training on saved rollouts: the loss, the order of samples, a run from files to a model, resuming it."""
 
 import asyncio
 import json
@@ -184,10 +184,10 @@ def test_the_command_says_what_is_kept_and_what_is_wrong(student, rollouts, tmp_
     small = ["--set", "trainer.dtype=float32", "--set", "trainer.pack_tokens=2048"]
     assert main([*command, *small, "--dry-run"]) == 0
     told = capsys.readouterr().out
-    for line in ("rollouts read", "left out: score below 1", "of them encoded from text", "memory"):
+    for line in ("rollouts read", "dropped, score below 1", "of them encoded from text", "memory"):
         assert line in told
     assert not (tmp_path / "run").exists()
     assert main([*command, "--set", "keep.min_turns=9"]) == 2
-    assert "no rollout is left to train, of 20 that were read (" in capsys.readouterr().err
+    assert "none of the 20 rollouts is left to train (" in capsys.readouterr().err
     assert main(["sft", "--model", str(student)]) == 2
     assert "give a CONFIG.toml, or --rollouts and --model" in capsys.readouterr().err
