@@ -119,12 +119,12 @@ def test_what_cannot_be_encoded_is_refused(tokens, tmp_path):
         in_students_tokens(text_rollout(messages=text_rollout().messages[2:3], turns=[Turn(text=FIRST)]), tokens)
     with pytest.raises(CannotEncode, match="do not match its turns"):
         in_students_tokens(text_rollout(turns=[Turn(text=FIRST)]), tokens)
-    with pytest.raises(CannotEncode, match="does not give back"):  # the marker would end the reply early
+    with pytest.raises(CannotEncode, match="does not survive"):  # the marker would end the reply early
         in_students_tokens(text_rollout(turns=[Turn(text="a<|im_end|>b"), Turn(text=LAST)]), tokens)
     # A template whose generation prompt opens a thought that the reply does not have.
     thinking = CHATML_TEMPLATE.replace("'<|im_start|>assistant\\n' -", "'<|im_start|>assistant\\n<think>\\n' -")
     other = make_tokens(tmp_path, chat_template=thinking)
-    with pytest.raises(CannotEncode, match="elsewhere than behind its prompt"):
+    with pytest.raises(CannotEncode, match="does not put right after its prompt"):
         in_students_tokens(text_rollout(), other)
 
 
