@@ -38,7 +38,8 @@ class _Item:
     """A prompt of a batch that is being answered."""
 
     index: int
-    key: str
+    asked: list[Message]
+    """The chat that the cell gave."""
     chat: ToolConversation
     call: SubCall
     shortened: bool = False
@@ -79,7 +80,8 @@ class SubLLM:
         self._tools = tools or ToolBox(())
         self._max_tool_turns = max_tool_turns
         self._turn = 0
-        self._paid: dict[str, deque[str]] = defaultdict(deque)
+        self._paid: list[tuple[list[Message], str]] = []
+        """Prompts of the cell that runs, and their answers."""
         self._kept: dict[str, deque[str]] = defaultdict(deque)
 
     def begin_cell(self, turn: int) -> None:
@@ -89,8 +91,8 @@ class SubLLM:
     def end_cell(self, failed: bool) -> None:
         """Call after each cell: answers are kept for the next one only if this one failed."""
         if failed:
-            for key, answers in self._paid.items():
-                self._kept[key].extend(answers)
+            for messages, answer in self._paid:
+                self._kept[_key(messages)].append(answer)
         else:
             self._kept.clear()
         self._paid.clear()
@@ -101,30 +103,30 @@ class SubLLM:
             raise self.unavailable
         batch, self.batches = self.batches, self.batches + 1
         results: list[str | SubError] = [SubError(STOPPED)] * len(prompts)
-        waiting: list[tuple[int, str, list[Message]]] = []
+        waiting: list[tuple[int, list[Message]]] = []
         for index, item in enumerate(prompts):
             try:
                 messages = self._messages(item)
             except ValueError as error:
                 results[index] = SubError(str(error))
                 continue
-            key = json.dumps(messages, sort_keys=True)
-            if self._kept[key]:
-                results[index] = answer = self._kept[key].popleft()
-                self._paid[key].append(answer)
+            kept = self._kept[_key(messages)] if self._kept else None
+            if kept:
+                results[index] = answer = kept.popleft()
+                self._paid.append((messages, answer))
                 self.reused += 1
             else:
-                waiting.append((index, key, messages))
+                waiting.append((index, messages))
         granted = self._budget.grant_sub_calls(len(waiting)) if waiting else 0
-        for index, _, _ in waiting[granted:]:
+        for index, _ in waiting[granted:]:
             results[index] = SubError(self._refusal())
         items: list[_Item] = []
         native = self._llm.supports_tools
-        for index, key, messages in waiting[:granted]:
-            messages = with_tool_protocol(messages, self._tools, native=native)
+        for index, asked in waiting[:granted]:
+            messages = with_tool_protocol(asked, self._tools, native=native)
             call = SubCall(len(self.calls), self._turn, batch, messages, error=STOPPED)
             self.calls.append(call)
-            items.append(_Item(index, key, ToolConversation(list(messages), self._tools, native), call))
+            items.append(_Item(index, asked, ToolConversation(list(messages), self._tools, native), call))
         await self._ask(items, results)
         return results
 
@@ -166,7 +168,7 @@ class SubLLM:
             if call.error is None and answer.finish_reason == "length" and not _visible(answer.text):
                 call.error = ALL_THOUGHT
             if call.error is None:
-                self._paid[item.key].append(_visible(answer.text))
+                self._paid.append((item.asked, _visible(answer.text)))
             return False
         if isinstance(answer, ContextOverflow) and call.tool_turns and not item.shortened:
             chat.drop_last_results(call.tool_turns[-1])
@@ -217,6 +219,11 @@ def _is_chat(messages: Any) -> bool:
             for m in messages
         )
     )
+
+
+def _key(messages: list[Message]) -> str:
+    """Equal for equal prompts."""
+    return json.dumps(messages, sort_keys=True)
 
 
 def _visible(text: str) -> str:
