@@ -115,7 +115,7 @@ class DeepDive(Environment):
         return make_tools(self._web(task))
 
     def score(self, task: Task, rollout: Rollout) -> Score:
-        rules = deepdive.score(rollout.answer, task.gold, task.info.get("aliases", ()))
+        rules = self._by_rules(task, rollout)
         metrics = {"rules": rules, **trail.metrics(rollout, task.info.get("evidence"))}
         value = rules
         judged = rollout.info.get("judge")
@@ -124,6 +124,9 @@ class DeepDive(Environment):
             value = max(rules, metrics["judge"])
         return Score(value, metrics, answered=bool(deepdive.extract_answer(rollout.answer)))
 
+    def _by_rules(self, task: Task, rollout: Rollout) -> float:
+        return deepdive.score(rollout.answer, task.gold, task.info.get("aliases", ()), task.question)
+
     def baselines(self) -> Mapping[str, Callable[[Task], str]]:
         return BASELINES if self.dataset == "generated" else {}
 
@@ -131,7 +134,7 @@ class DeepDive(Environment):
         """Asks the judge, where there is one, about an answer that the rules do not accept."""
         if self._judge is None or rollout.stop_reason is StopReason.ERROR or not rollout.answer.strip():
             return
-        if deepdive.score(rollout.answer, task.gold, task.info.get("aliases", ())):
+        if self._by_rules(task, rollout):
             return
         reply = await self._judge.ask(question=task.question, gold=task.gold, response=rollout.answer)
         rollout.info["judge"] = {"model": self._judge.llm.name, "reply": reply}
