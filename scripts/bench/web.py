@@ -45,7 +45,7 @@ def show(name: str, rate: float, floor: float | None = None) -> None:
 async def measure(n: int) -> None:
     env = DeepDive()
     task = env.tasks("eval").take(1)[0]
-    world = env.world(task.info["world"])
+    world = env.source.world(task.info["world"])
     started = time.perf_counter()
     Site(world)
     show("pages made and indexed", len(world.things) / (time.perf_counter() - started))
@@ -61,7 +61,7 @@ async def measure(n: int) -> None:
     async with aiohttp.ClientSession(headers={"Host": world.host}) as session:
 
         async def bare(i: int) -> None:
-            async with session.get(f"http://127.0.0.1:{env._server.port}/wiki/none-{i}") as reply:
+            async with session.get(f"http://127.0.0.1:{env.source.server.port}/wiki/none-{i}") as reply:
                 await reply.read()
 
         floor = await speed(n, bare)

@@ -25,14 +25,16 @@ SPLITS: dict[Split, str] = {"train": "qa_rl", "eval": "qa_sft"}
 
 
 @dataclass(frozen=True)
-class HubOptions:
+class PublishedSet:
+    """Which rows to read, and from where."""
+
     revision: str | None
     """A commit (40 hex digits); None is the tested one."""
     files: str | Path | None
     """A folder or file with the published rows (parquet, json or jsonl) to be read instead of the hub."""
 
 
-def hub_tasks(options: HubOptions, split: Split) -> Iterator[Task]:
+def hub_tasks(options: PublishedSet, split: Split) -> Iterator[Task]:
     """The rows of the split, in order.
 
     Raises ImportError without `datasets`, ValueError where revision, columns or values are not as expected, and

@@ -46,15 +46,15 @@ def made(name: str) -> tuple[DeepDive, list[Task], list[Task]]:
 def digest(env: DeepDive, tasks: list[Task]) -> str:
     sha = hashlib.sha256()
     for world in sorted({task.info["world"] for task in tasks}):
-        for thing in env.world(world):
-            sha.update(make_page(env.world(world), thing).html.encode())
+        for thing in env.source.world(world):
+            sha.update(make_page(env.source.world(world), thing).html.encode())
     for task in tasks:
         sha.update(f"{task.id}\0{task.question}\0{task.gold}\0{task.info}".encode())
     return sha.hexdigest()[:16]
 
 
 def read_world(env: DeepDive, name: str) -> Read:
-    world = env.world(name)
+    world = env.source.world(name)
     pages = (make_page(world, thing) for thing in world)
     return Read({page.url: read_page(plain_lines(page.html, page.url)) for page in pages})
 
@@ -103,7 +103,7 @@ def test_a_second_program_finds_the_gold_and_no_other_and_nothing_without_a_page
 def test_the_generators_proof_holds_and_no_step_can_be_skipped():
     env = DeepDive(hops=[2, 3, 4, 5])
     for index in range(40):
-        world, question = env.question("train", index)
+        world, question = env.source.question("train", index)
         assert list(walks(world, question.query)) == [question.walk]
         last = world.things[question.walk[-1]]
         assert answers(world, question.query) == {value_of(last, question.query.asked)}
@@ -118,7 +118,7 @@ def test_near_equal_things_are_everywhere():
     env = DeepDive()
     shared = 0
     for index in range(60):
-        world, question = env.question("eval", index)
+        world, question = env.source.question("eval", index)
         habit = next(c for c in question.query.steps[0].conditions if c.attribute == "habit")
         shared += sum(habit.holds(thing) for thing in world.kinds[question.query.steps[0].kind]) > 1
     assert shared > 55
@@ -128,7 +128,7 @@ def test_near_equal_things_are_everywhere():
 
 def test_webs_are_as_large_as_said_and_pages_give_their_first_sentence_only_to_searches():
     env = DeepDive()
-    world = env.world("eval-0")
+    world = env.source.world("eval-0")
     assert len(world.things) == 3704
     assert len({thing.slug for thing in world}) == 3704
     for thing in list(world)[::50]:
@@ -192,6 +192,6 @@ def test_bad_options_are_named_with_the_remedy():
 
 def test_it_loads_by_name_and_has_tips():
     env = rlm_env.load_environment("deepdive-rlm", seed=2, profile="tiny", max_turns=3)
-    assert env.environment.profile == "tiny"
+    assert env.environment.source.profile == "tiny"
     assert env.environment.name == "deepdive-rlm"
     assert "barometer" in env.environment.tips

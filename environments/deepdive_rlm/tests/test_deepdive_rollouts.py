@@ -61,7 +61,9 @@ async def test_following_the_walk_scores_one_in_the_tiny_web_and_never_without_a
         assert scored(tiny, task, await solve(tiny, task)) == 1.0, task.question
         for url in task.info["evidence"]:
             cut = DeepDive(profile="tiny", hops=[1, 2])
-            cut._server = WebServer(lambda host, url=url: Site(tiny.world(host.partition(".")[0]), without=[url]))
+            cut.source.server = WebServer(
+                lambda host, url=url: Site(tiny.source.world(host.partition(".")[0]), without=[url])
+            )
             assert scored(cut, task, await solve(cut, task)) == 0.0, f"{task.question} without {url}"
             await cut.aclose()
 
@@ -115,7 +117,7 @@ async def test_a_rollout_in_which_sub_llms_follow_the_walk(tiny):
 
 async def test_the_root_and_its_code_do_not_reach_the_web(tiny):
     task = tiny.tasks("eval").take(1)[0]
-    url = f"http://127.0.0.1:{tiny._server.start()}/wiki/x"
+    url = f"http://127.0.0.1:{tiny.source.server.start()}/wiki/x"
     code = f"""import socket, urllib.error, urllib.request
 try:
     urllib.request.urlopen({url!r}, timeout=3)

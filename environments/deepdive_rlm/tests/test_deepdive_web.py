@@ -21,7 +21,7 @@ HOST = "eval-0.deepdive.example"
 @pytest.fixture
 def server():
     env = DeepDive(profile="tiny")
-    server = WebServer(env._site)
+    server = WebServer(env.source.site)
     yield server
     server.stop()
 
@@ -49,7 +49,7 @@ async def test_search_answers_in_serpers_shape(server):
 
 
 async def test_pages_are_html_and_hosts_are_worlds_of_their_own(server):
-    world = DeepDive(profile="tiny").world("eval-0")
+    world = DeepDive(profile="tiny").source.world("eval-0")
     thing = world.kinds["bridge"][0]
     status, kind, text = await ask(server, "GET", f"/wiki/{thing.slug}")
     assert (status, kind) == (200, "text/html")
@@ -84,8 +84,8 @@ async def test_the_server_can_be_stopped_and_started_again(server):
 
 def test_searches_find_by_words_and_give_nothing_for_none():
     env = DeepDive(profile="tiny")
-    site = Site(env.world("eval-0"))
-    city = env.world("eval-0").kinds["city"][0]
+    site = Site(env.source.world("eval-0"))
+    city = env.source.world("eval-0").kinds["city"][0]
     results = site.index.search(f"where is {city.name}?", 20)["organic"]
     assert city.title in [result["title"] for result in results[:6]]
     assert all(city.name in " ".join(site.pages[r["link"]].paragraphs) + r["title"] for r in results)
@@ -94,7 +94,7 @@ def test_searches_find_by_words_and_give_nothing_for_none():
 
 
 def test_equal_scores_keep_the_order_of_pages():
-    pages = list(Site(DeepDive(profile="tiny").world("eval-0")).pages.values())
+    pages = list(Site(DeepDive(profile="tiny").source.world("eval-0")).pages.values())
     twice = SearchIndex([pages[0]] * 5).search(pages[0].title, 5)["organic"]
     assert len(twice) == 5
     first, again = (SearchIndex(pages).search("museum city river", 20)["organic"] for _ in range(2))
