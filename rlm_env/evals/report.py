@@ -61,7 +61,7 @@ def scaffold_table(summary: Summary, title: str) -> Cells:
     add("seconds", [_seconds(g.seconds["total"], g) for g in scaffolds])
     for part, name in (("root", "root LLM"), ("sub", "sub-LLMs"), ("code", "code"), ("setup", "REPL set-up")):
         add(f"  {name}", [_seconds(g.seconds[part], g) if g.seconds[part] else NONE for g in scaffolds])
-    add("REPL walls", [", ".join(g.sandboxes) or NONE for g in scaffolds])
+    add("REPL sandbox", [", ".join(g.sandboxes) or NONE for g in scaffolds])
     efficiency = [g.score_per_1k_root_tokens for g in scaffolds]
     add("score per 1,000 root tokens", [NONE if value is None else f"{value:.3f}" for value in efficiency])
     add("cost, US$", [NONE if g.cost is None else f"{g.cost:.4f}" for g in scaffolds])

@@ -44,7 +44,7 @@ class RolloutStats:
     """Tokens of the prompt that overflowed, where the engine could tell."""
     timing: Timing
     sandbox: str | None
-    """The tier of walls that the REPL ran behind; None where there was no REPL."""
+    """The isolation level of the REPL; None where there was no REPL."""
     cost: float | None
     ledger: dict[str, float]
     """See `rlm_env.evals.usage`."""
@@ -104,7 +104,7 @@ def stats_of(rollout: Rollout, prices: tuple[Price, Price] | None = None) -> Rol
         longest_prompt=max((turn.usage.prompt_tokens for turn in rollout.turns), default=0),
         needed_prompt=None if needed is None else int(needed),
         timing=rollout.timing,
-        sandbox=rollout.info.get("sandbox", {}).get("tier"),
+        sandbox=rollout.info.get("sandbox", {}).get("level"),
         cost=rollout_cost(rollout, *prices) if prices else None,
         ledger=ledger(rollout),
         metrics=rollout.score.metrics if rollout.score else {},

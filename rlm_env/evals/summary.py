@@ -66,7 +66,7 @@ class Group:
     """Main-model token efficiency: the scores of all scored rollouts over the root tokens of all of them, those with
     an overflow charged with the prompt that did not fit; None where a prompt's length is unknown."""
     sandboxes: tuple[str, ...]
-    """The tiers of walls that REPLs ran behind; empty for a scaffold without a REPL."""
+    """The isolation levels of the REPLs; empty for a scaffold without a REPL."""
     cost: float | None
     """US dollars of all rollouts together, errors too."""
 

@@ -1,11 +1,12 @@
-"""A persistent Python REPL in a process of its own, behind walls. Knows nothing of LLMs.
+"""A persistent Python REPL in a sandboxed process. Knows nothing of LLMs.
 
     async with ReplPool(ReplConfig()) as pool:
         async with pool.open(context="...", llm_batch=handler) as repl:
             step = await repl.run("len(context)")
 
 In a REPL there are `context`, `answer = {"content": "", "ready": False}`, `llm_batch(prompts)` and whatever its cells
-define. See docs/sandbox.md for the walls.
+define. The sandbox is described in docs/sandbox.md. `host/` is the trusted side, `child/` runs in
+the process of a REPL, `sandbox/` confines that; both sides use the files beside these folders.
 """
 
 from rlm_env.repl.config import ReplConfig, ReplError, SandboxError, StepResult, SubError

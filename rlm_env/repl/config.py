@@ -1,12 +1,12 @@
-"""What a pool is configured with and what a step returns: the plain data of this room's public API."""
+"""The configuration of a pool and the result of a step: the plain data of the public API."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-TIERS = ("bare", "sealed", "guard", "jail")
-"""Weakest first. See docs/sandbox.md."""
+LEVELS = ("bare", "sealed", "guard", "jail")
+"""Isolation levels, weakest first. See docs/sandbox.md."""
 _POSITIVE = (
     "memory_mb",
     "file_mb",
@@ -19,37 +19,42 @@ _POSITIVE = (
 
 
 class ReplError(Exception):
-    """Something about a REPL that is not the model's doing: it cannot be started, or is closed."""
+    """A REPL cannot be started or is closed. Mistakes of the model's code never raise it."""
 
 
 class SandboxError(ReplError):
-    """The walls that were asked for do not stand on this machine."""
+    """The sandbox that was asked for does not work on this machine."""
+
+    def __init__(self, message: str, reasons: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.reasons = reasons or {}
+        """Isolation level -> why it is not used."""
 
 
 @dataclass(frozen=True)
 class SubError:
-    """An item of a batch that has no answer. In the REPL it tests false, prints `reason` and is not a str."""
+    """A failed sub-call in a batch. In the REPL it tests false, prints `reason` and is not a str."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplConfig:
-    """How REPLs are walled in and bounded. Every field has a default that is safe."""
+    """Isolation and limits of REPLs. Every default is safe."""
 
-    tier: str = "guard"
-    """The tier to use: one of TIERS, or "best" for the highest that stands. Where it does not stand, the next
-    lower one is taken, down to `require`."""
+    level: str = "guard"
+    """Isolation level: one of LEVELS, or "best" for the highest that works on this machine. Where it does not work,
+    the next lower one is used, down to `require`."""
     require: str | None = None
-    """Refuse to run below this tier instead of downgrading."""
+    """Refuse to run below this level instead of downgrading."""
     allow_unsafe: bool = False
-    """Permit the tier `bare`, which walls in nothing."""
+    """Permit the level `bare`, which confines nothing."""
     allow_fork: bool = False
-    """Permit `Repl.fork` and checkpoints: the filter then has a door for them, which hostile code can use to make
-    processes of its own (see docs/sandbox.md). Ordinary forks and programs stay denied."""
+    """Permit `Repl.fork` and checkpoints. The system-call filter then allows one form of `clone`, which hostile code
+    can use to make further processes (see docs/sandbox.md). Ordinary forks and programs stay denied."""
     checkpoint: bool = False
     """Fork the REPL before each step, so that a step that had to be killed is undone instead of the state being
-    lost. Needs allow_fork. Steps that find other threads running go without."""
+    lost. Needs allow_fork. Skipped where other threads are running in the REPL."""
     preload: tuple[str, ...] = ("numpy", "scipy", "sympy")
     """Packages imported once, before REPLs are forked. Missing ones are left out and reported."""
     memory_mb: int = 2048
@@ -74,10 +79,10 @@ class ReplConfig:
     """Cores that REPLs run on; None: all."""
 
     def __post_init__(self) -> None:
-        if self.tier not in (*TIERS, "best"):
-            raise ValueError(f"tier={self.tier!r}: choose one of {', '.join(TIERS)} or 'best'")
-        if self.require is not None and self.require not in TIERS:
-            raise ValueError(f"require={self.require!r}: choose one of {', '.join(TIERS)}")
+        if self.level not in (*LEVELS, "best"):
+            raise ValueError(f"level={self.level!r}: choose one of {', '.join(LEVELS)} or 'best'")
+        if self.require is not None and self.require not in LEVELS:
+            raise ValueError(f"require={self.require!r}: choose one of {', '.join(LEVELS)}")
         if self.checkpoint and not self.allow_fork:
             raise ValueError("checkpoint=True needs allow_fork=True")
         for name in _POSITIVE:
@@ -93,12 +98,12 @@ def empty_answer() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What came of one cell. Times are the host's; the rest is what the REPL says, bounded by the host."""
+    """The outcome of one cell. The host measures the times; the REPL reports the rest, and the host bounds it."""
 
     output: str = ""
     """What was printed and echoed, at most `max_output_chars` characters: head and tail, with the true length."""
     error: str | None = None
-    """A short traceback, or what happened to the process; None where the cell ran through."""
+    """A short traceback, or what happened to the process; None where the cell raised nothing."""
     timed_out: bool = False
     """The cell was stopped by `timeout` or `wall_timeout`."""
     state_lost: bool = False
@@ -108,6 +113,9 @@ class StepResult:
     sub_llm_seconds: float = 0.0
     """Wall time with at least one batch in flight."""
     answer: dict[str, Any] = field(default_factory=empty_answer)
-    """{"content": str, "ready": bool}, as it stands after the cell."""
+    """{"content": str, "ready": bool} after the cell."""
     truncated_chars: int = 0
     """Characters of output that were left out."""
+    answer_truncated_chars: int = 0
+    """Characters of `answer["content"]` beyond `max_answer_chars`, which were left out. At least so many: a list or
+    dict is not written out further than the limit."""

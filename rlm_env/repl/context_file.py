@@ -1,4 +1,4 @@
-"""How a context travels into a REPL: once, byte-exact, by memory file and not through the channel.
+"""How a context is sent into a REPL: once, byte for byte, in a memory file instead of through the channel.
 
 | given                          | in the REPL                                                                    |
 |--------------------------------|--------------------------------------------------------------------------------|
@@ -6,8 +6,8 @@
 | bytes, bytearray               | bytes                                                                          |
 | list, tuple, dict              | the same, nested; None, bool, int, float, str, bytes, set within, any such key |
 | pathlib.Path to a file         | its text where it is UTF-8, else its bytes; nothing is translated              |
-| pathlib.Path to a directory    | a dict {relative path with "/": text or bytes} of the regular files in it,     |
-|                                | sorted by path; symbolic links are left out                                    |
+| pathlib.Path to a directory    | a dict {relative path with "/": text or bytes} of the files in it, as          |
+|                                | `rlm_env/context.py` lists them (`host/pool.py` reads them)                    |
 | None                           | None                                                                           |
 
 Anything else is a TypeError that names the type. Pickle goes from host to child only, and only for the types above.
@@ -16,20 +16,18 @@ Anything else is a TypeError that names the type. Pickle goes from host to child
 from __future__ import annotations
 
 import ctypes
+import errno
 import io
 import mmap
 import os
 import pickle
-import sys
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlm_env.repl.sandbox import libc
-
 _as_utf8 = ctypes.pythonapi.PyUnicode_AsUTF8AndSize
 _as_utf8.restype = ctypes.c_void_p
-_HUGE_PAGE = 2 * 2**20
 REMEDY = (
     "a context is a str, bytes, a list or dict of JSON-like values, or a pathlib.Path; "
     "convert it first (for example str(x), x.tolist(), dataclasses.asdict(x))"
@@ -38,7 +36,7 @@ REMEDY = (
 
 @dataclass
 class EncodedContext:
-    """A context as a descriptor that can be handed to any number of REPLs. Close it when all are open."""
+    """A context behind a file descriptor, which any number of REPLs can map. Close it when all are open."""
 
     fd: int | None
     kind: str
@@ -64,8 +62,11 @@ class _Pickler(pickle.Pickler):
 
 
 def encode(context: Any) -> EncodedContext:
-    """Writes `context` into a sealed memory file. TypeError where it is not one of the types above;
-    FileNotFoundError where a path does not exist."""
+    """Writes `context` into a sealed memory file; a path to a file is opened, not copied.
+
+    Raises TypeError where it is not one of the types above, IsADirectoryError for a directory (read its files first),
+    FileNotFoundError where a path does not exist.
+    """
     if context is None:
         return EncodedContext(None, "none", 0)
     if isinstance(context, str):
@@ -73,19 +74,15 @@ def encode(context: Any) -> EncodedContext:
     if isinstance(context, (bytes, bytearray)):
         return _store("bytes", context)
     if isinstance(context, Path):
-        if not context.is_dir():
-            return _open_file(context)
-        from rlm_env.context import folder_files  # here, since this module's other half runs where only `repl` is
-
-        context = {name: _text_or_bytes(path.read_bytes()) for name, path in folder_files(context).items()}
-    elif type(context) not in (list, tuple, dict):
+        return _open_file(context)
+    if type(context) not in (list, tuple, dict):
         kind = type(context)
         raise TypeError(f"context is a {kind.__module__}.{kind.__qualname__}: {REMEDY}")
     return _store_pickle(context)
 
 
 def _utf8(text: str) -> bytes | memoryview:
-    """The UTF-8 of `text`, without a copy where it is ASCII: then it is what the str holds. Keep `text` meanwhile."""
+    """The UTF-8 of `text`. For ASCII it is a view of the str's own memory, valid only while `text` is."""
     if not text.isascii() or type(text) is not str:
         return text.encode("utf-8", "surrogatepass")
     size = ctypes.c_ssize_t()
@@ -125,7 +122,7 @@ def _memory_file() -> int:
 
 
 def _sealed(fd: int, kind: str, size: int) -> EncodedContext:
-    """Siblings and replacements map the same pages: nobody may write to them any more."""
+    """Forbids writing: other REPLs, and the process that replaces a dead one, map the same pages."""
     if hasattr(os, "memfd_create"):
         import fcntl
 
@@ -136,11 +133,15 @@ def _sealed(fd: int, kind: str, size: int) -> EncodedContext:
 
 def _open_file(path: Path) -> EncodedContext:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    size = os.fstat(fd).st_size
-    return EncodedContext(fd, "file", size)
+    status = os.fstat(fd)
+    if stat.S_ISDIR(status.st_mode):
+        os.close(fd)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return EncodedContext(fd, "file", status.st_size)
 
 
-def _text_or_bytes(data: bytes | mmap.mmap) -> str | bytes:
+def text_or_bytes(data: bytes | mmap.mmap) -> str | bytes:
+    """The text of a file where it is UTF-8, else its bytes."""
     try:
         return str(data, "utf-8")
     except UnicodeDecodeError:
@@ -148,7 +149,7 @@ def _text_or_bytes(data: bytes | mmap.mmap) -> str | bytes:
 
 
 def decode(fd: int, kind: str, size: int) -> Any:
-    """The context, in the child; the descriptor can be closed afterwards."""
+    """The child's side of `encode`. The descriptor can be closed afterwards."""
     if size == 0 and kind != "pickle":
         return b"" if kind == "bytes" else ""
     flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
@@ -158,14 +159,5 @@ def decode(fd: int, kind: str, size: int) -> Any:
         if kind == "bytes":
             return data[:]
         if kind == "file":
-            return _text_or_bytes(data)
+            return text_or_bytes(data)
         return pickle.loads(data)
-
-
-def use_huge_pages(value: Any) -> None:
-    """Asks for huge pages behind a large str or bytes, so that forking does not copy an entry for each small one."""
-    if not isinstance(value, (str, bytes)) or sys.getsizeof(value) < 8 * _HUGE_PAGE:
-        return
-    begin = -(-id(value) // _HUGE_PAGE) * _HUGE_PAGE
-    end = (id(value) + sys.getsizeof(value)) // _HUGE_PAGE * _HUGE_PAGE
-    libc.collapse_pages(begin, end - begin)

@@ -5,8 +5,8 @@ float, str, bytes. There is no nesting, so a parser needs no recursion, no frame
 has bytes (times a small constant), and no object is ever built from what a child sends. Lists are written as
 their items, structured values as JSON text inside a scalar.
 
-Covered: packing, parsing, the incremental parser of the host, blocking reads of the child. Not covered: what
-the frames mean (`channel.py` on the host, `worker.py` and `batch.py` in the child).
+What the frames mean: `host/process.py` and `host/batch_host.py` on the host, `child/worker.py` and `child/batch.py` in
+the child.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ CHUNK = 256 * 2**10
 _SCALARS = frozenset((type(None), bool, int, float, str, bytes))
 _END_VALUE = 0xFEEDFACE12345678
 _END = b"\xcf" + _END_VALUE.to_bytes(8, "big")
-"""Fed after a body. It comes out unchanged only where the body ended between two fields: a field that is cut off
-swallows some of it, and as no later byte of it is 0xCF, what comes out then cannot be this number."""
+"""Appended to a body before parsing. It comes out unchanged only where the body ended between two fields: a field that
+is cut off swallows some of it, and as no later byte of it is 0xCF, what comes out then cannot be this number."""
 _FIRST_BUFFER = 8 * 2**10
 _KEPT_BUFFER = 1024 * 2**10
 
@@ -40,6 +40,7 @@ class ProtocolError(Exception):
 def pack(*fields: Scalar) -> bytes:
     """One frame, header included. A str must be valid Unicode (see `sanitize`), else UnicodeEncodeError."""
     packed = msgpack.packb(fields)
+    assert packed is not None  # only a packer without `autoreset` returns nothing
     # A msgpack array is its items behind a header, and the items are what a frame holds.
     body = memoryview(packed)[1 if len(fields) < 16 else 3 if len(fields) < 2**16 else 5 :]
     return b"".join((HEADER.pack(len(body)), body))
@@ -102,7 +103,7 @@ class FrameParser:
         self._buffer = bytearray(_FIRST_BUFFER)
         self._filled = 0
 
-    def get_buffer(self, _hint: int = -1) -> memoryview:
+    def get_buffer(self) -> memoryview:
         """Where the next bytes go; never empty."""
         if self._filled == len(self._buffer):
             self._buffer += bytes(len(self._buffer))
@@ -128,18 +129,9 @@ class FrameParser:
             buffer[: len(rest)] = rest
             self._filled = len(rest)
 
-    def feed(self, data: bytes) -> None:
-        """The same, for bytes that are already at hand."""
-        while data:
-            room = self.get_buffer()
-            part, data = data[: len(room)], data[len(room) :]
-            room[: len(part)] = part
-            room.release()
-            self.buffer_updated(len(part))
-
 
 def chunks(items: list[str | bytes]) -> list[tuple[int, list[str | bytes]]]:
-    """Cuts `items` into (index of the first, items) groups of about CHUNK bytes; a larger item stands alone."""
+    """Cuts `items` into (index of the first, items) groups of about CHUNK bytes; a larger item is a group by itself."""
     groups: list[tuple[int, list[str | bytes]]] = []
     size = 0
     for index, item in enumerate(items):

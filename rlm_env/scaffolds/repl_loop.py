@@ -40,6 +40,7 @@ class ReplLoop:
     cells: int = 0
     failed_cells: int = 0
     truncated_chars: int = 0
+    answer_truncated_chars: int = 0
 
     async def run(self, repl: Repl) -> StopReason:
         """Raises what engine and REPL raise."""
@@ -121,6 +122,7 @@ class ReplLoop:
         turn.sub_seconds += step.sub_llm_seconds
         if not step.state_lost:  # a lost REPL begins with an empty answer; what was there before still counts
             record.answer = step.answer["content"]
+            self.answer_truncated_chars = step.answer_truncated_chars
         if self.subs.unavailable is not None:
             raise self.subs.unavailable
         return observation_text(step, 2 * config.max_observation_chars), step.answer["ready"]
@@ -137,6 +139,7 @@ class ReplLoop:
             "code_timeouts": sum(turn.timed_out for turn in record.turns),
             "states_lost": sum(turn.state_lost for turn in record.turns),
             "observation_chars_truncated": self.truncated_chars,
+            "answer_chars_truncated": self.answer_truncated_chars,
             "sub_batches": subs.batches,
             "sub_calls_failed": sum(call.error is not None for call in subs.calls),
             "sub_calls_reused": subs.reused,

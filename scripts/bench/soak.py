@@ -1,16 +1,17 @@
 """Random faults against one pool for a while, and a count of what is left behind.
 
-    python scripts/bench/soak.py [--faults 500] [--seconds 0] [--repls 8] [--tier guard] [--seed 0]
+    python scripts/bench/soak.py [--faults 500] [--seconds 0] [--repls 8] [--level guard] [--seed 0]
 
 Ends with one JSON line: faults, states kept and lost, and for descriptors, child processes, temporary files and the
-host's memory what they were before and after. The exit status is 1 where something grew, a REPL was unusable, or
-the zygote died.
+host's memory what they were before and after. Only what this run has made is counted, so that anything else may run
+beside it. The exit status is 1 where something grew, a REPL was unusable, or the zygote died.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -23,6 +24,8 @@ from typing import Any
 
 from rlm_env.repl import Repl, ReplConfig, ReplPool, SubError
 
+PREFIX = f"rlm-env-soak-{os.getpid()}-"
+"""Of the temporary files that this run makes, in the host and in REPLs."""
 FAULTS = (
     "1 + 1",
     "while True: pass",
@@ -51,7 +54,7 @@ FAULTS = (
     "import os; os.fork()",
     "import builtins; vars(builtins).clear()",
     "open('/etc/passwd')",
-    "import tempfile; tempfile.NamedTemporaryFile()",
+    f"import tempfile; kept = tempfile.NamedTemporaryFile(prefix={PREFIX!r})",
     "def f(): f()\nf()",
     "del context, answer, llm_batch",
 )
@@ -65,29 +68,36 @@ async def handler(prompts: list) -> list:
     return [SubError("told to fail") if p == "fail" else p[:1000] for p in prompts]
 
 
-def children(pid: int) -> int:
-    """Processes whose parent is `pid`, zombies included."""
-    count = 0
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat") as stat:
-                    count += int(stat.read().rpartition(")")[2].split()[1]) == pid
-            except OSError:
-                continue
-    return count
+def own_processes() -> dict[int, str]:
+    """All descendants of this process: id -> state ("Z": ended, and nobody has waited for it)."""
+    parents: dict[int, tuple[int, str]] = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as stat:
+            state, parent = stat.read().rpartition(")")[2].split()[:2]
+            parents[int(entry)] = int(parent), state
+    found: dict[int, str] = {}
+    before = -1
+    while len(found) > before:
+        before = len(found)
+        family = {os.getpid(), *found}
+        found |= {pid: state for pid, (parent, state) in parents.items() if parent in family}
+    return found
 
 
-def footprint(zygote: int) -> dict[str, int]:
+def own_temporary_files() -> int:
+    directories = {tempfile.gettempdir(), "/tmp"}
+    return sum(name.startswith(PREFIX) for directory in directories for name in os.listdir(directory))
+
+
+def footprint() -> dict[str, int]:
     """What must not grow."""
     gc.collect()
     with open("/proc/self/statm") as statm:
         resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
     return {
         "descriptors": len(os.listdir("/proc/self/fd")),
-        "children_of_zygote": children(zygote),
-        "children_of_host": children(os.getpid()),
-        "temporary_files": len(os.listdir(tempfile.gettempdir())),
+        "processes": len(own_processes()),
+        "temporary_files": own_temporary_files(),
         "host_mb": resident,
         "tasks": len(asyncio.all_tasks()),
     }
@@ -142,29 +152,34 @@ async def main() -> int:
     parser.add_argument("--faults", type=int, default=500, help="at least this many")
     parser.add_argument("--seconds", type=float, default=0, help="and at least this long")
     parser.add_argument("--repls", type=int, default=8, help="at a time")
-    parser.add_argument("--tier", default="guard")
+    parser.add_argument("--level", default="guard", help="isolation level")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     random.seed(options.seed)
-    config = ReplConfig(tier=options.tier, require=options.tier, preload=(), memory_mb=256, interrupt_grace=0.1)
+    config = ReplConfig(
+        level=options.level,
+        require=options.level,
+        allow_unsafe=options.level == "bare",
+        preload=(),
+        memory_mb=256,
+        interrupt_grace=0.1,
+    )
     async with ReplPool(config) as pool:
-        zygote = pool._zygote._process.pid
+        zygote = pool.zygote_pid
         async with pool.open(context="warm", llm_batch=handler) as repl:
             await repl.run("llm_batch(['b' * 10**6] * 8)")
         await asyncio.sleep(0.3)
-        before = footprint(zygote)
+        before = footprint()
         begin = time.monotonic()
         soak = Soak(pool, options)
         await asyncio.gather(*(soak.one_seat() for _ in range(options.repls)))
         seconds = time.monotonic() - begin
         await asyncio.sleep(0.5)
-        after = footprint(zygote)
-        survived = pool._zygote.alive and pool._zygote._process.pid == zygote
+        after = footprint()
+        survived = pool.zygote_pid == zygote and own_processes().get(zygote, "Z") != "Z"
     # Memory is allowed to settle somewhat higher; everything else has to be back where it was.
-    grown = [k for k in before if after[k] > before[k] + (64 if k == "host_mb" else 0) and k != "temporary_files"]
-    if after["temporary_files"] > before["temporary_files"] + 5:  # others use the directory too
-        grown.append("temporary_files")
-    result: dict[str, Any] = {"bench": "soak", "tier": options.tier, "seconds": round(seconds, 1), **soak.outcomes}
+    grown = [k for k in before if after[k] > before[k] + (64 if k == "host_mb" else 0)]
+    result: dict[str, Any] = {"bench": "soak", "level": options.level, "seconds": round(seconds, 1), **soak.outcomes}
     result |= {
         "before": before,
         "after": after,

@@ -11,6 +11,17 @@ from hypothesis import strategies as st
 from rlm_env.repl.host.batch_host import BatchHost
 from rlm_env.repl.wire import CHUNK, HEADER, FrameParser, ProtocolError, chunks, pack, sanitize, unpack
 
+
+def feed(parser: FrameParser, data: bytes) -> None:
+    """Gives `data` to the parser as asyncio does, in pieces that fit its buffer."""
+    while data:
+        room = parser.get_buffer()
+        part, data = data[: len(room)], data[len(room) :]
+        room[: len(part)] = part
+        room.release()
+        parser.buffer_updated(len(part))
+
+
 text = st.text(st.characters(exclude_categories=["Cs"]))
 scalars = st.one_of(
     st.none(),
@@ -30,7 +41,7 @@ def test_round_trip_at_any_cut(wanted: list, data: st.DataObject):
     parser = FrameParser(seen.append)
     while stream:
         cut = data.draw(st.integers(1, len(stream)))
-        parser.feed(stream[:cut])
+        feed(parser, stream[:cut])
         stream = stream[cut:]
     assert seen == wanted
     assert [[type(v) for v in f] for f in seen] == [[type(v) for v in f] for f in wanted]
@@ -59,7 +70,7 @@ def test_sanitized_text_can_be_encoded(value: str):
 def test_random_bytes_raise_nothing_but_the_protocol_error(data: bytes):
     parser = FrameParser(lambda fields: None, max_frame=1000)
     try:
-        parser.feed(data)
+        feed(parser, data)
     except ProtocolError:
         return
 
@@ -116,12 +127,12 @@ def test_a_large_claim_allocates_only_what_arrives():
     parser = FrameParser(lambda fields: None, max_frame=2**30)
     tracemalloc.start()
     try:
-        parser.feed(HEADER.pack(2**30) + b"x" * 100_000)
+        feed(parser, HEADER.pack(2**30) + b"x" * 100_000)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
     with pytest.raises(ProtocolError, match="over the limit"):
-        FrameParser(lambda fields: None, max_frame=100).feed(HEADER.pack(101))
+        feed(FrameParser(lambda fields: None, max_frame=100), HEADER.pack(101))
 
 
 @given(st.lists(scalars, min_size=1, max_size=6), st.data())

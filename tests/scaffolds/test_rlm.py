@@ -70,7 +70,7 @@ async def test_what_a_cell_printed_and_raised_is_told_and_state_persists(env):
     assert rollout.answer == "2"
     assert rollout.metrics["cells_failed"] == 1
     assert rollout.info["sampling"]["root"]["temperature"] == 1.0
-    assert rollout.info["sandbox"]["tier"] in ("guard", "sealed", "jail")
+    assert rollout.info["sandbox"]["level"] in ("guard", "sealed", "jail")
     assert rollout.info["sandbox"]["attacks"]
     assert rollout.turns[1].error
 
@@ -206,6 +206,16 @@ async def test_long_output_is_bounded_with_its_true_length():
     assert "100,0" in observation
     assert "start" in observation
     assert "end" in observation
+
+
+async def test_an_answer_cut_at_its_limit_is_counted():
+    cut = fenced("answer['content'] = 'x' * 1_300; answer['ready'] = True")
+    for reply, missing in ((cut, 300), (DONE, 0)):
+        repl = rlm_env.ReplConfig(preload=(), max_answer_chars=1_000)
+        async with RLMEnv(WordCount(), RLMConfig(repl=repl)) as env:
+            rollout = await env.rollout(Task("Q?", "a b"), script(reply))
+        assert rollout.metrics["answer_chars_truncated"] == missing
+        assert len(rollout.answer) <= 1_000
 
 
 async def test_sub_llm_answers_come_in_order_and_are_on_record(env):

@@ -1,8 +1,8 @@
 """The `answer` variable of a REPL, read in every form that a model writes.
 
-`answer = {"content": "", "ready": False}` is what a REPL starts with. This module reads what a cell made of it
-and puts a usable dict back. It runs in the child, within the cell's time limit: what it calls (str, bool) may be
-the model's own code.
+A REPL starts with `answer = {"content": "", "ready": False}`. After each cell this module reads the variable, whatever
+the cell did to it, and puts a usable dict back. It runs in the child, within the cell's time limit: what it calls (str,
+bool) may be the model's own code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _JSONEncoder = json.JSONEncoder
 
 
 class Answer:
-    """Follows one namespace's `answer`. `content` and `ready` hold what was read last."""
+    """One namespace's `answer`. `content` and `ready` hold what was read last."""
 
     def __init__(self, namespace: dict[str, Any], limit: int) -> None:
         self._namespace = namespace
@@ -26,11 +26,11 @@ class Answer:
         self.content = ""
         self.ready = False
         self.cut = 0
-        """Characters of the content that are over the limit and were left out."""
+        """Characters of the content beyond the limit, which were left out; at least so many (see `_json`)."""
         namespace["answer"] = {"content": "", "ready": False}
 
     def read(self) -> None:
-        """Reads the variable, and replaces it by a usable dict where it is none."""
+        """Reads the variable, and replaces it by a dict where it is none."""
         value = dict.get(self._namespace, "answer", _MISSING)
         if isinstance(value, dict):
             content, ready = dict.get(value, "content", _MISSING), dict.get(value, "ready", False)
@@ -62,7 +62,7 @@ def _truth(value: Any) -> bool:
 
 
 def _text(value: Any, limit: int) -> str | None:
-    """`value` as the answer's text, or None where it is no answer at all (then the last one stands)."""
+    """`value` as the answer's text, or None where it is no answer at all (then the last one is kept)."""
     if value is _MISSING or value is None or callable(value) or isinstance(value, ModuleType):
         return None
     if getattr(type(value), "is_failed_call", False):
@@ -82,7 +82,7 @@ def _text(value: Any, limit: int) -> str | None:
 
 
 def _json(value: Any, limit: int) -> str:
-    """JSON, written only as far as the limit; Python's own notation where JSON cannot say it."""
+    """`value` as JSON, cut just beyond the limit; `str(value)` where it has no JSON form."""
     parts, size = [], 0
     try:
         for part in _JSONEncoder(ensure_ascii=False, default=str).iterencode(value):

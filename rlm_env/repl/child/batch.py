@@ -2,35 +2,35 @@
 
 Any thread may call it, in functions and nested; the calls share one socket without a helper thread: whichever
 waiting caller gets the reading lock reads for all (leader and followers). A failed item comes back as a
-`FailedCall`, which no code can mistake for an answer. Not covered: who answers (`channel.py` hands the prompts
-to the handler that the REPL was opened with).
+`FailedCall`, which no code can mistake for an answer. The host's end, which hands the prompts to the handler that the
+REPL was opened with, is `host/batch_host.py`.
 """
 
 from __future__ import annotations
 
+import _socket
 import json
 import math
 import os
 import select
-import socket
 import threading
 from _queue import SimpleQueue
 from typing import Any, NoReturn
 
+from rlm_env.repl.bounds import MAX_JSON
 from rlm_env.repl.child.interrupts import Interrupts
 from rlm_env.repl.wire import HEADER, chunks, pack_any, sanitize, unpack
 
+# Kept under names of our own: a cell may set `os._exit = None`.
 _exit, _dumps, _isfinite = os._exit, json.dumps, math.isfinite
-MAX_JSON = 16 * 2**20
-"""Bytes of one dict prompt; the host refuses more (`batch_host.py`)."""
 
 
 class SubCallError(RuntimeError):
-    """A failed sub-call was used as if it were an answer, or a whole batch could not be run."""
+    """A failed sub-call was used as an answer, or a whole batch failed."""
 
 
 class FailedCall:
-    """What stands in the place of an answer that there is none of. Tests false; printing it tells the reason."""
+    """Placeholder for a failed sub-call; falsy; printing it shows the reason."""
 
     is_failed_call = True
     __slots__ = ("reason",)
@@ -69,7 +69,7 @@ class _Call:
         self.answers: list[Any] = [None] * count
         self.missing = count
         self.failure: str | None = None
-        self.wakeups = SimpleQueue()
+        self.wakeups: SimpleQueue[None] = SimpleQueue()
 
     @property
     def done(self) -> bool:
@@ -77,9 +77,9 @@ class _Call:
 
 
 class BatchClient:
-    """The child's end of the llm channel. `call` is what the namespace knows as `llm_batch`."""
+    """The child's end of the llm channel. `call` is `llm_batch` in the namespace."""
 
-    def __init__(self, sock: socket.socket, interrupts: Interrupts, max_items: int, max_bytes: int) -> None:
+    def __init__(self, sock: _socket.socket, interrupts: Interrupts, max_items: int, max_bytes: int) -> None:
         self._sock = sock
         self._interrupts = interrupts
         self._max_items, self._max_bytes = max_items, max_bytes
@@ -91,7 +91,7 @@ class BatchClient:
         self._in_flight = 0
 
     def call(self, prompts: Any) -> list[Any]:
-        """Answers to `prompts`, in order: a str each, or a FailedCall. See `rlm_env.repl` for the items."""
+        """Answers to `prompts`, in order: a str each, or a FailedCall. `_item` says what a prompt may be."""
         items = _items(prompts)
         if not items:
             return []
@@ -153,7 +153,8 @@ class BatchClient:
 
     def _read_frame(self) -> None:
         (length,) = HEADER.unpack(self._receive(HEADER.size))
-        kind, number, *fields = unpack(self._receive(length))
+        frame: list[Any] = unpack(self._receive(length))  # from our own host: the types are as agreed
+        kind, number, *fields = frame
         call = self._calls.get(number)
         if call is None:
             return  # given up by an interrupt
@@ -179,7 +180,7 @@ class BatchClient:
 
 
 def _items(prompts: Any) -> list[str | bytes]:
-    """The prompts as they travel: a str as it is, a dict as the bytes of its JSON."""
+    """The prompts as they are sent: a str unchanged, a dict as the bytes of its JSON."""
     if isinstance(prompts, (str, bytes, dict, FailedCall)):
         raise TypeError(
             f"llm_batch takes a list of prompts, not a {type(prompts).__name__}: write llm_batch([prompt])[0]"

@@ -1,8 +1,8 @@
 """The first lines of the zygote's interpreter: `python -s -S -P boot.py <descriptor>`.
 
-Makes exactly this package importable under its own name, without `rlm_env/__init__.py` (and what that imports) and
-without the project's directory on `sys.path`. Our modules get a private copy of the builtins: a cell that sets
-`builtins.print = None` breaks its own code and not ours.
+Makes the modules of `rlm_env.repl` that a REPL needs importable under their usual names, without `rlm_env/__init__.py`
+(and what that imports) and without the project's directory on `sys.path`. Our modules get a private copy of the
+builtins: a cell that sets `builtins.print = None` breaks its own code and not ours.
 """
 
 import builtins
@@ -20,7 +20,10 @@ _BUILTINS = dict(builtins.__dict__)
 class _Loader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__builtins__"] = _BUILTINS
-        exec(self.get_code(module.__name__), module.__dict__)
+        code = self.get_code(module.__name__)
+        if code is None:
+            raise ImportError(f"no code for {module.__name__}")
+        exec(code, module.__dict__)
 
 
 class _Finder:
@@ -42,7 +45,7 @@ def _boot() -> None:
     with open(instructions, "rb") as file:
         spec = json.load(file)
     sys.path[:] = spec["sys_path"]
-    importlib.import_module("rlm_env.repl.child.zygote").main(control, spec)
+    importlib.import_module("rlm_env.repl.child.zygote").run_zygote(control, spec)
 
 
 _boot()

@@ -1,8 +1,8 @@
 """What a cell prints, kept within bounds while it is written.
 
-Covered: `sys.stdout` and `sys.stderr` of a cell in one stream, in order; head and tail with the true length;
-descriptors 1 and 2, for C code and (where a tier allows them) child processes. Not covered: the host's own cut,
-which does not trust this one (`repl.py`).
+`sys.stdout` and `sys.stderr` of a cell go into one stream, in order; kept are head and tail with the true length.
+Descriptors 1 and 2 are captured too, for C code and (where the isolation level allows them) child processes. The host
+bounds the output once more, since it does not trust this side (`host/repl.py`).
 """
 
 from __future__ import annotations
@@ -10,34 +10,16 @@ from __future__ import annotations
 import io
 import os
 import threading
+from typing import Any
+
+from rlm_env.repl.bounds import shorten
 
 # Kept under names of our own: a cell may set `os.lseek = None`.
 _lseek, _pread, _ftruncate, _END = os.lseek, os.pread, os.ftruncate, os.SEEK_END
-MARKER_ROOM = 80
-"""Characters of a limit that are kept for the marker; every limit is larger."""
-
-
-def shorten(text: str, limit: int, total: int | None = None, tail: str | None = None) -> str:
-    """`text` cut to `limit` characters: its head, a marker that tells the true length, its tail.
-
-    `total` and `tail` are given where `text` is only the beginning of something longer.
-    """
-    total = len(text) if total is None else total
-    if total <= limit:
-        return text
-    tail = text if tail is None else tail
-    room = limit - MARKER_ROOM
-    head_part, tail_part = text[: room - room // 2], tail[-(room // 2) :]
-    return f"{head_part}\n... [{omitted(total, limit):,} of {total:,} characters omitted] ...\n{tail_part}"[:limit]
-
-
-def omitted(total: int, limit: int) -> int:
-    """How many of `total` characters `shorten` leaves out."""
-    return total - (limit - MARKER_ROOM) if total > limit else 0
 
 
 class Recorder:
-    """Text as it is written, of which only head and tail are kept. May be written from any thread."""
+    """Keeps head and tail of what is written to it. Any thread may write."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -68,7 +50,7 @@ class Recorder:
                 self._kept = self.limit
 
     def take(self) -> tuple[str, int]:
-        """(the bounded text, the number of characters that were written), and starts anew."""
+        """Returns (the bounded text, the number of characters written), and starts again from nothing."""
         with self._lock:
             rest, total = "".join(self._parts), self._total
             head = rest if self._head is None else self._head
@@ -77,7 +59,7 @@ class Recorder:
 
 
 class _Bytes(io.RawIOBase):
-    """`sys.stdout.buffer`: bytes that are shown as text."""
+    """`sys.stdout.buffer`: bytes, recorded as text."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -85,8 +67,8 @@ class _Bytes(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: bytes) -> int:
-        data = bytes(data)
+    def write(self, buffer: Any, /) -> int:
+        data = bytes(buffer)
         self._recorder.write(data.decode("utf-8", "replace"))
         return len(data)
 
@@ -127,17 +109,24 @@ class Stream(io.TextIOBase):
 
 
 class NoInput(io.TextIOBase):
-    """`sys.stdin`: there is nobody to answer."""
+    """`sys.stdin`: reading it raises, since nobody is there to answer."""
 
     encoding = "utf-8"
 
     def readable(self) -> bool:
         return True
 
-    def readline(self, _size: int = -1) -> str:
+    def read(self, _size: int | None = -1, /) -> str:
         raise EOFError("input() cannot be used here: nobody is there to answer")
 
-    read = readlines = __next__ = readline
+    def readline(self, _size: int = -1, /) -> str:  # pyright: ignore[reportIncompatibleMethodOverride] (typeshed's bases differ)
+        return self.read()
+
+    def readlines(self, _hint: int = -1, /) -> list[str]:
+        return [self.read()]
+
+    def __next__(self) -> str:
+        return self.read()
 
     def close(self) -> None:
         """A cell cannot close what it does not own."""

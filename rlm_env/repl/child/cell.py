@@ -1,8 +1,8 @@
 """Running one cell: Python as at an interactive prompt, in a namespace that lasts.
 
-Covered: several statements with the last expression echoed, top-level await, cells named `<cell 3>` with their
-source in tracebacks, `exit()` and exceptions contained, classes that pickle finds in `__main__`. Not covered:
-time limits (the host's), the walls, and what a cell prints (`capture.py`).
+The last expression is echoed, top-level `await` works, tracebacks show cells as `<cell 3>` with their source, `exit()`
+ends only the cell, and pickle finds its classes in `__main__`. Time limits are the host's (`host/step.py`); what a cell
+prints goes to `capture.py`.
 """
 
 from __future__ import annotations
@@ -21,21 +21,20 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from rlm_env.repl.child.capture import NoInput, Recorder, Stream, shorten
+from rlm_env.repl.bounds import MAX_ERROR, shorten
+from rlm_env.repl.child.capture import NoInput, Recorder, Stream
 
-MAX_ERROR = 4_000
-"""Characters of a traceback."""
 _OWN = str(Path(__file__).parents[1])
 _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _TREE = _FLAGS | ast.PyCF_ONLY_AST
-"""To the syntax tree only. `ast.parse` would stand in the traceback of a syntax error."""
+"""To the syntax tree only. `ast.parse` would show up in the traceback of a syntax error."""
 # Kept under names of our own: a cell may set `linecache.cache = None`.
 _compile, _eval, _cells = compile, eval, linecache.cache
 _TracebackException = traceback.TracebackException
 
 
 class Namespace:
-    """The module `__main__` of a REPL and what is needed to run cells in it."""
+    """The module `__main__` of a REPL, in which cells run."""
 
     def __init__(self, recorder: Recorder, denied_hint: str) -> None:
         self._module = ModuleType("__main__")
@@ -61,7 +60,7 @@ class Namespace:
             builtins.__dict__.update(self._builtins)
 
     def run(self, source: str, name: str) -> None:
-        """Executes a cell. Whatever it raises comes out, SystemExit and KeyboardInterrupt included."""
+        """Executes a cell. Whatever it raises is raised here, SystemExit and KeyboardInterrupt included."""
         _cells[name] = (len(source), None, [line + "\n" for line in source.split("\n")], name)
         tree = _compile(source, name, "exec", _TREE, True)
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
@@ -128,7 +127,7 @@ def _add_site_builtins() -> None:
 
 
 def deny_processes(reason: str) -> None:
-    """Makes the calls that would start a process say why they cannot, instead of a bare errno."""
+    """Makes the calls that would start a process say why they are refused, instead of a bare errno."""
 
     def refuse(*_arguments: Any, **_keywords: Any) -> None:
         raise PermissionError(1, reason)
@@ -136,4 +135,4 @@ def deny_processes(reason: str) -> None:
     for name in ("fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp"):
         if hasattr(os, name):
             setattr(os, name, refuse)
-    subprocess._fork_exec = refuse
+    setattr(subprocess, "_fork_exec", refuse)  # noqa: B010 (private, so type checkers do not know it)

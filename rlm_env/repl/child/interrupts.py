@@ -6,7 +6,8 @@ code runs shielded: the signal is noted, and raised at the next point where noth
 
 from __future__ import annotations
 
-import _signal  # without the enums of `signal`, which cost a step several microseconds
+# Not `signal`, whose enums cost a step several microseconds. Typeshed has no stub for it.
+import _signal  # pyright: ignore[reportMissingImports]
 import threading
 from typing import Any
 
@@ -26,7 +27,7 @@ class Interrupts:
         self._handler = self._strike
 
     def install(self) -> None:
-        """(Re-)takes the signal, and stops timers that a cell has left running."""
+        """Installs the handler, again where a cell has replaced it, and stops timers that a cell has left running."""
         if _getsignal(_SIGINT) is not self._handler:
             _set_handler(_SIGINT, self._handler)
         for timer in _TIMERS:
@@ -46,7 +47,7 @@ class Interrupts:
         self._allowed = False
 
     def shield(self) -> bool:
-        """Our own code begins, called from the model's. Returns what `unshield` and `opening` need."""
+        """Our own code begins, called from the model's. Returns what `open`, `close` and `unshield` need."""
         if self._get_ident() != self._main:
             return False
         before, self._allowed = self._allowed, False

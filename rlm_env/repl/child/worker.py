@@ -1,8 +1,8 @@
-"""The REPL's process: its descriptors, its walls, and the loop that runs one cell after the other.
+"""The REPL's process: its descriptors, its sandbox, and the loop that runs one cell after the other.
 
-Runs in a child of the zygote, as the only process of its REPL. Everything it tells the host is a claim: the host
-measures times, counts and sizes itself. Covered: the loop and the order of things. The parts are `cell.py`,
-`capture.py`, `answer.py`, `batch.py`, `interrupts.py`, `walls.py`.
+Runs in a child of the zygote, as the only process of its REPL. Everything it sends to the host is a claim: the host
+measures times, counts and sizes itself. This file has the loop and the order of things; the parts are `cell.py`,
+`capture.py`, `answer.py`, `batch.py`, `interrupts.py` and `../sandbox/enter.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import random
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, NoReturn
 
 from rlm_env.repl import context_file
 from rlm_env.repl.child import fork
@@ -26,7 +27,7 @@ from rlm_env.repl.child.batch import BatchClient
 from rlm_env.repl.child.capture import Descriptors, Recorder
 from rlm_env.repl.child.cell import Namespace, deny_processes
 from rlm_env.repl.child.interrupts import Interrupts
-from rlm_env.repl.sandbox import enter
+from rlm_env.repl.sandbox.enter import PreparedSandbox, enter_sandbox
 from rlm_env.repl.wire import HEADER, Scalar, pack, pack_any, sanitize, unpack
 
 CONTROL, LLM, OUTPUT, RULESET, CONTEXT, FIRST_FREE = 3, 4, 5, 6, 7, 8
@@ -42,8 +43,8 @@ _getpid = os.getpid
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the zygote hands to a new child."""
+class WorkerSpec:
+    """What the zygote gives to a new child."""
 
     serial: int
     control: int
@@ -55,7 +56,7 @@ class Job:
     loaded: Any
     seed: int
     has_llm: bool
-    """Whether the host answers `llm_batch`; else the name is not there."""
+    """The host answers `llm_batch`. Else the name is not defined."""
     max_output: int
     max_answer: int
     max_items: int
@@ -63,43 +64,48 @@ class Job:
     allow_fork: bool
 
 
-def main(job: Job, parts: Parts, walls: enter.Walls, parent: int) -> None:
-    """Never returns."""
+def run_worker(spec: WorkerSpec, parts: Parts, sandbox: PreparedSandbox, parent: int) -> NoReturn:
+    """Enters the sandbox and serves the host until it closes the REPL. Never returns."""
     try:
-        walls = _arrange_descriptors(job, walls)
+        sandbox = _arrange_descriptors(spec, sandbox)
         control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, CONTROL)
         llm = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, LLM)
     except BaseException:
         _exit(1)
     try:
-        repl = Worker(job, parts, control, llm)
-        enter.enter(walls, parent, enter.private_uid(walls, job.serial))
+        worker = Worker(spec, parts, control, llm)
+        enter_sandbox(sandbox, parent, sandbox.uid(spec.serial))
     except BaseException as error:
         control.sendall(pack("failed", sanitize(f"{type(error).__name__}: {error}"[:2000])))
         _exit(1)
     control.sendall(pack("ready", os.getpid()))
     try:
         while True:
-            repl.step()
+            worker.step()
     except BaseException as error:  # a cell has broken us from within
-        frame = error.__traceback__
-        while frame.tb_next is not None:
-            frame = frame.tb_next
-        where = f"{frame.tb_frame.f_code.co_name}:{frame.tb_lineno}"
+        where = _innermost_frame(error.__traceback__)
         control.sendall(pack("broken", sanitize(f"{type(error).__name__} in {where}: {error}"[:500])))
         _exit(1)
 
 
-def _arrange_descriptors(job: Job, walls: enter.Walls) -> enter.Walls:
-    """The descriptors that a REPL needs at fixed numbers, and nothing else open."""
-    wanted = {CONTROL: job.control, LLM: job.llm, RULESET: walls.ruleset, CONTEXT: job.context}
+def _innermost_frame(trace: TracebackType | None) -> str:
+    name = "?"
+    while trace is not None:
+        name = f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return name
+
+
+def _arrange_descriptors(spec: WorkerSpec, sandbox: PreparedSandbox) -> PreparedSandbox:
+    """Puts the descriptors that a REPL needs at fixed numbers, and closes all others."""
+    wanted = {CONTROL: spec.control, LLM: spec.llm, RULESET: sandbox.ruleset, CONTEXT: spec.context}
     high = {to: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for to, fd in wanted.items() if fd is not None}
     for to, fd in high.items():
         os.dup2(fd, to, inheritable=False)
     for to in {OUTPUT, *wanted} - high.keys():
         _close(to)
     os.closerange(FIRST_FREE, 1 << 16)
-    return dataclasses.replace(walls, ruleset=RULESET) if walls.ruleset is not None else walls
+    return dataclasses.replace(sandbox, ruleset=RULESET) if sandbox.ruleset is not None else sandbox
 
 
 def _close(fd: int) -> None:
@@ -110,48 +116,49 @@ def _close(fd: int) -> None:
 
 
 class Parts:
-    """What every REPL starts with, made once in the zygote: each object that a child makes or touches costs it a
-    page of its own."""
+    """What every REPL starts with, made once in the zygote: a page of memory on which a child creates or touches an
+    object is no longer shared."""
 
-    def __init__(self, max_output: int, walled: bool, allow_processes: bool) -> None:
-        sanitize("\ud800")  # loads its codec, which cannot be imported behind every wall
+    def __init__(self, max_output: int, *, confined: bool) -> None:
+        sanitize("\ud800")  # loads its codec, which cannot be imported at every isolation level
         self.interrupts = Interrupts()
         self.recorder = Recorder(max_output)
-        if not allow_processes:
+        if confined:
             deny_processes(NO_PROCESSES)
-        self.namespace = Namespace(self.recorder, DENIED if walled else "")
+        self.namespace = Namespace(self.recorder, DENIED if confined else "")
         for name in [name for name in sys.modules if name.partition(".")[0] == "rlm_env"]:
-            del sys.modules[name]  # for the model's code we are not there
+            del sys.modules[name]  # hides our modules from the model's code
 
 
 class Worker:
     """One REPL's state in the child."""
 
-    def __init__(self, job: Job, parts: Parts, control: _socket.socket, llm: _socket.socket) -> None:
+    def __init__(self, spec: WorkerSpec, parts: Parts, control: _socket.socket, llm: _socket.socket) -> None:
         self._control = control
-        self._may_fork = job.allow_fork
+        self._may_fork = spec.allow_fork
         self._pid = os.getpid()
         self._interrupts, self._recorder, self._namespace = parts.interrupts, parts.recorder, parts.namespace
         self._interrupts.install()
-        self._descriptors = Descriptors(job.max_output)
+        self._descriptors = Descriptors(spec.max_output)
         self._reserve: mmap.mmap | None = None
         self._sent_answer = ""
-        value = job.loaded
-        if job.context is not None:
-            value = context_file.decode(CONTEXT, job.context_kind, job.context_size)
+        value = spec.loaded
+        if spec.context is not None:
+            value = context_file.decode(CONTEXT, spec.context_kind, spec.context_size)
             os.close(CONTEXT)
         names = self._namespace.names
         names["context"] = value
-        if job.has_llm:
-            names["llm_batch"] = BatchClient(llm, self._interrupts, job.max_items, job.max_bytes).call
-        self._answer = Answer(names, job.max_answer)
-        _seed(job.seed)
+        if spec.has_llm:
+            names["llm_batch"] = BatchClient(llm, self._interrupts, spec.max_items, spec.max_bytes).call
+        self._answer = Answer(names, spec.max_answer)
+        _seed(spec.seed)
 
     def step(self) -> None:
         """Waits for a request, carries it out, reports."""
         fds: list[int] = []
         header = self._receive(HEADER.size, fds)
-        kind, number, *fields = unpack(self._receive(HEADER.unpack(header)[0]))
+        frame: list[Any] = unpack(self._receive(HEADER.unpack(header)[0]))  # from our own host: types are as agreed
+        kind, number, *fields = frame
         if kind == "fork":
             self._fork(number, fds, *fields)
         elif kind == "answer":
@@ -160,7 +167,7 @@ class Worker:
             self._cell(number, *fields)
 
     def _fork(self, number: int, fds: list[int], seed: int | None) -> None:
-        """Becomes two; the twin goes on with the descriptors that the host has sent."""
+        """Forks this process; the fork goes on with the descriptors that the host has sent."""
         threads = len(sys._current_frames()) - 1
         if threads:
             for fd in fds:
@@ -169,7 +176,7 @@ class Worker:
             self._control.sendall(pack("refused", number, reason))
             return
         drawn = random.getstate()  # Python seeds `random` anew in every fork
-        if fork.clone():
+        if fork.fork_sibling():
             for fd in fds:
                 os.close(fd)
             self._control.sendall(pack("forked", number, None))
@@ -265,7 +272,7 @@ class Worker:
 
 
 def _reserve() -> mmap.mmap | None:
-    """Address space kept back, so that a cell that used it all up can still be reported."""
+    """Address space held in reserve, so that a cell that used up all the rest can still be reported."""
     try:
         return mmap.mmap(-1, RESERVE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, MemoryError):
@@ -280,7 +287,7 @@ def _without_locals(error: BaseException) -> Any:
 
 
 def _seed(seed: int) -> None:
-    """Forked siblings would all draw the same numbers; numpy's legacy generator is not reseeded by fork."""
+    """Seeds `random` and `numpy.random`: forked siblings would else all draw the same numbers."""
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:

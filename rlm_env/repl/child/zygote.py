@@ -1,8 +1,8 @@
 """The parent of all REPLs: an exec'd, single-threaded process that forks one child per REPL.
 
 It is started with an empty environment and never sees a key, a gold answer or a prompt. It imports the scientific
-packages once; every child has them at no cost. Covered: start-up, the request loop, reaping. Not covered: what a
-child does (`worker.py`, `walls.py`), the host's side of the requests (`launch.py`).
+packages once; every child has them at no cost. This file has the start, the loop of requests, and reaping. A child goes
+on in `worker.py`; the host's end is `host/zygote_client.py`.
 
 Requests and replies are JSON objects, one per SOCK_SEQPACKET message, with descriptors attached.
 """
@@ -10,7 +10,6 @@ Requests and replies are JSON objects, one per SOCK_SEQPACKET message, with desc
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import os
 import select
@@ -19,59 +18,40 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from rlm_env.repl import context_file
-from rlm_env.repl.child import worker
-from rlm_env.repl.sandbox import enter, landlock, libc, selftest
-from rlm_env.repl.sandbox.seccomp import compile_filter
-from rlm_env.repl.sandbox.syscalls import machine
+from rlm_env.repl.bounds import MAX_ZYGOTE_MESSAGE
+from rlm_env.repl.child.preload import SEALED, preload
+from rlm_env.repl.child.worker import Parts, WorkerSpec, run_worker
+from rlm_env.repl.sandbox import enter, libc, selftest
+from rlm_env.repl.sandbox.prepare import prepare_sandbox, sandbox_facts
 
 _fork = os.fork
-MAX_MESSAGE = 256 * 2**10
-_WARM_UP = {
-    "numpy": "numpy.random.default_rng(numpy.random.seed(0)); numpy.linalg.norm(numpy.fft.fft(numpy.ones(2)))",
-    "sympy": "x = sympy.Symbol('x'); str(sympy.solve(sympy.simplify('x**2 - 1'), x)); sympy.integrate(sympy.sin(x), x)",
-}
-"""Packages that import parts of themselves at first use: a REPL must not pay for it, and in the sealed tier cannot."""
-
-SEALED_MODULES = """
-abc argparse array ast asyncio base64 bisect binascii calendar cmath codecs collections.abc colorsys
-concurrent.futures concurrent.futures.thread configparser contextlib contextvars copy csv ctypes ctypes.util
-dataclasses datetime decimal difflib dis email.parser enum errno fcntl fractions functools gc getpass glob
-graphlib gzip hashlib heapq hmac html html.parser http.client inspect io ipaddress itertools json keyword
-linecache locale logging lzma bz2 math mmap multiprocessing multiprocessing.pool multiprocessing.context
-multiprocessing.popen_fork numbers operator os pathlib pickle pickletools pkgutil platform pprint queue random
-re reprlib resource sched secrets select selectors shelve shlex shutil signal socket sqlite3 ssl stat statistics
-string stringprep struct subprocess symtable sysconfig tempfile textwrap threading time timeit token tokenize
-traceback types typing unicodedata unittest urllib.parse urllib.request uuid warnings weakref xml.dom.minidom
-xml.etree.ElementTree xml.sax zipfile zlib zoneinfo
-""".split()  # noqa: SIM905
-SEALED_ENCODINGS = ("ascii", "latin_1", "utf_16", "utf_32", "utf_8_sig", "cp1252", "idna", "punycode", "unicode_escape")
-"""What the sealed tier imports beforehand: behind its walls no file can be opened, so nothing can be imported."""
+_HUGE_PAGE = 2 * 2**20
 
 
-def main(control: socket.socket, spec: dict[str, Any]) -> None:
-    """Serves until the host is gone; children return from the loop into their own work."""
+def run_zygote(control: socket.socket, spec: dict[str, Any]) -> NoReturn:
+    """Serves until the host is gone. Children leave the loop for their own work."""
     libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
     libc.mallopt_arena_max(2)
     os.environ.clear()
     os.nice(spec["nice"])
     if spec["cpus"]:
         os.sched_setaffinity(0, spec["cpus"])
-    zygote = Zygote(control, spec)
+    zygote = ZygoteServer(control, spec)
     task = zygote.serve()
-    while isinstance(task, Group):
+    while isinstance(task, GroupSpec):
         zygote.become_group(task)
         task = zygote.serve()
     if task is not None:
-        worker.main(task, zygote.parts, zygote.walls, zygote.pid)
+        run_worker(task, zygote.parts, zygote.sandbox, zygote.pid)
     os._exit(0)
 
 
 @dataclass(frozen=True)
-class Group:
-    """What a freshly forked group zygote is to load and whom to serve."""
+class GroupSpec:
+    """What a freshly forked group zygote is to load, and the socket to its host."""
 
     control: int
     context: int
@@ -79,8 +59,8 @@ class Group:
     size: int
 
 
-class Zygote:
-    """The loop and what it prepared."""
+class ZygoteServer:
+    """The loop and what was prepared for the children."""
 
     def __init__(self, control: socket.socket, spec: dict[str, Any]) -> None:
         start = time.perf_counter()
@@ -89,24 +69,25 @@ class Zygote:
         self.pid = os.getpid()
         self._serial = 0
         self._children: dict[int, int] = {}
+        """Process id -> serial number."""
         self._loaded: Any = None
         """The context that a group shares; REPLs see it copy-on-write."""
         packages = preload(spec["preload"])
-        if spec["tier"] == "sealed":
-            preload([*SEALED_MODULES, *(f"encodings.{name}" for name in SEALED_ENCODINGS)])
-        self.walls = prepare_walls(spec)
-        walled = spec["tier"] != "bare"
-        self.parts = worker.Parts(spec["max_output"], walled, allow_processes=not walled)
+        if spec["level"] == "sealed":
+            preload([*SEALED])
+        self.sandbox = prepare_sandbox(spec)
+        self.parts = Parts(spec["max_output"], confined=spec["level"] != "bare")
         # Objects from here on are shared with the children for good: no collection will write to them.
         gc.collect()
         gc.freeze()
-        self._send({"op": "up", "packages": packages, "seconds": time.perf_counter() - start, **facts(self.walls)})
+        seconds = time.perf_counter() - start
+        self._send({"op": "up", "packages": packages, "seconds": seconds, **sandbox_facts(self.sandbox)})
 
     def _send(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         socket.send_fds(self._control, [json.dumps(message).encode()], fds)
 
-    def become_group(self, group: Group) -> None:
-        """In a fresh child: a zygote of its own, with a context loaded that all its REPLs share."""
+    def become_group(self, group: GroupSpec) -> None:
+        """In a fresh child: becomes the zygote of a group, with a context loaded that all its REPLs share."""
         enter.die_with_parent(self.pid)
         self.pid = os.getpid()
         self._control.close()
@@ -114,13 +95,13 @@ class Zygote:
         self._children = {}
         self._loaded = context_file.decode(group.context, group.kind, group.size)
         os.close(group.context)
-        context_file.use_huge_pages(self._loaded)
+        _use_huge_pages(self._loaded)
         gc.collect()
         gc.freeze()
         self._send({"op": "up", "pid": self.pid})
 
-    def serve(self) -> worker.Job | Group | None:
-        """Handles requests; None when the host is gone, a Job or a Group in a freshly forked child."""
+    def serve(self) -> WorkerSpec | GroupSpec | None:
+        """Handles requests. Returns None when the host is gone, a spec in a freshly forked child."""
         woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -134,7 +115,9 @@ class Zygote:
                     os.read(woken, 4096)
                     self._reap()
                     continue
-                data, fds, _flags, _address = socket.recv_fds(self._control, MAX_MESSAGE, 8, socket.MSG_CMSG_CLOEXEC)
+                data, fds, _flags, _address = socket.recv_fds(
+                    self._control, MAX_ZYGOTE_MESSAGE, 8, socket.MSG_CMSG_CLOEXEC
+                )
                 if not data:
                     return None
                 task = self._handle(json.loads(data), fds)
@@ -145,10 +128,11 @@ class Zygote:
                     os.close(wake)
                     return task
 
-    def _handle(self, request: dict[str, Any], fds: list[int]) -> worker.Job | Group | None:
+    def _handle(self, request: dict[str, Any], fds: list[int]) -> WorkerSpec | GroupSpec | None:
         try:
-            if request["op"] == "probe":
-                self._send({"op": "probed", "id": request["id"], **selftest.run(self.walls, request["host"])})
+            if request["op"] == "self-test":
+                result = selftest.run_self_test(self.sandbox, request["host"])
+                self._send({"op": "self-tested", "id": request["id"], **result})
                 return None
             if request["op"] == "kill":
                 if request["serial"] in self._children.values():
@@ -162,7 +146,7 @@ class Zygote:
                 for fd in fds:
                     os.close(fd)
 
-    def _fork(self, request: dict[str, Any], fds: list[int]) -> worker.Job | Group | None:
+    def _fork(self, request: dict[str, Any], fds: list[int]) -> WorkerSpec | GroupSpec | None:
         self._serial += 1
         try:
             pid = _fork()
@@ -178,9 +162,9 @@ class Zygote:
                 os.close(pidfd)
             return None
         if request["op"] == "group":
-            return Group(*fds, kind=request["kind"], size=request["size"])
+            return GroupSpec(*fds, kind=request["kind"], size=request["size"])
         control, llm, *rest = fds
-        return worker.Job(
+        return WorkerSpec(
             serial=self._serial,
             control=control,
             llm=llm,
@@ -205,38 +189,9 @@ class Zygote:
                 return
             if not pid:
                 return
-            # A twin (`fork.py`) is our child too, but it is the host that knows it, and by its pid.
+            # What a REPL has forked (`fork.py`) is our child too, but only the host knows of it, and by its pid.
             serial = self._children.pop(pid, None)
             self._send({"op": "exit", "serial": serial, "pid": pid, "status": os.waitstatus_to_exitcode(status)})
-
-
-def facts(walls: enter.Walls) -> dict[str, Any]:
-    """What the report says of the walls."""
-    root = os.geteuid() == 0
-    if walls.private_uids is not None:
-        identity = "a private uid per REPL, no capabilities"
-    elif root and walls.filter is not None:
-        identity = "root without capabilities: other users cannot read this Python's modules"
-    elif root:
-        identity = "root"
-    else:
-        identity = "the host's own uid"
-    return {
-        "pid": os.getpid(),
-        "threads": threads(),
-        "landlock_abi": landlock.abi(),
-        "filter_length": len(walls.filter.program) // 8 if walls.filter else 0,
-        "identity": identity,
-        "identity_stands": not root or walls.filter is not None,
-    }
-
-
-def threads() -> int:
-    """Threads of this process, those of C libraries included where /proc tells."""
-    try:
-        return len(os.listdir("/proc/self/task"))
-    except OSError:
-        return len(sys._current_frames())
 
 
 def _pidfd(pid: int) -> int | None:
@@ -246,47 +201,10 @@ def _pidfd(pid: int) -> int | None:
         return None  # an old kernel or gVisor: the zygote then signals on the host's behalf
 
 
-def preload(names: list[str]) -> dict[str, str]:
-    """Imports what is installed of `names`; {name: version, or why it is missing}."""
-    # One BLAS thread per REPL, and none in the zygote: a process with threads must not be forked.
-    settings = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    os.environ.update(settings)
-    found = {}
-    for name in names:
-        try:
-            module = importlib.import_module(name)
-            if name in _WARM_UP:
-                exec(_WARM_UP[name], {name: module})
-            found[name] = str(getattr(module, "__version__", ""))
-        except Exception as error:
-            found[name] = f"missing: {type(error).__name__}: {error}"[:200]
-    for name in settings:
-        del os.environ[name]
-    return found
-
-
-def prepare_walls(spec: dict[str, Any]) -> enter.Walls:
-    """The ruleset and the filter of the tier, built once. Raises OSError where the machine cannot."""
-    tier, arch = spec["tier"], machine()
-    ruleset = None
-    if tier in ("guard", "jail"):
-        ruleset = landlock.build(spec["read"], spec["list"], spec["write"])
-    program = None
-    if tier != "bare":
-        if arch is None:
-            raise OSError(f"no seccomp table for {os.uname().machine}")
-        program = compile_filter(arch, paths=tier != "sealed", allow_fork=spec["allow_fork"])
-    uids = None
-    if os.geteuid() == 0 and tier != "bare":
-        fitting = (tuple(uids) for uids in spec["uids"] if selftest.others_can_read(spec["sys_path"], uids[0]))
-        uids = next(fitting, None)
-    if os.geteuid() == 0 and program is not None:
-        enter.drop_capabilities(keep=enter.TO_CHANGE_UID if uids else ())
-    return enter.Walls(
-        tier=tier,
-        ruleset=ruleset,
-        filter=program,
-        limits=enter.limits(spec["file_bytes"], private=uids is not None),
-        memory_bytes=spec["memory_bytes"],
-        private_uids=uids,
-    )
+def _use_huge_pages(value: Any) -> None:
+    """Asks for huge pages behind a large str or bytes: forking then copies fewer page table entries."""
+    if not isinstance(value, (str, bytes)) or sys.getsizeof(value) < 8 * _HUGE_PAGE:
+        return
+    begin = -(-id(value) // _HUGE_PAGE) * _HUGE_PAGE
+    end = (id(value) + sys.getsizeof(value)) // _HUGE_PAGE * _HUGE_PAGE
+    libc.collapse_pages(begin, end - begin)

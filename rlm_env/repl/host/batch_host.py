@@ -1,18 +1,19 @@
 """`llm_batch` on the host: batches of one REPL on their way to the handler, and answers on their way back.
 
 Everything that arrives is untrusted: sizes and counts are checked before anything is kept, and what breaks the
-rules is a ProtocolError, which ends that REPL. Covered: assembling, limits, running the handler, sending, cancelling.
-Not covered: the child's polite checks with readable messages (`batch.py`), what the handler does.
+rules is a ProtocolError, which ends that REPL. The same limits with readable messages for the model are in
+`child/batch.py`. This side assembles batches, runs the handler, sends and cancels.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlm_env.repl.bounds import MAX_JSON
 from rlm_env.repl.config import SubError
 from rlm_env.repl.wire import ProtocolError, Scalar, chunks, pack, pack_any, sanitize
 
@@ -20,14 +21,14 @@ Handler = Callable[[list[str | dict[str, Any]]], Awaitable[list[str | SubError]]
 
 MAX_BATCHES = 4096
 """Batches of one REPL in flight at a time."""
-MAX_JSON = 16 * 2**20
-"""Bytes of one dict item; parsing JSON can take a multiple of them in memory."""
 NOT_RUNNING = "llm_batch can be called only while a cell runs"
 STOPPED = "the cell was stopped before this batch was answered"
 
 
 @dataclass
 class _Incoming:
+    """A batch of which not all frames have arrived."""
+
     total: int
     size: int = 0
     busy: bool = False
@@ -42,7 +43,7 @@ class BatchHost:
         handler: Handler | None,
         max_items: int,
         max_bytes: int,
-        send: Callable[[bytes], Awaitable[None]],
+        send: Callable[[bytes], Coroutine[Any, Any, None]],
         on_busy: Callable[[bool], None],
     ) -> None:
         self._handler = handler
@@ -57,7 +58,7 @@ class BatchHost:
         self._running = 0
         self._seen = 0
         self.open = False
-        """Whether a cell runs; batches at other times are refused."""
+        """A cell is running. Batches at other times are refused."""
 
     def receive(self, fields: list[Scalar]) -> None:
         """One frame of the child. Raises ProtocolError where it is not what the child's code sends."""
@@ -80,19 +81,21 @@ class BatchHost:
         self._bytes += size
         if self._bytes > self._max_bytes:
             raise ProtocolError("more bytes of unanswered prompts than allowed")
-        batch.items += [_parse(item) if type(item) is bytes else item for item in items]
+        batch.items += [_parse(item) if isinstance(item, bytes) else item for item in items]
         if len(batch.items) == total:
             del self._incoming[number]
             self._start(number, batch)
 
-    def _check(self, fields: list[Scalar]) -> tuple[int, int, int, list[Any]]:
-        if len(fields) < 4 or fields[0] != "batch" or any(type(value) is not int for value in fields[1:4]):
+    def _check(self, fields: list[Scalar]) -> tuple[int, int, int, list[str | bytes]]:
+        if len(fields) < 4 or fields[0] != "batch":
             raise ProtocolError("not a batch frame")
-        number, total, start = fields[1:4]
-        items = fields[4:]
+        _, number, total, start, *received = fields
+        if type(number) is not int or type(total) is not int or type(start) is not int:
+            raise ProtocolError("not a batch frame")
         if number < 1 or not 0 < total <= self._max_items or not 0 <= start < total:
             raise ProtocolError("a batch's numbers are out of range")
-        if not items or any(type(item) not in (str, bytes) for item in items):
+        items = [item for item in received if isinstance(item, str | bytes)]
+        if not items or len(items) < len(received):
             raise ProtocolError("a batch's items are not prompts")
         return number, total, start, items
 
@@ -126,7 +129,7 @@ class BatchHost:
             answers = await self._handler(batch.items)
             frames = _answer_frames(number, answers, batch.total)
         except Exception as error:
-            # The first line only, and not all of it: what follows is often the host's business.
+            # Only the first line, shortened: the rest is often of no use to the model.
             reason = next(iter(str(error).splitlines()), "")[:200]
             frames = [pack("fail", number, sanitize(f"llm_batch failed: {type(error).__name__}: {reason}"))]
         self._idle(batch)
@@ -139,7 +142,7 @@ class BatchHost:
         task.add_done_callback(self._replies.discard)
 
     def cancel(self) -> None:
-        """Gives up everything in flight; the child's waiting threads are told."""
+        """Gives up everything in flight; each waiting thread of the child gets an error."""
         for task in list(self._tasks.values()):
             task.cancel()
         for number, batch in self._incoming.items():

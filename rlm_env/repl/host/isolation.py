@@ -1,14 +1,13 @@
-"""Which walls stand: the tiers, choosing one by trying, and the report that goes into every rollout.
+"""The isolation levels: choosing one by trying, instructing the zygote, and the report in every rollout.
 
-| tier   | needs                       | stands on                                                           |
+| level  | needs                       | consists of                                                         |
 |--------|-----------------------------|---------------------------------------------------------------------|
 | jail   | bubblewrap, user namespaces | guard, where the host's files, pids and network do not exist at all |
 | guard  | Landlock, seccomp           | limits, Landlock (files), seccomp (calls), a private uid where root |
 | sealed | seccomp                     | limits, seccomp without any call that takes a path                  |
 | bare   | nothing                     | limits                                                              |
 
-Covered: the host's side (order, refusal, report). Not covered: the rules (`landlock.py`, `seccomp.py`), entering
-them (`walls.py`), the attacks (`probe.py`).
+The rules are in `sandbox/landlock.py` and `sandbox/seccomp.py`, the self-test's attacks in `sandbox/selftest.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlm_env.repl.config import TIERS, ReplConfig, SandboxError
+from rlm_env.repl.config import LEVELS, ReplConfig, SandboxError
 
 # Loading an extension module needs these; none of them holds a secret.
 _SYSTEM_READ = (
@@ -39,72 +38,74 @@ _PACKAGE_DIRS = ("site-packages", "dist-packages")
 
 @dataclass(frozen=True)
 class Layer:
-    """One wall: whether it stands here, and what it is or why it does not."""
+    """One layer of the sandbox."""
 
     name: str
-    stands: bool
+    active: bool
     detail: str
+    """What it consists of, or why it is not active."""
 
 
 @dataclass(frozen=True)
 class SandboxReport:
-    """The active tier and how it was chosen."""
+    """The isolation level in use and how it was chosen."""
 
-    tier: str
+    level: str
     layers: tuple[Layer, ...] = ()
     attacks: dict[str, str] = field(default_factory=dict)
-    """The self-test: attack -> the error it met, or "leaked"."""
+    """The self-test: attack -> the error it got, or "leaked"."""
     not_chosen: dict[str, str] = field(default_factory=dict)
-    """Every other tier -> why it is not the active one."""
+    """Every other level -> why it is not the one in use."""
     packages: dict[str, str] = field(default_factory=dict)
     """Preloaded package -> version, or why it is missing."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON would give it back."""
+        """JSON-ready, with lists for tuples."""
         return {**asdict(self), "layers": [asdict(layer) for layer in self.layers]}
 
     def __str__(self) -> str:
-        standing = ", ".join(layer.name for layer in self.layers if layer.stands)
-        return f"tier {self.tier} ({standing or 'no walls'})"
+        active = ", ".join(layer.name for layer in self.layers if layer.active)
+        return f"level {self.level} ({active or 'no layer'})"
 
 
-def candidates(config: ReplConfig) -> tuple[list[str], dict[str, str]]:
-    """(tiers to try, best first; tiers that are not tried and why)"""
-    top = TIERS[-1] if config.tier == "best" else config.tier
-    lowest = config.require or TIERS[0]
-    if TIERS.index(lowest) > TIERS.index(top):
-        raise SandboxError(f"tier={config.tier!r} is below require={lowest!r}: raise tier or lower require")
+def candidate_levels(config: ReplConfig) -> tuple[list[str], dict[str, str]]:
+    """(levels to try, best first; the other levels and why they are not tried)"""
+    top = LEVELS[-1] if config.level == "best" else config.level
+    lowest = config.require or LEVELS[0]
+    if LEVELS.index(lowest) > LEVELS.index(top):
+        raise SandboxError(f"level={config.level!r} is below require={lowest!r}: raise level or lower require")
     tried, skipped = [], {}
-    for name in reversed(TIERS):
-        if TIERS.index(name) > TIERS.index(top):
-            skipped[name] = f"above the configured tier {top!r}"
-        elif TIERS.index(name) < TIERS.index(lowest):
-            skipped[name] = f"below the required tier {lowest!r}"
+    for name in reversed(LEVELS):
+        if LEVELS.index(name) > LEVELS.index(top):
+            skipped[name] = f"above the configured level {top!r}"
+        elif LEVELS.index(name) < LEVELS.index(lowest):
+            skipped[name] = f"below the required level {lowest!r}"
         elif name == "bare" and not config.allow_unsafe:
-            skipped[name] = "walls in nothing; needs allow_unsafe=True"
+            skipped[name] = "confines nothing; needs allow_unsafe=True"
         else:
             tried.append(name)
     return tried, skipped
 
 
-def refuse(reasons: dict[str, str]) -> SandboxError:
-    """The error for a machine on which no permitted tier stands."""
-    told = "; ".join(f"{tier}: {why}" for tier, why in reasons.items())
+def refusal(reasons: dict[str, str]) -> SandboxError:
+    """The error for a machine on which no permitted level works."""
+    listed = "; ".join(f"{level}: {why}" for level, why in reasons.items())
     return SandboxError(
-        f"no permitted sandbox tier stands here ({told}). Install bubblewrap or use a kernel with Landlock, run the "
-        "pool in a container or microVM, or set ReplConfig(allow_unsafe=True) for code that you trust."
+        f"no permitted isolation level works here ({listed}). Install bubblewrap or use a kernel with Landlock, run "
+        "the pool in a container or microVM, or set ReplConfig(allow_unsafe=True) for code that you trust.",
+        reasons,
     )
 
 
-def leaks(tier: str, attacks: dict[str, str]) -> list[str]:
-    """The attacks that succeeded although the tier is there to stop them."""
-    return [] if tier == "bare" else [name for name, outcome in attacks.items() if outcome == "leaked"]
+def leaks(level: str, attacks: dict[str, str]) -> list[str]:
+    """The attacks that succeeded although the level should stop them."""
+    return [] if level == "bare" else [name for name, outcome in attacks.items() if outcome == "leaked"]
 
 
 def python_path() -> list[str]:
-    """What a REPL imports from: the standard library and the site-packages that this interpreter uses.
+    """`sys.path` of a REPL: the standard library and the site-packages of this interpreter.
 
-    The current directory, PYTHONPATH and editable installs are not in it: the project's own tree stays outside.
+    Without the current directory, PYTHONPATH and editable installs, so that the project's own tree stays outside.
     """
     paths = sysconfig.get_paths()
     standard = Path(paths["stdlib"])
@@ -120,9 +121,9 @@ def python_path() -> list[str]:
 
 
 def _own_top_levels() -> set[str]:
-    """Top-level names in site-packages that belong to this project or to an environment package of it: they may
-    hold gold answers and prompts."""
-    own = {"rlm_env", "rewards"}
+    """Top-level names in site-packages of this project and of environment packages, which may hold gold answers and
+    prompts."""
+    own = {"rlm_env", "rlm_rewards"}
     distributions = {"rlm-env"}
     for entry in importlib.metadata.entry_points(group="rlm_env.environments"):
         own.add(entry.value.partition(":")[0].partition(".")[0])
@@ -158,12 +159,12 @@ def readable_paths(python: list[str]) -> tuple[list[str], list[str]]:
     return [*read, *_SYSTEM_READ], listed
 
 
-def zygote_spec(config: ReplConfig, tier: str) -> dict[str, Any]:
+def zygote_spec(config: ReplConfig, level: str) -> dict[str, Any]:
     """The zygote's instructions, as JSON-ready data. Holds nothing that a REPL must not see."""
     python = python_path()
     read, listed = readable_paths(python)
     return {
-        "tier": tier,
+        "level": level,
         "sys_path": python,
         "preload": list(config.preload),
         "read": read,
@@ -183,37 +184,28 @@ def zygote_spec(config: ReplConfig, tier: str) -> dict[str, Any]:
 
 
 def _uid_ranges() -> list[list[int]]:
-    """(first, count) of user ids for REPLs, where this process is root: far from anybody's, and of this process
-    alone; else (in a user namespace that maps only the customary 65,536) below `nobody`."""
+    """Ranges of user ids for REPLs, (first, count), best first; none where this process is not root.
+
+    The first is far from anybody's ids and used by this process alone. The second, below `nobody`, is for a user
+    namespace that maps only the customary 65,536 ids.
+    """
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return []
     return [[10**9 + os.getpid() % 10**6 * 1000, 1000], [64_000, 1000]]
 
 
-def layers(tier: str, details: dict[str, Any]) -> tuple[Layer, ...]:
-    """The walls of `tier`, with what the zygote told of them."""
-    walled = tier != "bare"
-    landlock = tier in ("guard", "jail")
+def describe_layers(level: str, facts: dict[str, Any]) -> tuple[Layer, ...]:
+    """The layers of `level`, with what the zygote found out (`sandbox/prepare.py`)."""
+    confined, landlock, jail = level != "bare", level in ("guard", "jail"), level == "jail"
+    unused = f"not used at level {level}"
     # A preloaded package that starts threads may hold a lock at the moment of a fork.
-    busy = "" if details["threads"] == 1 else f"; it has {details['threads']} threads, so a REPL may hang at its start"
-    found = [
+    busy = "" if facts["threads"] == 1 else f"; it has {facts['threads']} threads, so a REPL may hang at its start"
+    rules = f"ABI {facts['landlock_abi']}: Python's own trees, read-only"
+    return (
         Layer("own process", True, f"forked from a zygote that was started with an empty environment{busy}"),
         Layer("limits", True, "memory, file size, open files, no core dumps; dies with its host"),
-        Layer(
-            "landlock",
-            landlock,
-            f"ABI {details['landlock_abi']}: Python's own trees, read-only" if landlock else f"not used in {tier}",
-        ),
-        Layer(
-            "seccomp",
-            walled,
-            f"{details['filter_length']} instructions, allow-list" if walled else "not used in bare",
-        ),
-        Layer("identity", details["identity_stands"], details["identity"]),
-        Layer(
-            "namespaces",
-            tier == "jail",
-            "no host files, pids or network (bubblewrap)" if tier == "jail" else f"not used in {tier}",
-        ),
-    ]
-    return tuple(found)
+        Layer("landlock", landlock, rules if landlock else unused),
+        Layer("seccomp", confined, f"{facts['filter_length']} instructions, allow-list" if confined else unused),
+        Layer("identity", facts["identity_active"], facts["identity"]),
+        Layer("namespaces", jail, "no host files, pids or network (bubblewrap)" if jail else unused),
+    )

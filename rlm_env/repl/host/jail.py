@@ -1,8 +1,8 @@
-"""The tier `jail`: the zygote's interpreter started by bubblewrap, in namespaces of its own.
+"""The isolation level `jail`: the zygote's interpreter started by bubblewrap, in its own namespaces.
 
 What guard denies does not even exist here: no file of the host but Python's own, no process of the host, no network
-interface but a dead loopback. The walls of guard stand within. Covered: the command line. Not covered: whether it
-works here, which only starting it tells (`launch.py`).
+interface but a dead loopback. The layers of guard are entered inside. This file makes the command line; if it works on
+this machine is known only when it is started (`pool_zygote.py`).
 """
 
 from __future__ import annotations
@@ -15,24 +15,37 @@ from pathlib import Path
 from rlm_env.repl.config import SandboxError
 
 _SYSTEM = ("/lib64", "/usr/lib64", "/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo")
+_OWN = ("child", "sandbox", "bounds.py", "context_file.py", "wire.py")
+"""What a zygote runs of `rlm_env.repl`; nothing else of this project is in the jail."""
 
 
-def interpreter() -> str:
-    """The interpreter itself; a venv's is a link into a place that the jail does not have."""
+def real_interpreter() -> str:
+    """The interpreter itself; a venv's is a link to a place outside the jail's files."""
     return os.path.realpath(sys.executable)
 
 
-def command(python: list[str], read: list[str]) -> list[str]:
+def jail_command(python: list[str], read: list[str]) -> list[str]:
     """What to put before the interpreter's own command line. `python`: its module search path; `read`: all that
     guard lets a REPL read. SandboxError where bubblewrap is not installed."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
-        raise SandboxError("bubblewrap (`bwrap`) is not installed")
+        raise SandboxError("bubblewrap is not installed (Debian, Ubuntu: sudo apt-get install bubblewrap)")
     line = [bwrap, "--die-with-parent", "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net"]
     line += ["--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL", "--dev", "/dev", "--proc", "/proc"]
-    own = str(Path(__file__).parents[1])
     libraries = [path for path in read if not any(path.startswith(f"{tree}/") for tree in python)]
-    for path in dict.fromkeys([*python, *libraries, *_SYSTEM, interpreter(), own]):
+    for path in dict.fromkeys([*python, *libraries, *_SYSTEM, real_interpreter()]):
         if not path.startswith("/dev/"):
             line += ["--ro-bind-try", path, path]
+    for path in _unreadable(python, read):
+        line += ["--tmpfs", str(path)] if path.is_dir() else ["--ro-bind", "/dev/null", str(path)]
+    for name in _OWN:
+        path = str(Path(__file__).parents[1] / name)
+        line += ["--ro-bind", path, path]
     return [*line, "--chdir", "/", "--"]
+
+
+def _unreadable(python: list[str], read: list[str]) -> list[Path]:
+    """What lies in the module search path and is not for a REPL to read: packages of this project, say."""
+    known = {*python, *read}
+    trees = [Path(tree) for tree in python if Path(tree).is_dir()]
+    return [path for tree in trees for path in tree.iterdir() if str(path) not in known and not path.is_symlink()]

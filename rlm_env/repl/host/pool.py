@@ -1,26 +1,26 @@
-"""Many REPLs behind one set of walls.
+"""Many REPLs forked from one zygote.
 
-Covered: choosing the tier when the pool starts (or refusing), keeping a zygote running, opening and closing.
-Not covered: one REPL's life (`repl.py`), the tiers themselves (`isolation.py`).
+Opening, sharing contexts, closing. The zygote and its isolation level are `pool_zygote.py`'s; the life of one REPL is
+`repl.py`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import resource
-import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
+from rlm_env.context import folder_files
 from rlm_env.repl import context_file
-from rlm_env.repl.config import ReplConfig, ReplError, SandboxError
+from rlm_env.repl.config import ReplConfig, ReplError
 from rlm_env.repl.context_file import EncodedContext
-from rlm_env.repl.host import isolation, jail
 from rlm_env.repl.host.batch_host import Handler
 from rlm_env.repl.host.isolation import SandboxReport
+from rlm_env.repl.host.pool_zygote import PoolZygote
 from rlm_env.repl.host.repl import Repl
 from rlm_env.repl.host.shared_context import LOADED, SharedContext
-from rlm_env.repl.host.zygote_client import Zygote
 
 _DESCRIPTORS = 65_536
 _LARGE = 2**20
@@ -28,22 +28,29 @@ _LARGE = 2**20
 
 
 class ReplPool:
-    """Opens REPLs. An async context manager, for one event loop; `report` says which walls stand."""
+    """Opens REPLs. An async context manager, for one event loop."""
 
     def __init__(self, config: ReplConfig | None = None) -> None:
         self.config = config or ReplConfig()
-        self.report: SandboxReport | None = None
-        self._zygote: Zygote | None = None
-        self._starting = asyncio.Lock()
-        self._repls: set[Repl] = set()
-        self._closed = False
+        self._zygote: PoolZygote | None = None
 
     async def __aenter__(self) -> ReplPool:
-        await self._start()
+        _allow_many_descriptors()
+        self._zygote = await PoolZygote.start(self.config)
         return self
 
     async def __aexit__(self, *_exception: Any) -> None:
         await self.close()
+
+    @property
+    def report(self) -> SandboxReport:
+        """The isolation level in use and how it was chosen. ReplError before the pool is open."""
+        return self._started().report
+
+    @property
+    def zygote_pid(self) -> int:
+        """The process id of the zygote, the parent of every REPL. ReplError before the pool is open."""
+        return self._started().pid
 
     def open(self, context: Any = None, llm_batch: Handler | None = None, seed: int = 0) -> _Opening:
         """A new REPL: `async with pool.open(...) as repl`, or `repl = await pool.open(...)`.
@@ -56,82 +63,24 @@ class ReplPool:
 
     async def share(self, context: Any) -> SharedContext:
         """Loads a context once for many REPLs (`open(context=shared)`), which share its memory."""
-        return SharedContext(self, await _encode(context))
+        return SharedContext(self._started(), await _encode(context))
 
     async def close(self) -> None:
-        """Ends every REPL and the zygote."""
-        self._closed = True
-        await asyncio.gather(*(repl.close() for repl in list(self._repls)))
+        """Ends every REPL and the zygote. Safe to call twice."""
         if self._zygote is not None:
             await self._zygote.close()
-            self._zygote = None
 
-    async def _start(self) -> None:
-        """Tries the tiers, best first, each with its self-test; SandboxError where none may be used."""
-        _allow_many_descriptors()
-        tiers, reasons = isolation.candidates(self.config)
-        for tier in tiers:
-            try:
-                zygote, probed = await self._try(tier)
-            except SandboxError as error:
-                reasons[tier] = str(error)
-                continue
-            self._zygote = zygote
-            lower = {t: f"below {tier!r}, which stands" for t in tiers if t not in reasons and t != tier}
-            self.report = SandboxReport(
-                tier=tier,
-                layers=isolation.layers(tier, zygote.facts),
-                attacks=probed["attacks"],
-                not_chosen={**reasons, **lower},
-                packages=zygote.facts["packages"],
-            )
-            return
-        raise isolation.refuse(reasons)
-
-    async def _try(self, tier: str) -> tuple[Zygote, dict[str, Any]]:
-        spec = isolation.zygote_spec(self.config, tier)
-        command = [sys.executable]
-        if tier == "jail":
-            command = [*jail.command(spec["sys_path"], spec["read"]), jail.interpreter()]
-        zygote = await Zygote.start(spec, self.config.start_timeout, command)
-        try:
-            probed = await zygote.probe()
-            if probed["error"]:
-                raise SandboxError(probed["error"])
-            leaked = isolation.leaks(tier, probed["attacks"])
-            if leaked:
-                raise SandboxError(f"the self-test got through: {', '.join(leaked)}")
-        except BaseException:
-            await zygote.close()
-            raise
-        return zygote, probed
-
-    async def _base_zygote(self) -> Zygote:
-        """The running zygote; a new one of the same tier where it has died."""
-        async with self._starting:
-            if self._closed or self.report is None:
-                raise ReplError("the pool is not open: use `async with ReplPool(...) as pool`")
-            if not self._zygote.alive:
-                await self._zygote.close()
-                self._zygote, _ = await self._try(self.report.tier)
-            return self._zygote
-
-    def _forget(self, repl: Repl) -> None:
-        self._repls.discard(repl)
+    def _started(self) -> PoolZygote:
+        if self._zygote is None:
+            raise ReplError("the pool is not open: use `async with ReplPool(...) as pool`")
+        return self._zygote
 
     async def _open(self, context: Any, handler: Handler | None, seed: int) -> Repl:
+        zygote = self._started()
         if isinstance(context, SharedContext):
-            context._enter()
-            repl = Repl(self, LOADED, handler, seed, group=context)
-        else:
-            repl = Repl(self, await _encode(context), handler, seed)
-        self._repls.add(repl)
-        try:
-            await repl._open()
-        except BaseException:
-            await repl.close()
-            raise
-        return repl
+            return await Repl.open(context, self.config, LOADED, handler, seed)
+        zygote.enter()
+        return await Repl.open(zygote, self.config, await _encode(context), handler, seed)
 
 
 def _allow_many_descriptors() -> None:
@@ -143,9 +92,16 @@ def _allow_many_descriptors() -> None:
 
 
 async def _encode(context: Any) -> EncodedContext:
-    """Large values are encoded in a thread, and so is what is of unknown size."""
+    """Large contexts, and those of unknown size, are encoded in a thread."""
     small = context is None or (isinstance(context, (str, bytes, bytearray)) and len(context) < _LARGE)
-    return context_file.encode(context) if small else await asyncio.to_thread(context_file.encode, context)
+    return context_file.encode(context) if small else await asyncio.to_thread(_read_and_encode, context)
+
+
+def _read_and_encode(context: Any) -> EncodedContext:
+    if isinstance(context, Path) and context.is_dir():
+        files = folder_files(context)
+        context = {name: context_file.text_or_bytes(path.read_bytes()) for name, path in files.items()}
+    return context_file.encode(context)
 
 
 class _Opening:
@@ -154,14 +110,15 @@ class _Opening:
     def __init__(self, pool: ReplPool, *arguments: Any) -> None:
         self._pool = pool
         self._arguments = arguments
-        self._repl: Repl | None = None
+        self._repls: list[Repl] = []
 
     def __await__(self) -> Generator[Any, None, Repl]:
         return self._pool._open(*self._arguments).__await__()
 
     async def __aenter__(self) -> Repl:
-        self._repl = await self
-        return self._repl
+        repl = await self
+        self._repls.append(repl)
+        return repl
 
     async def __aexit__(self, *_exception: Any) -> None:
-        await self._repl.close()
+        await self._repls.pop().close()

@@ -1,7 +1,7 @@
 """One REPL's process as the host holds it: two sockets, a pidfd, and what is known of its end.
 
-Covered: opening, the two channels and their hostile input, signals, noticing death at once. Not covered: steps and
-their clocks (`repl.py`).
+Opening and forking, reports and their hostile input, signals, noticing death at once. Steps and their clocks are
+`step.py`'s, `llm_batch` is `batch_host.py`'s.
 """
 
 from __future__ import annotations
@@ -12,191 +12,172 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
+from typing import NamedTuple
 
 from rlm_env.repl.config import ReplConfig, ReplError
 from rlm_env.repl.context_file import EncodedContext
 from rlm_env.repl.host.batch_host import BatchHost, Handler
-from rlm_env.repl.host.zygote_client import Child, Zygote
-from rlm_env.repl.wire import HEADER, FrameParser, ProtocolError, Scalar, pack, unpack
+from rlm_env.repl.host.channel import Channel
+from rlm_env.repl.host.zygote_client import Child, ZygoteClient
+from rlm_env.repl.wire import HEADER, ProtocolError, Scalar, pack, unpack
 
 _EXIT_NOTICE = 1.0
 
 
-class _Channel(asyncio.BufferedProtocol):
-    """One socket to a child. Writes obey back-pressure; a protocol error closes it."""
+class CellReport(NamedTuple):
+    """What a child says of a cell that ended. Only the types are checked."""
 
-    def __init__(self, on_frame: Callable[[list[Scalar]], None], on_lost: Callable[[str], None], limit: int) -> None:
-        self._parser = FrameParser(on_frame, limit)
-        self.get_buffer = self._parser.get_buffer
-        self._on_lost = on_lost
-        self._transport: asyncio.Transport | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._why = ""
+    output: str
+    total: int
+    """Characters that were written, of which `output` is head and tail."""
+    error: str | None
+    content: str | None
+    """Of the answer; None where it has not changed."""
+    ready: bool
+    cut: int
+    """Characters that `content` lacks."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
 
-    @property
-    def connected(self) -> bool:
-        return self._transport is not None
-
-    def buffer_updated(self, nbytes: int) -> None:
-        try:
-            self._parser.buffer_updated(nbytes)
-        except ProtocolError as error:
-            self._why = f"broke the protocol ({error})"
-            self._transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._writable.set()
-        self._on_lost(self._why)
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def write(self, frame: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(frame)
-
-    async def send(self, frame: bytes) -> None:
-        """Writes when the child has taken what was written before."""
-        await self._writable.wait()
-        self.write(frame)
-        if len(frame) > 2**16:
-            await asyncio.sleep(0)  # many large frames in a row must not stall the loop
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+class _RunningCell(NamedTuple):
+    number: int
+    on_busy: Callable[[bool], None]
+    on_done: Callable[[CellReport], None]
 
 
 class ReplProcess:
     """A child process, from fork to end. `ended` resolves to what happened, in words, once it is dead."""
 
-    def __init__(self, config: ReplConfig, handler: Handler | None, on_busy: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        config: ReplConfig,
+        handler: Handler | None,
+        zygote: ZygoteClient,
+        child: Child,
+        status: asyncio.Future[int],
+        sockets: tuple[socket.socket, socket.socket],
+    ) -> None:
+        """`status`: gets the exit code. `sockets`: control and llm, not connected to the event loop yet."""
         loop = asyncio.get_running_loop()
         self._config = config
+        self._zygote = zygote
+        self._child = child
+        self._status = status
+        self._sockets = sockets
         # Four bytes per character, and room for the rest of the frame.
         limit = 4 * (config.max_output_chars + config.max_answer_chars) + 2**17
-        self._control = _Channel(self._control_frame, self._channel_lost, limit)
-        self._llm = _Channel(self._llm_frame, self._channel_lost, 4 * config.max_batch_bytes + 2**17)
-        self.batches = BatchHost(handler, config.max_batch_items, config.max_batch_bytes, self._llm.send, on_busy)
-        self._child: Child | None = None
+        self._control = Channel(self._control_frame, self._channel_lost, limit)
+        self._llm = Channel(self._llm_frame, self._channel_lost, 4 * config.max_batch_bytes + 2**17)
+        self.batches = BatchHost(handler, config.max_batch_items, config.max_batch_bytes, self._llm.send, self._busy)
         self._ready: asyncio.Future[None] = loop.create_future()
-        self._status: asyncio.Future[int] = loop.create_future()
         self._burying: asyncio.Task[None] | None = None
         self._why = ""
         self._kill_reason: str | None = None
         self._fork: asyncio.Future[str | None] | None = None
-        """Of a fork that was asked for: why it was refused, or None."""
+        """The reply to a request to fork: why it was refused, or None."""
         self._one_fork = asyncio.Lock()
-        self._raw: socket.socket | None = None
-        self._zygote: Zygote | None = None
-        self._step: tuple[int, Callable[[list[Scalar]], None]] | None = None
+        self._cell: _RunningCell | None = None
         self.ended: asyncio.Future[str] = loop.create_future()
+        status.add_done_callback(lambda _status: self._channel_lost(""))
 
     @classmethod
     async def open(
         cls,
-        zygote: Zygote,
+        zygote: ZygoteClient,
         config: ReplConfig,
         context: EncodedContext,
         handler: Handler | None,
-        on_busy: Callable[[bool], None],
         seed: int,
-        answer: str,
+        answer: str = "",
     ) -> ReplProcess:
-        """Forks, connects, and waits until the child is behind its walls. `answer` is the content to begin with."""
-        self = cls(config, handler, on_busy)
+        """Forks, connects, and waits until the child has entered its sandbox. `answer`: the content to begin with."""
         request = {"kind": context.kind, "size": context.size, "seed": seed, "llm": handler is not None}
-        control, control_child = socket.socketpair()
-        llm, llm_child = socket.socketpair()
-        fds = [control_child.fileno(), llm_child.fileno()]
-        if context.fd is not None:
-            fds.append(context.fd)
+        sockets, theirs = _two_pairs()
+        fds = (theirs[0].fileno(), theirs[1].fileno(), *(() if context.fd is None else (context.fd,)))
+        status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        process: ReplProcess | None = None
         try:
-            self._child = await zygote.fork(request, fds, self._exited)
-            control_child.close()
-            llm_child.close()
-            await self._connect(zygote, control, llm)
-            await asyncio.wait_for(asyncio.shield(self._ready), config.start_timeout)
+            child = await zygote.fork(request, fds, _resolver(status))
+            process = cls(config, handler, zygote, child, status, sockets)
+            _close_all(theirs)
+            await process._connect()
+            await asyncio.wait_for(asyncio.shield(process._ready), config.start_timeout)
         except BaseException:
-            self.kill("it was not opened")
-            self._close_unconnected(control, llm)
+            if process is None:
+                _close_all(sockets)
+            else:
+                process._give_up()
             raise
         finally:
-            control_child.close()
-            llm_child.close()
+            _close_all(theirs)
         if answer:
-            self._control.write(pack("answer", 0, answer))
-        return self
+            process._control.write(pack("answer", 0, answer))
+        return process
 
-    async def _connect(self, zygote: Zygote, control: socket.socket, llm: socket.socket) -> None:
+    async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        self._zygote, self._raw = zygote, control
+        control, llm = self._sockets
         await loop.create_unix_connection(lambda: self._control, sock=control)
         await loop.create_unix_connection(lambda: self._llm, sock=llm)
 
-    def _close_unconnected(self, control: socket.socket, llm: socket.socket) -> None:
-        """Closes the sockets that no transport has taken over; one that has closes its own."""
-        if not self._control.connected:
-            control.close()
-        if not self._llm.connected:
-            llm.close()
+    def _give_up(self) -> None:
+        """Ends a process that could not be opened."""
+        self.kill("it was not opened")
+        # A socket that a transport has taken over is closed by the transport.
+        for sock, channel in zip(self._sockets, (self._control, self._llm), strict=True):
+            if not channel.connected:
+                sock.close()
 
-    async def fork(self, handler: Handler | None, on_busy: Callable[[bool], None], seed: int | None) -> ReplProcess:
-        """A twin of this process, which must be idle. ReplError where it refuses."""
-        twin = ReplProcess(self._config, handler, on_busy)
-        # Cancelled half-way, the process would answer a question that nobody has asked any more.
-        forking = asyncio.get_running_loop().create_task(self._fork_into(twin, seed))
+    async def fork(self, handler: Handler | None, seed: int | None) -> ReplProcess:
+        """A copy of this process, which must be idle. ReplError where it refuses."""
+        # Shielded: cancelled half-way, the process would answer a request that nobody remembers.
+        forking = asyncio.get_running_loop().create_task(self._fork_once(handler, seed))
         try:
-            await asyncio.shield(forking)
+            return await asyncio.shield(forking)
         except asyncio.CancelledError:
-            forking.add_done_callback(lambda done: (done.exception(), twin.kill("it was not wanted any more")))
+            forking.add_done_callback(_discard_fork)
             raise
-        return twin
 
-    async def _fork_into(self, twin: ReplProcess, seed: int | None) -> None:
+    async def _fork_once(self, handler: Handler | None, seed: int | None) -> ReplProcess:
         async with self._one_fork:
-            await self._ask_to_fork(twin, seed)
+            loop = asyncio.get_running_loop()
+            sockets, theirs = _two_pairs()
+            output = os.memfd_create("output")
+            forked: ReplProcess | None = None
+            try:
+                # The kernel says who writes to the new socket first: a REPL's own word for its pid is not trusted.
+                sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+                sockets[0].setblocking(False)
+                await self._request_fork(seed, [theirs[0].fileno(), theirs[1].fileno(), output])
+                theirs[0].close()
+                pid, inner_pid = await asyncio.wait_for(_first_words(loop, sockets[0]), self._config.start_timeout)
+                status: asyncio.Future[int] = loop.create_future()
+                child = self._zygote.adopt(pid, inner_pid, _resolver(status))
+                forked = ReplProcess(self._config, handler, self._zygote, child, status, sockets)
+                sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+                forked._ready.set_result(None)
+                await forked._connect()
+                return forked
+            except BaseException:
+                if forked is None:
+                    _close_all(sockets)
+                else:
+                    forked._give_up()
+                raise
+            finally:
+                _close_all(theirs)
+                os.close(output)
 
-    async def _ask_to_fork(self, twin: ReplProcess, seed: int | None) -> None:
-        loop = asyncio.get_running_loop()
-        control, control_child = socket.socketpair()
-        llm, llm_child = socket.socketpair()
-        output = os.memfd_create("output")
-        # The kernel tells who writes to the new socket first: what a REPL says of its pid is not to be trusted.
-        control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        control.setblocking(False)
-        self._fork = loop.create_future()
+    async def _request_fork(self, seed: int | None, fds: list[int]) -> None:
+        reply = self._fork = asyncio.get_running_loop().create_future()
         try:
-            socket.send_fds(self._raw, [pack("fork", 0, seed)], [control_child.fileno(), llm_child.fileno(), output])
-            await asyncio.wait(
-                [self._fork, self.ended], timeout=self._config.start_timeout, return_when="FIRST_COMPLETED"
-            )
-            if not self._fork.done():
-                raise ReplError("the REPL cannot be forked: its process does not answer")
-            if self._fork.result() is not None:
-                raise ReplError(f"the REPL cannot be forked: {self._fork.result()}")
-            control_child.close()
-            pid, inner_pid = await asyncio.wait_for(_first_words(loop, control), self._config.start_timeout)
-            twin._child = self._zygote.adopt(pid, inner_pid, twin._exited)
-            control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-            twin._ready.set_result(None)
-            await twin._connect(self._zygote, control, llm)
-        except BaseException:
-            twin._close_unconnected(control, llm)
-            raise
+            socket.send_fds(self._sockets[0], [pack("fork", 0, seed)], fds)
+            await asyncio.wait([reply, self.ended], timeout=self._config.start_timeout, return_when="FIRST_COMPLETED")
         finally:
             self._fork = None
-            control_child.close()
-            llm_child.close()
-            os.close(output)
+        if not reply.done():
+            raise ReplError("the REPL cannot be forked: its process does not answer")
+        if reply.result() is not None:
+            raise ReplError(f"the REPL cannot be forked: {reply.result()}")
 
     @property
     def alive(self) -> bool:
@@ -212,9 +193,16 @@ class ReplProcess:
     def queued_seconds(self) -> float:
         return self._child.queued_seconds() if self.alive else 0.0
 
-    def run(self, number: int, name: str, source: str, on_done: Callable[[list[Scalar]], None]) -> None:
-        """Sends a cell; `on_done` gets the fields of its report."""
-        self._step = (number, on_done)
+    def run(
+        self,
+        number: int,
+        name: str,
+        source: str,
+        on_busy: Callable[[bool], None],
+        on_done: Callable[[CellReport], None],
+    ) -> None:
+        """Sends a cell. `on_busy` gets True when its first batch is in flight, False when none is any more."""
+        self._cell = _RunningCell(number, on_busy, on_done)
         self.batches.open = True
         self._control.write(pack("run", number, name, source))
 
@@ -225,8 +213,7 @@ class ReplProcess:
     def kill(self, reason: str | None = None) -> None:
         """SIGKILL; `reason` becomes the text of `ended`."""
         self._kill_reason = self._kill_reason or reason
-        if self._child is not None:
-            self._child.signal(signal.SIGKILL)
+        self._child.signal(signal.SIGKILL)
         self._channel_lost("")
 
     async def close(self) -> None:
@@ -234,31 +221,46 @@ class ReplProcess:
         self.kill("it was closed")
         await asyncio.shield(self.ended)
 
+    def _busy(self, busy: bool) -> None:
+        if self._cell is not None:
+            self._cell.on_busy(busy)
+
     def _control_frame(self, fields: list[Scalar]) -> None:
-        kind = fields[0] if fields else None
         if not self._ready.done():
-            if kind == "ready" and len(fields) == 2 and type(fields[1]) is int:
-                self._ready.set_result(None)
-            elif kind == "failed" and len(fields) == 2:
-                self._ready.set_exception(ReplError(f"the REPL's walls could not be raised: {fields[1]}"))
-            else:
-                raise ProtocolError("a frame before the process was ready")
+            match fields:
+                case ["ready", int()]:
+                    self._ready.set_result(None)
+                case ["failed", reason]:
+                    self._ready.set_exception(ReplError(f"the REPL could not enter its sandbox: {reason}"))
+                case _:
+                    raise ProtocolError("a frame before the process was ready")
             return
-        if kind == "broken" and len(fields) == 2 and type(fields[1]) is str:
-            self._why = f"was broken from within ({fields[1][:500]})"
-            return
-        if kind in ("forked", "refused") and self._fork is not None and not self._fork.done() and len(fields) == 3:
-            self._fork.set_result(fields[2] if isinstance(fields[2], str) else None)
-            return
-        if self._step is None or kind != "done" or len(fields) != 8 or fields[1] != self._step[0]:
-            raise ProtocolError("a report that was not asked for")
-        types = (int, str, int, (str, type(None)), (str, type(None)), bool, int)
-        if not all(isinstance(value, kinds) for value, kinds in zip(fields[1:], types, strict=True)):
-            raise ProtocolError("a report with fields of other types")
+        match fields:
+            case [
+                "done",
+                int(number),
+                str(output),
+                int(total),
+                None | str() as error,
+                None | str() as content,
+                bool(ready),
+                int(cut),
+            ] if self._cell is not None and number == self._cell.number:
+                self._done(self._cell, CellReport(output, total, error, content, ready, cut))
+            case ["broken", str(what)]:
+                self._why = f"was broken from within ({what[:500]})"
+            case ["forked", _, _] if self._fork is not None and not self._fork.done():
+                self._fork.set_result(None)
+            case ["refused", _, str(reason)] if self._fork is not None and not self._fork.done():
+                self._fork.set_result(reason)
+            case _:
+                raise ProtocolError("a report that was not asked for, or with fields of other types")
+
+    def _done(self, cell: _RunningCell, report: CellReport) -> None:
+        self._cell = None
         self.batches.open = False
         self.batches.cancel()
-        (_, on_done), self._step = self._step, None
-        on_done(fields[2:])
+        cell.on_done(report)
 
     def _llm_frame(self, fields: list[Scalar]) -> None:
         if not self._ready.done():
@@ -270,11 +272,6 @@ class ReplProcess:
         if self._burying is None:
             self._burying = asyncio.get_running_loop().create_task(self._bury())
 
-    def _exited(self, status: int) -> None:
-        if not self._status.done():
-            self._status.set_result(status)
-        self._channel_lost("")
-
     async def _bury(self) -> None:
         """After the first sign of death: makes sure of it, and says what happened."""
         self.batches.open = False
@@ -283,14 +280,13 @@ class ReplProcess:
         if not self._status.done():
             # A process that ended by itself is reaped within milliseconds; one that only closed its sockets lives.
             done, _ = await asyncio.wait([self._status], timeout=0.1 if not self._kill_reason else 0)
-            if not done and self._child is not None:
+            if not done:
                 killed = True
                 self._child.signal(signal.SIGKILL)
                 await asyncio.wait([self._status], timeout=_EXIT_NOTICE)
         self._control.close()
         self._llm.close()
-        if self._child is not None:
-            self._child.release()
+        self._child.release()
         status = self._status.result() if self._status.done() else None
         text = self._kill_reason or self._describe(status, killed)
         if not self._ready.done():
@@ -313,8 +309,30 @@ class ReplProcess:
             return f"was ended by signal {-status}"
 
 
+def _two_pairs() -> tuple[tuple[socket.socket, socket.socket], tuple[socket.socket, socket.socket]]:
+    """((control, llm), the child's ends of them)"""
+    control, control_child = socket.socketpair()
+    llm, llm_child = socket.socketpair()
+    return (control, llm), (control_child, llm_child)
+
+
+def _close_all(sockets: tuple[socket.socket, ...]) -> None:
+    for sock in sockets:
+        sock.close()
+
+
+def _resolver(status: asyncio.Future[int]) -> Callable[[int], None]:
+    """Sets `status` once."""
+    return lambda code: None if status.done() else status.set_result(code)
+
+
+def _discard_fork(done: asyncio.Task[ReplProcess]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        done.result().kill("it was not wanted any more")
+
+
 async def _first_words(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> tuple[int, int]:
-    """(the pid that the kernel says has written "ready", the pid that it says it has)"""
+    """Reads the "ready" of a forked process: (the sender's pid according to the kernel, the pid that it claims)."""
     readable = loop.create_future()
     loop.add_reader(sock, lambda: readable.done() or readable.set_result(None))
     try:
@@ -328,7 +346,7 @@ async def _first_words(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> 
             struct.unpack_from("3i", payload)[0] for _, kind_, payload in ancillary if kind_ == socket.SCM_CREDENTIALS
         )
     except (ProtocolError, ValueError, StopIteration):
-        raise ReplError("the REPL cannot be forked: its twin did not come up") from None
+        raise ReplError("the REPL cannot be forked: the fork did not come up") from None
     if kind != "ready" or type(inner_pid) is not int:
-        raise ReplError("the REPL cannot be forked: its twin did not come up")
+        raise ReplError("the REPL cannot be forked: the fork did not come up")
     return pid, inner_pid

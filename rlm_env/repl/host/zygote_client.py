@@ -1,7 +1,6 @@
-"""The host's side of the zygote: starting it, asking it to fork, hearing of exits.
+"""The host's end of a zygote: starting it, asking it to fork, learning of exits.
 
-Covered: one zygote process, its requests and replies, its end. Not covered: which tier it is to use
-(`sandbox.py`), what becomes of a forked child (`process.py`).
+Which isolation level it is to use is decided in `isolation.py`; a forked child is `process.py`'s.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlm_env.repl.bounds import MAX_ZYGOTE_MESSAGE
 from rlm_env.repl.config import ReplError, SandboxError
 
 _BOOT = str(Path(__file__).parents[1] / "child" / "boot.py")
-_MAX_MESSAGE = 256 * 2**10
 
 
 @dataclass
@@ -30,9 +29,9 @@ class Child:
 
     serial: int
     pid: int
-    """As the host sees it, also where the zygote has a pid namespace of its own."""
+    """In the host's pid namespace, also where the zygote lives in another."""
     pidfd: int | None
-    zygote: Zygote
+    zygote: ZygoteClient
 
     def signal(self, number: int) -> None:
         """Sends a signal; nothing happens where the process has ended."""
@@ -43,7 +42,7 @@ class Child:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             return
-        except PermissionError:  # a root without CAP_KILL, and a REPL with a uid of its own
+        except PermissionError:  # a root without CAP_KILL, and a REPL with a private uid
             self.zygote.request_signal(self.serial, number)
 
     def cpu_seconds(self) -> float:
@@ -54,7 +53,7 @@ class Child:
             return 0.0
 
     def queued_seconds(self) -> float:
-        """Time for which its main thread was ready to run and had no core; 0 where the kernel does not tell."""
+        """Time for which its main thread was ready to run but had no core; 0 where the kernel does not say."""
         try:
             with open(f"/proc/{self.pid}/schedstat", "rb", buffering=0) as stat:
                 return int(stat.read(64).split()[1]) / 1e9
@@ -67,8 +66,8 @@ class Child:
             self.pidfd = None
 
 
-class Zygote:
-    """A running zygote. Belongs to the event loop that started it."""
+class ZygoteClient:
+    """A running zygote, as its host talks to it. Belongs to the event loop that started it."""
 
     def __init__(self, process: subprocess.Popen[bytes] | None, control: socket.socket, errors: int) -> None:
         self._process = process
@@ -77,19 +76,24 @@ class Zygote:
         self._waiting: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
         self._on_exit: dict[int, Callable[[int], None]] = {}
         self._early_exits: dict[int, int] = {}
-        """Children that ended before their fork was read here."""
-        self._on_twin_exit: dict[int, Callable[[int], None]] = {}
+        """Children that ended before the reply to their fork was read."""
+        self._on_fork_exit: dict[int, Callable[[int], None]] = {}
         self._next_id = 0
         self._outbox: list[tuple[bytes, tuple[int, ...]]] = []
         self._loop = asyncio.get_running_loop()
         self.alive = True
         self.facts: dict[str, Any] = {}
-        """What the zygote told of itself when it came up."""
+        """What the zygote reported when it came up."""
+
+    @property
+    def pid(self) -> int:
+        """The process that was started: the zygote itself, or at level jail the bubblewrap around it."""
+        return self.facts["pid"] if self._process is None else self._process.pid
 
     @classmethod
-    async def start(cls, spec: dict[str, Any], limit: float, command: list[str]) -> Zygote:
-        """Starts `command` (a Python interpreter, and what it is run by) as a zygote, and waits at most `limit`
-        seconds until it has imported its packages. SandboxError where it cannot come up."""
+    async def start(cls, spec: dict[str, Any], limit: float, command: list[str]) -> ZygoteClient:
+        """Starts `command` (a Python interpreter, behind what it is run by) as a zygote, and waits at most `limit`
+        seconds until it has imported its packages. SandboxError where it does not come up."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         errors = os.memfd_create("zygote-errors")
         try:
@@ -134,7 +138,7 @@ class Zygote:
             await self.close()
             raise
 
-    async def group(self, kind: str, size: int, context: int, limit: float) -> Zygote:
+    async def fork_group(self, kind: str, size: int, context: int, limit: float) -> ZygoteClient:
         """A zygote forked from this one that has the context loaded: its REPLs share it copy-on-write."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
@@ -147,7 +151,7 @@ class Zygote:
         finally:
             theirs.close()
         child.release()
-        zygote = Zygote(None, ours, -1)
+        zygote = ZygoteClient(None, ours, -1)
         await zygote._come_up(limit)
         return zygote
 
@@ -156,9 +160,9 @@ class Zygote:
         return await self._request_fork({"op": "fork", **request}, fds, on_exit)
 
     def adopt(self, pid: int, inner_pid: int, on_exit: Callable[[int], None]) -> Child:
-        """A twin that a REPL has forked (`twin.py`): the zygote is its parent. `inner_pid` is what the twin says
-        its id is; it decides only whose exit code it is told."""
-        self._on_twin_exit[inner_pid] = on_exit
+        """A process that a REPL has forked (`child/fork.py`): the zygote is its parent. `inner_pid` is the id that it
+        claims to have; it only decides whose exit code is reported to `on_exit`."""
+        self._on_fork_exit[inner_pid] = on_exit
         return Child(-1, pid, os.pidfd_open(pid), self)
 
     async def _request_fork(
@@ -175,13 +179,13 @@ class Zygote:
             self._on_exit[child.serial] = on_exit
         return child
 
-    async def probe(self) -> dict[str, Any]:
-        """The walls' self-test (`probe.run`)."""
-        reply, _ = await self._ask({"op": "probe", "host": os.getpid()}, ())
+    async def self_test(self) -> dict[str, Any]:
+        """Runs the sandbox's self-test (`sandbox/selftest.py`): {"attacks": ..., "error": ...}."""
+        reply, _ = await self._ask({"op": "self-test", "host": os.getpid()}, ())
         return reply
 
     def request_signal(self, serial: int, number: int) -> None:
-        """For kernels without pidfds: the zygote, as the parent, cannot hit a reused process id."""
+        """For kernels without pidfds: the zygote, as the parent, cannot signal a reused process id by mistake."""
         if self.alive:
             self._post(json.dumps({"op": "kill", "serial": serial, "signal": number}).encode(), ())
 
@@ -189,7 +193,7 @@ class Zygote:
         """Ends the zygote; its children end with it."""
         self._lost("the pool was closed")
         if self._process is None:
-            return  # a group: its parent reaps it
+            return  # a group's zygote: its parent reaps it
         try:
             await asyncio.wait_for(asyncio.to_thread(self._process.wait), 2)
         except TimeoutError:
@@ -209,7 +213,7 @@ class Zygote:
 
     def _post(self, message: bytes, fds: tuple[int, ...]) -> None:
         """Sends, or queues where the zygote is busy. Descriptors are duplicated while they wait."""
-        if len(message) > _MAX_MESSAGE:
+        if len(message) > MAX_ZYGOTE_MESSAGE:
             raise ReplError(f"a request of {len(message)} bytes is too long for the zygote")
         if not self._outbox and self._try_send(message, fds):
             return
@@ -235,7 +239,9 @@ class Zygote:
     def _readable(self) -> None:
         for _ in range(64):
             try:
-                data, fds, _flags, _address = socket.recv_fds(self._control, _MAX_MESSAGE, 4, socket.MSG_CMSG_CLOEXEC)
+                data, fds, _flags, _address = socket.recv_fds(
+                    self._control, MAX_ZYGOTE_MESSAGE, 4, socket.MSG_CMSG_CLOEXEC
+                )
             except BlockingIOError:
                 return
             except OSError:
@@ -254,7 +260,7 @@ class Zygote:
                 self._discard(message, fds)
 
     def _discard(self, message: dict[str, Any], fds: list[int]) -> None:
-        """A reply that nobody waits for any more: a child that was forked for nothing ends at once, because its
+        """Drops a reply that nobody waits for any more. A child that was forked for nothing ends at once, because its
         sockets are closed."""
         for fd in fds:
             os.close(fd)
@@ -262,7 +268,7 @@ class Zygote:
             self._on_exit[message["serial"]] = lambda _status: None
 
     def _exited(self, serial: int | None, pid: int, status: int) -> None:
-        callback = self._on_twin_exit.pop(pid, None) if serial is None else self._on_exit.pop(serial, None)
+        callback = self._on_fork_exit.pop(pid, None) if serial is None else self._on_exit.pop(serial, None)
         if callback is not None:
             callback(status)
         elif serial is not None:
@@ -284,9 +290,9 @@ class Zygote:
                 future.set_exception(SandboxError(why))
                 future.exception()  # it may be that nobody waits any more
         self._waiting.clear()
-        callbacks = [*self._on_exit.values(), *self._on_twin_exit.values()]
+        callbacks = [*self._on_exit.values(), *self._on_fork_exit.values()]
         self._on_exit.clear()
-        self._on_twin_exit.clear()
+        self._on_fork_exit.clear()
         for callback in callbacks:
             callback(-signal.SIGKILL)
 

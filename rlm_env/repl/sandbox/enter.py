@@ -1,8 +1,8 @@
-"""Going behind the walls: what a forked child does to itself before the first line of model code.
+"""Entering the sandbox: what a forked child does to itself before the first line of model code.
 
 Order matters: limits and identity first, then no_new_privs, Landlock, seccomp. Every step that fails raises, and
-the child then ends: there is no half-walled REPL. Covered: the child's side. Not covered: which tier a machine can
-give and what is reported (`sandbox.py`), the rules themselves (`landlock.py`, `seccomp.py`).
+the child then ends: there is no half-confined REPL. The rules themselves are in `landlock.py` and `seccomp.py`; what is
+prepared beforehand, in the zygote, is in `prepare.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from rlm_env.repl.sandbox import landlock, libc
 from rlm_env.repl.sandbox.seccomp import Filter
-from rlm_env.repl.sandbox.syscalls import machine, number
+from rlm_env.repl.sandbox.syscalls import known_number, machine
 
 MAX_OPEN_FILES = 64
 MAX_THREADS = 256
@@ -26,10 +26,10 @@ TO_CHANGE_UID = (5, 6, 7)
 
 
 @dataclass(frozen=True)
-class Walls:
-    """Everything that is prepared once in the zygote."""
+class PreparedSandbox:
+    """Everything that a child needs to confine itself, prepared once in the zygote."""
 
-    tier: str
+    level: str
     ruleset: int | None
     """File descriptor of the Landlock ruleset."""
     filter: Filter | None
@@ -40,37 +40,36 @@ class Walls:
     private_uids: tuple[int, int] | None
     """(first, count) of the user ids handed out in turn, where the zygote is root and others can read Python."""
 
+    def uid(self, serial: int) -> int | None:
+        """The user id of the child with this serial number, or None to keep the zygote's."""
+        if self.private_uids is None:
+            return None
+        first, count = self.private_uids
+        return first + serial % count
 
-def private_uid(walls: Walls, serial: int) -> int | None:
-    """The user id of the child with this serial number, or None to keep the zygote's."""
-    if walls.private_uids is None:
-        return None
-    first, count = walls.private_uids
-    return first + serial % count
 
-
-def enter(walls: Walls, parent: int, uid: int | None) -> None:
-    """Applies all of it to the calling process. Raises OSError on the first thing that does not hold."""
+def enter_sandbox(sandbox: PreparedSandbox, parent: int, uid: int | None) -> None:
+    """Confines the calling process, for good. Raises OSError on the first step that fails."""
     os.setsid()
     _lower_oom_chance()
-    space = address_space() + walls.memory_bytes
+    space = address_space() + sandbox.memory_bytes
     for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
         _limit(which, space)
-    for which, value in walls.limits:
+    for which, value in sandbox.limits:
         resource.setrlimit(which, (value, value))
     if uid is not None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
     die_with_parent(parent)
-    if walls.ruleset is None and walls.filter is None:
+    if sandbox.ruleset is None and sandbox.filter is None:
         return
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
-    if walls.ruleset is not None:
-        landlock.enter(walls.ruleset)
-        os.close(walls.ruleset)
-    if walls.filter is not None:
-        walls.filter.install(os.getpid())
+    if sandbox.ruleset is not None:
+        landlock.restrict_self(sandbox.ruleset)
+        os.close(sandbox.ruleset)
+    if sandbox.filter is not None:
+        sandbox.filter.install(os.getpid())
 
 
 def die_with_parent(parent: int) -> None:
@@ -81,7 +80,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def _lower_oom_chance() -> None:
-    """Where memory runs out, the kernel should end REPLs first."""
+    """Makes the kernel end REPLs first where memory runs out."""
     try:
         fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         os.write(fd, b"1000")
@@ -91,7 +90,7 @@ def _lower_oom_chance() -> None:
 
 
 def address_space() -> int:
-    """Bytes that this process has mapped now; a generous guess where /proc does not tell."""
+    """Bytes that this process has mapped now; a generous guess where /proc does not say."""
     try:
         with open("/proc/self/statm", "rb", buffering=0) as statm:
             return int(statm.read(64).split()[0]) * resource.getpagesize()
@@ -105,11 +104,11 @@ def _limit(which: int, value: int) -> None:
     resource.setrlimit(which, (value, value))
 
 
-def limits(file_bytes: int, private: bool) -> tuple[tuple[int, int], ...]:
+def resource_limits(file_bytes: int, private: bool) -> tuple[tuple[int, int], ...]:
     """The limits that do not depend on the child; none is above what this process has itself.
 
-    `file_bytes`: size of any file that can be written to (the output memory file, or files in the bare tier).
-    `private`: every child has a uid of its own; the kernel counts processes and threads per uid.
+    `file_bytes`: size of any file that can be written to (the output memory file, or files at level bare).
+    `private`: every child has its own uid, and the kernel counts processes and threads per uid.
     """
     wanted = {
         resource.RLIMIT_FSIZE: file_bytes,
@@ -137,4 +136,4 @@ def drop_capabilities(keep: tuple[int, ...] = ()) -> None:
         except OSError:
             break  # past the last one that this kernel knows, or not ours to drop
     header = struct.pack("<Ii", 0x20080522, 0)
-    libc.syscall(number("capset", arch), header, struct.pack("<6I", kept, kept, 0, 0, 0, 0))
+    libc.syscall(known_number("capset", arch), header, struct.pack("<6I", kept, kept, 0, 0, 0, 0))

@@ -4,9 +4,9 @@ The kernel takes a ruleset by its file descriptor, so the rules (one per install
 `landlockpy`, and a child pays 0.2 ms for entering them; building them in each child would cost it 5 ms and more.
 Source: `Documentation/userspace-api/landlock.rst`.
 
-Covered: files and directories, TCP (ABI 4), device ioctls (ABI 5), signals and abstract sockets to processes
-outside (ABI 6), and what later versions add. Not covered by the kernel: stat, chmod, chown, utime, and (before
-ABI 9) pathname sockets; `seccomp.py` denies these.
+It denies files and directories, TCP (ABI 4), device ioctls (ABI 5), signals and abstract sockets to processes
+outside (ABI 6), and what later versions add. The kernel does not check stat, chmod, chown, utime, and (before
+ABI 9) pathname sockets: `seccomp.py` denies these.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _RESTRICT_SELF = 446
 """The same number on every architecture."""
 
 
-def abi() -> int:
+def landlock_abi() -> int:
     """The kernel's Landlock version; 0 where there is none or it is switched off."""
     return landlockpy.abi_version()
 
 
-def build(read: Iterable[str], list_only: Iterable[str], write: Iterable[str] = ()) -> int:
+def build_ruleset(read: Iterable[str], list_only: Iterable[str], write: Iterable[str] = ()) -> int:
     """A ruleset's file descriptor. `read`: files or trees that may be read; `list_only`: trees whose names may be
     listed, not read; `write`: files that may be read and written. Missing paths are left out.
 
     Raises OSError where the kernel has no Landlock.
     """
-    if not abi():
+    if not landlock_abi():
         raise OSError("this kernel has no Landlock, or it is switched off")
-    # Everything that this kernel's version knows is denied, and then some is allowed.
+    # A new ruleset denies everything that this kernel's version knows; the rules then allow some of it.
     with landlockpy.Ruleset(scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET) as ruleset:
         for path in read:
             _allow(ruleset, path, AccessFS.READ_FILE | AccessFS.READ_DIR)
@@ -56,6 +56,6 @@ def _allow(ruleset: landlockpy.Ruleset, path: str, rights: AccessFS) -> None:
         return
 
 
-def enter(ruleset: int) -> None:
-    """Puts the calling thread behind the ruleset, for good. Needs no_new_privs. OSError where refused."""
+def restrict_self(ruleset: int) -> None:
+    """Applies the ruleset to the calling thread, for good. Needs no_new_privs. OSError where refused."""
     libc.syscall(_RESTRICT_SELF, ruleset, 0)

@@ -1,8 +1,4 @@
-"""The few C library calls that Python does not offer, with errno turned into OSError.
-
-Covered: prctl, system calls by number, seccomp, mallopt, madvise.
-Not covered: what they are used for (`walls.py`, `landlock.py`, `seccomp.py`, `context.py`).
-"""
+"""The few C library calls that Python does not offer, with errno turned into OSError."""
 
 from __future__ import annotations
 
@@ -39,13 +35,13 @@ def seccomp_filter(program: bytearray) -> None:
 
 
 def mallopt_arena_max(count: int) -> None:
-    """Bounds glibc's malloc arenas, which else reserve 64 MB of address space per thread. No-op elsewhere."""
+    """Bounds the number of glibc's malloc arenas, each of which reserves 64 MB of address space. No-op elsewhere."""
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(-8, count)
 
 
 def collapse_pages(address: int, length: int) -> None:
-    """`madvise(MADV_HUGEPAGE)` and `MADV_COLLAPSE` (Linux 6.1) on memory of this process: a wish, never an error."""
+    """`madvise(MADV_HUGEPAGE)` and `MADV_COLLAPSE` (Linux 6.1) on memory of this process. Errors are ignored."""
     for advice in (14, 25):
         _libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), advice)
 

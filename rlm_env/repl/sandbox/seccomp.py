@@ -1,11 +1,11 @@
 """The system calls that a REPL may make, as a seccomp filter: an allow-list, compiled to BPF by hand.
 
-Everything that is not named here is refused: EPERM for calls the table's age knows, ENOSYS for newer ones (so
+Everything that is not named here is refused: EPERM for calls in the table's range, ENOSYS for newer ones (so
 that libraries fall back). What is allowed is what CPython, its standard library, numpy and threads need to
 compute. Creating processes, sockets, signalling others, changing limits, owners or modes is not.
 
 Sources: `Documentation/userspace-api/seccomp_filter.rst`, `include/uapi/linux/{seccomp,filter,bpf_common}.h`.
-Covered: x86-64 and aarch64. Not covered: which *files* may be opened (`landlock.py`).
+For x86-64 and aarch64. Which *files* may be opened is `landlock.py`'s; the numbers of the calls are in `syscalls.py`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ getrlimit getrandom exit exit_group wait4 waitid restart_syscall arch_prctl
 recvfrom recvmsg getsockopt setsockopt getsockname getpeername
 """
 ALLOWED = tuple(_ALLOWED_NAMES.split())
-"""Allowed with any argument, at every tier that has a filter."""
+"""Allowed with any argument, at every level that has a filter."""
 
 _PATH_NAMES = """
 open openat stat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents64 getcwd chdir
 fchdir statfs fstatfs
 """
 PATHS = tuple(_PATH_NAMES.split())
-"""Calls that take a path. Allowed where Landlock says which paths; refused in the sealed tier."""
+"""Calls that take a path. Allowed where Landlock says which paths; refused at level sealed."""
 
 UNSUPPORTED = ("clone3",)
 """Answered ENOSYS: its arguments lie in memory, and the C library falls back to an older call."""
@@ -53,8 +53,8 @@ IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 PRCTL = (15, 16, 0x53564D41)
 """PR_SET_NAME, PR_GET_NAME, PR_SET_VMA. Not PR_SET_PDEATHSIG, PR_SET_PTRACER, PR_SET_SECCOMP."""
 CLONE_THREAD = 0x00010000
-CLONE_TWIN = 0x00008000 | 17
-"""CLONE_PARENT | SIGCHLD."""
+CLONE_SIBLING = 0x00008000 | 17
+"""CLONE_PARENT | SIGCHLD: the clone of `child/fork.py`."""
 CLONE_NAMESPACES = 0x7E020000
 """CLONE_NEWNS, -CGROUP, -UTS, -IPC, -USER, -PID, -NET."""
 AF_UNIX, SOCK_STREAM, SOCK_TYPE_MASK = 1, 1, 0xF
@@ -63,7 +63,7 @@ CHANNELS = (3, 4)
 
 _LOAD, _EQUAL, _ABOVE, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x54, 0x06
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_IGNORE = _ERRNO  # with errno 0: the caller is told that it is done
+_IGNORE = _ERRNO  # with errno 0: to the caller it looks done
 _DENY = _ERRNO | errno.EPERM
 _MISSING = _ERRNO | errno.ENOSYS
 _NR, _ARCH = 0, 4
@@ -72,13 +72,13 @@ _PID_MARK = 0x7EADBEEF
 
 @dataclass(frozen=True)
 class Filter:
-    """A compiled filter; `pid_offsets` are where the process's own id goes."""
+    """A compiled filter; the process's own id is to be written at `pid_offsets`."""
 
     program: bytes
     pid_offsets: tuple[int, ...]
 
     def install(self, pid: int) -> None:
-        """Puts the calling thread behind the filter, for good. Needs no_new_privs. OSError where refused."""
+        """Applies the filter to the calling thread, for good. Needs no_new_privs. OSError where refused."""
         code = bytearray(self.program)
         for offset in self.pid_offsets:
             struct.pack_into("<I", code, offset, pid)
@@ -131,10 +131,10 @@ def _null(argument: int) -> bytes:
 def _conditional(allow_fork: bool) -> dict[str, bytes]:
     """The body for each call that is allowed with some arguments only; the call's number is already matched."""
     own_pid = _load(_low(0)) + _if_equal(_PID_MARK, _ALLOW) + _give(_DENY)
-    # Threads; and with allow_fork, exactly the clone of `twin.py`, which os.fork() is not.
+    # Threads; and with allow_fork, exactly the clone of `child/fork.py`, which os.fork() is not.
     clone = _load(_low(0))
     if allow_fork:
-        clone += _if_equal(CLONE_TWIN, _ALLOW)
+        clone += _if_equal(CLONE_SIBLING, _ALLOW)
     clone += _op(_ANY_BIT, CLONE_THREAD, 1, 0) + _give(_DENY)
     clone += _op(_ANY_BIT, CLONE_NAMESPACES, 0, 1) + _give(_DENY) + _give(_ALLOW)
     stream_pair = (
@@ -146,7 +146,7 @@ def _conditional(allow_fork: bool) -> dict[str, bytes]:
         + _if_equal(SOCK_STREAM, _ALLOW)
         + _give(_DENY)
     )
-    kept = () if allow_fork else CHANNELS  # a twin puts its own sockets there
+    kept = () if allow_fork else CHANNELS  # a forked REPL puts its own sockets there
     read_limits = _load(_low(0)) + _op(_EQUAL, 0, 2, 0) + _op(_EQUAL, _PID_MARK, 1, 0) + _give(_DENY) + _null(2)
     return {
         "clone": clone,

@@ -1,8 +1,7 @@
-"""The walls' self-test: a forked child goes behind them and attacks, before any model code runs.
+"""The self-test of the sandbox: a forked child enters it and attacks, before any model code runs.
 
-Fail closed: an attack that succeeds means that the tier does not stand on this machine. Attacks are chosen to be
-harmless where they succeed (signal 0, a limit set to what it is). Covered: running them and telling each outcome.
-Not covered: what follows from the outcome (`sandbox.py`).
+Fail closed: an attack that succeeds means that the isolation level does not work on this machine
+(`host/isolation.py` decides). Attacks are harmless where they succeed: signal 0, a limit set to its current value.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from rlm_env.repl.sandbox import enter, libc
+from rlm_env.repl.sandbox import libc
+from rlm_env.repl.sandbox.enter import PreparedSandbox, enter_sandbox
 from rlm_env.repl.sandbox.syscalls import machine
 
 _fork_call = os.fork
@@ -23,8 +23,8 @@ _PTRACE_GETEVENTMSG = 0x4201
 _PTRACE = {"x86_64": 101, "aarch64": 117}
 
 
-def run(walls: enter.Walls, host: int) -> dict[str, Any]:
-    """{"attacks": {name: outcome}, "error": why the walls could not be entered, or None}; outcomes are errno names,
+def run_self_test(sandbox: PreparedSandbox, host: int) -> dict[str, Any]:
+    """{"attacks": {name: outcome}, "error": why the sandbox could not be entered, or None}; outcomes are errno names,
     or "leaked"."""
     reading, writing = os.pipe()
     parent = os.getpid()
@@ -33,7 +33,7 @@ def run(walls: enter.Walls, host: int) -> dict[str, Any]:
         os.close(reading)
         result: dict[str, Any] = {"attacks": {}, "error": None}
         try:
-            enter.enter(walls, parent, enter.private_uid(walls, 0))
+            enter_sandbox(sandbox, parent, sandbox.uid(0))
             result["attacks"] = {name: _outcome(attack) for name, attack in attacks(host).items()}
         except BaseException as error:
             result["error"] = f"{type(error).__name__}: {error}"
@@ -43,7 +43,7 @@ def run(walls: enter.Walls, host: int) -> dict[str, Any]:
     with open(reading, "rb") as pipe:
         data = pipe.read()
     os.waitpid(pid, 0)
-    return json.loads(data) if data else {"attacks": {}, "error": "the probe process died"}
+    return json.loads(data) if data else {"attacks": {}, "error": "the self-test's process died"}
 
 
 def _outcome(attack: Callable[[], object]) -> str:
@@ -64,7 +64,7 @@ def _fork() -> None:
 
 
 def _execute() -> None:
-    """Of a file that does not exist: permitted, it answers ENOENT; a program that ran could not tell."""
+    """Executes a file that does not exist: where that is permitted, the error is ENOENT."""
     try:
         os.execv("/nonexistent", ["nonexistent"])
     except FileNotFoundError:
@@ -72,7 +72,7 @@ def _execute() -> None:
 
 
 def _write_file() -> None:
-    path = f"/tmp/.rlm-env-probe-{os.getpid()}"
+    path = f"/tmp/.rlm-env-self-test-{os.getpid()}"
     os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
     os.unlink(path)
 
@@ -106,9 +106,9 @@ def attacks(host: int) -> dict[str, Callable[[], object]]:
     if hasattr(os, "sched_setaffinity"):
         found["pin the host"] = lambda: os.sched_setaffinity(host, os.sched_getaffinity(0))
     if hasattr(os, "memfd_create"):
-        found["make a memory file"] = lambda: os.close(os.memfd_create("probe"))
+        found["make a memory file"] = lambda: os.close(os.memfd_create("self-test"))
     if ptrace is not None:
-        # On a process that is not traced, a permitted request answers ESRCH.
+        # Where the request is permitted, a process that is not traced answers ESRCH.
         found["trace the zygote"] = lambda: _ptrace(ptrace, zygote)
     return found
 
@@ -122,7 +122,7 @@ def _ptrace(call: int, pid: int) -> None:
 
 
 def others_can_read(paths: list[str], uid: int) -> bool:
-    """Whether user `uid` can take over and still reach Python's own modules (root's home may be closed to it)."""
+    """True if a process can become user `uid` and still read Python's own modules: root's home may be closed to it."""
     pid = _fork_call()
     if pid == 0:
         try:

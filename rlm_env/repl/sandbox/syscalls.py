@@ -1,4 +1,4 @@
-"""Numbers of the system calls that the filter and the walls name, for x86-64 and aarch64.
+"""Numbers of the system calls that the sandbox names, for x86-64 and aarch64. Which are allowed: `seccomp.py`.
 
 Source: the kernel's `arch/x86/entry/syscalls/syscall_64.tbl` and `include/uapi/asm-generic/unistd.h`. A call that
 an architecture does not have is None. A test compares every number with libseccomp's, where that is installed.
@@ -176,3 +176,11 @@ def machine() -> str | None:
 def number(name: str, arch: str) -> int | None:
     """The number of call `name` on `arch`. Raises KeyError for a name that is not in the table."""
     return NUMBERS[name][0 if arch == "x86_64" else 1]
+
+
+def known_number(name: str, arch: str) -> int:
+    """`number` of a call that every architecture of the table has; KeyError for any other."""
+    found = number(name, arch)
+    if found is None:
+        raise KeyError(f"{name} on {arch}")
+    return found

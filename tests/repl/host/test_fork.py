@@ -1,4 +1,4 @@
-"""Twins, checkpoints, and contexts shared by a group."""
+"""Forks, checkpoints, and contexts shared by a group."""
 
 import asyncio
 import os
@@ -6,45 +6,42 @@ import os
 import pytest
 
 from rlm_env.repl import Repl, ReplConfig, ReplError, ReplPool
-
-TIERS = ("guard", "sealed", "bare")
+from tests.repl.levels import ALL, open_pool
 
 
 async def ask(prompts: list) -> list:
     return [f"<{p}>" for p in prompts]
 
 
-def config(tier: str = "guard", **options) -> ReplConfig:
-    return ReplConfig(
-        tier=tier, require=tier, allow_unsafe=True, preload=(), interrupt_grace=0.2, allow_fork=True, **options
-    )
+def config(**options) -> ReplConfig:
+    return ReplConfig(preload=(), interrupt_grace=0.2, allow_fork=True, **options)
 
 
-@pytest.mark.parametrize("tier", TIERS)
-async def test_a_twin_has_the_same_state_and_its_own_life(tier: str):
-    async with ReplPool(config(tier)) as pool:
+@pytest.mark.parametrize("level", ALL)
+async def test_a_fork_has_the_same_state_and_its_own_life(level: str):
+    async with await open_pool(level, allow_fork=True) as pool:
         repl = await pool.open(context=["c"], llm_batch=ask)
         await repl.run("x = [1]\ndef f(): return x\nanswer['content'] = 'draft'")
-        twin = await repl.fork()
+        fork = await repl.fork()
         await repl.run("x.append('parent')")
-        step = await twin.run("x.append('twin'); print('shown'); f(), context, llm_batch(['q'])")
-        assert step.output == "shown\n([1, 'twin'], ['c'], ['<q>'])\n"
+        step = await fork.run("x.append('fork'); print('shown'); f(), context, llm_batch(['q'])")
+        assert step.output == "shown\n([1, 'fork'], ['c'], ['<q>'])\n"
         assert step.answer["content"] == "draft"
         assert (await repl.run("x")).output == "[1, 'parent']\n"
-        third = await twin.fork()
+        third = await fork.fork()
         await repl.close()
-        await twin.close()
-        assert (await third.run("x")).output == "[1, 'twin']\n"
+        await fork.close()
+        assert (await third.run("x")).output == "[1, 'fork']\n"
         step = await third.run("import os; os._exit(4)")
         assert "exited with status 4" in step.error
         assert (await third.run("context")).output == "['c']\n"
 
 
-async def test_twins_draw_the_same_numbers_unless_seeded():
+async def test_forks_draw_the_same_numbers_unless_seeded():
     async with ReplPool(config()) as pool, pool.open(seed=7) as repl:
         await repl.run("import random; random.random()")
-        twins = [await repl.fork(), await repl.fork(), await repl.fork(seed=1), await repl.fork(seed=2)]
-        drawn = [(await twin.run("random.random()")).output for twin in twins]
+        forks = [await repl.fork(), await repl.fork(), await repl.fork(seed=1), await repl.fork(seed=2)]
+        drawn = [(await fork.run("random.random()")).output for fork in forks]
         assert drawn[0] == drawn[1] == (await repl.run("random.random()")).output
         assert len(set(drawn)) == 3
 
@@ -55,8 +52,8 @@ async def test_a_repl_with_threads_refuses():
         with pytest.raises(ReplError, match="threads are running"):
             await repl.fork()
         assert (await repl.run("t.join(); 5")).output == "5\n"
-        twin = await repl.fork()
-        assert (await twin.run("6")).output == "6\n"
+        fork = await repl.fork()
+        assert (await fork.run("6")).output == "6\n"
 
 
 async def test_fork_needs_permission(repl: Repl):
@@ -78,9 +75,10 @@ async def test_ordinary_forks_stay_denied_with_allow_fork():
         assert step.output == "(-1, -1)\n"
 
 
-@pytest.mark.parametrize("tier", TIERS)
-async def test_a_killed_step_is_undone(tier: str):
-    async with ReplPool(config(tier, checkpoint=True)) as pool, pool.open() as repl:
+@pytest.mark.parametrize("level", ALL)
+async def test_a_killed_step_is_undone(level: str):
+    options = {"allow_fork": True, "checkpoint": True, "interrupt_grace": 0.2}
+    async with await open_pool(level, **options) as pool, pool.open() as repl:
         await repl.run("x = 1; answer['content'] = 'kept'")
         for code in ("x = 2; import os; os._exit(1)", "x = 3; sum(range(10**13))"):
             step = await repl.run(code, timeout=0.3)
@@ -98,9 +96,9 @@ async def test_a_killed_step_is_undone(tier: str):
 async def test_no_process_is_left_behind():
     async with ReplPool(config(checkpoint=True)) as pool:
         repl = await pool.open()
-        twins = [await repl.fork() for _ in range(5)]
-        await asyncio.gather(*(t.run("1") for t in twins))
-        pids = [t.pid for t in [repl, *twins]]
+        forks = [await repl.fork() for _ in range(5)]
+        await asyncio.gather(*(t.run("1") for t in forks))
+        pids = [t.pid for t in [repl, *forks]]
         await repl.run("1")
     await asyncio.sleep(0.1)
     for pid in pids:

@@ -81,6 +81,8 @@ async def test_paths(pool: ReplPool, tmp_path: Path):
             assert (await repl.run("context")).output == f"{value!r}\n"
     with pytest.raises(FileNotFoundError):
         await pool.open(context=tmp_path / "nothing")
+    with pytest.raises(IsADirectoryError):
+        encode(tmp_path)  # which files a folder's context has is not decided here
 
 
 class Custom:

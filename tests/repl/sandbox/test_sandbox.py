@@ -1,7 +1,7 @@
-"""What a REPL must not reach, at every tier of this machine; each denial with its positive control.
+"""What a REPL must not reach, at every isolation level; each denial with its positive control.
 
-An attack is a function body that returns when it got through. The control runs the very same cell in a REPL of the
-tier `bare`, where it has to leak; behind walls it has to fail, and with the expected error.
+An attack is a function body that returns when it got through. The control runs the very same cell in a REPL at level
+`bare`, where it has to leak; at every other level it has to fail, and with the expected error.
 """
 
 import asyncio
@@ -19,8 +19,9 @@ import pytest
 import pytest_asyncio
 
 from rlm_env.repl import Repl, ReplConfig, ReplPool, SandboxError
-from rlm_env.repl.config import TIERS
+from rlm_env.repl.config import LEVELS
 from rlm_env.repl.host import isolation
+from tests.repl.levels import open_pool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -61,7 +62,7 @@ ATTACKS = {
     "read the host's limits": ("import resource; resource.prlimit({host}, resource.RLIMIT_NOFILE)", CALL),
     "set a limit": (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, resource.getrlimit(resource.RLIMIT_AS))",
-        {tier: {"ValueError"} for tier in CALL},  # how Python tells EPERM here
+        {level: {"ValueError"} for level in CALL},  # how Python tells EPERM here
     ),
     "pin the host": ("import os; os.sched_setaffinity({host}, os.sched_getaffinity({host}))", OTHER),
     "slow the host down": ("import os; os.setpriority(os.PRIO_PROCESS, {host}, os.getpriority(0, {host}))", OTHER),
@@ -129,7 +130,7 @@ ATTACKS = {
     "stat a file of the host": ("import os; os.stat({secret!r})", {"sealed": {"EPERM"}, "jail": {"ENOENT"}}),
 }
 ALLOWED = {("stat a file of the host", "guard")}
-"""Expected differences between tiers: docs/sandbox.md names them."""
+"""Expected differences between levels: docs/sandbox.md names them."""
 
 
 def cell(body: str, **names: object) -> str:
@@ -178,8 +179,8 @@ class Targets:
 
 @pytest.fixture(scope="module")
 def targets():
-    directory = Path(tempfile.mkdtemp(prefix="rlm-env-walls-"))
-    directory.chmod(0o755)  # it is the walls that are to deny, not the mode
+    directory = Path(tempfile.mkdtemp(prefix="rlm-env-sandbox-"))
+    directory.chmod(0o755)  # the sandbox is to deny, not the mode
     found = Targets(directory)
     yield found
     found.close()
@@ -187,20 +188,17 @@ def targets():
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=("guard", "sealed", "jail"))
-async def walled(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, ReplPool, Repl, Repl]]:
-    """(tier, its pool, a REPL, a sibling)"""
-    tier = request.param
-    try:
-        pool = await ReplPool(ReplConfig(tier=tier, require=tier, preload=())).__aenter__()
-    except SandboxError as error:
-        pytest.skip(f"{tier} does not stand here: {error}")
-    yield tier, pool, await pool.open(), await pool.open()
+async def confined(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, ReplPool, Repl, Repl]]:
+    """(level, its pool, a REPL, a sibling)"""
+    level = request.param
+    pool = await open_pool(level)
+    yield level, pool, await pool.open(), await pool.open()
     await pool.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bare() -> AsyncIterator[tuple[Repl, Repl]]:
-    async with ReplPool(ReplConfig(tier="bare", allow_unsafe=True, preload=())) as pool:
+    async with ReplPool(ReplConfig(level="bare", allow_unsafe=True, preload=())) as pool:
         yield await pool.open(), await pool.open()
 
 
@@ -209,15 +207,15 @@ def attack(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-async def test_denied(walled, targets: Targets, attack: str):
-    tier, _, repl, sibling = walled
+async def test_denied(confined, targets: Targets, attack: str):
+    level, _, repl, sibling = confined
     body, expected = ATTACKS[attack]
     step = await repl.run(cell(body, sibling=sibling.pid, **targets.names))
     outcome = step.output.strip().strip("'")
-    if (attack, tier) in ALLOWED:
+    if (attack, level) in ALLOWED:
         assert outcome == "leaked"
     else:
-        assert outcome in expected[tier], step.error
+        assert outcome in expected[level], step.error
     assert targets.secret.read_text() == "secret"
     with pytest.raises(BlockingIOError):
         targets.datagram.recv(1)
@@ -250,9 +248,9 @@ async def test_positive_control(bare, targets: Targets, attack: str):
                 break
 
 
-async def test_nothing_of_the_host_is_inherited(walled, monkeypatch: pytest.MonkeyPatch):
+async def test_nothing_of_the_host_is_inherited(confined, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    _, pool, repl, _ = walled
+    _, pool, repl, _ = confined
     assert (await repl.run("import os; dict(os.environ)")).output == "{}\n"
     code = "import gc\n[o for o in gc.get_objects() if isinstance(o, dict) and any('OPENAI' in str(k) for k in o)]"
     assert (await repl.run(code, timeout=60)).output == "[]\n"
@@ -270,8 +268,8 @@ def is_open(fd):
     assert set(json.loads(descriptors.output)) <= {0, 1, 2, 3, 4, 5}
 
 
-async def test_what_must_work_behind_walls(walled):
-    tier, _, repl, _ = walled
+async def test_what_must_work_in_a_sandbox(confined):
+    level, _, repl, _ = confined
     code = """
 import asyncio, concurrent.futures, json, re, collections, threading, random, datetime, decimal, statistics, time
 with concurrent.futures.ThreadPoolExecutor(8) as workers:
@@ -282,28 +280,28 @@ print(total, asyncio.run(main()), os.urandom(1) != None, datetime.datetime.now()
 """
     step = await repl.run("import os\n" + code)
     assert step.output == "328350 [0, 1, 2] True True\n", step.error
-    if tier != "sealed":  # which has no files to import from, only what the zygote has imported
+    if level != "sealed":  # which has no files to import from, only what the zygote has imported
         step = await repl.run(
             "import sqlite3, xml.dom.minidom, ctypes; sqlite3.connect(':memory:').execute('select 1').fetchone()"
         )
         assert step.output == "(1,)\n", step.error
 
 
-async def test_the_report_tells_what_stands(walled):
-    tier, pool, _, _ = walled
+async def test_the_report_names_the_active_layers(confined):
+    level, pool, _, _ = confined
     report = pool.report
-    assert report.tier == tier
-    assert {layer.name for layer in report.layers if layer.stands} >= {"own process", "limits", "seccomp"}
+    assert report.level == level
+    assert {layer.name for layer in report.layers if layer.active} >= {"own process", "limits", "seccomp"}
     assert "leaked" not in report.attacks.values()
     assert len(report.attacks) >= 10
-    assert set(report.not_chosen) == set(TIERS) - {tier}
-    assert json.loads(json.dumps(report.to_dict()))["tier"] == tier
+    assert set(report.not_chosen) == set(LEVELS) - {level}
+    assert json.loads(json.dumps(report.to_dict()))["level"] == level
 
 
-async def test_a_tier_whose_self_test_leaks_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(isolation, "leaks", lambda tier, attacks: ["something"] if tier != "sealed" else [])
+async def test_a_level_whose_self_test_leaks_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(isolation, "leaks", lambda level, attacks: ["something"] if level != "sealed" else [])
     async with ReplPool(ReplConfig(preload=())) as pool:
-        assert pool.report.tier == "sealed"
+        assert pool.report.level == "sealed"
         assert "self-test got through: something" in pool.report.not_chosen["guard"]
     with pytest.raises(SandboxError, match="self-test got through"):
         await ReplPool(ReplConfig(preload=(), require="guard")).__aenter__()
@@ -311,19 +309,19 @@ async def test_a_tier_whose_self_test_leaks_is_refused(monkeypatch: pytest.Monke
 
 async def test_refusals():
     with pytest.raises(SandboxError, match="allow_unsafe"):
-        await ReplPool(ReplConfig(tier="bare")).__aenter__()
+        await ReplPool(ReplConfig(level="bare")).__aenter__()
     with pytest.raises(SandboxError, match="below require"):
-        await ReplPool(ReplConfig(tier="guard", require="jail")).__aenter__()
-    with pytest.raises(ValueError, match="tier='magic'"):
-        ReplConfig(tier="magic")
+        await ReplPool(ReplConfig(level="guard", require="jail")).__aenter__()
+    with pytest.raises(ValueError, match="level='magic'"):
+        ReplConfig(level="magic")
 
 
 async def test_without_bubblewrap_there_is_no_jail(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     with pytest.raises(SandboxError, match="not installed"):
-        await ReplPool(ReplConfig(tier="jail", require="jail", preload=())).__aenter__()
-    async with ReplPool(ReplConfig(tier="best", preload=())) as pool:
-        assert pool.report.tier == "guard"
+        await ReplPool(ReplConfig(level="jail", require="jail", preload=())).__aenter__()
+    async with ReplPool(ReplConfig(level="best", preload=())) as pool:
+        assert pool.report.level == "guard"
 
 
 async def test_dies_with_the_host_even_when_that_is_killed():
@@ -339,7 +337,7 @@ async def test_dies_with_the_host_even_when_that_is_killed():
                 repls.append(await pool.open(context=shared))
                 tasks = [asyncio.create_task(r.run('while True: pass', timeout=None)) for r in repls]
                 await asyncio.sleep(0.3)
-                pids = [r.pid for r in repls] + [pool._zygote._process.pid]
+                pids = [r.pid for r in repls] + [pool.zygote_pid]
                 print(*pids, flush=True)
                 await asyncio.sleep(60)
         asyncio.run(main())

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from rlm_env.repl import Repl, ReplConfig, ReplError, ReplPool
-from rlm_env.repl.backend import Pool, Session
-from rlm_env.repl.host.repl import _Step
+from rlm_env.repl.host.process import CellReport
+from rlm_env.repl.host.step import Step
 
 STUBBORN = """
 def spin():
@@ -279,6 +279,11 @@ async def test_closed_repls_and_pools_say_so(pool: ReplPool):
         await repl.run("1")
     with pytest.raises(ReplError, match="not open"):
         await ReplPool().open()
+    with pytest.raises(ReplError, match="not open"):
+        _ = ReplPool().report
+    await pool.close()
+    with pytest.raises(ReplError, match="the pool is closed"):
+        await pool.open()
 
 
 async def test_bad_arguments_are_refused(repl: Repl):
@@ -304,7 +309,7 @@ async def test_threads_that_outlive_their_cell(repl: Repl):
 
 
 async def test_output_of_child_processes_is_captured_where_they_are_allowed():
-    async with ReplPool(ReplConfig(tier="bare", allow_unsafe=True, preload=())) as pool, pool.open() as repl:
+    async with ReplPool(ReplConfig(level="bare", allow_unsafe=True, preload=())) as pool, pool.open() as repl:
         step = await repl.run("import subprocess; subprocess.run('echo out; echo err >&2', shell=True).returncode")
         assert step.output == "0\nout\nerr\n"
 
@@ -312,7 +317,7 @@ async def test_output_of_child_processes_is_captured_where_they_are_allowed():
 async def test_a_killed_zygote_is_replaced(pool: ReplPool):
     async with pool.open(context="again") as repl:
         await repl.run("x = 1")
-        os.kill(pool._zygote._process.pid, signal.SIGKILL)
+        os.kill(pool.zygote_pid, signal.SIGKILL)
         for _ in range(100):
             step = await repl.run("x", timeout=5)
             if step.state_lost:
@@ -322,11 +327,6 @@ async def test_a_killed_zygote_is_replaced(pool: ReplPool):
         assert (await repl.run("context")).output == "'again'\n"
         async with pool.open() as other:
             assert (await other.run("1")).output == "1\n"
-
-
-def test_the_public_classes_fit_the_protocol():
-    assert isinstance(ReplPool(), Pool)
-    assert issubclass(Repl, Session)
 
 
 @pytest.mark.parametrize("end", ["died", "reported"])
@@ -341,12 +341,13 @@ async def test_a_call_that_is_cancelled_as_its_cell_ends_hangs_no_later_one(end)
 
         queued_seconds = cpu_seconds
 
-    step = _Step(Process(), None, None, 1.0)
+    report = CellReport("", 0, None, None, False, 0)
+    step = Step(Process(), None, None, 1.0)
     step.report.cancel()
     if end == "died":
         Process.ended.set_result("died")
         await asyncio.sleep(0)
     else:
-        step.done([])
+        step.done(report)
     step.abandon()
-    assert await asyncio.wait_for(step.report, 5) == (None if end == "died" else [])
+    assert await asyncio.wait_for(step.report, 5) == (None if end == "died" else report)

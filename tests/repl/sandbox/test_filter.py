@@ -118,7 +118,7 @@ def test_everything_else_is_refused(arch: str):
 
 
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
-def test_tiers_and_options(arch: str):
+def test_levels_and_options(arch: str):
     token = syscalls.AUDIT_ARCH[arch]
     sealed, forking = loaded(arch, paths=False), loaded(arch, paths=True, allow_fork=True)
     for name in seccomp.PATHS:

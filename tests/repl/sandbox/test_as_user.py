@@ -1,4 +1,4 @@
-"""The walls and faults once more as an ordinary user, where the tests are run by root.
+"""Attacks, faults and forks once more as an ordinary user, where the tests are run by root.
 
 A root's interpreter often lies under a home that is closed to others. Then the run gets a mount namespace of its own,
 in which that home is open and holds nothing but the interpreter.
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 NOBODY = 65534
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def closed_directory(path: Path) -> Path | None:
@@ -60,7 +60,7 @@ def user_can_run() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("user_can_run")
-@pytest.mark.parametrize("name", ["test_repl_walls.py", "test_repl_faults.py", "test_repl_fork.py"])
+@pytest.mark.parametrize("name", ["sandbox/test_sandbox.py", "sandbox/test_faults.py", "host/test_fork.py"])
 def test_as_ordinary_user(name: str):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / name)]
     done = subprocess.run(

@@ -1,5 +1,5 @@
 """What models do to a REPL: after each fault the host lives, siblings are untouched, and the state is either kept or
-said to be lost. At every tier of this machine."""
+said to be lost. At every level of this machine."""
 
 import asyncio
 import os
@@ -8,7 +8,8 @@ import time
 import pytest
 import pytest_asyncio
 
-from rlm_env.repl import Repl, ReplConfig, ReplPool, SandboxError
+from rlm_env.repl import Repl, ReplPool
+from tests.repl.levels import ALL, open_pool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -228,31 +229,25 @@ FAULTS = {
         False,
     ),
 }
-BEHIND_WALLS_ONLY = {"limits lifted", "forks in a loop, the cap on processes set first"}
+NOT_IN_BARE = {"limits lifted", "forks in a loop, the cap on processes set first"}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=("guard", "sealed", "jail", "bare"))
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ALL)
 async def arena(request: pytest.FixtureRequest):
-    """(tier, pool, a REPL that nobody attacks)"""
-    tier = request.param
-    config = ReplConfig(
-        tier=tier, require=tier, preload=(), interrupt_grace=0.15, memory_mb=512, file_mb=64, allow_unsafe=True
-    )
-    try:
-        pool = await ReplPool(config).__aenter__()
-    except SandboxError as error:
-        pytest.skip(f"{tier} does not stand here: {error}")
+    """(level, pool, a REPL that nobody attacks)"""
+    level = request.param
+    pool = await open_pool(level, interrupt_grace=0.15, memory_mb=512, file_mb=64)
     sibling = await pool.open()
     await sibling.run("mine = 1")
-    yield tier, pool, sibling
+    yield level, pool, sibling
     await pool.close()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_fault(arena: tuple[str, ReplPool, Repl], fault: str):
-    tier, pool, sibling = arena
+    level, pool, sibling = arena
     code, outcome, told, timed_out = FAULTS[fault]
-    if tier == "bare" and fault in BEHIND_WALLS_ONLY:
+    if level == "bare" and fault in NOT_IN_BARE:
         pytest.skip("nothing forbids it in bare")
     async with pool.open(context="the context") as repl:
         await repl.run("kept = 1")

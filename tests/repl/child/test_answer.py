@@ -78,16 +78,34 @@ async def test_a_list_that_grows_in_place_is_read_again(repl: Repl):
     assert (await repl.run("answer['content'].append(2)")).answer["content"] == "[1, 2]"
 
 
-async def test_huge_answers_are_cut():
+async def test_huge_answers_are_cut_and_say_so():
     async with ReplPool(ReplConfig(preload=(), max_answer_chars=1000)) as pool, pool.open() as repl:
-        for code in (
-            "answer['content'] = 'h' * 10**9",
-            "answer['content'] = ['h'] * 10**7",
-            "answer['content'] = b'h' * 10**8",
+        for code, cut in (
+            ("answer['content'] = 'h' * 10**9", 10**9 - 1000),
+            ("answer['content'] = ['h'] * 10**7", 1),  # at least: a list is not written out to its end
+            ("answer['content'] = b'h' * 10**8", 3000),
         ):
             step = await repl.run(code, timeout=60)
             assert not step.state_lost, step.error
             assert 900 < len(step.answer["content"]) <= 1000
+            assert step.answer_truncated_chars >= cut
+        assert (await repl.run("answer['content'] = 'short'")).answer_truncated_chars == 0
+
+
+async def test_a_cut_answer_stays_a_cut_one_when_its_process_dies():
+    async with ReplPool(ReplConfig(preload=(), max_answer_chars=1000)) as pool, pool.open() as repl:
+        for code in ("answer['content'] = 'h' * 1500", "1", "import os; os._exit(1)", "1"):
+            assert (await repl.run(code)).answer_truncated_chars == 500
+
+
+async def test_the_host_cuts_what_a_hostile_child_has_not_cut():
+    async with ReplPool(ReplConfig(preload=(), max_answer_chars=1000)) as pool, pool.open() as repl:
+        forged = (
+            "import os, msgpack, struct\nfields = ['done', 1, '', 0, None, 'h' * 1500, True, -7]\n"
+            "b = b''.join(map(msgpack.packb, fields))\nos.write(3, struct.pack('<I', len(b)) + b)"
+        )
+        step = await repl.run(forged)
+        assert (len(step.answer["content"]), step.answer_truncated_chars) == (1000, 500)
 
 
 async def test_reading_the_answer_is_under_the_clock(repl: Repl):

@@ -1,0 +1,34 @@
+"""Limits that host and child both know, and the one way in which text over a limit is shortened.
+
+The child bounds what it sends; the host bounds it again, because a child may be hostile.
+"""
+
+from __future__ import annotations
+
+MAX_ERROR = 4_000
+"""Characters of a traceback."""
+MAX_JSON = 16 * 2**20
+"""Bytes of one dict prompt; parsing JSON can take a multiple of them in memory."""
+MAX_ZYGOTE_MESSAGE = 256 * 2**10
+"""Bytes of one request to a zygote, or of its reply."""
+MARKER_ROOM = 80
+"""Characters of a limit that are kept for the marker; every limit is larger."""
+
+
+def shorten(text: str, limit: int, total: int | None = None, tail: str | None = None) -> str:
+    """`text` cut to `limit` characters: its head, a marker with the true length, its tail.
+
+    `total` and `tail` are given where `text` is only the beginning of something longer.
+    """
+    total = len(text) if total is None else total
+    if total <= limit:
+        return text
+    tail = text if tail is None else tail
+    room = limit - MARKER_ROOM
+    head_part, tail_part = text[: room - room // 2], tail[-(room // 2) :]
+    return f"{head_part}\n... [{omitted(total, limit):,} of {total:,} characters omitted] ...\n{tail_part}"[:limit]
+
+
+def omitted(total: int, limit: int) -> int:
+    """How many of `total` characters `shorten` leaves out."""
+    return total - (limit - MARKER_ROOM) if total > limit else 0

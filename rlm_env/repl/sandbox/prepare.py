@@ -1,0 +1,71 @@
+"""What the zygote prepares once so that each child enters its sandbox in a fraction of a millisecond (`enter.py`)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from rlm_env.repl.sandbox import enter, landlock, selftest
+from rlm_env.repl.sandbox.enter import PreparedSandbox
+from rlm_env.repl.sandbox.seccomp import compile_filter
+from rlm_env.repl.sandbox.syscalls import machine
+
+
+def prepare_sandbox(spec: dict[str, Any]) -> PreparedSandbox:
+    """The ruleset and the filter of the level, built once. `spec`: see `host/isolation.py`.
+
+    Raises OSError where the machine cannot do it.
+    """
+    level, arch, root = spec["level"], machine(), os.geteuid() == 0
+    ruleset = None
+    if level in ("guard", "jail"):
+        ruleset = landlock.build_ruleset(spec["read"], spec["list"], spec["write"])
+    program = None
+    if level != "bare":
+        if arch is None:
+            raise OSError(f"no seccomp table for {os.uname().machine}")
+        program = compile_filter(arch, paths=level != "sealed", allow_fork=spec["allow_fork"])
+    uids = None
+    if root and level != "bare":
+        ranges = ((first, count) for first, count in spec["uids"])
+        uids = next((uids for uids in ranges if selftest.others_can_read(spec["sys_path"], uids[0])), None)
+    if root and program is not None:
+        enter.drop_capabilities(keep=enter.TO_CHANGE_UID if uids else ())
+    return PreparedSandbox(
+        level=level,
+        ruleset=ruleset,
+        filter=program,
+        limits=enter.resource_limits(spec["file_bytes"], private=uids is not None),
+        memory_bytes=spec["memory_bytes"],
+        private_uids=uids,
+    )
+
+
+def sandbox_facts(sandbox: PreparedSandbox) -> dict[str, Any]:
+    """What the zygote found out about its sandbox, for the host's report."""
+    root = os.geteuid() == 0
+    if sandbox.private_uids is not None:
+        identity = "a private uid per REPL, no capabilities"
+    elif root and sandbox.filter is not None:
+        identity = "root without capabilities: other users cannot read this Python's modules"
+    elif root:
+        identity = "root"
+    else:
+        identity = "the host's own uid"
+    return {
+        "pid": os.getpid(),
+        "threads": _count_threads(),
+        "landlock_abi": landlock.landlock_abi(),
+        "filter_length": len(sandbox.filter.program) // 8 if sandbox.filter else 0,
+        "identity": identity,
+        "identity_active": not root or sandbox.filter is not None,
+    }
+
+
+def _count_threads() -> int:
+    """Threads of this process, including those of C libraries where /proc is readable."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return len(sys._current_frames())

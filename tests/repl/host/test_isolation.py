@@ -1,0 +1,80 @@
+"""What a REPL can read: Python's own files, and nothing of this project or of environment packages."""
+
+import importlib.metadata
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from rlm_env.repl import ReplPool
+from rlm_env.repl.host import isolation, jail
+
+
+def test_packages_of_ours_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    site = tmp_path / "lib" / "site-packages"
+    site.mkdir(parents=True)
+    names = [
+        "numpy",
+        "numpy.libs",
+        "rlm_env",
+        "rlm_rewards",
+        "my_task",
+        "rlm_env-0.1.dist-info",
+        "my_task-1.0.dist-info",
+    ]
+    for name in [*names, "rlm_rewards_of_others"]:
+        (site / name).mkdir()
+    for name in ("six.py", "_editable.pth", "my_task.py"):
+        (site / name).touch()
+    entry = SimpleNamespace(value="my_task.env:load", dist=SimpleNamespace(name="my-task"))
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry])
+    read, listed = isolation.readable_paths([str(site)])
+    assert listed == [str(site)]
+    readable = {Path(path).name for path in read if path.startswith(str(site))}
+    assert readable == {"numpy", "numpy.libs", "six.py", "rlm_rewards_of_others"}
+    assert str(site) not in read
+
+
+def test_the_path_has_no_place_of_the_project():
+    path = isolation.python_path()
+    assert path
+    project = Path(__file__).parents[2]
+    outside = [Path(entry) for entry in path if not Path(entry).is_relative_to(sys.prefix)]  # a venv may lie in it
+    assert not [entry for entry in outside if entry.is_relative_to(project)]
+    assert not [entry for entry in path if project.is_relative_to(entry)]
+    assert all("python" in entry or "packages" in entry for entry in path)
+    assert "" not in path
+
+
+def test_the_jail_holds_only_what_a_child_runs_of_this_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    site = tmp_path / "lib" / "site-packages"
+    for name in ("numpy", "rlm_env", "my_task"):
+        (site / name).mkdir(parents=True)
+    (site / "my_answers.py").touch()
+    monkeypatch.setattr(shutil, "which", lambda _name: "bwrap")
+    line = jail.jail_command([str(site)], [str(site / "numpy")])
+    hidden = {line[i + 1] for i, word in enumerate(line) if word == "--tmpfs"}
+    assert hidden == {str(site / "rlm_env"), str(site / "my_task")}
+    assert line[line.index(str(site / "my_answers.py")) - 1] == "/dev/null"
+    bound = [line[i + 1] for i, word in enumerate(line) if word.startswith("--ro-bind")]
+    package = Path(isolation.__file__).parents[1]
+    ours = {Path(path).relative_to(package).as_posix() for path in bound if Path(path).is_relative_to(package)}
+    assert ours == {"child", "sandbox", "bounds.py", "context_file.py", "wire.py"}
+
+
+def test_the_trusted_side_and_the_untrusted_one_do_not_import_each_other():
+    package = Path(isolation.__file__).parents[1]
+    for folder, other in (("host", "child"), ("child", "host"), ("sandbox", "child"), ("sandbox", "host")):
+        for file in (package / folder).glob("*.py"):
+            assert f"rlm_env.repl.{other}" not in file.read_text(), file
+
+
+async def test_an_own_package_that_is_installed_cannot_be_read(pool: ReplPool):
+    async with pool.open() as repl:
+        for name in ("rlm_env", "rlm_rewards", "rlm_env.repl.child.worker"):
+            step = await repl.run(f"import {name}")
+            assert "ModuleNotFoundError" in step.error or "PermissionError" in step.error, step.error
+        step = await repl.run("import sys; [m for m in sys.modules if m.startswith(('rlm_env', 'rlm_rewards'))]")
+        assert step.output == "[]\n"
