@@ -1,4 +1,4 @@
-"""The words between an engine and everybody else: messages, completions, what they used."""
+"""The types that everybody exchanges with an engine: messages, completions, token usage."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Message = dict[str, Any]
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens and calls of one side (root or sub) of a rollout, as counted by the engine."""
+    """Tokens and calls, as counted by the engine: of one reply, or of one side (root or sub) of a rollout."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
-    """Prompt tokens that the engine answered from its prefix cache; part of `prompt_tokens`."""
+    """Prompt tokens that were in the engine's prefix cache; part of `prompt_tokens`."""
     calls: int = 0
 
     def __iadd__(self, other: Usage) -> Usage:
@@ -29,10 +29,10 @@ class Usage:
 
 
 class AssistantMessage(dict):
-    """A chat message that remembers the completion it came from.
+    """A chat message that also holds the completion it came from. It compares equal to the plain dict.
 
     A token-in/token-out engine that finds one at the end of the history extends its exact token ids instead of
-    encoding the history again. A scaffold that edits the history makes plain dicts, and so honestly loses this.
+    encoding the history again. A scaffold that edits a message makes a plain dict, so edited text is always encoded.
     """
 
     completion: Completion
@@ -40,10 +40,10 @@ class AssistantMessage(dict):
 
 @dataclass(slots=True)
 class Completion:
-    """What an engine returned for one request.
+    """An engine's reply to one request.
 
     `prompt_ids`, `completion_ids` (shape [completion]) and `logprobs` (same shape; natural log, of the sampled tokens,
-    after temperature) are None where the endpoint does not tell them.
+    after temperature) are None if the endpoint does not return them.
     `tool_calls` are in the OpenAI shape; `arguments` is the model's own text, not necessarily valid JSON.
     """
 
@@ -56,11 +56,11 @@ class Completion:
     logprobs: list[float] | None = None
     usage: Usage = field(default_factory=Usage)
     history_key: str | None = None
-    """An engine's fingerprint of the messages and tools that `prompt_ids` stands for: a history that was edited
-    since has another one, and then the ids are not extended."""
+    """An engine's fingerprint of the messages and tools that `prompt_ids` encodes. A history that was edited since has
+    another one, and then the ids are not extended."""
 
     def message(self) -> AssistantMessage:
-        """This completion as the assistant message of the next turn's history."""
+        """This completion as an assistant message for the next turn's history."""
         message = AssistantMessage(role="assistant", content=self.text)
         if self.reasoning:
             message["reasoning_content"] = self.reasoning

@@ -1,5 +1,5 @@
-"""Who answers prompts. `import rlm_env.llm` needs the core dependencies only: what needs a tokenizer or an engine
-(`TokenPolicy`, `VLLMServer`) is imported when it is first asked for."""
+"""Engines that answer prompts. `import rlm_env.llm` needs the core dependencies only: classes that need a tokenizer or
+an engine (`TokenPolicy`, `VLLMServer`) are imported on first use."""
 
 from __future__ import annotations
 

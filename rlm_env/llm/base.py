@@ -1,5 +1,4 @@
-"""The interface of every engine, sampling settings, and the error types. What comes out of an engine is in
-`messages.py`."""
+"""The interface of every engine, sampling settings, and the error types. Completions are in `messages.py`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A local vLLM server: installation, start, log, weights."""
+"""A vLLM that we start ourselves: finding the model, checking the installation, starting, reading its log, stopping."""

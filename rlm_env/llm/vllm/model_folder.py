@@ -1,4 +1,4 @@
-"""A model on disk: where it is, and whether it is whole enough to be served. Reads no weights, needs no torch."""
+"""Finds a model on disk and checks that it can be served. Reads no weights, needs no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "voc
 
 
 class ModelNotFound(LLMError):
-    """A model path or name that cannot be served; the message says what is missing and what is expected."""
+    """A path or name that is not a complete model. The message says what is missing and what is expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +24,24 @@ class ModelFolder:
 
     path: Path
     name: str
-    """What it is called by: the Hub id, or the folder's own name."""
+    """The Hub id, or the folder's own name."""
     config: dict[str, Any]
     weight_bytes: int
 
     @property
     def dtype(self) -> str | None:
-        """Of the weights, as the config says it ("float32", "bfloat16"), None where it does not."""
+        """Type of the weights as the config has it ("float32", "bfloat16"), None if it does not say."""
         return self.config.get("dtype") or self.config.get("torch_dtype")
 
     @property
     def context_window(self) -> int | None:
-        """Tokens, from the config."""
+        """The config's `max_position_embeddings`, in tokens."""
         text = self.config.get("text_config") or self.config
         return text.get("max_position_embeddings")
 
 
 def find_model(model: str | os.PathLike[str]) -> ModelFolder:
-    """The folder of a path, or of a Hub id in the local cache. Raises ModelNotFound; downloads nothing."""
+    """The model at a path, or of a Hub id in the local cache. Downloads nothing. Raises ModelNotFound."""
     given = os.fspath(model)
     path = Path(given).expanduser()
     name = path.name or path.resolve().name
@@ -83,5 +83,5 @@ def _cached_snapshot(name: str) -> Path | None:
         return None
     try:
         return Path(snapshot_download(name, local_files_only=True))
-    except Exception:  # every way of not being there, bad ids included, means the same to us
+    except Exception:  # absent, incomplete or a bad id: not in the cache in any case
         return None

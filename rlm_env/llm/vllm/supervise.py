@@ -1,13 +1,13 @@
-"""Runs one command in a process group of its own, and ends that whole group when the parent is gone.
+"""Runs a command in a new process group, and ends the whole group when the parent is gone.
 
-Used as a script, by path, so that it starts in milliseconds and imports nothing of the project:
+Run as a script, by path, so that it starts in milliseconds and imports nothing of the project:
 
     python -I -S supervise.py PARENT_PID GRACE_SECONDS NICENESS LOG_PATH SCRATCH_FOLDER COMMAND...
 
-Standard input is a pipe whose other end the parent holds: when it closes, or when the parent is no longer our
-parent (it was killed, and a forked child of it still holds the pipe), the group gets SIGTERM and, after the
-grace, SIGKILL. NICENESS, 0 to 19, is how far the group stands back where cores are few. The scratch folder, which is
-the command's TMPDIR, is removed. The exit status is the command's own; 128 + N when signal N ended it.
+The parent holds the other end of our standard input, a pipe. When it closes, or when the parent is no longer our
+parent (it was killed, and a forked child of it still holds the pipe), the group gets SIGTERM and, after the grace
+period, SIGKILL. NICENESS, 0 to 19, lowers the group's scheduling priority. The scratch folder, which is the command's
+TMPDIR, is removed. The exit status is that of the command, 128 + N if signal N ended it.
 Not covered: processes that leave the group on purpose.
 """
 
@@ -26,12 +26,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def _die_with_supervisor() -> None:
-    """In the child, before exec: should the supervisor itself be killed, the command goes too."""
+    """Runs in the child before exec, so that the command ends if the supervisor itself is killed."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _stand_back(niceness: int) -> None:
-    """For us and all that we start. Where Linux groups processes by session, it weighs the sessions first."""
+def _lower_priority(niceness: int) -> None:
+    """Lowers the priority of this process and its children. Where Linux schedules by session (autogroup), the
+    session's niceness counts first."""
     os.nice(niceness)
     with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
         group.write(str(niceness))
@@ -66,7 +67,7 @@ def main() -> int:
     parent, grace, niceness = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     log_path, scratch, *command = sys.argv[4:]
     if niceness:
-        _stand_back(niceness)
+        _lower_priority(niceness)
     with open(log_path, "ab") as log:
         child = subprocess.Popen(
             command,

@@ -36,7 +36,7 @@ from rlm_env.llm import (
 from rlm_env.llm.vllm.install import vllm_version
 from rlm_env.messages import Completion
 from rlm_env.prompts import load_prompt, render_prompt
-from tests.llm.test_vllm_server import exists, wait_for
+from tests.llm.vllm.processes import exists, wait_for
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -303,14 +303,14 @@ def test_engine_dies_with_a_parent_that_was_killed(tiny_model_path: Path) -> Non
     program = textwrap.dedent(f"""
         import asyncio, json, time
         from rlm_env.llm import VLLMServer
-        from tests.llm.test_vllm_real import group_of
+        from tests.llm.vllm.test_real_vllm import group_of
         async def serve():
             async with VLLMServer({str(tiny_model_path)!r}) as server:
                 print(json.dumps([server._supervisor.pid, *group_of(server)]), flush=True)
                 time.sleep(600)
         asyncio.run(serve())
     """)
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=root)
     try:
         pids = json.loads(parent.stdout.readline())
