@@ -39,7 +39,7 @@ from gpu_shapes import SHAPES, make_folder, rlm_samples, useful_flops
 from rlm_env.train.learner.config import LoraConfig, LossConfig, ModelConfig, OptimizerConfig
 from rlm_env.train.learner.learner import Learner
 from rlm_env.train.learner.memory import GIB, training_memory
-from rlm_env.train.learner.model import read_config
+from rlm_env.train.learner.model import read_model_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def step(bench: Bench, run: Run, folder: Path) -> None:
     """Whole optimizer steps of the learner, on samples with RLM lengths of which a third of the tokens is trained."""
     what = {"model": run.shape, "lora": run.lora, "attention": run.attention, "pack_tokens": run.pack_tokens}
     config = model_config(run, bench.device)
-    estimate = training_memory(read_config(folder, config), config).total / GIB
+    estimate = training_memory(read_model_config(folder), config).total / GIB
     if bench.device.type == "cuda" and estimate > 0.95 * torch.cuda.mem_get_info()[0] / GIB:
         return bench.say("step", **what, skipped="does not fit", estimated_gib=estimate)
     bench.forget_peak()
