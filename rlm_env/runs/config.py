@@ -71,6 +71,16 @@ def _value(text: str) -> Any:
     return [_value(part) for part in text.split(",")] if "," in text else text
 
 
+def refuse_differences(out: Path, differences: list[str]) -> None:
+    """Raises ConfigError that lists the differences between a config and that of the run to resume."""
+    if differences:
+        raise ConfigError(
+            f"{out} began with another config:\n  "
+            + "\n  ".join(differences)
+            + "\nResume it as it was, or choose another --out."
+        )
+
+
 def config_differences(old: Mapping[str, Any], new: Mapping[str, Any], allowed: frozenset[str]) -> list[str]:
     """The keys in which two configs differ beyond the allowed ones, as "key was ..., is now ..."."""
     return [

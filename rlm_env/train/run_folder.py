@@ -1,7 +1,7 @@
-"""The output folder of a training run, made or taken up again: what `rlm-env train` and `rlm-env sft` have in common.
+"""The output folder of a training run, begun or resumed: what `rlm-env train` and `rlm-env sft` have in common.
 
-Covered: refusing to write over a run or to go on with another one, its record, its newest checkpoint, its metrics.
-Not covered: what a run does (`trainer.py`, `sft.py`), which configs may follow each other (`run_config.py`).
+It refuses to overwrite a run, or to resume one under another config or other weights. Which configs may follow each
+other is decided in `rl/config.py` and `sft/config.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 from rich.console import Console
 
@@ -21,20 +22,34 @@ from rlm_env.runs.folder import RunFolder, plain, read_config
 from rlm_env.runs.models import resolve_model
 from rlm_env.runs.record import describe_model, versions
 from rlm_env.train.learner.checkpoint import Checkpoints
+from rlm_env.train.learner.config import CheckpointConfig
 from rlm_env.train.learner.learner import Learner
-from rlm_env.train.report.metrics import MetricsLog
-from rlm_env.train.rl.config import TrainConfig
-from rlm_env.train.sft.config import SFTConfig
+from rlm_env.train.report.metrics import MetricsLog, WandbConfig
 
 CHECKPOINTS, WEIGHTS, MODEL = "checkpoints", "weights", "model"
 """Folders within that of a run: what it resumes from, what an engine serves, and the trained model."""
 
-Config = TypeVar("Config", TrainConfig, SFTConfig)
+
+class RunConfig(Protocol):
+    """What `TrainConfig` and `SFTConfig` have in common."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def out(self) -> Path: ...
+    @property
+    def checkpoint(self) -> CheckpointConfig: ...
+    @property
+    def wandb(self) -> WandbConfig | None: ...
+    def as_toml(self) -> dict[str, Any]: ...
+
+
+Config = TypeVar("Config", bound=RunConfig)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRun(Generic[Config]):
-    """The folder of a run that goes on."""
+    """The folder of a run in progress."""
 
     config: Config
     folder: RunFolder
@@ -43,7 +58,7 @@ class OpenRun(Generic[Config]):
     console: Console
 
     def finish(self, learner: Learner) -> None:
-        """Writes the trained model, and that the run is complete."""
+        """Exports the trained model and marks the run as complete."""
         learner.export(self.config.out / MODEL)
         self.folder.write_summary({"status": "complete", "steps": learner.version, "model": MODEL})
 
@@ -56,27 +71,27 @@ def open_run(
     check_resume: Callable[[dict[str, Any], Config], None],
     *,
     resume: bool,
-    made_of: Mapping[str, tuple[str, Any]] | None = None,
+    fixed_inputs: Mapping[str, tuple[str, Any]] | None = None,
 ) -> Iterator[OpenRun[Config]]:
-    """Opens the run's folder; a resumed run's learner is put where its newest checkpoint was.
+    """Opens the run's folder. On resume, loads the newest checkpoint into the learner.
 
-    `check_resume`: refuses a config that may not follow the recorded one. `made_of`: what else than the model's
-    weights must be the same on resume: key in the record -> (what it is called, its value).
+    `check_resume`: raises ConfigError for a config that may not follow the recorded one. `fixed_inputs`: what must be
+    the same on resume, in addition to the model's weights, as key in the record -> (name in messages, value).
     Raises ConfigError where the folder does not fit.
     """
     checkpoints = Checkpoints(config.out / CHECKPOINTS, config.checkpoint.keep)
     if not resume and checkpoints.latest() is not None:
         raise ConfigError(f"{config.out} already holds a run; add --resume to go on, or choose another --out folder")
-    parts = {"model": ("weights", plain(describe_model(resolve_model(config.model)))), **(made_of or {})}
+    inputs = {"model": ("weights", plain(describe_model(resolve_model(config.model)))), **(fixed_inputs or {})}
     record: dict[str, Any] = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
-    record |= {key: value for key, (_, value) in parts.items()}
+    record |= {key: value for key, (_, value) in inputs.items()}
     record["versions"] = versions()
     with RunFolder(config.out, resume=resume) as folder:
         if resume:
             old = read_config(config.out)
             was = old.pop(RECORD)
             check_resume(old, config)
-            for key, (name, value) in parts.items():
+            for key, (name, value) in inputs.items():
                 if was[key] != value:
                     raise ConfigError(f"{config.out} began with other {name} than are there now; choose another --out")
             record["started"] = was["started"]
@@ -87,5 +102,6 @@ def open_run(
             for name in (CHECKPOINTS, WEIGHTS, MODEL):
                 shutil.rmtree(config.out / name, ignore_errors=True)
         folder.write_config({**config.as_toml(), RECORD: record})
-        with MetricsLog(config.out, config, console, trained=learner.version) as metrics:
+        values = config.as_toml()
+        with MetricsLog(config.out, console, trained=learner.version, wandb=config.wandb, config=values) as metrics:
             yield OpenRun(config, folder, checkpoints, metrics, console)

@@ -60,7 +60,7 @@ from rlm_env.train.learner.samples import Sample
 from rlm_env.train.report.metrics import METRICS, MetricsLog, read_metrics
 from rlm_env.train.rl import trainer
 from rlm_env.train.rl.config import TrainConfig, load_train_config
-from rlm_env.train.rl.groups import Batch
+from rlm_env.train.rl.groups import Batch, DropReason
 from rlm_env.train.rl.journal import JOURNAL, Journal
 from rlm_env.train.rl.scheduler import Scheduler
 from rlm_env.train.sync.engine import TrainEngine
@@ -282,7 +282,7 @@ def main() -> None:
         sampled_tokens=sampled,
         trained_tokens=mean("trained_tokens"),
         packs=mean("packs"),
-        groups_thrown_away=mean("groups/flat") + mean("groups/stale") + mean("groups/failed"),
+        groups_thrown_away=sum(mean(f"groups/dropped_{reason}") for reason in DropReason),
     )
     cpu = {name: spent(f"{name}_cpu") for name in ("engine", "repl", "trainer", LEARNER, "loop")}
     report("CPU seconds per step", **cpu, cores=usable_cores())

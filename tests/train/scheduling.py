@@ -95,7 +95,7 @@ async def scheduling(
     engine.version = trained
     with (
         RunFolder(folder, resume=(folder / "config.toml").exists()) as run,
-        contextlib.closing(Journal(folder)) as journal,
+        Journal(folder) as journal,
     ):
         run.write_config({})
         async with Scheduler(config, EnvironmentMix(scaffold), engine, run, journal, trained) as scheduler:

@@ -1,24 +1,23 @@
-"""Where the metrics of a run go: metrics.jsonl always, the console, Weights & Biases where it is asked for.
+"""The metrics of a run: always in metrics.jsonl, on the console, and in Weights & Biases where that is configured.
 
-Covered: one line per step that survives a crash, taking back what a resumed run will do again, the console's table.
-Not covered: what the numbers are (`batch_metrics.py`, `Learner.step`, `held_out.py`).
+The numbers themselves come from `rl/batch_metrics.py`, `learner/learner.py` and `rl/held_out.py`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Literal, Self
 
 from rich.console import Console
 
 from rlm_env.runs.console import say
 from rlm_env.runs.errors import ConfigError
-from rlm_env.train.rl.config import TrainConfig
-from rlm_env.train.sft.config import SFTConfig
+from rlm_env.runs.jsonl import JsonLog, read_jsonl, write_jsonl
+from rlm_env.train.learner.config import Part
 
 METRICS = "metrics.jsonl"
 COLUMNS = (
@@ -27,8 +26,8 @@ COLUMNS = (
     ("kl", "mismatch_kl", ".1e"),
     ("clipped", "clipped", ".2%"),
     ("grad", "grad_norm", ".2f"),
-    ("stale", "staleness/mean", ".1f"),
-    ("flat", "groups/zero_variance", ".0%"),
+    ("off-policy", "off_policy_steps/mean", ".1f"),
+    ("zero-adv.", "groups/zero_advantage", ".0%"),
     ("sub-calls", "sub_calls/mean", ".1f"),
     ("sub tokens", "tokens/sub_share", ".0%"),
     ("wait s", "seconds/wait", ".1f"),
@@ -36,49 +35,73 @@ COLUMNS = (
     ("sync s", "seconds/sync", ".1f"),
     ("tok/s", "tokens_per_second", ",.0f"),
 )
-"""Of the console's table: heading, metric, format."""
+"""The console's table: heading, metric, format."""
 HEADING_EVERY = 20
+"""Rows of the console's table between two headings."""
+
+
+class WandbConfig(Part):
+    """Weights & Biases, in addition to metrics.jsonl."""
+
+    project: str
+    name: str | None = None
+    """None: the name of the output folder."""
+    entity: str | None = None
+    mode: Literal["online", "offline"] = "online"
 
 
 class MetricsLog:
-    """The metrics of the run in `folder`; a context manager."""
+    """The metrics of the run in `folder`, open for writing; a context manager."""
 
-    def __init__(self, folder: Path, config: TrainConfig | SFTConfig, console: Console, *, trained: int = 0) -> None:
-        """`trained`: updates of later steps are taken back, since they will be made again; evaluations stay. Raises
-        ConfigError where wandb is asked for and missing."""
+    def __init__(
+        self,
+        folder: Path,
+        console: Console,
+        *,
+        trained: int = 0,
+        wandb: WandbConfig | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`trained`: updates that the resumed weights have seen. Lines of later updates are removed, since these will
+        be done again; evaluations stay. `config`: the run's config, for Weights & Biases.
+
+        Raises ConfigError where wandb is configured and not installed, where a line is damaged, and where another
+        process is writing.
+        """
         self.path = folder / METRICS
         self._console = console
         self._printed = 0
         kept = [line for line in read_metrics(self.path) if line["step"] <= trained or _is_evaluation(line)]
         self._steps = {(line["step"], _is_evaluation(line)) for line in kept}
-        with open(self.path, "w", encoding="utf-8") as out:
-            out.writelines(json.dumps(line) + "\n" for line in kept)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
-        self._wandb = _start_wandb(folder, config)
+        write_jsonl(self.path, kept)
+        self._log = JsonLog(self.path)
+        self._wandb = None if wandb is None else _start_wandb(folder, wandb, config or {})
 
-    def __enter__(self) -> MetricsLog:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._log.close()
         if self._wandb is not None:
             self._wandb.finish()
 
     def evaluated(self, step: int) -> bool:
-        """Whether the held-out evaluation after `step` updates is on record."""
+        """True where the file has the held-out evaluation after `step` updates."""
         return (step, True) in self._steps
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of metrics.jsonl; numbers that are not finite are left out, which JSON has no word for."""
+        """Writes one line. Numbers that are not finite are left out, since JSON has none. Raises RunStopped where the
+        disk refuses."""
         line = {"step": step, **{key: value for key, value in values.items() if math.isfinite(value)}}
         self._steps.add((step, _is_evaluation(line)))
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._log.append(line)
         if self._wandb is not None:
             self._wandb.log(line)
 
     def show_step(self, step: int, steps: int, values: Mapping[str, float]) -> None:
-        """One row of the console's table."""
+        """Prints one row of the console's table."""
         if self._printed % HEADING_EVERY == 0:
             heads = "".join(f"{head:>{_width(head)}}" for head, _, _ in COLUMNS)
             say(self._console, f"{'step':>9}{heads}", "bold")
@@ -89,7 +112,7 @@ class MetricsLog:
         self._printed += 1
 
     def show_evaluation(self, step: int, values: Mapping[str, float]) -> None:
-        """One line per environment."""
+        """Prints one line per environment."""
         for key, mean in values.items():
             if key.startswith("eval/") and key.endswith("/score"):
                 name = key.removesuffix("/score")
@@ -99,11 +122,8 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; none where there is no file. A line that a crash cut off is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text("utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    """The lines of a metrics.jsonl; an empty list where there is no file. Raises ConfigError where one is damaged."""
+    return list(read_jsonl(path))
 
 
 def _is_evaluation(line: Mapping[str, Any]) -> bool:
@@ -114,23 +134,21 @@ def _width(head: str) -> int:
     return max(len(head), 7) + 2
 
 
-def _start_wandb(folder: Path, config: TrainConfig | SFTConfig) -> Any:
-    if config.wandb is None:
-        return None
+def _start_wandb(folder: Path, wandb_config: WandbConfig, config: Mapping[str, Any]) -> Any:
     try:
         import wandb
     except ImportError as error:
-        raise ConfigError("wandb is asked for and not installed: pip install 'rlm-env[wandb]'") from error
+        raise ConfigError("wandb is configured and not installed: pip install 'rlm-env[wandb]'") from error
     id_file = folder / "wandb-id"
     if not id_file.exists():
         id_file.write_text(secrets.token_hex(4))
     return wandb.init(
-        project=config.wandb.project,
-        entity=config.wandb.entity,
-        name=config.wandb.name or folder.name,
-        mode=config.wandb.mode,
+        project=wandb_config.project,
+        entity=wandb_config.entity,
+        name=wandb_config.name or folder.name,
+        mode=wandb_config.mode,
         dir=str(folder),
         id=id_file.read_text(),
         resume="allow",
-        config=config.as_toml(),
+        config=dict(config),
     )

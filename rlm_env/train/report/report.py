@@ -36,7 +36,7 @@ _TRAINING = {
     "sub_calls/mean": "sub-calls",
     "sub_calls/solved": "sub-calls of solved ones",
     "tokens/per_rollout": "tokens sampled",
-    "groups/zero_variance": "groups that all scored alike",
+    "groups/zero_advantage": "zero-advantage groups",
     "loss": "loss",
     "entropy": "entropy, nats",
     "mismatch_kl": "mismatch KL",

@@ -1,7 +1,6 @@
-"""From the rewards of a group of rollouts to their advantages.
+"""From the rewards of a group of rollouts to their advantages: one value per rollout, relative to the group.
 
-Covered: one value per rollout, against the other rollouts of the same task; cost within the group. Not covered:
-which rollouts form a group, and copying a rollout's advantage to its samples (`samples.py` names the rollout of each).
+A rollout's advantage is copied to all of its samples in `groups.py`, which also says what a group is.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class AdvantageConfig(Part):
 
     mode: Literal["grpo", "grpo_std", "rloo", "max_rl", "dr_grpo"] = "grpo"
     cost_weight: float = Field(default=0.0, ge=0, lt=1)
-    """Largest part of a reward that a costly rollout loses against the cheapest of its group; 0: cost is not
-    looked at. Below 1, so that a success is never worth less than a failure."""
+    """Largest part of a reward that a costly rollout loses against the cheapest of its group; 0: cost does not count.
+    Below 1, so that a success is never worth less than a failure."""
 
 
 def group_advantages(
@@ -35,9 +34,9 @@ def group_advantages(
 ) -> list[float]:
     """One advantage per rollout of a group, in order.
 
-    `rewards`: what each rollout scored; None for one that failed and has no score. Failed rollouts are outside
-    mean and count and get 0. Fewer than two scored rollouts, or equal rewards, give exactly 0 for all.
-    `costs`: what each rollout cost, in any unit (tokens, sub-calls); needed with `cost_weight`, see `penalized`.
+    `rewards`: None for a rollout that failed. It is in neither mean nor count and gets 0. Fewer than two rewards, or
+    equal rewards, give exactly 0 for all.
+    `costs`: the cost of each rollout in any unit (tokens, sub-calls); needed with `cost_weight`, see `penalized`.
 
     With r a reward, m the mean and n the number of scored rollouts of the group:
     `grpo`, `dr_grpo`: r - m (arXiv:2402.03300 without the division by the standard deviation, as arXiv:2503.20783
@@ -49,8 +48,8 @@ def group_advantages(
     rewards where the formula has no meaning for them.
     """
     config = config or AdvantageConfig()
-    scored = [index for index, reward in enumerate(rewards) if reward is not None]
-    values = [float(rewards[index]) for index in scored]
+    scored = {index: float(reward) for index, reward in enumerate(rewards) if reward is not None}
+    values = list(scored.values())
     if not all(map(math.isfinite, values)):
         raise ValueError(f"rewards must be finite, got {values}; give None for a rollout that failed")
     if config.cost_weight:
@@ -67,25 +66,26 @@ def group_advantages(
 
 
 def penalized(rewards: Sequence[float], costs: Sequence[float | None], weight: float) -> list[float]:
-    """Rewards of a group less what the rollouts cost: r * (1 - weight * (c - c_min) / c_max).
+    """The rewards of a group less their costs: r * (1 - weight * (c - c_min) / c_max).
 
-    The penalty is a part of the reward, so a failure gains nothing by being cheap, and it is relative to the
-    largest cost, so small differences stay small. The score itself is not changed. Raises ValueError on negative
+    The penalty is a share of the reward, so that a failure gains nothing by being cheap, and it is relative to the
+    largest cost, so that small differences stay small. The score itself is not changed. Raises ValueError on negative
     rewards, and on costs that are missing, negative or not finite.
     """
     if any(reward < 0 for reward in rewards):
         raise ValueError(f"a cost penalty needs rewards of at least 0, got {list(rewards)}")
-    if any(cost is None or not math.isfinite(cost) or cost < 0 for cost in costs):
+    known = [cost for cost in costs if cost is not None and math.isfinite(cost) and cost >= 0]
+    if len(known) < len(costs):
         raise ValueError(f"the costs of scored rollouts must be finite and at least 0, got {list(costs)}")
-    largest = max(costs, default=0)
+    largest = max(known, default=0.0)
     if not largest:
         return list(rewards)
-    least = min(costs)
-    return [reward * (1 - weight * (cost - least) / largest) for reward, cost in zip(rewards, costs, strict=True)]
+    least = min(known)
+    return [reward * (1 - weight * (cost - least) / largest) for reward, cost in zip(rewards, known, strict=True)]
 
 
 def _advantages(values: list[float], mode: str) -> list[float]:
-    """Of the scored rollouts alone."""
+    """The advantages of scored rollouts."""
     if len(values) < 2 or min(values) == max(values):
         return [0.0] * len(values)
     mean = fmean(values)

@@ -1,7 +1,6 @@
-"""What a step's metrics say of its rollouts, before anything is trained on them.
+"""The metrics of a step's rollouts, from the batch as it was gathered.
 
-Covered: rewards, pass@k, shares of outcomes, cost, tokens by role. Not covered: metrics of the update itself
-(`Learner.step`), writing them (`metrics.py`).
+Metrics of the update itself come from `Learner.step`; writing them is the business of `report/metrics.py`.
 """
 
 from __future__ import annotations
@@ -11,67 +10,86 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from rlm_env.evals.stats import CORRECT, pass_at_k
-from rlm_env.rollout import Rollout, StopReason
+from rlm_env.rollout import Rollout, Score, StopReason
 from rlm_env.train.learner.samples import Sample, SampleKind
-from rlm_env.train.rl.groups import UNFINISHED, Batch, member_of
+from rlm_env.train.rl.groups import UNFINISHED, Batch, DropReason, RolloutGroup
 
 
 def batch_metrics(batch: Batch, samples: Sequence[Sample]) -> dict[str, float]:
-    """Numbers of the batch, all finite:
+    """Metrics of a batch, all finite:
 
-    - `reward/mean`, `reward/<environment>`: what was trained on; `score/mean`: the environments' scores, which differ
-      where `groups.unfinished` says so; `pass@1`, `pass@<size>`, with "correct" meaning a reward of 1.
-    - shares of the groups made for this step: `groups/flat`, `groups/stale`, `groups/failed` (replaced ones), and
-      `groups/zero_variance` (no advantage, replaced or not).
+    - `reward/mean`, `reward/<environment>`: the trained rewards. `score/mean`: the environments' scores, which differ
+      from them where `groups.unfinished` says so. `pass@1`, `pass@<size>`: a reward of 1 is correct.
+    - shares of the groups made for this step: `groups/dropped_zero_advantage`, `groups/dropped_off_policy`,
+      `groups/dropped_failed`, and `groups/zero_advantage` (dropped or trained).
+    - `dropped_<reason>/reward`, `dropped_<reason>/tokens`: mean reward and sampled tokens of the scored rollouts in
+      dropped groups, to be compared with `reward/mean` and `tokens/per_rollout`.
     - shares of the rollouts: `rollouts/failed`, `rollouts/truncated`, `rollouts/ready`.
-    - `staleness/mean`, `staleness/max`: updates between sampling and training.
-    - means per scored rollout: `turns/mean`, `sub_calls/mean`, `sub_calls/solved` (of the correct ones),
+    - `off_policy_steps/mean`, `off_policy_steps/max`: updates between sampling and training.
+    - means per scored rollout: `turns/mean`, `sub_calls/mean`, `sub_calls/solved` (correct ones only),
       `seconds/rollout`, `tokens/per_rollout`.
     - `samples/root`, `samples/sub`, `tokens/root`, `tokens/sub` (trained tokens), `tokens/sub_share`, `tokens/sampled`.
     """
-    scored = [rollout for rollout in batch.rollouts if rollout.score is not None]
-    made = len(batch.groups) + batch.flat + batch.stale + batch.failed
-    flat_kept = sum(group.flat for group in batch.groups)
-    staleness = [batch.version - member_of(rollout).policy_version for rollout in scored]
+    scored = [(rollout, rollout.score) for rollout in batch.rollouts if rollout.score is not None]
+    rollouts = [rollout for rollout, _ in scored]
+    off_policy_steps = [batch.off_policy_steps(rollout) for rollout in rollouts]
     tokens = Counter[SampleKind]()
     for sample in samples:
         tokens[sample.kind] += sample.trained_tokens
     trained = sum(tokens.values())
     metrics = {
-        **_rewards(batch, scored),
-        "groups/flat": batch.flat / made,
-        "groups/stale": batch.stale / made,
-        "groups/failed": batch.failed / made,
-        "groups/zero_variance": (batch.flat + flat_kept) / made,
-        "rollouts/failed": 1 - len(scored) / len(batch.rollouts),
-        "rollouts/truncated": _mean(rollout.stop_reason in UNFINISHED for rollout in scored),
-        "rollouts/ready": _mean(rollout.stop_reason is StopReason.READY for rollout in scored),
-        "staleness/mean": _mean(staleness),
-        "staleness/max": float(max(staleness, default=0)),
-        "turns/mean": _mean(len(rollout.turns) for rollout in scored),
-        "sub_calls/mean": _mean(len(rollout.sub_calls) for rollout in scored),
-        "seconds/rollout": _mean(rollout.timing.total for rollout in scored),
-        "tokens/per_rollout": _mean(_sampled(rollout) for rollout in scored),
-        "tokens/sampled": float(sum(map(_sampled, scored))),
+        **_rewards(batch, [score for _, score in scored]),
+        **_groups(batch),
+        "rollouts/failed": 1 - len(rollouts) / len(batch.rollouts),
+        "rollouts/truncated": _mean(rollout.stop_reason in UNFINISHED for rollout in rollouts),
+        "rollouts/ready": _mean(rollout.stop_reason is StopReason.READY for rollout in rollouts),
+        "off_policy_steps/mean": _mean(off_policy_steps),
+        "off_policy_steps/max": float(max(off_policy_steps, default=0)),
+        "turns/mean": _mean(len(rollout.turns) for rollout in rollouts),
+        "sub_calls/mean": _mean(len(rollout.sub_calls) for rollout in rollouts),
+        "seconds/rollout": _mean(rollout.timing.total for rollout in rollouts),
+        "tokens/per_rollout": _mean(map(_sampled_tokens, rollouts)),
+        "tokens/sampled": float(sum(map(_sampled_tokens, rollouts))),
         "tokens/root": float(tokens[SampleKind.ROOT]),
         "tokens/sub": float(tokens[SampleKind.SUB]),
         "tokens/sub_share": tokens[SampleKind.SUB] / trained if trained else 0.0,
         "samples/root": float(sum(sample.kind is SampleKind.ROOT for sample in samples)),
         "samples/sub": float(sum(sample.kind is SampleKind.SUB for sample in samples)),
     }
-    solved = [rollout for rollout in scored if rollout.score.value >= CORRECT]
+    solved = [rollout for rollout, score in scored if score.value >= CORRECT]
     if solved:
         metrics["sub_calls/solved"] = _mean(len(rollout.sub_calls) for rollout in solved)
     return metrics
 
 
-def _rewards(batch: Batch, scored: Sequence[Rollout]) -> dict[str, float]:
+def _groups(batch: Batch) -> dict[str, float]:
+    made = len(batch.groups) + sum(map(len, batch.dropped.values()))
+    metrics = {f"groups/dropped_{reason}": len(batch.dropped[reason]) / made for reason in DropReason}
+    zero_advantage = sum(group.is_zero_advantage for group in batch.groups)
+    metrics["groups/zero_advantage"] = (zero_advantage + len(batch.dropped[DropReason.ZERO_ADVANTAGE])) / made
+    for reason, groups in batch.dropped.items():
+        if rollouts := _rewarded(groups):
+            metrics[f"dropped_{reason}/reward"] = _mean(reward for group in groups for reward in group.scored)
+            metrics[f"dropped_{reason}/tokens"] = _mean(map(_sampled_tokens, rollouts))
+    return metrics
+
+
+def _rewarded(groups: Iterable[RolloutGroup]) -> list[Rollout]:
+    return [
+        rollout
+        for group in groups
+        for rollout, reward in zip(group.rollouts, group.rewards, strict=True)
+        if reward is not None
+    ]
+
+
+def _rewards(batch: Batch, scores: Sequence[Score]) -> dict[str, float]:
     by_environment: dict[str, list[float]] = defaultdict(list)
     for group in batch.groups:
         by_environment[group.environment] += group.scored
     metrics = {
         "reward/mean": _mean(reward for rewards in by_environment.values() for reward in rewards),
-        "score/mean": _mean(rollout.score.value for rollout in scored),
+        "score/mean": _mean(score.value for score in scores),
     }
     metrics |= {f"reward/{name}": _mean(values) for name, values in by_environment.items()}
     groups = [group.scored for group in batch.groups if group.scored]
@@ -82,7 +100,7 @@ def _rewards(batch: Batch, scored: Sequence[Rollout]) -> dict[str, float]:
     return metrics
 
 
-def _sampled(rollout: Rollout) -> int:
+def _sampled_tokens(rollout: Rollout) -> int:
     return rollout.root_usage.completion_tokens + rollout.sub_usage.completion_tokens
 
 

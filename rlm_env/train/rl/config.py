@@ -12,11 +12,12 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from rlm_env.runs.config import config_differences, merge, read_config_file
-from rlm_env.runs.errors import ConfigError, explain_validation, near
-from rlm_env.runs.options import EngineOptions
+from rlm_env.runs.config import config_differences, read_config_file, refuse_differences
+from rlm_env.runs.errors import ConfigError, explain_validation
+from rlm_env.runs.options import EngineOptions, EnvironmentEntry, RolloutTable, apply_overrides, check_labels
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, Part, SamplesConfig
+from rlm_env.train.report.metrics import WandbConfig
 from rlm_env.train.rl.advantage import AdvantageConfig
 
 
@@ -99,10 +100,10 @@ class GroupsConfig(Part):
     waits for the trainer; 1: they work side by side; 2: and the trainer does not wait for the slowest of a step."""
     concurrency: int = Field(default=64, ge=1)
     """Most rollouts in flight."""
-    replace_flat: bool = True
+    replace_zero_advantage: bool = True
     """Dynamic sampling: a group whose rollouts all have an advantage of 0 trains nothing and is replaced."""
-    max_flat_share: float = Field(default=0.75, ge=0, lt=1)
-    """Largest share of a step's groups that may be replaced; then flat ones are taken as they are."""
+    max_zero_advantage_share: float = Field(default=0.75, ge=0, lt=1)
+    """Largest share of the groups made for a step that is replaced; beyond it, zero-advantage groups are kept."""
     timeout: float = Field(default=1800.0, gt=0)
     """Seconds after its start when a group is closed with the rollouts that have ended."""
     min_size: int = Field(default=2, ge=2)
@@ -130,15 +131,6 @@ class HeldOutConfig(Part):
     n: int = Field(default=32, ge=0)
     """Tasks of each environment; 0: no evaluation at all."""
     repeats: int = Field(default=1, ge=1)
-
-
-class WandbConfig(Part):
-    """Weights & Biases, beside metrics.jsonl."""
-
-    project: str
-    name: str | None = None
-    entity: str | None = None
-    mode: Literal["online", "offline"] = "online"
 
 
 class TrainConfig(Part):
@@ -214,16 +206,6 @@ def check_train_resume(recorded: dict[str, Any], config: TrainConfig) -> None:
     if new["steps"] != recorded["steps"] and config.optimizer.schedule != "constant":
         differences.append(f"steps was {recorded['steps']}: a {config.optimizer.schedule} schedule ends there")
     refuse_differences(config.out, differences)
-
-
-def refuse_differences(out: Path, differences: list[str]) -> None:
-    """Raises ConfigError that lists them, if there are any."""
-    if differences:
-        raise ConfigError(
-            f"{out} was trained under another config:\n  "
-            + "\n  ".join(differences)
-            + "\nResume it as it was, or choose another --out."
-        )
 
 
 def _rlm_fields(value: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """A group of rollouts of one task, and the batch of groups that one optimizer step trains.
 
-Covered: rewards, costs, which groups teach nothing, the samples of a batch with their advantages. Not covered: how
-rollouts are made (`scheduler.py`).
+From rollouts to rewards, costs and advantages, and on to the samples that carry them. How rollouts are made and which
+groups are dropped is decided in `scheduler.py`; the formulas of the advantages are in `advantage.py`.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from rlm_env.rollout import GroupMember, Rollout, StopReason
 from rlm_env.train.learner.samples import Sample, rollout_samples
@@ -18,9 +20,20 @@ UNFINISHED = frozenset(StopReason) - {StopReason.READY, StopReason.ERROR, StopRe
 """Stop reasons of rollouts that a limit ended."""
 
 
+class DropReason(StrEnum):
+    """Why a group is not trained."""
+
+    ZERO_ADVANTAGE = "zero_advantage"
+    """All of its advantages are 0, so that it would teach nothing."""
+    OFF_POLICY = "off_policy"
+    """It began with weights that are more than `max_off_policy_steps` updates old."""
+    FAILED = "failed"
+    """Fewer than `min_size` of its rollouts have a score."""
+
+
 @dataclass(slots=True)
 class RolloutGroup:
-    """Rollouts of one task. One without a reward is in neither mean nor count."""
+    """Rollouts of one task, which are each other's baseline. Rollouts without a reward do not count."""
 
     number: int
     environment: str
@@ -29,58 +42,53 @@ class RolloutGroup:
 
     @property
     def rewards(self) -> list[float | None]:
-        """Shape [rollouts]: what is trained on; None where a rollout failed, or is left out."""
+        """The trained rewards, shape [rollouts]; None where a rollout failed or is left out."""
         return [reward_of(rollout, self.config.groups.unfinished) for rollout in self.rollouts]
 
     @property
     def advantages(self) -> list[float]:
-        """Shape [rollouts]: of rewards less costs; 0 where there is no reward."""
+        """Advantages of rewards less costs, shape [rollouts]; 0 where there is no reward."""
         costs = [cost_of(rollout, self.config.groups.cost) for rollout in self.rollouts]
         return group_advantages(self.rewards, self.config.advantage, costs)
 
     @property
     def scored(self) -> list[float]:
-        """The rewards that there are."""
+        """The rewards of the rollouts that have one."""
         return [reward for reward in self.rewards if reward is not None]
 
     @property
-    def flat(self) -> bool:
-        """Whether it teaches nothing, since every advantage is 0: all scored alike, at the same cost if that counts."""
+    def is_zero_advantage(self) -> bool:
+        """True where the group teaches nothing: all rewards are equal and, if cost counts, all costs too."""
         return not any(self.advantages)
 
     @property
-    def version(self) -> int:
-        """Updates of the weights that its oldest rollout began with."""
+    def oldest_policy_version(self) -> int:
+        """Optimizer steps that the weights had seen when the first of its rollouts began."""
         return min(member_of(rollout).policy_version for rollout in self.rollouts)
 
 
 @dataclass(slots=True)
 class Batch:
-    """What one optimizer step trains, and what was thrown away to get it."""
+    """The groups that one optimizer step trains, and those that were dropped while they were gathered."""
 
     step: int
     """1 for the first optimizer step."""
     groups: list[RolloutGroup]
-    flat: int = 0
-    """Groups that all scored alike and were replaced."""
-    stale: int = 0
-    """Groups whose rollouts were too old and were replaced."""
-    failed: int = 0
-    """Groups in which too few rollouts had a score and were replaced."""
+    dropped: defaultdict[DropReason, list[RolloutGroup]] = field(default_factory=lambda: defaultdict(list))
+    """Dropped groups, with the rollouts that they had by then."""
     seconds: float = 0.0
-    """Time that the trainer waited for it."""
-
-    @property
-    def version(self) -> int:
-        """Updates of the weights that it trains."""
-        return self.step - 1
+    """Time that the trainer waited for the batch."""
 
     @property
     def rollouts(self) -> list[Rollout]:
         return [rollout for group in self.groups for rollout in group.rollouts]
 
+    def off_policy_steps(self, rollout: Rollout) -> int:
+        """Updates between the weights that a rollout began with and those that it trains."""
+        return self.step - 1 - member_of(rollout).policy_version
+
     def samples(self) -> list[Sample]:
-        """The samples of all scored rollouts, with advantages. Raises ValueError where a rollout has no token ids."""
+        """The samples of all rewarded rollouts, with advantages. Raises ValueError where a rollout has no token ids."""
         samples = []
         for group in self.groups:
             for rollout, reward, advantage in zip(group.rollouts, group.rewards, group.advantages, strict=True):
@@ -97,7 +105,7 @@ def member_of(rollout: Rollout) -> GroupMember:
 
 
 def reward_of(rollout: Rollout, unfinished: str) -> float | None:
-    """What a rollout is trained on: its score, or what `GroupsConfig.unfinished` says where a limit ended it."""
+    """The trained reward of a rollout: its score, or what `GroupsConfig.unfinished` says where a limit ended it."""
     if rollout.score is None:
         return None
     if rollout.stop_reason in UNFINISHED and unfinished != "score":
@@ -106,7 +114,7 @@ def reward_of(rollout: Rollout, unfinished: str) -> float | None:
 
 
 def cost_of(rollout: Rollout, unit: str) -> float:
-    """What a rollout cost: the number of its sub-calls, or all tokens of root and sub-LLMs."""
+    """The cost of a rollout: the number of its sub-calls, or all tokens of root and sub-LLMs."""
     if unit == "sub_calls":
         return float(len(rollout.sub_calls))
     usages = (rollout.root_usage, rollout.sub_usage)

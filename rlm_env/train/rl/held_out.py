@@ -1,48 +1,67 @@
-"""The periodic evaluation during training: the environments' `eval` split, answered with the weights of the moment.
+"""The periodic evaluation during training: tasks of the `eval` split, answered with the current weights.
 
-Covered: rollouts on the engine that trains, scores with intervals, going on after a kill. Not covered: full
-evaluations with several scaffolds, which are `rlm-env eval` on an exported checkpoint.
+Its rollouts are in held_out.jsonl, so that an evaluation that was interrupted goes on. Evaluations that compare
+scaffolds are made with `rlm-env eval` on an exported checkpoint.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
+from types import TracebackType
+from typing import Self
 
 from rlm_env.evals.stats import clustered_mean
-from rlm_env.rollout import GroupMember, Rollout, read_rollouts
+from rlm_env.rollout import GroupMember, Rollout
+from rlm_env.runs.jsonl import JsonLog, read_jsonl
 from rlm_env.task import Task
 from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.environment_mix import EnvironmentMix
 from rlm_env.train.rl.groups import member_of
-from rlm_env.train.rl.rollouts import Engine, all_of, scored_rollout
+from rlm_env.train.rl.rollouts import RolloutEngine, all_of, scored_rollout
 
 HELD_OUT = "held_out.jsonl"
 
 
 class HeldOut:
-    """The held-out tasks of a run. Its rollouts are stored in the run's folder, under the step they belong to."""
+    """The held-out tasks of a run, and the file of their rollouts, open for appending; a context manager."""
 
-    def __init__(self, config: TrainConfig, mix: EnvironmentMix, engine: Engine, folder: Path) -> None:
+    def __init__(self, config: TrainConfig, mix: EnvironmentMix, engine: RolloutEngine, folder: Path) -> None:
+        """Raises ConfigError where a stored rollout is damaged or another process is writing."""
         self._config = config.held_out
         self._seed = config.seed
         self._concurrency = config.groups.concurrency
         self._mix = mix
         self._engine = engine
-        self._path = folder / HELD_OUT
         self._tasks: dict[str, list[Task]] = {}
-        self._stored: dict[int, dict[str, Rollout]] = {}
-        """What a run that was stopped has left on disk: step -> key -> rollout."""
+        path = folder / HELD_OUT
+        self._log = JsonLog(path)
+        self._stored: defaultdict[int, dict[str, Rollout]] = defaultdict(dict)
+        """Scored rollouts that an earlier process has stored: step -> key -> rollout."""
+        for rollout in read_jsonl(path, Rollout.from_json):
+            place = member_of(rollout)
+            if rollout.score is not None and place.step is not None:
+                self._stored[place.step][_key(rollout.task_id, place)] = rollout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._log.close()
 
     async def run(self, step: int) -> dict[str, float]:
-        """Scores of each environment after `step` updates: `eval/<environment>/score`, with `low` and `high` of its
-        95 % interval, and means per rollout of `turns`, `sub_calls`, `root_prompt_tokens_max`, and the `error` share.
-        Rollouts that are on disk already are not made again."""
+        """Evaluates after `step` updates. Stored rollouts are not made again.
+
+        Returns for each environment `eval/<environment>/score`, with `low` and `high` of its 95 % interval, the means
+        per rollout of `turns`, `sub_calls` and `root_prompt_tokens_max`, and the share of failed rollouts, `error`.
+        Raises RunStopped where the disk refuses, and what `engine.restart` raises.
+        """
         if not self._tasks:
-            await asyncio.to_thread(self._load)
+            self._tasks = await asyncio.to_thread(self._take_tasks)
         done = self._stored.pop(step, {})
         slots = asyncio.Semaphore(self._concurrency)
 
@@ -53,7 +72,7 @@ class HeldOut:
                 return
             async with slots:
                 rollout = await scored_rollout(f"{step}/{key}", self._mix.held_out(name), task, self._engine, place)
-            self._append(rollout)
+            self._log.append_line(rollout.to_json())
             done[key] = rollout
 
         await all_of(
@@ -66,20 +85,8 @@ class HeldOut:
         )
         return self._metrics(list(done.values()))
 
-    def _load(self) -> None:
-        self._tasks = {name: self._mix.held_out(name).tasks("eval").take(self._config.n) for name in self._mix.names}
-        if not self._path.exists():
-            return
-        data = self._path.read_bytes()
-        os.truncate(self._path, data.rfind(b"\n") + 1)
-        for rollout in read_rollouts(self._path):
-            if rollout.score is not None:
-                place = member_of(rollout)
-                self._stored.setdefault(place.step or 0, {})[_key(rollout.task_id, place)] = rollout
-
-    def _append(self, rollout: Rollout) -> None:
-        with open(self._path, "a", encoding="ascii") as out:
-            out.write(rollout.to_json() + "\n")
+    def _take_tasks(self) -> dict[str, list[Task]]:
+        return {name: self._mix.held_out(name).tasks("eval").take(self._config.n) for name in self._mix.names}
 
     def _metrics(self, rollouts: list[Rollout]) -> dict[str, float]:
         metrics: dict[str, float] = {}
@@ -100,5 +107,5 @@ class HeldOut:
 
 
 def _key(task_id: str, place: GroupMember) -> str:
-    """Tells the rollouts of one evaluation apart."""
+    """Identifies a rollout within one evaluation."""
     return f"{place.label}/{task_id}/{place.member}"

@@ -1,93 +1,102 @@
-"""What a run has drawn, thrown away and trained: `journal.jsonl`, from which a killed run goes on.
+"""The write-ahead log of a run, `journal.jsonl`: which groups were drawn, dropped and trained.
 
-Covered: the events, writing them so that a crash costs none, reading them back. Not covered: the rollouts
-themselves, which stand in rollouts.jsonl; weights (`checkpoint.py`).
+A killed run goes on from it. The rollouts themselves are in rollouts.jsonl, the weights in `checkpoints/`.
 """
 
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from rlm_env.runs.errors import RunStopped
+from rlm_env.runs.jsonl import NEVER, JsonLog, read_jsonl
+from rlm_env.train.rl.groups import DropReason
 from rlm_env.train.rl.sampler import TaskDraw
 
 JOURNAL = "journal.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlace:
+    """Where the task of a group comes from: what `TaskSampler.repeat` needs to draw it again."""
+
+    environment: str
+    stage: int
+    index: int
 
 
 @dataclass(slots=True)
 class History:
     """The events of a run so far."""
 
-    drawn: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """RolloutGroup -> environment, stage and index of its task, in the order of the draws."""
+    drawn: dict[int, TaskPlace] = field(default_factory=dict)
+    """Group number -> its task, in the order of the draws."""
     dropped: set[int] = field(default_factory=set)
-    """Groups that were thrown away."""
+    """Groups that were dropped."""
     batches: dict[int, list[int]] = field(default_factory=dict)
     """Step -> the groups that it trains."""
 
     @property
     def open(self) -> list[int]:
-        """Groups that were drawn and neither trained nor thrown away."""
+        """Groups that were drawn, and neither trained nor dropped."""
         used = {group for groups in self.batches.values() for group in groups} | self.dropped
         return [group for group in self.drawn if group not in used]
 
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Takes in a line of the journal. Raises ValueError or KeyError where it is none."""
+        match event["event"]:
+            case "drawn":
+                self.drawn[event["group"]] = TaskPlace(event["environment"], event["stage"], event["index"])
+            case "dropped":
+                self.dropped.add(event["group"])
+            case "batch":
+                self.batches[event["step"]] = event["groups"]
+            case other:
+                raise ValueError(f"unknown event {other!r}")
+
 
 class Journal:
-    """The journal of the run in `folder`, open for appending; one writer at a time (the run's folder is locked)."""
+    """The journal of the run in `folder`, open for appending; a context manager."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / JOURNAL
-        self.history = read_journal(self.path)
-        self._file = open(self.path, "a", encoding="ascii")  # noqa: SIM115 - closed by close()
+        """Raises ConfigError where a line is damaged or another process is writing."""
+        path = folder / JOURNAL
+        self._log = JsonLog(path, fsync_seconds=NEVER)
+        self.history = read_journal(path)
 
-    def drew(self, draw: TaskDraw) -> None:
-        """A group of rollouts begins."""
-        place = {"environment": draw.environment, "stage": draw.stage, "index": draw.index, "task_id": draw.task.id}
-        self.history.drawn[draw.group] = place
-        self._write({"event": "drew", "group": draw.group, **place})
+    def __enter__(self) -> Self:
+        return self
 
-    def dropped(self, group: int, reason: str) -> None:
-        """A group is thrown away."""
-        self.history.dropped.add(group)
-        self._write({"event": "dropped", "group": group, "reason": reason})
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._log.close()
+
+    def drawn(self, draw: TaskDraw) -> None:
+        """A task was drawn and its group begins."""
+        place = {"environment": draw.environment, "stage": draw.stage, "index": draw.index}
+        self._append({"event": "drawn", "group": draw.group, **place, "task_id": draw.task.id})
+
+    def dropped(self, group: int, reason: DropReason) -> None:
+        """A group is dropped."""
+        self._append({"event": "dropped", "group": group, "reason": reason})
 
     def batch(self, step: int, groups: list[int]) -> None:
-        """Step `step` trains these groups. On the disk, not only in its cache, when this returns."""
-        self.history.batches[step] = groups
-        self._write({"event": "batch", "step": step, "groups": groups})
-        os.fsync(self._file.fileno())
+        """Step `step` trains these groups. When this returns, the line is on the disk and not only in its cache."""
+        self._append({"event": "batch", "step": step, "groups": groups})
+        self._log.sync()
 
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, event: dict[str, Any]) -> None:
-        try:
-            self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise RunStopped("disk error", f"{self.path}: {error.strerror}", 1) from error
+    def _append(self, event: dict[str, Any]) -> None:
+        self.history.add(event)
+        self._log.append(event)
 
 
 def read_journal(path: Path) -> History:
-    """The history in a journal; an empty one where there is no file. A line that a crash cut off is removed."""
+    """The history in a journal; an empty one where there is no file. Raises ConfigError where a line is damaged."""
     history = History()
-    if not path.exists():
-        return history
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        os.truncate(path, len(whole))
-    for line in whole.splitlines():
-        event = json.loads(line)
-        kind = event.pop("event")
-        if kind == "drew":
-            history.drawn[event.pop("group")] = event
-        elif kind == "dropped":
-            history.dropped.add(event["group"])
-        else:
-            history.batches[event["step"]] = event["groups"]
+    for _ in read_jsonl(path, lambda line: history.add(json.loads(line))):
+        pass
     return history

@@ -1,7 +1,6 @@
-"""One scored rollout on an engine that may die under it, and many at once.
+"""One scored rollout on an engine that may die meanwhile, and many of them at once.
 
-Covered: scoring, another try where engine or REPL failed, which weights it began with, ending together. Not covered:
-which rollouts are made (`scheduler.py`, `held_out.py`).
+Which rollouts are made is decided in `scheduler.py` and `held_out.py`.
 """
 
 from __future__ import annotations
@@ -23,10 +22,11 @@ ATTEMPTS = 3
 """How often a rollout is begun before it counts as failed."""
 
 
-class Engine(Protocol):
-    """What rollouts need of `TrainEngine`."""
+class RolloutEngine(Protocol):
+    """The part of `TrainEngine` that rollouts use."""
 
     version: int
+    """Optimizer steps that its weights have seen."""
 
     @property
     def llm(self) -> LLM: ...
@@ -38,16 +38,16 @@ async def scored_rollout(
     name: str,
     scaffold: RLMEnv,
     task: Task,
-    engine: Engine,
+    engine: RolloutEngine,
     place: GroupMember,
     context: SharedContext | None = None,
 ) -> Rollout:
-    """A rollout with its score; without one where it failed `ATTEMPTS` times, and then `error` says how.
+    """Makes and scores a rollout; where engine, REPL or scorer fail, up to `ATTEMPTS` times.
 
-    Its `group` is `place` with the version of the weights that it began with. A dead engine is started again. Raises
-    what `engine.restart` raises, and CancelledError.
+    A rollout that failed each time has an `error` and no score. Its `group` is `place` with the version of the weights
+    that it began with. A dead engine is started again. Raises what `engine.restart` raises, and CancelledError.
     """
-    for _ in range(ATTEMPTS):
+    for attempt in range(1, ATTEMPTS + 1):
         version = engine.version
         try:
             rollout = await scaffold.rollout(task, engine.llm, id=name, context=context)
@@ -59,15 +59,15 @@ async def scored_rollout(
         except Exception as error:
             rollout = _failed(name, task, f"{type(error).__name__}: {error}")
             rollout.info["traceback"] = traceback.format_exc()
-        rollout.group = replace(place, policy_version=version)
-        if rollout.score is not None:
-            break
-    return rollout
+        if rollout.score is not None or attempt == ATTEMPTS:
+            rollout.group = replace(place, policy_version=version)
+            return rollout
+    raise AssertionError("unreachable: the last attempt returns")
 
 
 async def all_of(*work: Coroutine[Any, Any, None]) -> None:
-    """Awaits all. The first exception ends the others and is raised as it is, once they have ended; so does a
-    cancellation."""
+    """Awaits all coroutines. The first exception, or a cancellation, cancels the others; it is raised when they have
+    ended."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         await asyncio.gather(*tasks)

@@ -1,7 +1,7 @@
-"""Which task comes next: the mix of environments by weight, the curriculum, difficulty pools.
+"""Which task comes next: environments by weight, the curriculum, difficulty pools.
 
-Covered: an endless, seeded order of tasks over lazy splits, told as draws that can be repeated after a restart.
-Not covered: rollouts of the tasks (`scheduler.py`).
+The order is endless and seeded, and its draws can be repeated after a restart. Rollouts of the tasks are made in
+`scheduler.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rlm_env.task import Task, Tasks
 from rlm_env.train.rl.config import EnvironmentConfig, PoolsConfig
 
 MAX_SKIPPED = 1000
-"""Tasks of easy and hard pools that are passed over in a sample before one is taken after all."""
+"""Most tasks of easy and hard pools that are skipped for one draw; the next one is then taken."""
 
 TasksOf = Callable[[str, int], Tasks]
 """The `train` split of an environment, by name, at a stage of its curriculum (-1: before the first one)."""
@@ -25,7 +25,7 @@ TasksOf = Callable[[str, int], Tasks]
 
 @dataclass(frozen=True, slots=True)
 class TaskDraw:
-    """One task of the order, and where it came from."""
+    """A drawn task and where it came from."""
 
     group: int
     """Number of the group of rollouts that it is drawn for: 0, 1, 2, ..."""
@@ -33,7 +33,7 @@ class TaskDraw:
     stage: int
     """Of the environment's curriculum; -1 before the first one."""
     index: int
-    """Its place in the environment's `train` split at that stage; a finite split is gone through again and again."""
+    """Index into the environment's `train` split at that stage; a finite split is repeated."""
     task: Task
 
 
@@ -61,19 +61,20 @@ class TaskSampler:
         (config,) = chance.choices(self._environments, [config.weight for config in self._environments])
         stage = sum(stage.from_step <= step for stage in config.curriculum) - 1
         stream = self._stream(config.name, stage)
+        index, task = stream.next()
         for _ in range(MAX_SKIPPED):
-            index, task = stream.next()
             if self._pools is None or self._pools.admits(config.name, task, chance):
                 break
+            index, task = stream.next()
         return TaskDraw(group, config.name, stage, index, task)
 
     def repeat(self, group: int, environment: str, stage: int, index: int) -> TaskDraw:
-        """A draw that was made before, by what is on record of it; to be called in the order of the groups."""
+        """Repeats a recorded draw. To be called in the order of the groups. Raises ValueError out of order."""
         self._next_group = max(self._next_group, group + 1)
         return TaskDraw(group, environment, stage, index, self._stream(environment, stage).at(index))
 
     def observe(self, draw: TaskDraw, reward: float) -> None:
-        """Tells how a group scored on average, which decides about its pool."""
+        """Takes in the mean reward of a group, which decides how often its pool is drawn from."""
         if self._pools is not None:
             self._pools.observe(draw.environment, draw.task, reward)
 
@@ -85,7 +86,7 @@ class TaskSampler:
 
 
 class _Stream:
-    """One split as an endless sequence, gone through forwards only."""
+    """One split as an endless sequence that only moves forward."""
 
     def __init__(self, name: str, tasks: Tasks) -> None:
         self._name = name
@@ -113,7 +114,7 @@ class _Stream:
 
 
 class _Pools:
-    """Which pools are too easy or too hard at the moment."""
+    """The recent rewards of each pool, and whether it is too easy or too hard now."""
 
     def __init__(self, config: PoolsConfig) -> None:
         self._config = config

@@ -26,9 +26,9 @@ from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
 from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.environment_mix import EnvironmentMix
-from rlm_env.train.rl.groups import Batch, RolloutGroup, member_of, reward_of
+from rlm_env.train.rl.groups import Batch, DropReason, RolloutGroup, member_of, reward_of
 from rlm_env.train.rl.journal import Journal
-from rlm_env.train.rl.rollouts import Engine, all_of, scored_rollout
+from rlm_env.train.rl.rollouts import RolloutEngine, all_of, scored_rollout
 from rlm_env.train.rl.sampler import TaskDraw, TaskSampler
 
 LARGE_CONTEXT = 2**20
@@ -46,7 +46,7 @@ class Scheduler:
         self,
         config: TrainConfig,
         mix: EnvironmentMix,
-        engine: Engine,
+        engine: RolloutEngine,
         folder: RunFolder,
         journal: Journal,
         trained: int = 0,
@@ -72,8 +72,8 @@ class Scheduler:
         """Groups in flight; None while the task is still being made."""
         self._begun: dict[int, int] = {}
         """RolloutGroup in flight -> updates of the weights that its first rollout began with."""
-        self._overtaken = 0
-        """Groups that were given up in flight, since the last batch."""
+        self._overtaken: list[RolloutGroup] = []
+        """Groups that were given up in flight since the last batch."""
         self._closing = False
         self._reopened: deque[TaskDraw] = deque()
         self._stored: dict[int, dict[int, Rollout]] = defaultdict(dict)
@@ -140,38 +140,38 @@ class Scheduler:
 
     async def _gather(self, batch: Batch) -> Batch:
         wanted = self._groups.per_step
-        most_flat = round(wanted * self._groups.max_flat_share / (1 - self._groups.max_flat_share))
-        if not self._groups.replace_flat:
-            most_flat = 0
+        share = self._groups.max_zero_advantage_share if self._groups.replace_zero_advantage else 0.0
+        replaceable = round(wanted * share / (1 - share))
         while len(batch.groups) < wanted:
             self._fill()
             group = await self._done.get()
             if isinstance(group, BaseException):
                 raise group
-            if len(group.scored) < self._groups.min_size:
-                batch.failed += 1
-                self._drop(group.number, "failed")
-                if batch.failed > 3 * wanted:
-                    reasons = {rollout.error for rollout in group.rollouts if rollout.error}
-                    raise RunStopped(
-                        "rollouts fail", f"{batch.failed} groups of one step failed; the last: {reasons}", 1
-                    )
-            elif self._trained - group.version > self._groups.max_off_policy_steps:
-                batch.stale += 1
-                self._drop(group.number, "stale")
-            elif group.flat and batch.flat < most_flat:
-                batch.flat += 1
-                self._drop(group.number, "flat")
-            else:
+            reason = self._why_not(group, len(batch.dropped[DropReason.ZERO_ADVANTAGE]) < replaceable)
+            if reason is None:
                 batch.groups.append(group)
-        batch.stale += self._overtaken
-        self._overtaken = 0
+                continue
+            batch.dropped[reason].append(group)
+            self._drop(group, reason)
+            if (failed := len(batch.dropped[DropReason.FAILED])) > 3 * wanted:
+                reasons = {rollout.error for rollout in group.rollouts if rollout.error}
+                raise RunStopped("rollouts fail", f"{failed} groups of one step failed; the last: {reasons}", 1)
+        batch.dropped[DropReason.OFF_POLICY] += self._overtaken
+        self._overtaken = []
         batch.groups.sort(key=lambda group: group.number)
         return batch
 
-    def _drop(self, number: int, reason: str) -> None:
+    def _why_not(self, group: RolloutGroup, replace_zero_advantage: bool) -> DropReason | None:
+        """Why a group cannot be trained in the next step; None where it can."""
+        if len(group.scored) < self._groups.min_size:
+            return DropReason.FAILED
+        if self._trained - group.oldest_policy_version > self._groups.max_off_policy_steps:
+            return DropReason.OFF_POLICY
+        return DropReason.ZERO_ADVANTAGE if replace_zero_advantage and group.is_zero_advantage else None
+
+    def _drop(self, group: RolloutGroup, reason: DropReason) -> None:
         self._outstanding -= 1
-        self._journal.dropped(number, reason)
+        self._journal.dropped(group.number, reason)
 
     def _fill(self) -> None:
         """Begins as many groups as staleness allows, and as the run still needs."""
@@ -192,8 +192,8 @@ class Scheduler:
         if not task.cancelled():
             self._done.put_nowait(task.exception() or task.result())
         elif group is not None:
-            self._overtaken += 1
-            self._drop(group.number, "stale")
+            self._overtaken.append(group)
+            self._drop(group, DropReason.OFF_POLICY)
             self._fill()
 
     async def _make(self) -> RolloutGroup:
@@ -218,7 +218,7 @@ class Scheduler:
             if self._reopened:
                 return self._reopened.popleft()
             draw = await asyncio.to_thread(self._sampler.draw, self._handed)
-            self._journal.drew(draw)
+            self._journal.drawn(draw)
             return draw
 
     async def _member(
@@ -254,7 +254,7 @@ class Scheduler:
             groups = [
                 RolloutGroup(
                     number,
-                    history.drawn[number]["environment"],
+                    history.drawn[number].environment,
                     self._config,
                     _in_order(self._stored.pop(number).values()),
                 )
@@ -263,7 +263,7 @@ class Scheduler:
             self._replayed[step] = Batch(step, groups)
         still_open = set(history.open)
         for number, place in history.drawn.items():
-            draw = self._sampler.repeat(number, place["environment"], place["stage"], place["index"])
+            draw = self._sampler.repeat(number, place.environment, place.stage, place.index)
             if number in still_open:
                 self._reopened.append(draw)
             elif number in rewards:

@@ -138,10 +138,8 @@ class _Run:
                     f"engine and trainer agree: mean |difference| of log-probabilities {found['sync_mean_abs']:.1e}",
                     markup=False,
                 )
-                held_out = HeldOut(config, mix, engine, config.out)
-                journal = Journal(config.out)
-                scheduler = Scheduler(config, mix, engine, self.opened.folder, journal, self.learner.version)
-                with contextlib.closing(journal):
+                with HeldOut(config, mix, engine, config.out) as held_out, Journal(config.out) as journal:
+                    scheduler = Scheduler(config, mix, engine, self.opened.folder, journal, self.learner.version)
                     async with self._publications():
                         async with self._saving(), scheduler:
                             while self.learner.version < config.steps:

@@ -11,10 +11,10 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlm_env.rollout import StopReason
-from rlm_env.runs.config import config_differences, merge, read_config_file
+from rlm_env.runs.config import config_differences, merge, read_config_file, refuse_differences
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.train.learner.config import CheckpointConfig, ModelConfig, OptimizerConfig, Part, SamplesConfig
-from rlm_env.train.rl.config import WandbConfig, refuse_differences
+from rlm_env.train.report.metrics import WandbConfig
 
 
 class KeepConfig(Part):

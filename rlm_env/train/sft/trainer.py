@@ -79,10 +79,10 @@ def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | 
         if distributed.rank() > 0:
             distributed.follow(learner)
             return None
-        made_of = {"samples_sha256": ("rollouts", _hash_samples([*chosen.samples, *chosen.held_out]))}
+        fixed_inputs = {"samples_sha256": ("rollouts", _hash_samples([*chosen.samples, *chosen.held_out]))}
         with (
             distributed.leading(learner) as led,
-            open_run(config, led, console, check_sft_resume, resume=resume, made_of=made_of) as run,
+            open_run(config, led, console, check_sft_resume, resume=resume, fixed_inputs=fixed_inputs) as run,
         ):
             _train(plan, chosen.held_out, led, run)
         return config.out / MODEL

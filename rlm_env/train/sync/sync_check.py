@@ -28,7 +28,7 @@ REPLY_TOKENS = 48
 CACHED_TOKENS = 16
 """The last tokens of the conversation are also asked for one by one, each after a prefix that may be cached."""
 ROUNDING_MULTIPLES = 5.0
-"""Tolerance for the part of the trainer's change that the engine did not make, in multiples of what rounding explains."""
+"""Tolerance for the part of the trainer's change that the engine did not make, in multiples of the rounding noise."""
 CHANGE_TOLERANCE = 0.02
 """Additional tolerance for it, as a share of the trainer's change."""
 SAMPLING = NEUTRAL_SAMPLING | {"temperature": 1.0, "top_p": 1.0}
@@ -61,7 +61,7 @@ class SharedChange:
     """How much of the trainer's change since the last check the engine made too."""
 
     share: float
-    """1 with the new weights, 0 with the old ones: 1 - |engine's change - trainer's change|^2 / |trainer's change|^2."""
+    """1 with the new weights, 0 with the old ones: 1 - |engine's change - trainer's|^2 / |trainer's change|^2."""
     least: float
     """What `share` must be, given how much the two differed by rounding at the last check."""
 

@@ -6,7 +6,7 @@ from rlm_env.messages import Usage
 from rlm_env.rollout import GroupMember, Rollout, Score, StopReason, SubCall, Turn
 from rlm_env.train.rl.batch_metrics import batch_metrics
 from rlm_env.train.rl.config import TrainConfig
-from rlm_env.train.rl.groups import Batch, RolloutGroup
+from rlm_env.train.rl.groups import Batch, DropReason, RolloutGroup
 
 
 def rollout(score=None, calls=0, stop=StopReason.READY, version=0, environment="a"):
@@ -77,10 +77,10 @@ def test_a_cost_makes_the_cheaper_of_two_equal_rollouts_better():
 def test_a_group_that_is_solved_by_all_teaches_what_costs_less():
     rollouts = [rollout(1.0, calls=10), rollout(1.0, calls=2)]
     penalty = config(advantage={"cost_weight": 0.3})
-    assert RolloutGroup(0, "a", config(), rollouts).flat
-    assert not RolloutGroup(0, "a", penalty, rollouts).flat
-    assert RolloutGroup(0, "a", penalty, rollouts[:1] * 2).flat
-    assert RolloutGroup(0, "a", penalty, [*rollouts[:1], rollout(None)]).flat
+    assert RolloutGroup(0, "a", config(), rollouts).is_zero_advantage
+    assert not RolloutGroup(0, "a", penalty, rollouts).is_zero_advantage
+    assert RolloutGroup(0, "a", penalty, rollouts[:1] * 2).is_zero_advantage
+    assert RolloutGroup(0, "a", penalty, [*rollouts[:1], rollout(None)]).is_zero_advantage
 
 
 def test_metrics_of_a_batch():
@@ -90,7 +90,10 @@ def test_metrics_of_a_batch():
         ),
         RolloutGroup(6, "b", config(), [rollout(0.5), rollout(0.5, version=2), rollout(0.5)]),
     ]
-    batch = Batch(4, groups, flat=1, stale=0, failed=1)
+    batch = Batch(4, groups)
+    slow = RolloutGroup(2, "a", config(), [rollout(1.0, calls=1), rollout(1.0, calls=2)])
+    batch.dropped[DropReason.ZERO_ADVANTAGE].append(slow)
+    batch.dropped[DropReason.FAILED].append(RolloutGroup(3, "a", config(), [rollout(None), rollout(None)]))
     metrics = batch_metrics(batch, batch.samples())
     expected = {
         "reward/mean": 0.5,
@@ -99,13 +102,16 @@ def test_metrics_of_a_batch():
         "score/mean": 0.5,
         "pass@1": 0.25,
         "pass@2": 0.5,
-        "groups/flat": 0.25,
-        "groups/failed": 0.25,
-        "groups/zero_variance": 0.5,
+        "groups/dropped_zero_advantage": 0.25,
+        "groups/dropped_off_policy": 0.0,
+        "groups/dropped_failed": 0.25,
+        "groups/zero_advantage": 0.5,
+        "dropped_zero_advantage/reward": 1.0,
+        "dropped_zero_advantage/tokens": 8.0,
         "rollouts/failed": 1 / 6,
         "rollouts/truncated": 0.2,
-        "staleness/max": 3.0,
-        "staleness/mean": (3 + 1 + 3 + 1 + 3) / 5,
+        "off_policy_steps/max": 3.0,
+        "off_policy_steps/mean": (3 + 1 + 3 + 1 + 3) / 5,
         "sub_calls/mean": 0.8,
         "sub_calls/solved": 4.0,
         "tokens/root": 5.0,
@@ -116,3 +122,4 @@ def test_metrics_of_a_batch():
         "tokens/sampled": 25.0 + 8.0,
     }
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+    assert "dropped_failed/reward" not in metrics

@@ -1,8 +1,12 @@
 """The held-out evaluation: what it measures, going on with what is on disk, and an engine that does not come back."""
 
+import errno
+import os
+
 import pytest
 
 from rlm_env.llm.base import EngineUnavailable
+from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.train.rl.held_out import HeldOut
 from tests.train.scheduling import DEAD, Engine, EnvironmentMix, Scaffold, config
 
@@ -44,21 +48,46 @@ def settings():
 
 async def test_scores_are_means_and_what_is_on_disk_is_not_made_again(tmp_path):
     scaffold = Held()
-    held_out = HeldOut(settings(), Both(scaffold), Engine(), tmp_path)
-    first = await held_out.run(0)
+    with HeldOut(settings(), Both(scaffold), Engine(), tmp_path) as held_out:
+        first = await held_out.run(0)
     assert first["eval/scripted/score"] == 0.5
     assert first["eval/scripted/error"] == 0
     assert len(scaffold.begun) == 6
     stored = (tmp_path / "held_out.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "held_out.jsonl").write_text("".join(stored[:4]) + stored[4][:50])  # a crash
     again = Held()
-    resumed = HeldOut(settings(), Both(again), Engine(), tmp_path)
-    assert await resumed.run(0) == first
-    assert len(again.begun) == 2
-    await resumed.run(10)
-    assert len(again.begun) == 8
+    with HeldOut(settings(), Both(again), Engine(), tmp_path) as resumed:
+        assert await resumed.run(0) == first
+        assert len(again.begun) == 2
+        await resumed.run(10)
+        assert len(again.begun) == 8
 
 
-async def test_an_engine_that_does_not_come_back_is_told_as_such(tmp_path):
-    with pytest.raises(EngineUnavailable, match="does not start any more"):
-        await HeldOut(settings(), Both(Held(DEAD)), Lost(), tmp_path).run(0)
+async def test_its_file_has_one_writer_and_damage_is_named(tmp_path):
+    with HeldOut(settings(), Both(Held()), Engine(), tmp_path) as held_out:
+        await held_out.run(0)
+        with pytest.raises(ConfigError, match=r"is writing to .*held_out\.jsonl"):
+            HeldOut(settings(), Both(Held()), Engine(), tmp_path)
+    path = tmp_path / "held_out.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], "{}\n", *lines[2:]]))
+    with pytest.raises(ConfigError, match=r"held_out\.jsonl, line 2 is damaged"):
+        HeldOut(settings(), Both(Held()), Engine(), tmp_path)
+
+
+async def test_a_full_disk_stops_the_run(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with HeldOut(settings(), Both(Held()), Engine(), tmp_path) as held_out:
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(RunStopped, match="the disk is full"):
+            await held_out.run(0)
+
+
+async def test_an_engine_that_does_not_come_back_ends_it(tmp_path):
+    with (
+        HeldOut(settings(), Both(Held(DEAD)), Lost(), tmp_path) as held_out,
+        pytest.raises(EngineUnavailable, match="does not start any more"),
+    ):
+        await held_out.run(0)

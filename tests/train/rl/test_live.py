@@ -68,7 +68,7 @@ def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
     first = next(line for line in lines if line["step"] == 1 and "loss" in line)
     assert first["log_ratio_abs"] < 1e-5
     assert first["tokens/sub"] > 0
-    assert all(line["staleness/max"] <= 2 for line in lines if "loss" in line)
+    assert all(line["off_policy_steps/max"] <= 2 for line in lines if "loss" in line)
     assert [line["step"] for line in lines if "eval/oolong-rlm/score" in line] == [0, 2, 4]
     history = read_journal(tmp_path / "journal.jsonl")
     trained = [group for groups in history.batches.values() for group in groups]

@@ -21,8 +21,8 @@ from rlm_env.cli import main  # noqa: E402
 from rlm_env.runs.errors import ConfigError  # noqa: E402
 from rlm_env.train.learner.sample_files import write_samples  # noqa: E402
 from rlm_env.train.learner.samples import Sample, SampleKind  # noqa: E402
-from rlm_env.train.report.metrics import MetricsLog, read_metrics  # noqa: E402
-from rlm_env.train.rl.config import TrainConfig, load_train_config  # noqa: E402
+from rlm_env.train.report.metrics import MetricsLog, WandbConfig, read_metrics  # noqa: E402
+from rlm_env.train.rl.config import load_train_config  # noqa: E402
 from tests.tiny_model import make_model  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[3]
@@ -125,7 +125,7 @@ def test_a_folder_that_holds_a_run_is_not_written_over(config, samples, tmp_path
     assert "already holds a run; add --resume" in capsys.readouterr().err
     assert main(["train", path, "--from-samples", str(samples), "--resume", "--set", "optimizer.lr=1e-4"]) == 2
     error = capsys.readouterr().err
-    assert "trained under another config" in error
+    assert "began with another config" in error
     assert "optimizer was" in error
     assert "a cosine schedule ends there" in error
 
@@ -188,20 +188,19 @@ def test_shipped_configs_pass_a_dry_run(path, capsys):
     assert "rollouts" in capsys.readouterr().out
 
 
-def run_config(tmp_path, **values) -> TrainConfig:
-    return TrainConfig.model_validate({"model": "m", "out": tmp_path, "environments": [{"name": "e"}], **values})
+OFFLINE = WandbConfig(project="rlm", mode="offline")
 
 
 def test_metrics_of_steps_that_will_be_made_again_are_taken_back(tmp_path):
     console = Console(file=io.StringIO(), width=200)
-    with MetricsLog(tmp_path, run_config(tmp_path), console) as metrics:
+    with MetricsLog(tmp_path, console) as metrics:
         metrics.write(0, {"eval/e/score": 0.5, "eval/e/low": 0.4, "eval/e/high": 0.6})
         for step in (1, 2, 3):
             metrics.write(step, {"loss": float(step), "ratio": float("nan")})
         metrics.write(2, {"eval/e/score": 0.7})
     with open(tmp_path / "metrics.jsonl", "a") as out:
         out.write('{"step": 4, "lo')  # a crash
-    with MetricsLog(tmp_path, run_config(tmp_path), console, trained=1) as metrics:
+    with MetricsLog(tmp_path, console, trained=1) as metrics:
         assert metrics.evaluated(0)
         assert metrics.evaluated(2)
         assert not metrics.evaluated(1)
@@ -216,10 +215,9 @@ def test_wandb_offline_gets_the_same_numbers_and_one_run_id(tmp_path, monkeypatc
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    config = run_config(tmp_path, wandb={"project": "rlm", "mode": "offline"})
     console = Console(file=io.StringIO())
     for trained in (0, 1):
-        with MetricsLog(tmp_path, config, console, trained=trained) as metrics:
+        with MetricsLog(tmp_path, console, trained=trained, wandb=OFFLINE, config={"steps": 3}) as metrics:
             metrics.write(trained + 1, {"loss": 0.5})
     stored = list(tmp_path.rglob("run-*.wandb"))
     assert stored
@@ -228,9 +226,8 @@ def test_wandb_offline_gets_the_same_numbers_and_one_run_id(tmp_path, monkeypatc
 
 def test_wandb_that_is_missing_is_named_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    config = run_config(tmp_path, wandb={"project": "rlm", "mode": "offline"})
     with pytest.raises(ConfigError, match=r"pip install 'rlm-env\[wandb\]'"):
-        MetricsLog(tmp_path, config, Console(file=io.StringIO()))
+        MetricsLog(tmp_path, Console(file=io.StringIO()), wandb=OFFLINE)
 
 
 def test_a_finished_config_is_read_back_from_the_runs_folder(config, samples, tmp_path):

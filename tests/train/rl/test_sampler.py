@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from rlm_env.runs.errors import ConfigError
 from rlm_env.task import Task, Tasks
 from rlm_env.train.rl.config import EnvironmentConfig, PoolsConfig
-from rlm_env.train.rl.journal import Journal, read_journal
+from rlm_env.train.rl.groups import DropReason
+from rlm_env.train.rl.journal import Journal, TaskPlace, read_journal
 from rlm_env.train.rl.sampler import TaskSampler
 
 
@@ -98,20 +99,27 @@ def test_repeated_draws_are_the_same_and_what_follows_is_too(count, seed, step):
     assert again == draws
 
 
-def test_the_journal_tells_what_is_open(tmp_path):
+def test_the_journal_says_which_groups_are_open(tmp_path):
     sampler = TaskSampler(environments(a=1), tasks_of(), seed=0)
-    journal = Journal(tmp_path)
-    for _ in range(5):
-        journal.drew(sampler.draw(0))
-    journal.dropped(1, "flat")
-    journal.batch(1, [0, 3])
-    journal.close()
-    with open(journal.path, "a") as out:
+    path = tmp_path / "journal.jsonl"
+    with Journal(tmp_path) as journal:
+        for _ in range(5):
+            journal.drawn(sampler.draw(0))
+        journal.dropped(1, DropReason.ZERO_ADVANTAGE)
+        journal.batch(1, [0, 3])
+    with open(path, "a") as out:
         out.write('{"event":"batch","step":2,"gro')  # a crash
-    history = read_journal(journal.path)
+    history = read_journal(path)
     assert (history.open, history.dropped, history.batches) == ([2, 4], {1}, {1: [0, 3]})
-    assert history.drawn[4] == {"environment": "a", "stage": -1, "index": 4, "task_id": "-1-4"}
-    again = Journal(tmp_path)
-    again.batch(2, [2, 4])
-    again.close()
-    assert read_journal(journal.path).batches == {1: [0, 3], 2: [2, 4]}
+    assert history.drawn[4] == TaskPlace("a", -1, 4)
+    with Journal(tmp_path) as again:
+        again.batch(2, [2, 4])
+    assert read_journal(path).batches == {1: [0, 3], 2: [2, 4]}
+
+
+@pytest.mark.parametrize("damage", ["{}", '{"event":"drew","group":1}', "nonsense"])
+def test_a_damaged_line_of_the_journal_is_named(tmp_path, damage):
+    path = tmp_path / "journal.jsonl"
+    path.write_text(f'{{"event":"dropped","group":0,"reason":"failed"}}\n{damage}\n')
+    with pytest.raises(ConfigError, match=r"journal\.jsonl, line 2 is damaged"):
+        read_journal(path)

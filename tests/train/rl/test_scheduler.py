@@ -8,6 +8,7 @@ from rlm_env.llm.base import EngineUnavailable
 from rlm_env.rollout import read_rollouts
 from rlm_env.runs.errors import RunStopped
 from rlm_env.runs.folder import RunFolder
+from rlm_env.train.rl.groups import DropReason
 from rlm_env.train.rl.journal import read_journal
 from rlm_env.train.rl.sampler import TaskSampler
 from tests.train.scheduling import DEAD, Scaffold, config, scheduling, shaky, train_one
@@ -30,7 +31,7 @@ async def test_a_step_gets_whole_groups_that_are_on_disk(tmp_path):
         assert {sample.policy_version for sample in samples} == {0}
 
 
-async def test_without_staleness_nothing_is_begun_while_the_trainer_works(tmp_path):
+async def test_on_policy_nothing_is_begun_while_the_trainer_works(tmp_path):
     scaffold = Scaffold()
     async with scheduling(tmp_path, config(max_off_policy_steps=0), scaffold) as (scheduler, engine):
         for step in range(4):
@@ -43,7 +44,7 @@ async def test_without_staleness_nothing_is_begun_while_the_trainer_works(tmp_pa
             scheduler.published(engine.version)
 
 
-async def test_with_staleness_one_the_next_step_is_made_while_the_trainer_works(tmp_path):
+async def test_one_step_off_policy_the_next_step_is_made_while_the_trainer_works(tmp_path):
     scaffold = Scaffold()
     async with scheduling(tmp_path, config(steps=3), scaffold) as (scheduler, _):
         await scheduler.next_batch()
@@ -60,11 +61,11 @@ async def test_no_more_is_made_than_the_run_needs(tmp_path):
     assert len(scaffold.begun) == 2 * 8
 
 
-@pytest.mark.parametrize("staleness", [0, 1, 2])
+@pytest.mark.parametrize("off_policy", [0, 1, 2])
 @pytest.mark.parametrize("late", [0.0, 0.004, 0.02])
-async def test_staleness_is_never_exceeded(tmp_path, staleness, late):
+async def test_off_policy_steps_are_never_exceeded(tmp_path, off_policy, late):
     """However long weights are on their way into the engine while the next batch is gathered and trained."""
-    scaffold = Scaffold(delay=shaky(staleness, 0.03))
+    scaffold = Scaffold(delay=shaky(off_policy, 0.03))
     seen, arriving = [], None
 
     async def arrive(scheduler, engine, version):
@@ -72,7 +73,7 @@ async def test_staleness_is_never_exceeded(tmp_path, staleness, late):
         engine.version = version
         scheduler.published(version)
 
-    async with scheduling(tmp_path, config(steps=12, max_off_policy_steps=staleness), scaffold) as (scheduler, engine):
+    async with scheduling(tmp_path, config(steps=12, max_off_policy_steps=off_policy), scaffold) as (scheduler, engine):
         for step in range(12):
             batch = await scheduler.next_batch()
             await asyncio.sleep(0.005 * (step % 3))
@@ -82,15 +83,15 @@ async def test_staleness_is_never_exceeded(tmp_path, staleness, late):
             arriving = asyncio.create_task(arrive(scheduler, engine, step + 1))
             seen += [step - rollout.group.policy_version for rollout in batch.rollouts]
     await arriving
-    assert max(seen) <= staleness
-    assert (max(seen) > 0) == (staleness > 0)
+    assert max(seen) <= off_policy
+    assert (max(seen) > 0) == (off_policy > 0)
 
 
-@pytest.mark.parametrize("staleness", [0, 1])
-async def test_weights_that_never_arrive_hold_up_nobody(tmp_path, staleness):
-    """Without staleness nothing at all is begun until they are there."""
-    async with scheduling(tmp_path, config(steps=9, max_off_policy_steps=staleness), Scaffold()) as (scheduler, _):
-        for _ in range(1 + staleness):
+@pytest.mark.parametrize("off_policy", [0, 1])
+async def test_weights_that_never_arrive_hold_up_nobody(tmp_path, off_policy):
+    """On-policy nothing at all is begun until they are there."""
+    async with scheduling(tmp_path, config(steps=9, max_off_policy_steps=off_policy), Scaffold()) as (scheduler, _):
+        for _ in range(1 + off_policy):
             await scheduler.next_batch()
             scheduler.trained()
         waiting = asyncio.create_task(scheduler.next_batch())
@@ -117,20 +118,20 @@ async def test_a_group_that_has_grown_too_old_in_flight_is_given_up(tmp_path):
     async with scheduling(tmp_path, config(steps=6), scaffold) as (scheduler, engine):
         batches = [await train_one(scheduler, engine) for _ in range(6)]
     assert not any(2 in numbers(batch) for batch in batches)
-    assert sum(batch.stale for batch in batches) == 1
+    assert sum(len(batch.dropped[DropReason.OFF_POLICY]) for batch in batches) == 1
     assert 2 in read_journal(tmp_path / "journal.jsonl").dropped
 
 
-async def test_flat_groups_are_replaced_and_their_number_is_bounded(tmp_path):
-    flat = {"task-0", "task-2", "task-3"}
-    scaffold = Scaffold(reply=lambda task, member: 1.0 if task.id in flat else float(member % 2))
+async def test_zero_advantage_groups_are_replaced_and_their_number_is_bounded(tmp_path):
+    equal = {"task-0", "task-2", "task-3"}
+    scaffold = Scaffold(reply=lambda task, member: 1.0 if task.id in equal else float(member % 2))
     async with scheduling(tmp_path, config(max_off_policy_steps=0), scaffold) as (scheduler, _):
         batch = await scheduler.next_batch()
-    assert (numbers(batch), batch.flat) == ([1, 4], 3)
+    assert (numbers(batch), len(batch.dropped[DropReason.ZERO_ADVANTAGE])) == ([1, 4], 3)
     always = Scaffold(reply=lambda task, member: 1.0)
-    async with scheduling(tmp_path / "all", config(max_flat_share=0.5), always) as (scheduler, _):
+    async with scheduling(tmp_path / "all", config(max_zero_advantage_share=0.5), always) as (scheduler, _):
         batch = await scheduler.next_batch()
-    assert (len(batch.groups), batch.flat) == (2, 2)
+    assert (len(batch.groups), len(batch.dropped[DropReason.ZERO_ADVANTAGE])) == (2, 2)
     assert all(sample.advantage == 0 for sample in batch.samples())
 
 
@@ -181,10 +182,10 @@ async def test_a_disk_that_refuses_stops_the_run(tmp_path, monkeypatch):
             await scheduler.next_batch()
 
 
-@pytest.mark.parametrize("staleness", [0, 1])
+@pytest.mark.parametrize("off_policy", [0, 1])
 @pytest.mark.parametrize(("checkpoint", "killed"), [(0, 1), (2, 4), (3, 3), (1, 5)])
-async def test_a_killed_run_goes_on_with_nothing_trained_twice_or_lost(tmp_path, checkpoint, killed, staleness):
-    settings = config(steps=8, max_off_policy_steps=staleness)
+async def test_a_killed_run_goes_on_with_nothing_trained_twice_or_lost(tmp_path, checkpoint, killed, off_policy):
+    settings = config(steps=8, max_off_policy_steps=off_policy)
     async with scheduling(tmp_path / "whole", settings, Scaffold()) as (scheduler, engine):
         whole = [await train_one(scheduler, engine) for _ in range(8)]
     scaffold = Scaffold(delay=shaky(1))
@@ -205,8 +206,8 @@ async def test_a_killed_run_goes_on_with_nothing_trained_twice_or_lost(tmp_path,
     history = read_journal(tmp_path / "cut" / "journal.jsonl")
     assert len(trained) == len(set(trained)) == 16
     assert not history.dropped & set(trained)
-    assert [history.drawn[number]["index"] for number in sorted(history.drawn)] == sorted(history.drawn)
-    if staleness == 0:
+    assert [history.drawn[number].index for number in sorted(history.drawn)] == sorted(history.drawn)
+    if off_policy == 0:
         assert sorted(trained) == sorted(number for batch in whole for number in numbers(batch))
     assert before > 0
     made = [rollout.id for rollout in read_rollouts(tmp_path / "cut" / "rollouts.jsonl")]
