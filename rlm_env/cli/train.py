@@ -58,14 +58,14 @@ def _train(arguments: argparse.Namespace) -> int:
     try:
         from rlm_env.cli.train_report import conclude
         from rlm_env.train.rl.preflight import preflight
-        from rlm_env.train.rl.trainer import Options, train
+        from rlm_env.train.rl.trainer import TrainOptions, train
     except ImportError as error:
         raise ConfigError(f"training needs the package {error.name!r}: pip install 'rlm-env[train]'") from error
     if arguments.dry_run:
         if os.environ.get("RANK", "0") == "0":
             preflight(config, Console())
         return 0
-    options = Options(arguments.resume, arguments.dump_samples, arguments.from_samples)
+    options = TrainOptions(arguments.resume, arguments.dump_samples, arguments.from_samples)
     try:
         model = train(config, console, options)
     except (RunStopped, KeyboardInterrupt, Terminated) as stop:

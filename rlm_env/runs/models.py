@@ -59,3 +59,11 @@ def packaged_models() -> dict[str, Path]:
     """The models that are shipped with rlm-env, by name."""
     root = Path(str(files("rlm_env"))) / "models"
     return {path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))}
+
+
+def resolve_folder(spec: str) -> Path:
+    """The folder of a model on this machine, found like in `resolve_model`. Raises ConfigError if there is none."""
+    folder = resolve_model(spec).folder
+    if folder is None:
+        raise ConfigError(f"{spec} is not a model on this machine")
+    return folder

@@ -1,8 +1,7 @@
-"""What a training run is: one validated object, from a TOML file and the command line.
+"""The config of `rlm-env train`: its tables, which settings exclude each other, and which may change on resume.
 
-Covered: every key of a run and its parts, which of them go together, reading TOML, what may differ on resume.
-Not covered: what the learner takes (`learner/config.py`), advantages (`advantage.py`), and whether an environment
-knows its options.
+The tables of the learner are in `learner/config.py`, those that evaluations have too in `runs/options.py`, that of the
+advantages in `advantage.py`. Environments check their own options (`environment_mix.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from rlm_env.runs.config import config_differences, read_config_file, refuse_differences
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.options import EngineOptions, EnvironmentEntry, RolloutTable, apply_overrides, check_labels
-from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, Part, SamplesConfig
 from rlm_env.train.report.metrics import WandbConfig
 from rlm_env.train.rl.advantage import AdvantageConfig
@@ -25,71 +23,61 @@ class SyncConfig(Part):
     """How new weights reach the engine."""
 
     method: Literal["disk", "lora"] = "disk"
-    """`disk`: a folder that vLLM reloads; `lora`: the adapter alone."""
+    """`disk`: all weights, through a folder that vLLM reloads; `lora`: the adapter alone."""
     check_tolerance: float | None = Field(default=None, gt=0)
-    """Largest mean difference between the engine's and the trainer's log-probabilities; None: by type."""
+    """Largest mean difference, in nats, between the log-probabilities of engine and trainer; None: by type."""
     drain_seconds: float = Field(default=120.0, gt=0)
-    """How long requests in flight may take to end before an update."""
+    """Seconds that requests in flight get to end before an update; then they are cut off."""
 
 
-class Stage(Part):
-    """One stage of a curriculum: from this step on, these options of the environment."""
+class CurriculumStage(Part):
+    """A stage of an environment's curriculum: options that hold from a step on."""
 
     from_step: int = Field(ge=0)
     options: dict[str, Any]
 
 
-class EnvironmentConfig(Part):
-    """One environment of the training mix."""
+class TrainEnvironment(EnvironmentEntry):
+    """One of `[[environments]]`: the keys that evaluations have too, and those of training."""
 
-    name: str
     weight: float = Field(default=1.0, gt=0)
-    """Share of the groups, relative to the other environments'."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Of the environment; `"@model"` stands for the model's folder."""
+    """Share of the groups, relative to the other environments."""
     eval_options: dict[str, Any] = Field(default_factory=dict)
-    """Laid over `options` for the held-out evaluation, for example other lengths."""
-    curriculum: tuple[Stage, ...] = ()
-    """Options laid over `options` as training goes on; by the step for which a group is sampled."""
-    rollout: dict[str, Any] = Field(default_factory=dict)
-    """Fields of `RLMConfig` for this environment alone, over those of the run."""
-
-    @field_validator("rollout")
-    @classmethod
-    def _known_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return _rlm_fields(value)
+    """Options for the held-out evaluation, over `options`; for example longer contexts."""
+    curriculum: tuple[CurriculumStage, ...] = ()
+    """Stages with options over `options`. The step for which a group is sampled decides."""
 
     @field_validator("curriculum")
     @classmethod
-    def _in_order(cls, value: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    def _in_order(cls, value: tuple[CurriculumStage, ...]) -> tuple[CurriculumStage, ...]:
         steps = [stage.from_step for stage in value]
         if steps != sorted(set(steps)):
             raise ValueError(f"from_step must rise from stage to stage, got {steps}")
         return value
 
 
-class PoolsConfig(Part):
-    """Difficulty pools: tasks that teach nothing at the moment are asked less often.
+class DifficultyPools(Part):
+    """Pools of tasks that are drawn less often while they are too easy or too hard to teach anything.
 
-    A pool is of tasks with equal `info[by]`, for example a length or a family; without `by`, of one task each,
-    which has an effect only where a split is finite and asked again.
+    Tasks with equal `info[by]`, for example a length or a family, form a pool; without `by`, each task is a pool,
+    which has an effect only where a finite split is repeated.
     """
 
     by: str | None = None
     easy: float = Field(default=0.95, ge=0, le=1)
-    """A pool whose last groups scored at least this on average is easy."""
+    """A pool is easy while the mean reward of its last groups is at least this."""
     hard: float = Field(default=0.0, ge=0, le=1)
-    """A pool whose last groups scored at most this on average is hard."""
+    """A pool is hard while the mean reward of its last groups is at most this."""
     keep_easy: float = Field(default=0.2, gt=0, le=1)
-    """Share of an easy pool's tasks that is still asked."""
+    """Share of the tasks of easy pools that is still drawn."""
     keep_hard: float = Field(default=0.5, gt=0, le=1)
-    """Share of a hard pool's tasks that is still asked."""
+    """Share of the tasks of hard pools that is still drawn."""
     window: int = Field(default=4, ge=1)
-    """How many of a pool's last groups count."""
+    """Groups of a pool that count, the last ones. A pool with fewer is neither easy nor hard."""
 
 
 class GroupsConfig(Part):
-    """How groups of rollouts are made and gathered to steps."""
+    """How groups of rollouts are made, and which of them a step trains."""
 
     size: int = Field(default=8, ge=2)
     """Rollouts of one task, which are each other's baseline."""
@@ -105,16 +93,16 @@ class GroupsConfig(Part):
     max_zero_advantage_share: float = Field(default=0.75, ge=0, lt=1)
     """Largest share of the groups made for a step that is replaced; beyond it, zero-advantage groups are kept."""
     timeout: float = Field(default=1800.0, gt=0)
-    """Seconds after its start when a group is closed with the rollouts that have ended."""
+    """Seconds after which a group is closed with the rollouts that have ended by then."""
     min_size: int = Field(default=2, ge=2)
-    """A group with fewer scored rollouts is thrown away."""
+    """A group with fewer scored rollouts is dropped."""
     unfinished: Literal["score", "zero", "drop"] = "score"
-    """What a rollout that a limit ended (turns, tokens, time, window) counts in training: its score, as in
-    evaluations; nothing, so that handing in is learned; or it is left out of its group (the overlong filtering of
-    DAPO, arXiv:2503.14476). The score on record is the official one in any case."""
+    """The trained reward of a rollout that a limit ended (turns, tokens, time, window). `score`: its score. `zero`: 0,
+    so that handing in an answer is learned. `drop`: it is left out of its group (the overlong filtering of DAPO,
+    arXiv:2503.14476). The recorded score is the environment's in any case."""
     cost: Literal["sub_calls", "tokens"] = "sub_calls"
-    """What `advantage.cost_weight` counts."""
-    pools: PoolsConfig | None = None
+    """The cost that `advantage.cost_weight` penalizes."""
+    pools: DifficultyPools | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -126,26 +114,29 @@ class GroupsConfig(Part):
 class HeldOutConfig(Part):
     """The periodic evaluation on the environments' `eval` split."""
 
-    every: int | None = Field(default=10, ge=1)
-    """Steps between two; before the first step and after the last one always. None: only these."""
+    every: int = Field(default=10, ge=0)
+    """Steps between two evaluations. There is always one before the first step and one after the last; 0: only these."""
     n: int = Field(default=32, ge=0)
     """Tasks of each environment; 0: no evaluation at all."""
     repeats: int = Field(default=1, ge=1)
+    """Rollouts of each task."""
 
 
 class TrainConfig(Part):
-    """Everything that decides a training run."""
+    """Everything that decides a training run of `rlm-env train`."""
 
     model: str
     """The policy to begin with: a model folder, a Hub id in the local cache, or `tiny-rlm`."""
     out: Path
-    environments: tuple[EnvironmentConfig, ...] = Field(min_length=1)
+    environments: tuple[TrainEnvironment, ...] = Field(min_length=1)
     steps: int = Field(default=100, ge=1)
     seed: int = 0
-    rollout: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of every environment, below its own."""
+    rollout: RolloutTable = Field(default_factory=dict)
     """Fields of `RLMConfig` for every environment, over the model's own profile."""
     allow_forks: bool = True
-    """Whether a chat template that rewrites history may be trained: each rewritten turn becomes a sample of its own."""
+    """Accept a chat template that rewrites history, which makes a separate sample of each rewritten turn."""
     trainer: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     groups: GroupsConfig = GroupsConfig()
@@ -158,16 +149,9 @@ class TrainConfig(Part):
     engine: EngineOptions = EngineOptions()
     wandb: WandbConfig | None = None
 
-    @field_validator("rollout")
-    @classmethod
-    def _known_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return _rlm_fields(value)
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        names = [environment.name for environment in self.environments]
-        if len(set(names)) < len(names):
-            raise ValueError(f"environments: a name occurs twice in {names}")
+        check_labels(self.environments)
         if self.sync.method == "lora" and self.trainer.lora is None:
             raise ValueError('sync.method = "lora" needs trainer.lora; without an adapter use "disk"')
         if self.loss.preset == "sft":
@@ -184,8 +168,8 @@ class TrainConfig(Part):
 
 
 def load_train_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
-    """A config from a TOML file with other values laid over it. Raises ConfigError that names key and remedy."""
-    values = merge(read_config_file(path), overrides or {})
+    """The config in a TOML file, with `overrides` (of the command line) over it. Raises ConfigError."""
+    values = apply_overrides(read_config_file(path), overrides or {})
     values.setdefault("out", f"outputs/{path.stem}")
     try:
         return TrainConfig.model_validate(values)
@@ -194,11 +178,11 @@ def load_train_config(path: Path, overrides: dict[str, Any] | None = None) -> Tr
 
 
 RESUMABLE = frozenset({"steps", "out", "wandb", "checkpoint", "held_out", "engine"})
-"""Keys that a resumed run may change; `steps` may only grow, and only under a constant schedule."""
+"""Keys that may change on resume; `steps` may only grow, and only under a constant schedule."""
 
 
 def check_train_resume(recorded: dict[str, Any], config: TrainConfig) -> None:
-    """Refuses to go on with a run under another config. Raises ConfigError that names the differences."""
+    """Raises ConfigError, naming the differences, where a run may not be resumed under this config."""
     new = config.as_toml()
     differences = config_differences(recorded, new, RESUMABLE)
     if new["steps"] < recorded["steps"]:
@@ -206,10 +190,3 @@ def check_train_resume(recorded: dict[str, Any], config: TrainConfig) -> None:
     if new["steps"] != recorded["steps"] and config.optimizer.schedule != "constant":
         differences.append(f"steps was {recorded['steps']}: a {config.optimizer.schedule} schedule ends there")
     refuse_differences(config.out, differences)
-
-
-def _rlm_fields(value: dict[str, Any]) -> dict[str, Any]:
-    for key in value:
-        if key not in RLMConfig.model_fields:
-            raise ValueError(f"unknown key '{key}'{near(key, RLMConfig.model_fields)}")
-    return value

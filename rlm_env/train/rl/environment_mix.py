@@ -1,8 +1,7 @@
-"""The environments of a training run as `RLMEnv`s: one per environment and stage of its curriculum, and one each for
-the held-out evaluation.
+"""The environments of a training run as `RLMEnv`s: one for each stage of an environment's curriculum, and one for its
+held-out evaluation.
 
-Covered: options, the settings of rollouts, what cannot be trained and is refused. Not covered: the order of tasks
-(`sampler.py`).
+What cannot be trained is refused here. The order of tasks is decided in `sampler.py`.
 """
 
 from __future__ import annotations
@@ -16,79 +15,72 @@ from pydantic import ValidationError
 from rlm_env.environment import Environment
 from rlm_env.llm.base import Sampling
 from rlm_env.registry import find_environment
+from rlm_env.repl import ReplPools
 from rlm_env.runs.config import merge
 from rlm_env.runs.errors import ConfigError, explain_validation
+from rlm_env.runs.options import environment_options
 from rlm_env.runs.profile import load_profile
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Tasks
-from rlm_env.train.rl.config import EnvironmentConfig, TrainConfig
+from rlm_env.train.rl.config import TrainConfig, TrainEnvironment
 
 NEUTRAL = {"top_k": (0, -1), "min_p": (0, 0.0), "repetition_penalty": (1, 1.0)}
-"""Values of further sampling settings under which the engine samples from the whole distribution."""
+"""Values of further sampling settings with which the engine samples from the whole distribution."""
 PENALTIES = ("presence_penalty", "frequency_penalty", "logit_bias", "allowed_token_ids", "bad_words")
 
 
 class EnvironmentMix:
-    """The environments of a run. All are made, and what is wrong with them is said, before anything is started."""
+    """The environments of a run, by label. All are made, and checked, before anything is started."""
 
-    def __init__(self, config: TrainConfig, model: Path) -> None:
-        """`model`: the policy's folder, for its profile and for options that say `"@model"`. Raises ConfigError."""
+    def __init__(self, config: TrainConfig, model: Path, pools: ReplPools | None = None) -> None:
+        """`model`: the policy's folder, for its profile and for options that are `"@model"`. `pools`: where all
+        environments get their REPLs; None: each starts its own. Raises ConfigError."""
         self._config = config
         self._model = model
+        self._pools = pools
         self._profile = load_profile(model)
         self._profile.pop("renderer", None)
-        self._environments = {environment.name: environment for environment in config.environments}
+        self.labels = [entry.label for entry in config.environments]
         self._scaffolds = {
-            (environment.name, stage): self._make(environment, stage)
-            for environment in config.environments
-            for stage in range(-1, len(environment.curriculum))
+            (entry.label, stage): self._make(entry, entry.curriculum[stage].options if stage >= 0 else {})
+            for entry in config.environments
+            for stage in range(-1, len(entry.curriculum))
         }
-        self._held_out = {environment.name: self._make_held_out(environment) for environment in config.environments}
+        self._held_out = {entry.label: self._make(entry, entry.eval_options) for entry in config.environments}
 
-    @property
-    def names(self) -> list[str]:
-        return list(self._environments)
+    def scaffold(self, label: str, stage: int) -> RLMEnv:
+        """The scaffold for the training tasks of an environment at a stage (-1: before the first one)."""
+        return self._scaffolds[label, stage]
 
-    def scaffold(self, name: str, stage: int) -> RLMEnv:
-        """What rolls out the tasks of an environment at a stage (-1: before the first one)."""
-        return self._scaffolds[name, stage]
+    def held_out(self, label: str) -> RLMEnv:
+        """The scaffold for the held-out tasks of an environment."""
+        return self._held_out[label]
 
-    def held_out(self, name: str) -> RLMEnv:
-        """What rolls out the held-out tasks of an environment."""
-        return self._held_out[name]
-
-    def tasks(self, name: str, stage: int) -> Tasks:
+    def tasks(self, label: str, stage: int) -> Tasks:
         """The training tasks of an environment at a stage."""
-        return self.scaffold(name, stage).tasks("train")
+        return self.scaffold(label, stage).tasks("train")
 
     async def aclose(self) -> None:
-        """Ends all REPLs."""
+        """Releases what scaffolds and environments hold."""
         await asyncio.gather(*(scaffold.aclose() for scaffold in (*self._scaffolds.values(), *self._held_out.values())))
 
-    def _make(self, config: EnvironmentConfig, stage: int) -> RLMEnv:
-        laid_over = config.curriculum[stage].options if stage >= 0 else {}
-        return RLMEnv(self._environment(config, laid_over), self._rollout_config(config))
+    def _make(self, entry: TrainEnvironment, further_options: dict[str, Any]) -> RLMEnv:
+        return RLMEnv(self._environment(entry, further_options), self._rollout_config(entry), pools=self._pools)
 
-    def _make_held_out(self, config: EnvironmentConfig) -> RLMEnv:
-        return RLMEnv(self._environment(config, config.eval_options), self._rollout_config(config))
-
-    def _environment(self, config: EnvironmentConfig, laid_over: dict[str, Any]) -> Environment:
-        options = {
-            key: str(self._model) if value == "@model" else value
-            for key, value in merge(config.options, laid_over).items()
-        }
+    def _environment(self, entry: TrainEnvironment, further_options: dict[str, Any]) -> Environment:
+        options = merge(merge(self._config.options, entry.options), further_options)
         try:
-            return find_environment(config.name, seed=self._config.seed, **options)
+            return find_environment(entry.name, seed=self._config.seed, **environment_options(options, self._model))
         except (ValueError, TypeError, OSError) as error:
-            raise ConfigError(f"environment {config.name}: {error}") from error
+            raise ConfigError(f"environment {entry.label}: {error}") from error
 
-    def _rollout_config(self, config: EnvironmentConfig) -> RLMConfig:
-        values = merge(merge(self._profile, self._config.rollout), config.rollout)
+    def _rollout_config(self, entry: TrainEnvironment) -> RLMConfig:
+        values = merge(merge(self._profile, self._config.rollout), entry.rollout)
         try:
             made = RLMConfig(**values)
         except ValidationError as error:
-            raise ConfigError(explain_validation(error, RLMConfig, f"rollout settings of {config.name}")) from error
+            raise ConfigError(explain_validation(error, RLMConfig, f"rollout settings of {entry.label}")) from error
         check_sampling(made.root, "rollout.root")
         if self._config.samples.train_sub_calls:
             check_sampling(made.sub, "rollout.sub")
@@ -96,10 +88,8 @@ class EnvironmentMix:
 
 
 def check_sampling(sampling: Sampling, where: str) -> None:
-    """Refuses what makes the behavior distribution another one than softmax(logits / temperature).
-
-    Raises ConfigError that names the setting: the trainer could not compute the same log-probabilities.
-    """
+    """Raises ConfigError where tokens would not be sampled from softmax(logits / temperature), since the trainer could
+    not compute their log-probabilities."""
     if sampling.temperature == 0:
         raise ConfigError(
             f"{where}.temperature is 0: greedy tokens have no log-probabilities to train on; set it above 0"

@@ -86,11 +86,11 @@ class HeldOut:
         return self._metrics(list(done.values()))
 
     def _take_tasks(self) -> dict[str, list[Task]]:
-        return {name: self._mix.held_out(name).tasks("eval").take(self._config.n) for name in self._mix.names}
+        return {name: self._mix.held_out(name).tasks("eval").take(self._config.n) for name in self._mix.labels}
 
     def _metrics(self, rollouts: list[Rollout]) -> dict[str, float]:
         metrics: dict[str, float] = {}
-        for name in self._mix.names:
+        for name in self._mix.labels:
             mine = [rollout for rollout in rollouts if member_of(rollout).label == name]
             scores: dict[str, list[float]] = defaultdict(list)
             for rollout in mine:

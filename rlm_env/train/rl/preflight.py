@@ -1,7 +1,6 @@
-"""What can be found wrong with a run before it has cost anything.
+"""Checks of a run before it costs anything, and what `--dry-run` shows.
 
-Covered: the chat template, samples against packs, the memory that training needs, what `--dry-run` shows. Not covered:
-what environments and sampling are refused for (`environment_mix.py`), and the engine (`engine.py`).
+The chat template, the length of samples, memory. Environments and sampling are checked in `environment_mix.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -19,7 +17,7 @@ from rich.table import Table
 from rlm_env.llm.chat_tokens import ChatTokens
 from rlm_env.messages import Completion, Message
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.models import resolve_model
+from rlm_env.runs.models import resolve_folder
 from rlm_env.runs.profile import load_profile
 from rlm_env.train.learner.memory import GIB, available_memory, training_memory
 from rlm_env.train.learner.model import pick_device, read_model_config
@@ -32,8 +30,8 @@ REASONING = "<think>\nFirst look.\n</think>\n\n"
 
 
 def keeps_prefix(tokens: ChatTokens) -> bool:
-    """Whether a second turn's prompt begins with exactly the ids of the first turn; its reasoning included, where the
-    template knows of any."""
+    """True where the prompt of a second turn begins with exactly the ids of the first turn, including its reasoning where
+    the template has any."""
     thinks = "think" in (tokens.tokenizer.chat_template or "")
     return all(_extends(tokens, reply) for reply in ([CODE, REASONING + CODE] if thinks else [CODE]))
 
@@ -48,20 +46,20 @@ def _extends(tokens: ChatTokens, reply: str) -> bool:
 
 
 def check_template(model: Path, config: TrainConfig) -> bool:
-    """Whether conversations stay one sample each. Raises ConfigError where they do not and `allow_forks` is off."""
+    """True where a conversation stays one sample. Raises ConfigError where it does not and `allow_forks` is off."""
     tokens = ChatTokens(model, load_profile(model).get("renderer"))
     kept = keeps_prefix(tokens)
     if not kept and not config.allow_forks:
         raise ConfigError(
             f"allow_forks is off, but the chat template of {config.model} (renderer {tokens.renderer_name}) rewrites "
-            "earlier turns, so that each turn would be a sample of its own: allow it, or choose a renderer in the model's "
+            "earlier turns, so that each turn would be a separate sample: allow it, or choose a renderer in the model's "
             'rlm_env.json that keeps them (for Qwen3: {"name": "qwen3", "thinking_retention": "all"})'
         )
     return kept
 
 
 def check_window(config: TrainConfig, window: int | None) -> None:
-    """Raises ConfigError where a conversation could grow longer than a pack. `window`: the engine's, in tokens."""
+    """Raises ConfigError where a conversation could outgrow a pack. `window`: the engine's context window in tokens."""
     if window is not None and config.trainer.pack_tokens < window:
         raise ConfigError(
             f"trainer.pack_tokens is {config.trainer.pack_tokens:,}, less than the engine's window of {window:,} "
@@ -79,8 +77,8 @@ def check_samples_fit(samples: Sequence[Sample], config: TrainConfig, where: str
 
 
 def preflight(config: TrainConfig, console: Console) -> None:
-    """Checks all of a config and shows what it comes to; under torchrun, for as many processes. Starts and writes
-    nothing. Raises ConfigError."""
+    """`--dry-run`: checks a config and prints what the run will be; under torchrun, for as many processes. Starts and
+    writes nothing. Raises ConfigError."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -120,7 +118,7 @@ def preflight(config: TrainConfig, console: Console) -> None:
 def _model_on_disk(config: TrainConfig) -> Path | None:
     """The model's folder; None for a Hub id that was not downloaded. Raises ConfigError for anything else."""
     try:
-        return resolve_model(config.model).folder
+        return resolve_folder(config.model)
     except ConfigError:
         if config.model.count("/") == 1 and not config.model.startswith((".", "/", "~")):
             return None
@@ -133,19 +131,19 @@ def _how_trained(config: TrainConfig) -> str:
     return f"{weights}, {config.trainer.dtype}, lr {config.optimizer.lr:g} ({config.optimizer.schedule})"
 
 
-def _tasks(config: TrainConfig, mix: EnvironmentMix) -> list[tuple[str, Any]]:
+def _tasks(config: TrainConfig, mix: EnvironmentMix) -> list[tuple[str, str]]:
     """One line for each environment: its first task proves that its options work."""
     total = sum(environment.weight for environment in config.environments)
     lines = []
     for environment in config.environments:
         for stage in range(-1, len(environment.curriculum)):
             try:
-                (task,) = mix.tasks(environment.name, stage).take(1)
+                (task,) = mix.tasks(environment.label, stage).take(1)
             except (TypeError, ValueError, OSError) as error:
-                raise ConfigError(f"environment {environment.name} cannot make its tasks: {error}") from error
+                raise ConfigError(f"environment {environment.label} cannot make its tasks: {error}") from error
             example = f"for example: {task.question[:100]!r}"
             if stage < 0:
-                lines.append((environment.name, f"{environment.weight / total:.0%} of the groups; {example}"))
+                lines.append((environment.label, f"{environment.weight / total:.0%} of the groups; {example}"))
             else:
                 lines.append(("", f"from step {environment.curriculum[stage].from_step}; {example}"))
     return lines

@@ -14,13 +14,13 @@ from statistics import fmean
 
 from rlm_env.runs.errors import ConfigError
 from rlm_env.task import Task, Tasks
-from rlm_env.train.rl.config import EnvironmentConfig, PoolsConfig
+from rlm_env.train.rl.config import DifficultyPools, TrainEnvironment
 
 MAX_SKIPPED = 1000
 """Most tasks of easy and hard pools that are skipped for one draw; the next one is then taken."""
 
 TasksOf = Callable[[str, int], Tasks]
-"""The `train` split of an environment, by name, at a stage of its curriculum (-1: before the first one)."""
+"""The `train` split of an environment, by label, at a stage of its curriculum (-1: before the first one)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,9 @@ class TaskDraw:
     group: int
     """Number of the group of rollouts that it is drawn for: 0, 1, 2, ..."""
     environment: str
+    """The environment's label."""
     stage: int
-    """Of the environment's curriculum; -1 before the first one."""
+    """Index into the environment's curriculum; -1 before the first stage."""
     index: int
     """Index into the environment's `train` split at that stage; a finite split is repeated."""
     task: Task
@@ -45,7 +46,11 @@ class TaskSampler:
     """
 
     def __init__(
-        self, environments: Sequence[EnvironmentConfig], tasks_of: TasksOf, seed: int, pools: PoolsConfig | None = None
+        self,
+        environments: Sequence[TrainEnvironment],
+        tasks_of: TasksOf,
+        seed: int,
+        pools: DifficultyPools | None = None,
     ) -> None:
         self._environments = list(environments)
         self._tasks_of = tasks_of
@@ -58,15 +63,15 @@ class TaskSampler:
         """The next task; `step` decides the stage of the curriculum. Raises ConfigError on an empty split."""
         group, self._next_group = self._next_group, self._next_group + 1
         chance = random.Random(f"{self._seed}/{group}")
-        (config,) = chance.choices(self._environments, [config.weight for config in self._environments])
-        stage = sum(stage.from_step <= step for stage in config.curriculum) - 1
-        stream = self._stream(config.name, stage)
+        (entry,) = chance.choices(self._environments, [entry.weight for entry in self._environments])
+        stage = sum(stage.from_step <= step for stage in entry.curriculum) - 1
+        stream = self._stream(entry.label, stage)
         index, task = stream.next()
         for _ in range(MAX_SKIPPED):
-            if self._pools is None or self._pools.admits(config.name, task, chance):
+            if self._pools is None or self._pools.admits(entry.label, task, chance):
                 break
             index, task = stream.next()
-        return TaskDraw(group, config.name, stage, index, task)
+        return TaskDraw(group, entry.label, stage, index, task)
 
     def repeat(self, group: int, environment: str, stage: int, index: int) -> TaskDraw:
         """Repeats a recorded draw. To be called in the order of the groups. Raises ValueError out of order."""
@@ -116,7 +121,7 @@ class _Stream:
 class _Pools:
     """The recent rewards of each pool, and whether it is too easy or too hard now."""
 
-    def __init__(self, config: PoolsConfig) -> None:
+    def __init__(self, config: DifficultyPools) -> None:
         self._config = config
         self._rewards: dict[tuple[str, str], deque[float]] = defaultdict(lambda: deque(maxlen=config.window))
 

@@ -246,9 +246,10 @@ class Scheduler:
         for rollout in self._folder.rollouts():
             place = member_of(rollout)
             number = place.group
-            if number in wanted and rollout.score is not None:
+            if number is not None and number in wanted and rollout.score is not None:
                 self._stored[number][place.member] = rollout
-            if (reward := reward_of(rollout, self._groups.unfinished)) is not None:
+            reward = reward_of(rollout, self._groups.unfinished)
+            if number is not None and reward is not None:
                 rewards[number].append(reward)
         for step, numbers in sorted(later.items()):
             groups = [

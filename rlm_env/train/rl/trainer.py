@@ -1,8 +1,8 @@
 """A training run from its config to the trained model: sample, score, update, bring the weights back, and again.
 
-Owns the order of events and what is on disk at each of them, so that a run that is killed anywhere goes on with
-nothing trained twice and nothing lost. Covered: live runs on an engine, runs from saved samples. Not covered: the parts
-themselves (scheduler, learner, weight sync, checkpoints), the command line (`command.py`).
+Owns the order of events and what is on disk after each of them, so that a run that is killed anywhere goes on with
+nothing trained twice and nothing lost. There are live runs on an engine and runs from saved samples. The command line
+is in `cli/train.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any
 from rich.console import Console
 
 from rlm_env.llm.base import EngineUnavailable
+from rlm_env.repl import ReplPools
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.interrupt import interruptible
-from rlm_env.runs.models import resolve_model
+from rlm_env.runs.models import resolve_folder
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.learner import Learner
 from rlm_env.train.learner.model import ModelError, pick_device
@@ -41,8 +42,8 @@ from rlm_env.train.sync.weight_sync import WeightSync, make_sync
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What a run is told beside its config."""
+class TrainOptions:
+    """Options of the command that are not part of the config."""
 
     resume: bool = False
     dump_samples: Path | None = None
@@ -51,24 +52,25 @@ class Options:
     """Train on the samples in this folder, without an engine."""
 
 
-def train(config: TrainConfig, console: Console, options: Options | None = None) -> Path | None:
-    """Runs what `config` describes into its output folder, or what is left of it; returns the trained model's folder.
+def train(config: TrainConfig, console: Console, options: TrainOptions | None = None) -> Path | None:
+    """Runs `config`, or what is left of it on resume; returns the trained model's folder.
 
-    Under torchrun every process calls this; all but the first return None. Raises ConfigError before anything is
-    changed, RunStopped where engine, disk or rollouts give up, KeyboardInterrupt; what had happened is on disk.
+    Under torchrun every process calls this, and all but the first return None. Raises ConfigError before anything is
+    changed; RunStopped where engine, disk or rollouts fail for good; KeyboardInterrupt. A stopped run can be resumed.
     """
-    options = options or Options()
-    ref = resolve_model(config.model)
+    options = options or TrainOptions()
+    model = resolve_folder(config.model)
     device = pick_device(config.trainer, distributed.local_rank())
     with distributed.process_group(device):
         leads = distributed.rank() == 0
         mix = None
+        pools = ReplPools()
         if leads and options.from_samples is None:
-            mix = EnvironmentMix(config, ref.folder)
-            if not check_template(ref.folder, config):
+            mix = EnvironmentMix(config, model, pools)
+            if not check_template(model, config):
                 console.print("note: the chat template rewrites earlier turns; each turn becomes a sample of its own")
         try:
-            learner = Learner(ref.folder, config.trainer, config.optimizer, config.loss, config.steps, config.seed)
+            learner = Learner(model, config.trainer, config.optimizer, config.loss, config.steps, config.seed)
         except (ModelError, PackingError) as error:
             raise ConfigError(str(error)) from error
         if not leads:
@@ -81,23 +83,24 @@ def train(config: TrainConfig, console: Console, options: Options | None = None)
             run = _Run(opened, options, led)
             if options.from_samples is not None:
                 asyncio.run(interruptible(run.from_samples(options.from_samples)))
-            else:
-                asyncio.run(interruptible(run.live(mix, ref.folder)))
+            elif mix is not None:
+                asyncio.run(interruptible(run.live(mix, pools, model)))
         return config.out / MODEL
 
 
 @dataclass(slots=True)
 class _Run:
-    """A run that goes on."""
+    """A run in progress."""
 
     opened: OpenRun[TrainConfig]
-    options: Options
+    options: TrainOptions
     learner: Learner
     saved: int = -1
+    """Step of the newest checkpoint."""
     recorded: int = field(init=False)
-    """Steps whose metrics are written; a checkpoint is only of a step that is recorded."""
+    """Steps whose metrics are written. Only these get a checkpoint."""
     publishing: asyncio.Task[dict[str, float]] | None = None
-    """Brings the newest weights into the engine, while the next batch is trained."""
+    """Brings the newest weights into the engine while the next batch is trained."""
 
     def __post_init__(self) -> None:
         self.recorded = self.learner.version
@@ -111,7 +114,7 @@ class _Run:
         return self.opened.console
 
     async def from_samples(self, source: Path) -> None:
-        """One step on each file of samples."""
+        """Trains one step on each file of samples."""
         files = sample_files(source)[: self.config.steps]
         async with self._saving():
             for path in files[self.learner.version :]:
@@ -126,32 +129,33 @@ class _Run:
                 await self._record(self.learner.version, len(files), values)
         await self._finish()
 
-    async def live(self, mix: EnvironmentMix, model: Path) -> None:
-        """Rollouts and updates side by side, up to the last step."""
-        config = self.config
+    async def live(self, mix: EnvironmentMix, pools: ReplPools, model: Path) -> None:
+        """Makes rollouts and updates side by side, up to the last step."""
         try:
-            async with self._engine(model) as engine:
-                check_window(config, engine.policy.context_window)
-                sync = make_sync(config.sync, config.out / WEIGHTS, config.trainer.dtype)
-                found = await sync.start(self.learner, engine)
-                self.console.print(
-                    f"engine and trainer agree: mean |difference| of log-probabilities {found['sync_mean_abs']:.1e}",
-                    markup=False,
-                )
-                with HeldOut(config, mix, engine, config.out) as held_out, Journal(config.out) as journal:
-                    scheduler = Scheduler(config, mix, engine, self.opened.folder, journal, self.learner.version)
-                    async with self._publications():
-                        async with self._saving(), scheduler:
-                            while self.learner.version < config.steps:
-                                await self._evaluate(held_out, scheduler)
-                                await self._step(scheduler, sync)
-                        await self._evaluate(held_out, None)
-                await self._finish()
+            async with pools, contextlib.aclosing(mix), self._engine(model) as engine:
+                await self._live(mix, engine)
         except (EngineUnavailable, SyncError) as error:
             status = "weights not in the engine" if isinstance(error, SyncError) else "engine unavailable"
             raise RunStopped(status, str(error), 3) from error
-        finally:
-            await mix.aclose()
+
+    async def _live(self, mix: EnvironmentMix, engine: TrainEngine) -> None:
+        config = self.config
+        check_window(config, engine.policy.context_window)
+        sync = make_sync(config.sync, config.out / WEIGHTS, config.trainer.dtype)
+        found = await sync.start(self.learner, engine)
+        self.console.print(
+            f"engine and trainer agree: mean |difference| of log-probabilities {found['sync_mean_abs']:.1e}",
+            markup=False,
+        )
+        with HeldOut(config, mix, engine, config.out) as held_out, Journal(config.out) as journal:
+            scheduler = Scheduler(config, mix, engine, self.opened.folder, journal, self.learner.version)
+            async with self._publications():
+                async with self._saving(), scheduler:
+                    while self.learner.version < config.steps:
+                        await self._evaluate(held_out, scheduler)
+                        await self._step(scheduler, sync)
+                await self._evaluate(held_out, None)
+        await self._finish()
 
     async def _step(self, scheduler: Scheduler, sync: WeightSync) -> None:
         start = time.monotonic()
@@ -160,7 +164,7 @@ class _Run:
         with self.console.status(f"step {step}: waiting for rollouts"):
             batch = await scheduler.next_batch()
         if self.publishing is not None and self.publishing.done():
-            self.publishing.result()  # raises before anything is trained that weights which failed have sampled
+            self.publishing.result()  # raises before anything is trained that was sampled from weights that failed
         samples = await asyncio.to_thread(batch.samples)
         if not samples:
             raise RunStopped("nothing to train", f"step {step}: no rollout has a sampled token", 1)
@@ -185,7 +189,7 @@ class _Run:
         await self._record(step, self.config.steps, values)
 
     async def _publish(self, scheduler: Scheduler, sync: WeightSync) -> None:
-        """Begins to bring the weights into the engine; returns when the learner may go on."""
+        """Begins to bring the weights into the engine; returns when the learner may be trained further."""
         version, learner_free = self.learner.version, asyncio.Event()
 
         async def publish() -> dict[str, float]:
@@ -201,7 +205,7 @@ class _Run:
         await learner_free.wait()
 
     async def _published(self) -> dict[str, float]:
-        """Waits until the weights that were taken last are in the engine and verified; what that found, once."""
+        """Waits until the newest weights are in the engine and verified. Returns the metrics of that, once."""
         if self.publishing is None:
             return {}
         found = await self.publishing
@@ -210,7 +214,7 @@ class _Run:
 
     @contextlib.asynccontextmanager
     async def _publications(self) -> AsyncIterator[None]:
-        """However the work ends, nothing is on its way into the engine any more."""
+        """When the work ends, for whatever reason, no weights are on their way into the engine any more."""
         try:
             yield
             await self._published()
@@ -238,7 +242,7 @@ class _Run:
 
     @contextlib.asynccontextmanager
     async def _saving(self) -> AsyncIterator[None]:
-        """However the work ends, what is trained is kept; after a kill, the journal does that."""
+        """When the work ends, there is a checkpoint of the last step. After a kill, the journal makes up for it."""
         try:
             yield
         finally:
@@ -246,9 +250,10 @@ class _Run:
                 await self._save()
 
     async def _evaluate(self, held_out: HeldOut, scheduler: Scheduler | None) -> None:
-        """Where it is due: before the first step, every so often, and after the last one."""
+        """Runs the held-out evaluation if it is due: before the first step, every `held_out.every` steps, and after the
+        last step (`scheduler` is None then)."""
         config, step = self.config.held_out, self.learner.version
-        due = scheduler is None or step == 0 or (config.every is not None and step % config.every == 0)
+        due = scheduler is None or step == 0 or (config.every > 0 and step % config.every == 0)
         if not config.n or not due or self.opened.metrics.evaluated(step) or (scheduler and scheduler.replaying):
             return
         start = time.monotonic()
@@ -269,14 +274,14 @@ class _Run:
             def show(stage: str, seconds: float) -> None:
                 status.update(f"starting vLLM: {stage}, {seconds:.0f} s")
 
-            lora_rank = config.trainer.lora.rank if config.sync.method == "lora" else None
+            lora = config.trainer.lora if config.sync.method == "lora" else None
             engine = TrainEngine(
                 model,
                 config.engine,
                 log_folder=config.out,
                 dtype=config.trainer.dtype,
                 seed=config.seed,
-                lora_rank=lora_rank,
+                lora_rank=None if lora is None else lora.rank,
                 progress=show,
             )
             await engine.__aenter__()
@@ -287,7 +292,7 @@ class _Run:
 
 
 async def _to_its_end(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Runs in a thread, and returns or raises only when it has ended: an update is whole or has not begun."""
+    """Runs `function` in a thread. A cancellation is raised only after it has ended, so that no update stays half done."""
     running = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
     try:
         return await asyncio.shield(running)

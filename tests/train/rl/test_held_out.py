@@ -14,7 +14,7 @@ from tests.train.scheduling import DEAD, Engine, EnvironmentMix, Scaffold, confi
 class Both(EnvironmentMix):
     """The same scaffold answers held-out tasks."""
 
-    names = ("scripted",)
+    labels = ("scripted",)
 
     def held_out(self, name):
         return self._scaffold

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rlm_env.runs.errors import ConfigError
 from rlm_env.task import Task, Tasks
-from rlm_env.train.rl.config import EnvironmentConfig, PoolsConfig
+from rlm_env.train.rl.config import DifficultyPools, TrainEnvironment
 from rlm_env.train.rl.groups import DropReason
 from rlm_env.train.rl.journal import Journal, TaskPlace, read_journal
 from rlm_env.train.rl.sampler import TaskSampler
@@ -30,7 +30,7 @@ def tasks_of(sizes=None):
 
 
 def environments(**weights):
-    return [EnvironmentConfig(name=name, weight=weight) for name, weight in weights.items()]
+    return [TrainEnvironment(name=name, weight=weight) for name, weight in weights.items()]
 
 
 def questions(sampler, count, step=0):
@@ -69,13 +69,13 @@ def test_a_finite_split_is_gone_through_again_and_an_empty_one_is_refused():
 
 def test_the_curriculum_follows_the_step():
     stages = ({"from_step": 10, "options": {}}, {"from_step": 20, "options": {}})
-    sampler = TaskSampler([EnvironmentConfig(name="a", curriculum=stages)], tasks_of(), seed=0)
+    sampler = TaskSampler([TrainEnvironment(name="a", curriculum=stages)], tasks_of(), seed=0)
     found = [sampler.draw(step).task.question for step in (0, 9, 10, 19, 20, 500)]
     assert found == ["a:-1:0", "a:-1:1", "a:0:0", "a:0:1", "a:1:0", "a:1:1"]
 
 
 def test_easy_pools_are_asked_less_often():
-    pools = PoolsConfig(by="length", window=2, keep_easy=0.25)
+    pools = DifficultyPools(by="length", window=2, keep_easy=0.25)
     sampler = TaskSampler(environments(a=1), tasks_of(), seed=0, pools=pools)
     seen = Counter()
     for _ in range(800):
@@ -83,14 +83,14 @@ def test_easy_pools_are_asked_less_often():
         seen[draw.task.info["length"]] += 1
         sampler.observe(draw, 1.0 if draw.task.info["length"] == 1 else 0.5)
     assert 0.15 < seen[1] / 800 < 0.26  # a quarter of the odd ones against all of the even ones
-    lost = PoolsConfig(by="size")
+    lost = DifficultyPools(by="size")
     with pytest.raises(ConfigError, match=r"groups\.pools\.by: tasks of a have no info 'size'; they have length"):
         TaskSampler(environments(a=1), tasks_of(), seed=0, pools=lost).draw(0)
 
 
 @given(count=st.integers(1, 30), seed=st.integers(0, 5), step=st.integers(0, 30))
 def test_repeated_draws_are_the_same_and_what_follows_is_too(count, seed, step):
-    mix = [EnvironmentConfig(name="a", curriculum=({"from_step": 15, "options": {}},)), EnvironmentConfig(name="b")]
+    mix = [TrainEnvironment(name="a", curriculum=({"from_step": 15, "options": {}},)), TrainEnvironment(name="b")]
     sampler = TaskSampler(mix, tasks_of({"a": 7, "b": 1000}), seed)
     draws = [sampler.draw(step + group) for group in range(count + 5)]
     resumed = TaskSampler(mix, tasks_of({"a": 7, "b": 1000}), seed)
