@@ -30,7 +30,7 @@ _FORK_FLOOR = textwrap.dedent(
 
 
 class ForkFloor:
-    """A zygote in ten lines: fork a child that evaluates one cell and answers over a pipe. No walls, no state."""
+    """A zygote in ten lines: fork a child that evaluates one cell and answers over a pipe. No sandbox, no state."""
 
     def __init__(self) -> None:
         self._ours, theirs = socket.socketpair()

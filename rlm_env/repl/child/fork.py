@@ -13,7 +13,7 @@ import signal
 
 from rlm_env.repl.sandbox import libc
 from rlm_env.repl.sandbox.seccomp import CLONE_SIBLING
-from rlm_env.repl.sandbox.syscalls import known_number, machine
+from rlm_env.repl.sandbox.syscalls import machine, required_syscall_number
 
 _python = ctypes.PyDLL(None)  # keeps the interpreter's lock over the call
 _python.syscall.restype = ctypes.c_long
@@ -27,7 +27,7 @@ def fork_sibling() -> int:
     arch = machine()
     if arch is None:
         raise OSError(errno.ENOSYS, "a REPL cannot be forked on this machine")
-    call = known_number("clone", arch)
+    call = required_syscall_number("clone", arch)
     flags = ctypes.c_long(CLONE_SIBLING)
     zero = ctypes.c_long(0)
     _python.PyOS_BeforeFork()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from rlm_env.repl.sandbox import landlock, libc
 from rlm_env.repl.sandbox.seccomp import Filter
-from rlm_env.repl.sandbox.syscalls import known_number, machine
+from rlm_env.repl.sandbox.syscalls import machine, required_syscall_number
 
 MAX_OPEN_FILES = 64
 MAX_THREADS = 256
@@ -136,4 +136,4 @@ def drop_capabilities(keep: tuple[int, ...] = ()) -> None:
         except OSError:
             break  # past the last one that this kernel knows, or not ours to drop
     header = struct.pack("<Ii", 0x20080522, 0)
-    libc.syscall(known_number("capset", arch), header, struct.pack("<6I", kept, kept, 0, 0, 0, 0))
+    libc.syscall(required_syscall_number("capset", arch), header, struct.pack("<6I", kept, kept, 0, 0, 0, 0))

@@ -15,7 +15,7 @@ import struct
 from dataclasses import dataclass
 
 from rlm_env.repl.sandbox import libc
-from rlm_env.repl.sandbox.syscalls import AUDIT_ARCH, NEWEST, number
+from rlm_env.repl.sandbox.syscalls import AUDIT_ARCH, NEWEST, syscall_number
 
 _ALLOWED_NAMES = """
 read write readv writev pread64 pwrite64 preadv pwritev lseek dup fsync fdatasync flock ftruncate
@@ -176,12 +176,12 @@ def compile_filter(arch: str, *, paths: bool, allow_fork: bool = False) -> Filte
     # Newer than the table, and on x86-64 also the x32 calls (bit 30 set).
     parts += [_op(_ABOVE, NEWEST, 0, 1), _give(_MISSING)]
     allowed = ALLOWED + (PATHS if paths else ())
-    numbers = [number(name, arch) for name in allowed]
+    numbers = [syscall_number(name, arch) for name in allowed]
     parts += [_if_equal(nr, _ALLOW) for nr in numbers if nr is not None]
-    parts += [_if_equal(nr, _MISSING) for name in UNSUPPORTED if (nr := number(name, arch)) is not None]
+    parts += [_if_equal(nr, _MISSING) for name in UNSUPPORTED if (nr := syscall_number(name, arch)) is not None]
     bodies = _conditional(allow_fork)
     for name, body in bodies.items():
-        nr = number(name, arch)
+        nr = syscall_number(name, arch)
         if nr is not None:
             parts += [_op(_EQUAL, nr, 0, len(body) // 8), body]
     parts.append(_give(_DENY))

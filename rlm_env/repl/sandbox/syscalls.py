@@ -173,14 +173,14 @@ def machine() -> str | None:
     return name if sys.platform == "linux" and name in AUDIT_ARCH and sys.maxsize > 2**32 else None
 
 
-def number(name: str, arch: str) -> int | None:
+def syscall_number(name: str, arch: str) -> int | None:
     """The number of call `name` on `arch`. Raises KeyError for a name that is not in the table."""
     return NUMBERS[name][0 if arch == "x86_64" else 1]
 
 
-def known_number(name: str, arch: str) -> int:
+def required_syscall_number(name: str, arch: str) -> int:
     """`number` of a call that every architecture of the table has; KeyError for any other."""
-    found = number(name, arch)
+    found = syscall_number(name, arch)
     if found is None:
         raise KeyError(f"{name} on {arch}")
     return found

@@ -19,7 +19,7 @@ def test_numbers_agree_with_libseccomp(arch: str):
     token = {"x86_64": pyseccomp.Arch.X86_64, "aarch64": pyseccomp.Arch.AARCH64}[arch]
     for name in syscalls.NUMBERS:
         known = pyseccomp.resolve_syscall(token, name)
-        ours = syscalls.number(name, arch)
+        ours = syscalls.syscall_number(name, arch)
         assert ours == (known if known >= 0 else None), name
 
 
@@ -100,14 +100,14 @@ def loaded(arch: str, **options: bool) -> bytes:
 @pytest.mark.parametrize(("name", "arguments", "verdict"), CASES)
 def test_verdicts(arch: str, name: str, arguments: tuple[int, ...], verdict: int):
     program = loaded(arch, paths=True)
-    assert run(program, syscalls.AUDIT_ARCH[arch], syscalls.number(name, arch), *arguments) == verdict
+    assert run(program, syscalls.AUDIT_ARCH[arch], syscalls.syscall_number(name, arch), *arguments) == verdict
 
 
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
 def test_everything_else_is_refused(arch: str):
     token = syscalls.AUDIT_ARCH[arch]
     program = loaded(arch, paths=True)
-    named = {syscalls.number(name, arch) for name in syscalls.NUMBERS}
+    named = {syscalls.syscall_number(name, arch) for name in syscalls.NUMBERS}
     for nr in range(syscalls.NEWEST + 1):
         if nr not in named:
             assert run(program, token, nr) == EPERM, nr
@@ -122,10 +122,10 @@ def test_levels_and_options(arch: str):
     token = syscalls.AUDIT_ARCH[arch]
     sealed, forking = loaded(arch, paths=False), loaded(arch, paths=True, allow_fork=True)
     for name in seccomp.PATHS:
-        nr = syscalls.number(name, arch)
+        nr = syscalls.syscall_number(name, arch)
         if nr is not None:
             assert run(sealed, token, nr) == EPERM, name
-    clone, prctl = syscalls.number("clone", arch), syscalls.number("prctl", arch)
+    clone, prctl = syscalls.syscall_number("clone", arch), syscalls.syscall_number("prctl", arch)
     assert run(forking, token, clone, 0x8011) == ALLOW
     assert run(forking, token, clone, 0x1200011) == EPERM
     assert run(forking, token, clone, 0x3D0F00) == ALLOW
@@ -136,4 +136,4 @@ def test_levels_and_options(arch: str):
 
 def test_an_unknown_name_is_an_error():
     with pytest.raises(KeyError):
-        syscalls.number("no_such_call", "x86_64")
+        syscalls.syscall_number("no_such_call", "x86_64")
