@@ -17,10 +17,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from rlm_env.context import describe_context
+from rlm_env.repl import StepResult, shorten
 
 if TYPE_CHECKING:
     from rlm_env.messages import Completion, Message
-    from rlm_env.repl import StepResult
     from rlm_env.task import Task
 
 TOOL_NAME = "python_repl"
@@ -191,7 +191,7 @@ class Observation:
 
 
 def observation_text(step: StepResult, limit: int) -> str:
-    """The text of a cell's observation, cut to `limit` characters."""
+    """The text of a cell's observation, cut to `limit` characters (at least 200)."""
     parts = [f"Output:\n{step.output.rstrip()}" if step.output.strip() else "Output: (nothing was printed)"]
     if step.error:
         parts.append(f"Error:\n{step.error.rstrip()}")
@@ -201,7 +201,7 @@ def observation_text(step: StepResult, limit: int) -> str:
         parts.append("The REPL had to be started afresh: `context` is there again, your other variables are gone.")
     elif step.timed_out:
         parts.append("Your variables are kept.")
-    return bound("\n".join(parts), limit)
+    return shorten("\n".join(parts), limit)
 
 
 def join_observations(observations: Sequence[Observation]) -> str:
@@ -217,12 +217,3 @@ def observation_messages(observations: Sequence[Observation]) -> list[Message]:
     if observations[0].tool_call_id is None:
         return [{"role": "user", "content": join_observations(observations)}]
     return [{"role": "tool", "tool_call_id": one.tool_call_id, "content": one.text} for one in observations]
-
-
-def bound(text: str, limit: int) -> str:
-    """`text` cut to about `limit` characters: its head and its tail around a marker with the true length."""
-    if len(text) <= limit:
-        return text
-    head = limit * 2 // 3
-    tail = limit - head
-    return f"{text[:head]}\n[... {len(text):,} characters in all, the middle left out ...]\n{text[-tail:]}"

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from rlm_env.context import describe_context
 from rlm_env.messages import Completion
-from rlm_env.protocol import Cell, Problem, bound, extract_cells, user_message
+from rlm_env.protocol import Cell, Problem, extract_cells, observation_text, user_message
+from rlm_env.repl import StepResult
 from rlm_env.task import Task
 
 
@@ -151,13 +152,37 @@ def test_the_context_is_described_and_never_shown(tmp_path):
     assert "Context" not in user_message(Task("Q?"))
 
 
-@given(st.text(max_size=500), st.integers(64, 200))
-def test_bounded_text_keeps_head_and_tail_and_tells_the_length(text, limit):
-    short = bound(text, limit)
-    if len(text) <= limit:
-        assert short == text
+@given(st.text(max_size=700), st.integers(200, 400))
+def test_an_observation_keeps_head_and_tail_and_tells_the_length(text, limit):
+    whole = observation_text(StepResult(output=text), 10_000)
+    short = observation_text(StepResult(output=text), limit)
+    assert len(short) <= limit
+    if len(whole) <= limit:
+        assert short == whole
     else:
-        assert len(short) < limit + 80
-        assert f"{len(text):,}" in short
-        assert short.startswith(text[: limit // 2])
-        assert short.endswith(text[-(limit // 4) :])
+        assert f"of {len(whole):,} characters omitted" in short
+        assert short.startswith(whole[: limit // 4])
+        assert short.endswith(whole[-(limit // 4) :])
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        (StepResult(output="1\n"), ["Output:\n1"]),
+        (StepResult(), ["Output: (nothing was printed)"]),
+        (StepResult(error="ValueError: no"), ["Output: (nothing was printed)", "Error:\nValueError: no"]),
+        (
+            StepResult(error="TimeoutError: it ran longer than 2 s", timed_out=True, seconds=2.04),
+            ["The cell was stopped at its time limit, after 2.0 s of its own time.", "Your variables are kept."],
+        ),
+        (
+            StepResult(error="The REPL's process was killed.", timed_out=True, state_lost=True, seconds=4),
+            ["The REPL had to be started afresh: `context` is there again, your other variables are gone."],
+        ),
+    ],
+)
+def test_the_words_for_the_end_of_a_cell_are_said_once(step, told):
+    text = observation_text(step, 1000)
+    for words in told:
+        assert text.count(words) == 1
+    assert text.count("variables") == (1 if step.timed_out or step.state_lost else 0)

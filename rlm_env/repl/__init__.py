@@ -9,6 +9,7 @@ define. The sandbox is described in docs/sandbox.md. `host/` is the trusted side
 the process of a REPL, `sandbox/` confines that; both sides use the files beside these folders.
 """
 
+from rlm_env.repl.bounds import shorten
 from rlm_env.repl.config import ReplConfig, ReplError, SandboxError, StepResult, SubError
 from rlm_env.repl.host.isolation import Layer, SandboxReport
 from rlm_env.repl.host.pool import ReplPool
@@ -28,4 +29,5 @@ __all__ = [
     "SharedContext",
     "StepResult",
     "SubError",
+    "shorten",
 ]

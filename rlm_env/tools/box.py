@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 from rlm_env.llm.base import ToolSchema
 from rlm_env.messages import Completion, Message
-from rlm_env.protocol import bound, strip_thinking
+from rlm_env.protocol import strip_thinking
+from rlm_env.repl import shorten
 from rlm_env.rollout import SubTurn, ToolResult, Turn
 from rlm_env.tools.schema import Tool
 
@@ -126,7 +127,7 @@ class ToolBox:
                 start = time.monotonic()
                 await self._call(tool, arguments, result)
                 result.seconds = time.monotonic() - start
-        result.output = bound(result.output, (tool and tool.max_chars) or self.max_chars)
+        result.output = shorten(result.output, (tool and tool.max_chars) or self.max_chars)
         for key, amount in zip(METRICS, (1, result.error is not None, result.seconds), strict=True):
             self._counts[key][call.name if tool else ""] += amount
         return result

@@ -49,6 +49,8 @@ class Tool:
             raise ValueError(
                 f"a tool cannot be called {self.name!r}: pass name=, letters, digits and _, not {TOOL_NAME}"
             )
+        if max_chars is not None and max_chars < 200:
+            raise ValueError(f"tool {self.name!r}: max_chars={max_chars} must be at least 200")
         self._names, self._model, self.schema = _described(function, self.name, description)
         self.description: str = self.schema["function"]["description"]
 

@@ -234,10 +234,12 @@ async def test_results_are_text_and_bounded():
     results = await box.run(
         [ToolCall("long", {"n": 10**6}), ToolCall("table", {"n": 1}), ToolCall("short", {"n": 999})]
     )
-    assert len(results[0].output) < 1100
-    assert "1,000,000 characters in all" in results[0].output
+    assert len(results[0].output) <= 1000
+    assert "of 1,000,000 characters omitted" in results[0].output
     assert results[1].output == '{"ä": [1]}'
-    assert len(results[2].output) < 400
+    assert len(results[2].output) <= 300
+    with pytest.raises(ValueError, match="max_chars=100 must be at least 200"):
+        Tool(long, max_chars=100)
 
 
 async def test_unknown_tools_and_too_many_calls_are_told():

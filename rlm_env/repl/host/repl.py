@@ -19,9 +19,8 @@ from rlm_env.repl.host.step import Step
 from rlm_env.repl.host.zygote_client import ZygoteClient
 from rlm_env.repl.wire import sanitize
 
-KEPT = "its variables are kept"
-UNDONE = "the cell is undone; all variables are as they were before it"
-GONE = "all its variables are lost; `context` is there again, in a fresh process"
+UNDONE = "; the cell is undone, all variables are as they were before it"
+"""Where a checkpoint of the state before the cell takes its place."""
 
 
 class ReplSource(Protocol):
@@ -191,7 +190,7 @@ class Repl:
         if error is not None:
             error = shorten(error, MAX_ERROR + 200)
         if step.timed_out is not None:
-            stopped = f"TimeoutError: the cell was interrupted because {step.timed_out}; {KEPT}."
+            stopped = f"TimeoutError: {step.timed_out}"
             error = f"{error}\n{stopped}" if error else stopped
         return StepResult(
             output=shorten(report.output, config.max_output_chars),
@@ -216,7 +215,7 @@ class Repl:
         if checkpoint is not None:
             self._process = checkpoint
         return StepResult(
-            error=f"The REPL's process {what}: {GONE if checkpoint is None else UNDONE}.",
+            error=f"The REPL's process {what}{'' if checkpoint is None else UNDONE}.",
             timed_out=step.timed_out is not None,
             state_lost=checkpoint is None or lost_before,
             seconds=seconds,
