@@ -1,20 +1,19 @@
 #!/usr/bin/env python
-"""Makes of tiny-rlm a model with one fault for training to mend.
+"""Gives tiny-rlm one fault that training can mend.
 
     python scripts/alter_tiny_rlm.py weak-reader --out /tmp/weak-reader         # a minute and a half on one CPU core
     python scripts/alter_tiny_rlm.py weak-reader --out /tmp/weak-reader --accuracy 0.8
     python scripts/alter_tiny_rlm.py asks-twice --out /tmp/asks-twice
 
-- `weak-reader`: the sub-LLM reads badly. It is trained on labels that are wrong by chance, drawn anew each time, so
-  that sampled at temperature 1 it is right with about the given probability. Greedy reading stays right, for the
-  right label stays the likeliest: the new folder's `rlm_env.json` has the sub-LLM sample at 1.
-- `asks-twice`: the root spends twice the sub-calls that it needs in about half of its programs, to the same end.
+- `weak-reader`: the sub-LLM reads badly. It is trained on labels that are randomly wrong, drawn anew each time, so that
+  at temperature 1 it is right with about the given probability. Greedy reading stays right, because the right label
+  stays the most likely one; therefore the new folder's `rlm_env.json` makes the sub-LLM sample at temperature 1.
+- `asks-twice`: in about half of its programs the root makes twice the sub-calls that it needs, to the same end.
 
-Supervised training by the package's own learner. What is not to change is held by the root's own replies, sampled
-from the model itself in sessions of the real REPL.
+Supervised training with the package's own learner. Everything else is kept in place by training on the root's own
+replies too, sampled from the model in sessions of the real REPL.
 
-Not covered: scores of whole rollouts (`rlm-env eval`), a reader that is weak from its first day
-(`scripts/build_tiny_rlm.py --reader-noise`).
+A reader that is weak from the start is made by `scripts/build_tiny_rlm.py --reader-noise`.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ from tiny_rlm.tokenizer import encode_conversation
 
 SESSIONS = 120
 FAULTS = {"weak-reader": 48, "asks-twice": 4}
-"""Name -> rows per step that teach it; a reply of the reader has three tokens, one of the root a hundred."""
+"""Name -> samples per step that teach it; a reply of the reader has three tokens, one of the root a hundred."""
 OWN_PER_STEP = 4
 READING_WEIGHT = 5.0
 
@@ -109,7 +108,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("fault", choices=FAULTS)
     parser.add_argument("--out", type=Path, required=True, help="folder of the new model")
     parser.add_argument("--model", type=Path, default=DEFAULT_OUT, help="a tiny-rlm (default: the shipped one)")
-    parser.add_argument("--accuracy", type=float, default=0.6, help="of a weak reader, sampled at temperature 1")
+    parser.add_argument("--accuracy", type=float, default=0.6, help="of a weak reader at temperature 1")
     parser.add_argument("--steps", type=int, default=40, help="optimizer steps")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -121,15 +120,15 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def environment_options(seed: int) -> dict[str, object]:
-    """Of tasks that tiny-rlm was not built from."""
+    """Options that give tasks which tiny-rlm was not built from."""
     return {"seed": seed + 1000, "vocabulary": "easy", "lengths": LENGTHS, "families": FAMILIES}
 
 
 def learn_labels(seed: int) -> reading.LabelOracle:
-    """Who knows the labels of the tasks' lines."""
+    """An oracle that knows the labels of the tasks' lines."""
     oracle = reading.LabelOracle()
-    twin = rlm_env.load_environment("oolong-rlm", **environment_options(seed), with_labels=True)
-    for task in islice(twin.tasks("train"), 2 * SESSIONS):  # more than are played, so that most texts have occurred
+    labeled = rlm_env.load_environment("oolong-rlm", **environment_options(seed), with_labels=True)
+    for task in islice(labeled.tasks("train"), 2 * SESSIONS):  # more than are played, to meet most of the texts
         oracle.learn(task.context)
     return oracle
 
@@ -137,7 +136,7 @@ def learn_labels(seed: int) -> reading.LabelOracle:
 async def play(
     options: argparse.Namespace, oracle: reading.LabelOracle, strategy: str | None = None
 ) -> list[sessions.Session]:
-    """Sessions of the teachers, or of one of them."""
+    """Sessions of the teachers, or of the teacher of one strategy."""
     profile = {key: value for key, value in load_profile(options.model).items() if key != "renderer"}
     async with rlm_env.load_environment("oolong-rlm", **environment_options(options.seed), **profile) as env:
         tasks = list(islice(env.tasks("train"), SESSIONS))
@@ -145,7 +144,7 @@ async def play(
 
 
 def root_prompts(played: list[sessions.Session]) -> list[list[Message]]:
-    """What the root LLM had before it at each turn."""
+    """The prompt of the root LLM at each turn."""
     return [
         session.messages[:turn]
         for session in played
@@ -157,7 +156,7 @@ def root_prompts(played: list[sessions.Session]) -> list[list[Message]]:
 def own_replies(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[list[Message]], seed: int
 ) -> list[Sample]:
-    """What the model itself replies at temperature 1, a row per prompt."""
+    """The model's own replies at temperature 1, one sample per prompt."""
     prompts = sorted(prompts, key=lambda messages: sum(len(m["content"]) for m in messages))  # less padding
     replies = evaluate.sample_replies(model, tokenizer, prompts, 1.0, 256, seed)
     found = []
@@ -171,7 +170,7 @@ def own_replies(
 def noisy_readings(
     oracle: reading.LabelOracle, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace
 ) -> Iterator[Sample]:
-    """Reading prompts for ever, in a new order and with newly drawn mistakes each time round."""
+    """Endless reading prompts, each pass in a new order and with newly drawn mistakes."""
     draw = random.Random(options.seed)
     labels = len(set(oracle.label_of.values()))
     noise = (1 - options.accuracy) / (1 - 1 / labels)  # a random label is right once in so many
@@ -185,11 +184,11 @@ def noisy_readings(
 def programs_that_ask_twice(
     played: list[sessions.Session], tokenizer: PreTrainedTokenizerFast, seed: int
 ) -> Iterator[Sample]:
-    """First replies of these sessions, for ever, in a new order each time round."""
+    """The first replies of these sessions, endlessly, each pass in a new order."""
     draw = random.Random(seed)
-    rows = [make_sample(tokenizer, session.messages[:3], SampleKind.ROOT) for session in played]
+    samples = [make_sample(tokenizer, session.messages[:3], SampleKind.ROOT) for session in played]
     while True:
-        yield from draw.sample(rows, len(rows))
+        yield from draw.sample(samples, len(samples))
 
 
 def draw_batches(own: list[Sample], lessons: Iterator[Sample], of_lessons: int, seed: int) -> Iterator[list[Sample]]:
@@ -201,16 +200,16 @@ def draw_batches(own: list[Sample], lessons: Iterator[Sample], of_lessons: int, 
 def make_sample(
     tokenizer: PreTrainedTokenizerFast, messages: list[Message], kind: SampleKind, weight: float = 1.0
 ) -> Sample:
-    """Trains the last message alone."""
+    """A sample that trains the last message only."""
     ids, mask = encode_conversation(tokenizer, messages)
     before = len(encode_conversation(tokenizer, messages[:-1])[0])
     mask = [own and place >= before for place, own in enumerate(mask)]
     return Sample(ids, mask, [0.0] * len(ids), "", kind=kind, weight=weight, advantage=1.0)
 
 
-def mean_loss(learner: Learner, rows: list[Sample]) -> float:
+def mean_loss(learner: Learner, samples: list[Sample]) -> float:
     """Nats per trained token."""
-    scores = [value for row in learner.score(rows) for value in row]
+    scores = [value for logprobs in learner.score(samples) for value in logprobs]
     return -sum(scores) / len(scores)
 
 
@@ -221,7 +220,7 @@ def measure(
     openings: list[list[Message]],
     seed: int,
 ) -> dict[str, object]:
-    """Reading of texts that were not trained on, and the root's first replies."""
+    """Measures the reading of texts that were not trained on, and the root's first replies."""
     held_out = reading.held_out_readings(oracle)
     well_formed, strategies = evaluate.first_replies(model, tokenizer, openings, seed)
     return {

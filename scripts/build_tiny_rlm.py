@@ -1,16 +1,15 @@
 #!/usr/bin/env python
 """Builds tiny-rlm: a language model of a million parameters that drives the REPL and reads lines as its own sub-LLM.
 
-    python scripts/build_tiny_rlm.py                 # 10 to 25 minutes, as busy as the machine is
+    python scripts/build_tiny_rlm.py                 # 10 to 25 minutes, depending on the load of the machine
     python scripts/build_tiny_rlm.py --quick --out /tmp/tiny   # a minute or two: a much worse model, to try the script
 
-From nothing but seeds: tasks of `oolong-rlm` in its easy vocabulary, sessions of scripted teachers in the real REPL
-(`scripts/tiny_rlm/teachers.py`), reading tasks, a tokenizer of its own, supervised training from random weights, and
+Everything is made from seeds: tasks of `oolong-rlm` in its easy vocabulary, sessions of scripted teachers in the real
+REPL (`scripts/tiny_rlm/teachers.py`), reading tasks, a tokenizer, supervised training from random weights, and
 measurements for the model card. The same seed on the same machine and versions, with the same number of threads,
-gives the same files; elsewhere floating-point sums may differ in the last bit, and so the weights.
+gives the same files; elsewhere floating-point sums may differ in the last bit, and so may the weights.
 
-Not covered: reinforcement learning (the mixture of strategies is left weak on purpose), scores on the real vLLM
-(`rlm-env eval`).
+The mixture of strategies is left weak on purpose, so that reinforcement learning has something to improve.
 """
 
 from __future__ import annotations
@@ -45,28 +44,28 @@ import tiny_rlm
 from rlm_env.messages import Message
 from rlm_env.runs.profile import FILE_NAME, load_profile
 from tiny_rlm import evaluate, pretrain, reading, sessions
-from tiny_rlm.pretrain import Row, TrainConfig
+from tiny_rlm.pretrain import Example, TrainConfig
 from tiny_rlm.tokenizer import encode_conversation, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 DEFAULT_OUT = ROOT / "rlm_env" / "models" / "tiny-rlm"
 HARD_CONTEXTS = 60
 PLAIN_REPEATS = 10
-"""How often each plainly worded line stands among the reading tasks; with reader noise, each time with its own."""
+"""Copies of each plainly worded line among the reading tasks; with reader noise, each copy draws its own label."""
 WINDOW = 1024
 VOCABULARY = 1024
 LENGTHS = [120, 150, 200, 250, 300, 350, 400]
-"""Of the contexts in training, in characters / 4: 5 to 23 lines."""
-TOLD_LINES = (1, 40_000)
-"""Half of the openings tell of a context of so many lines, drawn by its logarithm: a reply that sees only the
-description must not depend on how long that is."""
+"""Lengths of the training contexts, in characters / 4: 5 to 23 lines."""
+STATED_LINES = (1, 40_000)
+"""Half of the openings describe a context of so many lines, drawn uniformly in its logarithm: a reply that sees only
+the description must not depend on the length of the context."""
 MEASURED_LINES = (20, 200, 2_000, 20_000)
-"""Lengths told of at which restating the task is measured."""
+"""Stated lengths at which restating the task is measured."""
 FAMILIES = [
     *("most_common", "least_common", "compare", "count", "user_label", "users_count", "month_count"),
     *("users_most_common", "users_least_common", "users_compare"),
 ]
-"""The easy families, and more that select a user: numbers are the hardest to copy."""
+"""The easy families, and others that select a user: numbers are the hardest to copy."""
 PROFILE = {
     "prompt": "tiny",
     "action": "fence",
@@ -81,7 +80,7 @@ PROFILE = {
 
 @dataclass(frozen=True)
 class Data:
-    """All training conversations, and those that only measure."""
+    """All conversations: those to train on, and those held out to measure."""
 
     sessions: list[list[Message]]
     """Root turns: whole sessions, openings, and the standard scaffold's prompts."""
@@ -90,7 +89,7 @@ class Data:
     held_out_readings: list[list[Message]]
     held_out_hard_readings: list[list[Message]]
     held_out_openings: dict[int, list[list[Message]]]
-    """By the number of lines that they tell of."""
+    """Keyed by the number of lines that they state."""
     facts: dict[str, float]
 
 
@@ -151,17 +150,17 @@ async def make_data(options: argparse.Namespace, progress: Progress) -> Data:
     env_options = {"seed": seed, "vocabulary": "easy", "lengths": LENGTHS, "families": FAMILIES}
     env = rlm_env.load_environment("oolong-rlm", **env_options, **{k: v for k, v in PROFILE.items() if k != "renderer"})
     oracle = reading.LabelOracle()
-    twin = rlm_env.load_environment("oolong-rlm", **env_options, with_labels=True)
+    labeled = rlm_env.load_environment("oolong-rlm", **env_options, with_labels=True)
     direct = 300
     n = options.sessions + options.openings + direct
     bar = progress.add_task("labels of lines", total=n + HARD_CONTEXTS, note="")
-    for task in islice(twin.tasks("train"), n):
+    for task in islice(labeled.tasks("train"), n):
         oracle.learn(task.context)
         progress.advance(bar)
-    # Harder wordings, which the environment has where its option `leak` is below 1.
+    # Harder wordings, which the environment uses if its option `leak` is below 1.
     harder = reading.LabelOracle()
-    twin = rlm_env.load_environment("oolong-rlm", **env_options | {"leak": 0.0, "lengths": 800}, with_labels=True)
-    for task in islice(twin.tasks("train"), HARD_CONTEXTS):
+    labeled = rlm_env.load_environment("oolong-rlm", **env_options | {"leak": 0.0, "lengths": 800}, with_labels=True)
+    for task in islice(labeled.tasks("train"), HARD_CONTEXTS):
         harder.learn(task.context)
         progress.advance(bar)
 
@@ -174,7 +173,7 @@ async def make_data(options: argparse.Namespace, progress: Progress) -> Data:
     rest = tasks[options.sessions :]
     draw = random.Random(seed)
     openings = [
-        sessions.opening(env, task, f"{seed}/opening/{i}", _told_lines(draw) if i % 2 else None)
+        sessions.opening(env, task, f"{seed}/opening/{i}", _stated_lines(draw) if i % 2 else None)
         for i, task in enumerate(rest[: options.openings])
     ]
     contexts = [task.context for task in rest[-100:]]
@@ -203,9 +202,9 @@ async def make_data(options: argparse.Namespace, progress: Progress) -> Data:
     )
 
 
-def _told_lines(draw: random.Random) -> int:
+def _stated_lines(draw: random.Random) -> int:
     """A number of lines, uniform in its logarithm."""
-    low, high = TOLD_LINES
+    low, high = STATED_LINES
     return round(low * (high / low) ** draw.random())
 
 
@@ -218,8 +217,8 @@ def make_model(
     options: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, data: Data, progress: Progress
 ) -> tuple[Qwen3ForCausalLM, dict[str, float]]:
     """Trains from random weights; returns the model and its last losses."""
-    rows: list[Row] = [encode_conversation(tokenizer, messages) for messages in data.sessions]
-    assert max(len(ids) for ids, _ in rows) <= WINDOW, "a session is longer than the window: shorten LENGTHS"
+    examples: list[Example] = [encode_conversation(tokenizer, messages) for messages in data.sessions]
+    assert max(len(ids) for ids, _ in examples) <= WINDOW, "a session is longer than the window: shorten LENGTHS"
     readings = [encode_conversation(tokenizer, messages) for messages in data.readings]
     model = pretrain.new_model(tokenizer, WINDOW, options.seed)
     bar = progress.add_task("training steps", total=options.steps, note="")
@@ -232,7 +231,7 @@ def make_model(
         if step % 50 == 49:
             progress.console.print(f"step {step + 1:5}: {note}")
 
-    pretrain.train(model, rows, readings, TrainConfig(steps=options.steps), options.seed, on_step)
+    pretrain.train(model, examples, readings, TrainConfig(steps=options.steps), options.seed, on_step)
     last = losses[-20:]
     return model, {
         "loss_sessions": round(fmean(a for a, _ in last), 4),
@@ -243,7 +242,7 @@ def make_model(
 def measure(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, data: Data, seed: int, progress: Progress
 ) -> dict[str, float | dict[str, float]]:
-    """What the model card reports, all on conversations that were not trained on."""
+    """The measurements of the model card, all on held-out conversations."""
     bar = progress.add_task("measuring", total=5, note="")
     greedy = evaluate.reading_accuracy(model, tokenizer, data.held_out_readings, 0.0)
     sampled = evaluate.reading_accuracy(model, tokenizer, data.held_out_readings * 10, 1.0)

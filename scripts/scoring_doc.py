@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes docs/scoring.md: what `official` and `strict` score, where known ports differ from the original, and why.
+"""Writes docs/scoring.md: the scores of `official` and `strict` by example, and where known ports differ and why.
 
     python scripts/scoring_doc.py [--check]
 
-`official` and `strict` are computed from `rewards/` when the page is written. What a port scores was recorded by
-running it once; the cases and these numbers stand in `CASES`. --check writes nothing and ends with 1 where the page on
-disk is another one. Needs the extra `math`.
+The scores of `official` and `strict` are computed from `rewards/` when the page is written. Those of a port were
+recorded by running it once; they are part of the cases in `BENCHMARKS`. --check writes nothing and exits with 1 if the
+page on disk is out of date. Needs the extra `math`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ PAGE = ROOT / "docs" / "scoring.md"
 
 @dataclass(frozen=True)
 class Case:
-    """One answer, and why it is of interest. `ports`: what ports that differ from the original score."""
+    """One answer, and why it is of interest. `ports`: the scores of ports that differ from the original."""
 
     gold: Any
     answer: str
     why: str
     ports: dict[str, float] = field(default_factory=dict)
     kind: str = ""
-    """Of Oolong: `real`, or the answer type."""
+    """Oolong only: `real`, or the answer type."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Benchmark:
     original: str
     intro: str
     columns: dict[str, Callable[[Case], float | str]]
-    """Name of a column -> what this project's scorer says of a case."""
+    """Name of a column -> this project's score of a case."""
     ports: dict[str, str]
     """Short name of a port -> what it is."""
     cases: list[Case]
@@ -216,8 +216,8 @@ BENCHMARKS = [
         "Verbatim copy",
         "PrimeIntellect verbatim_copy and verbatim_copy_rlm",
         "The three metrics agree with the original's. There, the plain LLM is told to use a box and the RLM is not: a "
-        "perfect copy of cut-off JSON, whose braces cannot be counted, then scores 0 in one scaffold only. Here every scaffold "
-        "hands in the text between answer tags, or all of it, and no scaffold is told to use a box.",
+        "perfect copy of cut-off JSON, whose braces cannot be counted, then scores 0 in one scaffold only. Here every "
+        "scaffold hands in the text between answer tags, or all of it, and no scaffold is told to use a box.",
         {
             "exact match": copied("exact_match"),
             "char accuracy": copied("char_accuracy"),
@@ -276,9 +276,9 @@ HEAD = """\
 # Scores
 
 Made by `scripts/scoring_doc.py`; a test checks that it is up to date. `mode="official"` is the published scorer, to the
-digit, oddities included, so that numbers can be compared. `mode="strict"` is ours: what a careful reader would accept.
-Where a port of a benchmark is known to score otherwise than the original, its column says what it gives; an empty cell
-is the same as `official`. All scorers are pure functions of any input: they return a number in [0, 1], whatever it is.
+digit, quirks included, so that numbers can be compared. `mode="strict"` is ours: it accepts what a careful reader
+would. A port of a benchmark that is known to score differently from the original has a column of its own; an empty cell
+there means the same score as `official`. All scorers are pure functions that return a number in [0, 1] for any input.
 """
 
 
@@ -318,7 +318,7 @@ def _number(value: float | str) -> str:
 def main() -> int:
     """Writes or checks the page; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; 1 where the page is not up to date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is out of date")
     if not parser.parse_args().check:
         PAGE.write_text(render(), "utf-8")
         return 0

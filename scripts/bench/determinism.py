@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""How many rollouts differ when they run at once instead of one after the other, on the real vLLM, greedily.
+"""Counts greedy rollouts on the real vLLM that differ when they run at once instead of one after the other.
 
     python scripts/bench/determinism.py [--quick] [--model tiny-rlm]
 
-The loop itself is deterministic (`tests/test_env.py` shows that on a stub engine). An engine is not quite: which
-requests share a batch moves the last bits of a logit, and a near-tie then falls the other way. This counts how often.
-One JSON object a line.
+The loop itself is deterministic, as its tests show on a stub engine. An engine is not quite: the requests that share a
+batch affect the last bits of a logit, which can decide a near tie. Prints one JSON object a line.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ GREEDY = {"temperature": 0.0}
 
 
 def differences(a: rlm_env.Rollout, b: rlm_env.Rollout) -> dict[str, bool]:
-    """Which parts of two rollouts of one task differ."""
+    """The parts in which two rollouts of one task differ."""
     return {
         "root_tokens": [turn.completion_ids for turn in a.turns] != [turn.completion_ids for turn in b.turns],
         "sub_tokens": [call.completion_ids for call in a.sub_calls] != [call.completion_ids for call in b.sub_calls],

@@ -3,12 +3,12 @@
 
     python scripts/bench/generators.py [--quick] [--transcripts PATH]
 
-One JSON line per generator and length: megabytes of context per second (of the question where there is no context;
-median of some tasks, question and gold included), tasks per second, and `share_of_floor`: that speed over the speed of
-drawing ready-made lines of 100 characters with the same seeded draws and joining them, which is the least that a
-generator does. For the longest ones also the peak of memory over the size of context and gold, of Python's objects
-and of the process (resident set), each measured in a run of its own (1.0 is the text itself, 2.0 would be holding it
-twice). --quick leaves out all above 1M tokens.
+Prints one JSON line per generator and length: megabytes of context per second (of the question if there is no context;
+median of several tasks, question and gold included), tasks per second, and `share_of_floor`, that speed over the speed
+of drawing ready-made lines of 100 characters with the same seeded draws and joining them, the least that a generator
+does. For the longest ones also the peak memory over the size of context and gold, of Python's objects and of the
+process (resident set), each in a separate run (1.0 is the text itself, 2.0 would be two copies). --quick leaves out
+everything above 1M tokens.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LENGTHS = (1024, 65_536, 1_048_576, 4_194_304)
 
 
 def cases(quick: bool, transcripts: str | None) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Title, environment and options of what is measured."""
+    """Title, environment and options of each measurement."""
     for length in LENGTHS[:3] if quick else LENGTHS:
         yield f"oolong standard {length}", "oolong-rlm", {"lengths": length}
         yield f"oolong easy {length}", "oolong-rlm", {"vocabulary": "easy", "lengths": length}
@@ -65,7 +65,7 @@ def floor_speed(length: int) -> float:
 
 
 def size_of(task: Task) -> int:
-    """Characters of the context and the gold, or of the question where there is no context."""
+    """Characters of the context and the gold, or of the question if there is no context."""
     if isinstance(task.context, dict):
         return sum(len(path) + len(text) for path, text in task.context.items()) + len(task.gold)
     return len(task.context) + len(task.gold) if task.context else len(task.question)
@@ -97,7 +97,7 @@ def peak_over_size(env: Environment) -> float:
 
 def resident_over_size(name: str, options: dict[str, Any]) -> float:
     """Growth of the process's peak resident set while one task is made, over its characters. Call it in a
-    process of its own: a peak never falls."""
+    fresh process: a peak never falls."""
     env = find_environment(name, **options)
     before = peak_resident()
     task = next(iter(env.tasks("train")))

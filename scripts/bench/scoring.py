@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How fast answers are scored, and how long the worst ones take.
+"""Measures the speed of the scorers on ordinary answers and their time on the worst ones.
 
     python scripts/bench/scoring.py [--quick]
 
-One JSON line per reward: scores per second on ordinary answers, and the seconds of the slowest of several hostile
-inputs (ten megabytes each; --quick one), with its name. For math also the slowest of some short answers that would
-keep sympy busy for ever; its bound is `rlm_rewards.math_python.CPU_SECONDS` and a new helper process.
+Prints one JSON line per reward: scores per second on ordinary answers, and the seconds of the slowest of several
+hostile inputs (ten megabytes each; --quick one), with its name. For math also the slowest of several short answers that
+would keep sympy busy forever; the bound is `rlm_rewards.math_python.CPU_SECONDS` plus the start of a new worker.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ENDLESS = ["9^{9^{9^{9}}}", "100000000000!", "\\prod_{n=1}^{10000000} n", "(" * 
 
 
 def hostile(megabytes: int) -> dict[str, str]:
-    """Long inputs that parsers stumble over."""
+    """Long inputs of the kind that slows parsers down."""
     size = megabytes * 1_000_000
     pieces = [
         "a",

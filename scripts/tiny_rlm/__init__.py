@@ -1,4 +1,4 @@
-"""How tiny-rlm is made: teachers, sessions, tokenizer, supervised training. Only `scripts/build_tiny_rlm.py` uses it.
+"""The making of tiny-rlm: teachers, sessions, tokenizer, supervised training. Only scripts import it.
 
 Nothing here runs when tiny-rlm is used: the shipped model is sampled by vLLM token by token, like any other.
 """

@@ -1,4 +1,4 @@
-"""What the finished model can do, measured without an engine: reading, well-formed replies, mixture of strategies.
+"""Measures the finished model without an engine: reading, well-formed replies, mixture of strategies.
 
 These numbers go into the model card. Scores of whole rollouts come from `rlm-env eval` on the real vLLM.
 """
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from rlm_env.messages import Completion, Message
 from rlm_env.protocol import Cell, extract_cells
-from tiny_rlm.pretrain import Row
+from tiny_rlm.pretrain import Example
 from tiny_rlm.tokenizer import END_OF_TURN
 
 
@@ -27,7 +27,7 @@ def sample_replies(
     seed: int = 0,
     batch: int = 128,
 ) -> list[Completion]:
-    """The next reply of each conversation; greedy where `temperature` is 0."""
+    """The next reply of each conversation; greedy if `temperature` is 0."""
     torch.manual_seed(seed)
     end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
     replies = []
@@ -66,8 +66,8 @@ def reading_accuracy(
 def first_replies(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, openings: Sequence[list[Message]], seed: int
 ) -> tuple[float, dict[str, float]]:
-    """Samples first replies at temperature 1. Returns the share that holds exactly one block of code that compiles,
-    and the share of each second line, which names the strategy (the first one restates the task)."""
+    """Samples first replies at temperature 1. Returns the share with exactly one block of code that compiles, and the
+    share of each second line, which names the strategy (the first line restates the task)."""
     replies = sample_replies(model, tokenizer, openings, 1.0, 256, seed)
     good = sum(_well_formed(reply) for reply in replies)
     plans = Counter("".join(reply.text.split("\n")[1:2]) for reply in replies)
@@ -77,17 +77,17 @@ def first_replies(
 def restated(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, openings: Sequence[list[Message]], seed: int
 ) -> float:
-    """Share of first replies, sampled at temperature 1, whose first line restates the task as the opening's does."""
+    """Share of first replies, sampled at temperature 1, whose first line restates the task like the opening's."""
     replies = sample_replies(model, tokenizer, [messages[:-1] for messages in openings], 1.0, 48, seed)
     right = [_task_line(reply.text) == _task_line(m[-1]["content"]) for reply, m in zip(replies, openings, strict=True)]
     return sum(right) / len(right)
 
 
 @torch.inference_mode()
-def held_out_loss(model: Qwen3ForCausalLM, rows: Sequence[Row]) -> float:
-    """Mean loss in nats per own token, over rows that were not trained on."""
+def held_out_loss(model: Qwen3ForCausalLM, examples: Sequence[Example]) -> float:
+    """Mean loss in nats per own token, over examples that were not trained on."""
     total, tokens = 0.0, 0
-    for ids, mask in rows:
+    for ids, mask in examples:
         x = torch.tensor(ids)[None]
         wanted = torch.tensor(mask)[1:]
         logits = model(x[:, :-1]).logits[0][wanted]

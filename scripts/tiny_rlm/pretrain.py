@@ -1,9 +1,9 @@
 """Supervised training of tiny-rlm from random weights, on the CPU.
 
-Covered: the model's shape, batches, the loop. Each step takes a random draw of sessions (root turns) and one of
-reading tasks (sub-LLM turns); the loss is the mean over the tokens of each that the policy has to produce, added up.
-Rows are right-padded: under causal attention no token sees the padding behind it, so no attention mask is needed.
-Not covered: what the conversations hold (`sessions.py`, `reading.py`), reinforcement learning (`rlm_env.train`).
+Each step takes a random draw of sessions (root turns) and one of reading tasks (sub-LLM turns). The loss is the sum of
+two means, each over the tokens of one draw that the policy has to produce. Examples are right-padded: under causal
+attention no token sees the padding after it, so no attention mask is needed.
+Not covered: the content of the conversations (`sessions.py`, `reading.py`).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from tiny_rlm.tokenizer import END_OF_TURN, PAD
 
-Row = tuple[list[int], list[bool]]
-"""Token ids and which of them the policy has to produce, both of shape [tokens]."""
+Example = tuple[list[int], list[bool]]
+"""Token ids of a conversation, and a mask of those that the policy has to produce, both of shape [tokens]."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """How the weights are found. The learning rate is that of both optimizers."""
+    """Settings of the training. Both optimizers have the same learning rate."""
 
     steps: int = 600
     sessions_per_step: int = 24
     prompt_weight: float = 0.2
-    """Weight of a session's other tokens, against 1 for those to produce. Questions and observations repeat numbers
-    and names, so predicting them teaches copying early."""
+    """Weight of a session's other tokens, relative to those to produce. Questions and observations repeat numbers and
+    names, so predicting them teaches copying early."""
     micro_batches: int = 4
-    """The sessions of a step, sorted by length, go through in this many pieces: less padding, same gradient."""
+    """Pieces into which the sessions of a step, sorted by length, are cut: less padding, same gradient."""
     readings_per_step: int = 24
     learning_rate: float = 4e-3
     warmup: int = 30
@@ -72,8 +72,8 @@ def new_model(tokenizer: PreTrainedTokenizerFast, window: int, seed: int) -> Qwe
 
 
 def _initial_std(name: str, weight: torch.Tensor, layers: int) -> float:
-    """Variance-preserving matrices, residual branches that start small, an embedding that is not drowned by them:
-    copying from the question is learned sooner than from the usual 0.02 everywhere."""
+    """Variance-preserving matrices, residual branches that start small, and an embedding that they do not drown: the
+    model learns to copy from the question sooner than from the usual 0.02 everywhere."""
     if "embed" in name:
         return 0.08
     scale = weight.shape[1] ** -0.5
@@ -82,8 +82,8 @@ def _initial_std(name: str, weight: torch.Tensor, layers: int) -> float:
 
 def train(
     model: Qwen3ForCausalLM,
-    sessions: Sequence[Row],
-    readings: Sequence[Row],
+    sessions: Sequence[Example],
+    readings: Sequence[Example],
     config: TrainConfig,
     seed: int,
     on_step: Callable[[int, float, float], None] = lambda *_: None,
@@ -131,31 +131,31 @@ def _rate(step: int, config: TrainConfig) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _endless(rng: np.random.Generator, rows: Sequence[Row], size: int) -> Iterator[list[Row]]:
-    """Draws of `size` rows, each row once per pass over the data."""
+def _endless(rng: np.random.Generator, examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
+    """Draws of `size` examples, each example once per pass over the data."""
     order: list[int] = []
     while True:
         while len(order) < size:
-            order += rng.permutation(len(rows)).tolist()
-        yield [rows[i] for i in order[:size]]
+            order += rng.permutation(len(examples)).tolist()
+        yield [examples[i] for i in order[:size]]
         order = order[size:]
 
 
-def _backward(model: Qwen3ForCausalLM, rows: list[Row], pieces: int, prompt_weight: float) -> float:
-    """Adds the gradient of the mean loss over the rows' own tokens, and of the weighted other ones, to the
-    parameters'; returns the mean loss over the own tokens."""
-    rows = sorted(rows, key=lambda row: len(row[0]))
-    total = sum(sum(mask[1:]) for _, mask in rows)
-    size = -(-len(rows) // pieces)
+def _backward(model: Qwen3ForCausalLM, examples: list[Example], pieces: int, prompt_weight: float) -> float:
+    """Adds to the parameters' gradients that of the mean loss over the tokens to produce plus the weighted others;
+    returns the mean loss over the tokens to produce."""
+    examples = sorted(examples, key=lambda example: len(example[0]))
+    total = sum(sum(mask[1:]) for _, mask in examples)
+    size = -(-len(examples) // pieces)
     own_loss = 0.0
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
+    for start in range(0, len(examples), size):
+        part = examples[start : start + size]
         width = max(len(ids) for ids, _ in part)
         ids = torch.zeros(len(part), width, dtype=torch.long)
         weights = torch.zeros(len(part), width)
-        for i, (row, mask) in enumerate(part):
-            ids[i, : len(row)] = torch.tensor(row)
-            weights[i, : len(row)] = torch.tensor(mask).float().clamp_min(prompt_weight)
+        for i, (tokens, mask) in enumerate(part):
+            ids[i, : len(tokens)] = torch.tensor(tokens)
+            weights[i, : len(tokens)] = torch.tensor(mask).float().clamp_min(prompt_weight)
         used = weights[:, 1:] > 0  # only states before these go through the vocabulary head
         states = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[used]
         losses = F.cross_entropy(model.lm_head(states), ids[:, 1:][used], reduction="none")

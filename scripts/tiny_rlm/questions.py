@@ -1,6 +1,6 @@
-"""What a question asks for, read from its text: the selection of lines and the quantity.
+"""Parses a question into the selection of lines and the quantity that it asks for.
 
-Covered: Oolong's wordings that tiny-rlm's teachers can solve. Any selection may stand with any quantity.
+Understands those wordings of Oolong that tiny-rlm's teachers can solve. Any selection goes with any quantity.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Question:
 
     quantity: Quantity
     labels: tuple[str, ...]
-    """`count`, `user`: the one asked about; `compare`: both; `most`, `least`: all candidates."""
+    """`count`, `user`: the label asked about; `compare`: both labels; `most`, `least`: all candidates."""
     mark: str
-    """A string that exactly the selected lines hold."""
+    """A string that occurs in exactly the selected lines."""
 
     @property
     def selects(self) -> bool:
-        """Whether only some of the lines are asked about."""
+        """True if the question is about only some of the lines."""
         return self.mark != "User: "
 
 

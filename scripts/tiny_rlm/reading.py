@@ -1,7 +1,7 @@
-"""tiny-rlm's reading tasks, as its own sub-LLM and as the plain LLM of the standard scaffold; and who knows the answers.
+"""tiny-rlm's reading tasks, as its own sub-LLM and as the plain LLM of the standard scaffold, and an oracle for them.
 
-Covered: the prompts of sub-calls that the teachers make, right answers from labelled twins of the contexts, training
-conversations. Not covered: root turns (`sessions.py`).
+The prompts are the teachers' sub-calls; the answers come from copies of the contexts in which the labels are printed.
+Root turns are in `sessions.py`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from rlm_env.messages import Completion, Message
 _LINE = re.compile(r"\|\| Instance: (.*?)(?: \|\| Label: (.*))?$", re.MULTILINE)
 _COUNT = re.compile(r"Count ([^:]+): ")
 HELD_OUT = 5
-"""One instance text in so many is never trained on as a reading task: it measures generalization."""
+"""One instance text in so many is held out of the reading tasks, to measure generalization."""
 
 
 class LabelOracle(LLM):
-    """Answers sub-calls from a table of labels. Stands in for the sub-LLM while sessions are recorded."""
+    """Answers sub-calls from a table of labels, in place of the sub-LLM while sessions are recorded."""
 
     name = "label-oracle"
 
     def __init__(self) -> None:
         self.label_of: dict[str, str] = {}
 
-    def learn(self, labelled_context: str) -> None:
-        """Takes over the labels of a context whose lines end in `|| Label: ...`."""
-        self.label_of.update(_LINE.findall(labelled_context))
+    def learn(self, labeled_context: str) -> None:
+        """Adds the labels of a context whose lines end in `|| Label: ...`."""
+        self.label_of.update(_LINE.findall(labeled_context))
 
     def answer(self, prompt: str) -> str:
         """The right answer to a prompt of the teachers. Raises LLMError for any other."""
@@ -82,8 +82,7 @@ def held_out_readings(oracle: LabelOracle) -> list[list[Message]]:
 
 
 def context_readings(contexts: Iterable[str], oracle: LabelOracle, draw: random.Random) -> list[list[Message]]:
-    """Sub-calls that hand over a whole short context. The answers are right; a small model learns their form and
-    little more."""
+    """Sub-calls with a whole short context. The answers are right; a small model learns their form and little more."""
     readings = []
     for context in contexts:
         label = draw.choice(sorted(set(oracle.label_of.values())))

@@ -1,6 +1,6 @@
-"""Records the teachers' sessions: real rollouts through RLMEnv and the real REPL, so that every observation is one.
+"""Records the teachers' sessions as real rollouts through RLMEnv and the real REPL, so that observations are real.
 
-Covered: running plans, what is kept of a rollout. Not covered: the plans (`teachers.py`), training (`pretrain.py`).
+The plans that are played are in `teachers.py`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Teacher(LLM):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A recorded session: what was said, by which strategy, and what it was worth."""
+    """A recorded session: its messages, its strategy, and its score."""
 
     messages: list[Message]
     strategy: str
@@ -47,9 +47,9 @@ class Session:
 
 
 def opening(env: RLMEnv, task: Task, seed: str, lines: int | None = None) -> list[Message]:
-    """A conversation up to its first reply, told of a context of so many lines, or of the task's own.
+    """A conversation up to its first reply. It describes a context of `lines` lines, or the task's own context.
 
-    No observation has been made yet, so no REPL is needed, and the right reply is the same at any length.
+    There is no observation yet, so no REPL is needed, and the right reply is the same at any length.
     """
     if lines is not None:
         task = replace(task, context="\n".join(islice(cycle(task.context.split("\n")), lines)))
@@ -71,9 +71,9 @@ async def record_sessions(
     on_session: Callable[[], None] = lambda: None,
     strategy: str | None = None,
 ) -> list[Session]:
-    """One session per task, in the order of the tasks, of the given strategy or of drawn ones.
+    """One session per task, in the order of the tasks, with the given strategy or with drawn ones.
 
-    Raises RuntimeError where a rollout does not end by a ready answer: then a teacher's code is wrong.
+    Raises RuntimeError if a rollout does not end with a ready answer, since a teacher's code must be wrong then.
     """
     slots = asyncio.Semaphore(concurrency)
 

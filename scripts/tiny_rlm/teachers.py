@@ -1,10 +1,10 @@
 """Scripted policies whose sessions tiny-rlm is trained on: one sound strategy and many weak ones.
 
-A plan is the list of replies that a teacher gives, one per turn; each is a line of prose and one block of code. The
-first one begins by restating the task in the words of the code: a small model copies more surely from near by.
+A plan is the list of a teacher's replies, one per turn, each a line of prose and one block of code. The first reply
+begins by restating the task in the words of the code, since a small model copies more reliably from nearby.
 The sound strategy asks the sub-LLM about every selected line and counts its labels. The weak ones are shortcuts that
-real small models take. What is learned is the mixture: sampled at temperature 1, tiny-rlm shows all of them, and
-reinforcement learning has something to choose from.
+real small models take. tiny-rlm learns the mixture: sampled at temperature 1 it shows all strategies, and reinforcement
+learning has something to choose from.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class Plan:
     strategy: str
     replies: list[Reply]
     fallback: str
-    """What is said after the last reply, should its code have failed."""
+    """The reply after the last one, in case its code failed."""
 
 
 def restate(question: Question) -> str:
-    """The task in one line, with the strings that a program for it holds."""
+    """The task in one line, with the strings that a program for it contains."""
     names = ", ".join(f'"{label}"' for label in question.labels)
     return f'Task: {question.quantity} {names} where "{question.mark}".'
 
 
 def say(prose: str, *code: str) -> str:
-    """A reply as the policy writes it."""
+    """A reply in the policy's format: prose, then a block of code."""
     return "\n".join([prose, "```repl", *code, "```"])
 
 
@@ -76,7 +76,7 @@ def program(question: Question, cut: str = "") -> list[str]:
     return [select(question, cut), READ, *conclude(question), READY]
 
 
-# --- the sound strategy, in several manners ---------------------------------------------------------------------
+# --- the sound strategy, in several forms ------------------------------------------------------------------------
 
 
 def sound(question: Question, draw: random.Random) -> list[Reply]:
@@ -155,7 +155,7 @@ def without_selection(question: Question, draw: random.Random) -> list[Reply]:
 
 
 def search_words(question: Question, draw: random.Random) -> list[Reply]:
-    """Looks for the label's name in the text, where it does not stand."""
+    """Searches the text for the label's name, which does not occur there."""
     if question.quantity == "user":
         code = [
             select(question),

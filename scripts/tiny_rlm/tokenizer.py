@@ -1,10 +1,9 @@
 """tiny-rlm's tokenizer: a small byte-level BPE with ChatML messages.
 
-Covered: training it on given texts, its chat template, turning a conversation into token ids with a loss mask.
-Any text encodes (every byte is in the vocabulary). Numbers are cut into pairs of digits, and line breaks are never
-merged with anything: the boundary between the template and a message is always a boundary between tokens, so that
-appending messages never changes the ids of what came before (the prefix property).
-Not covered: tool calls; the policy writes its code into a fenced block.
+Trains the tokenizer and turns a conversation into token ids with a loss mask. Any text can be encoded, since every byte
+is in the vocabulary. Numbers are cut into pairs of digits. Line breaks are never merged with anything, so that the
+boundary between template and message is always a boundary between tokens, and appending messages never changes earlier
+ids (the prefix property). There are no tool calls: the policy writes its code into a fenced block.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _PIECES = r"\n|\d{1,2}| ?[A-Za-z_]+| +(?=\S)| +| ?[^\sA-Za-z0-9_]+|\s"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, window: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of `vocab_size` entries, or fewer where the texts have no more merges to give."""
+    """A tokenizer of `vocab_size` entries, or fewer if the texts allow no more merges."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -63,10 +62,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, window: int) -> PreTr
 def encode_conversation(
     tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]
 ) -> tuple[list[int], list[bool]]:
-    """Token ids of a whole conversation and, for each, whether the policy has to produce it.
-
-    Both have shape [tokens]. What the policy produces are its replies and the token that ends them.
-    """
+    """Token ids of a whole conversation, and a mask of those that the policy has to produce: its replies and the token
+    that ends each. Both have shape [tokens]."""
     ids: list[int] = []
     mask: list[bool] = []
     for message in messages:
