@@ -76,7 +76,7 @@ def trainer(tiny_model_path: Path) -> StandIn:
 @pytest.fixture
 def sync(tmp_path: Path) -> DiskSync:
     """Whole weights through a folder of the test's own."""
-    from rlm_env.train.rl.config import SyncConfig
+    from rlm_env.train.sync.config import SyncConfig
     from rlm_env.train.sync.weight_sync import make_sync
 
     return make_sync(SyncConfig(drain_seconds=30), tmp_path / "weights", "float32")

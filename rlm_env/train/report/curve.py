@@ -1,7 +1,7 @@
-"""The reward curve of a training run as a PNG, or of several seeds of it with their mean and spread.
+"""Draws the reward curve of a training run, or of several seeds with their mean and spread, as a PNG.
 
-Covered: training reward by step, held-out scores with their intervals; for supervised training, the losses. Needs
-matplotlib (the extra `[report]`). Not covered: the table (`report.py`).
+Training reward by step and held-out scores with their intervals; for supervised training, the losses. Needs matplotlib
+(the extra `[report]`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from rlm_env.train.report.report import Line, RunMetrics
 
 CURVE = "reward.png"
 SMOOTHED = 5
-"""Steps over which the bold line of a single run is averaged: this one and those before it."""
-COLOURS = ("#c2410c", "#15803d", "#7e22ce", "#0e7490", "#a16207", "#be123c")
+"""Steps over which the bold line of a single run is averaged: the step itself and those before it."""
+COLORS = ("#c2410c", "#15803d", "#7e22ce", "#0e7490", "#a16207", "#be123c")
 TRAINING = "#1d4ed8"
 
 
@@ -39,7 +39,7 @@ def draw_curve(runs: Sequence[RunMetrics], path: Path) -> Path:
     axes = figure.subplots()
     label = "reward in training" if rewarded else "loss in training"
     _draw_training(axes, [_series(run.steps, key) for run in runs], label)
-    for (name, held_out), color in zip(_held_out_keys(runs).items(), cycle(COLOURS), strict=False):
+    for (name, held_out), color in zip(_held_out_keys(runs).items(), cycle(COLORS), strict=False):
         _draw_held_out(axes, runs, held_out, name, color)
     axes.set_xlabel("optimizer steps")
     axes.set_ylabel("score" if rewarded else "loss, nats per token")
@@ -56,7 +56,7 @@ def draw_curve(runs: Sequence[RunMetrics], path: Path) -> Path:
 
 
 def _held_out_keys(runs: Sequence[RunMetrics]) -> dict[str, str]:
-    """What the legend calls it -> metric."""
+    """Label in the legend -> metric."""
     keys = sorted({key for run in runs for line in run.evaluations for key in line})
     scores = {f"held out: {key.split('/')[1]}": key for key in keys if key.endswith("/score")}
     return scores or ({"held-out loss": "eval/loss"} if "eval/loss" in keys else {})
@@ -95,7 +95,7 @@ def _draw_held_out(axes: Any, runs: Sequence[RunMetrics], key: str, label: str, 
 
 
 def _over_runs(series: Sequence[dict[int, float]]) -> tuple[list[int], list[float], list[float]]:
-    """Steps that every run has reached, means and sample standard deviations there."""
+    """The steps that every run has reached, with means and sample standard deviations over the runs."""
     steps = sorted(set.intersection(*(set(run) for run in series)))
     values = [[run[step] for run in series] for step in steps]
     return steps, [*map(fmean, values)], [*map(stdev, values)]

@@ -1,7 +1,6 @@
-"""What a training run came to, from its metrics.jsonl: before against after, for one run or for several seeds of it.
+"""The table that a training run ends with, from its metrics.jsonl: before and after, for one run or several seeds.
 
-Covered: the table, on a terminal and as Markdown, of whichever metrics are there. Not covered: the curve (`curve.py`),
-the metrics themselves (`batch_metrics.py`, `held_out.py`, `Learner.step`).
+On a terminal or as Markdown, from whichever metrics the run has. The curve is drawn in `curve.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from rlm_env.train.report.metrics import METRICS, read_metrics
 
 Line = dict[str, Any]
 AVERAGED = 5
-"""Most steps at the beginning and at the end of a run over which its training metrics are averaged."""
+"""Most steps, at the beginning and at the end of a run, over which training metrics are averaged."""
 
 _HELD_OUT = {
     "score": "score",
@@ -57,7 +56,7 @@ class RunMetrics:
 
 
 def load_run(folder: Path) -> RunMetrics:
-    """The metrics in a run's folder. Raises ConfigError where there are none."""
+    """Reads the metrics in a run's folder. Raises ConfigError where there are none."""
     lines = read_metrics(folder / METRICS)
     if not lines:
         raise ConfigError(f"{folder} has no {METRICS} with a line in it: it is not the folder of a training run")
@@ -67,18 +66,18 @@ def load_run(folder: Path) -> RunMetrics:
 
 
 def print_training_report(console: Console, runs: Sequence[RunMetrics]) -> None:
-    """Prints the table with rich."""
+    """Prints the table and its notes."""
     print_tables(console, [before_after_table(runs)], training_notes(runs))
 
 
 def markdown_training_report(runs: Sequence[RunMetrics]) -> str:
-    """The same table as GitHub Markdown."""
+    """The same table and notes as GitHub Markdown."""
     return markdown_tables([before_after_table(runs)], training_notes(runs))
 
 
 def before_after_table(runs: Sequence[RunMetrics]) -> Cells:
-    """Rows: held-out numbers at the first and the last evaluation, then training metrics at the first and the last
-    steps. Of several runs, mean and sample standard deviation over runs. Rows without numbers are left out."""
+    """Held-out metrics at the first and the last evaluation, then training metrics of the first and the last steps; for
+    several runs, mean and sample standard deviation over the runs. Rows without numbers are left out."""
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs: {', '.join(run.name for run in runs)}"
     table = Cells(title, ["", "before", "after", "change"])
     for environment in _environments(runs):
@@ -94,7 +93,7 @@ def before_after_table(runs: Sequence[RunMetrics]) -> Cells:
 
 
 def training_notes(runs: Sequence[RunMetrics]) -> list[str]:
-    """What the table does not say itself."""
+    """What a reader must know to read the table, one sentence each."""
     found = []
     if any(run.evaluations for run in runs):
         first = sorted({run.evaluations[0]["step"] for run in runs if run.evaluations})
@@ -124,13 +123,12 @@ def _add_block(
     heading: str,
     rows: Sequence[tuple[str, str]],
     runs: Sequence[RunMetrics],
-    of: Callable[[RunMetrics, str], tuple[float, float] | None],
+    before_after: Callable[[RunMetrics, str], tuple[float, float] | None],
 ) -> None:
-    """Rows below a heading, which is left out with them."""
+    """Adds rows below a heading; without rows there is no heading either."""
     block = []
     for name, key in rows:
-        pairs = [of(run, key) for run in runs]
-        pairs = [pair for pair in pairs if pair is not None]
+        pairs = [pair for run in runs if (pair := before_after(run, key)) is not None]
         if pairs:
             before, after = zip(*pairs, strict=True)
             change = [b - a for a, b in zip(before, after, strict=True)]
@@ -143,13 +141,13 @@ def _add_block(
 
 
 def _evaluation(run: RunMetrics, key: str) -> tuple[float, float] | None:
-    """At the first and the last evaluation; None with fewer than two."""
+    """The metric at the first and the last evaluation; None with fewer than two evaluations."""
     values = [line[key] for line in run.evaluations if key in line]
     return (values[0], values[-1]) if len(values) > 1 else None
 
 
 def _averaged(run: RunMetrics, key: str) -> tuple[float, float] | None:
-    """Over the first and the last steps that have it."""
+    """The means of the metric over the first and the last steps that have it; None with fewer than two."""
     values = [line[key] for line in run.steps if key in line]
     if len(values) < 2:
         return None
@@ -162,7 +160,7 @@ def _width(run: RunMetrics) -> int:
 
 
 def _interval(run: RunMetrics, key: str, place: int) -> str:
-    """Of the first evaluation (`place` 0) or of the last one (1)."""
+    """The 95 % interval of the first evaluation (`place` 0) or of the last one (1) as text; empty without one."""
     line = [line for line in run.evaluations if key in line][-place]
     low, high = (line.get(f"{key.removesuffix('/score')}/{end}") for end in ("low", "high"))
     return "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"

@@ -17,17 +17,7 @@ from rlm_env.runs.options import EngineOptions, EnvironmentEntry, RolloutTable, 
 from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, Part, SamplesConfig
 from rlm_env.train.report.metrics import WandbConfig
 from rlm_env.train.rl.advantage import AdvantageConfig
-
-
-class SyncConfig(Part):
-    """How new weights reach the engine."""
-
-    method: Literal["disk", "lora"] = "disk"
-    """`disk`: all weights, through a folder that vLLM reloads; `lora`: the adapter alone."""
-    check_tolerance: float | None = Field(default=None, gt=0)
-    """Largest mean difference, in nats, between the log-probabilities of engine and trainer; None: by type."""
-    drain_seconds: float = Field(default=120.0, gt=0)
-    """Seconds that requests in flight get to end before an update; then they are cut off."""
+from rlm_env.train.sync.config import SyncConfig
 
 
 class CurriculumStage(Part):

@@ -17,8 +17,8 @@ from typing import Protocol
 
 from rlm_env.llm.base import EngineUnavailable, LLMError
 from rlm_env.train.learner.samples import Sample
-from rlm_env.train.rl.config import SyncConfig
 from rlm_env.train.sync.canary import write_canary_weights
+from rlm_env.train.sync.config import SyncConfig
 from rlm_env.train.sync.engine import TrainEngine
 from rlm_env.train.sync.sync_check import (
     TOLERANCES,

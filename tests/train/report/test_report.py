@@ -2,10 +2,14 @@
 
 import builtins
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+import rlm_env
 from rlm_env.cli import main
 from rlm_env.cli import train_report as report_command
 from rlm_env.runs.errors import ConfigError
@@ -122,3 +126,18 @@ def test_without_matplotlib_the_table_is_there_and_the_remedy_said(tmp_path, mon
     assert "no curve: a curve needs the package 'matplotlib': pip install 'rlm-env[report]'" in told
     assert not (folder / "reward.png").exists()
     assert main(["report", str(folder), "--curve", str(tmp_path / "x.png")]) == 2
+
+
+def test_importing_a_report_loads_neither_torch_nor_the_sandbox():
+    """With `rlm_env` itself left empty, since its public names bring the scaffolds in."""
+    program = """
+import sys, types
+sys.modules["rlm_env"] = package = types.ModuleType("rlm_env")
+package.__path__ = [sys.argv[1]]
+import rlm_env.train.report.curve, rlm_env.train.report.report
+rooms = {name.split(".")[1] for name in sys.modules if name.startswith("rlm_env.")}
+sys.exit(f"loaded: {rooms}" if rooms - {"runs", "train"} or "torch" in sys.modules else 0)
+"""
+    folder = Path(rlm_env.__file__).parent
+    run = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr

@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 
 from rlm_env.llm import EngineUnavailable, Sampling, VLLMStartError  # noqa: E402
 from rlm_env.runs.errors import ConfigError  # noqa: E402
-from rlm_env.train.rl.config import SyncConfig  # noqa: E402
+from rlm_env.train.sync.config import SyncConfig  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
 from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
 from rlm_env.train.sync.weight_sync import make_sync  # noqa: E402

@@ -12,7 +12,7 @@ pytest.importorskip("vllm")
 pytest.importorskip("peft")
 
 from rlm_env.llm import Sampling, VLLMServer  # noqa: E402
-from rlm_env.train.rl.config import SyncConfig  # noqa: E402
+from rlm_env.train.sync.config import SyncConfig  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
 from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
 from rlm_env.train.sync.weight_sync import make_sync  # noqa: E402

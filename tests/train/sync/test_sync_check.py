@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from rlm_env.train.rl.config import SyncConfig  # noqa: E402
 from rlm_env.train.sync.canary import write_canary_weights  # noqa: E402
+from rlm_env.train.sync.config import SyncConfig  # noqa: E402
 from rlm_env.train.sync.sync_check import (  # noqa: E402
     BothLogprobs,
     FixedConversation,

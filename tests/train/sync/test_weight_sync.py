@@ -15,7 +15,7 @@ pytest.importorskip("vllm")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from rlm_env.llm import LLMError, Request, Sampling, VLLMServer  # noqa: E402
-from rlm_env.train.rl.config import SyncConfig  # noqa: E402
+from rlm_env.train.sync.config import SyncConfig  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
 from rlm_env.train.sync.request_gate import RequestCut  # noqa: E402
 from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
