@@ -19,6 +19,7 @@ from rlm_env.evals.pairs import McNemar, mcnemar, tasks_needed
 from rlm_env.evals.rollout_stats import RolloutStats
 from rlm_env.evals.stats import Estimate, clustered_mean, majority_vote, mean_pass_at_k, paired_difference
 from rlm_env.evals.usage import NAMES
+from rlm_env.repl.bounds import first_line
 
 SAME_LENGTH = 1.5
 """Context lengths within this factor of the shortest of a group are reported as one."""
@@ -153,7 +154,9 @@ def _group(scaffold: str, length: int | None, rows: list[RolloutStats], seed: in
     votes: dict[str, list[tuple[str, float]]] = defaultdict(list)
     for row in scored:
         votes[row.task_id].append((row.answer, row.score))
-    errors = Counter(first_line(row.error) for row in rows if row.outcome is Outcome.ERROR)
+    errors = Counter(
+        first_line(row.error or "") or "no reason was recorded" for row in rows if row.outcome is Outcome.ERROR
+    )
     costs = [row.cost for row in rows if row.cost is not None]
     return Group(
         scaffold=scaffold,
@@ -198,11 +201,6 @@ def _efficiency(scored: list[RolloutStats]) -> float | None:
 def powers(most: int) -> list[int]:
     """1, 2, 4, ... up to `most`, and `most` itself; empty below 2 (pass@1 alone says nothing new)."""
     return sorted({2**i for i in range(most.bit_length()) if 2**i <= most} | {most}) if most > 1 else []
-
-
-def first_line(text: str | None) -> str:
-    """The first line of an error, at most 200 characters."""
-    return ((text or "").strip().splitlines() or ["no reason was recorded"])[0][:200]
 
 
 def _scores(rows: Iterable[RolloutStats]) -> dict[str, list[float]]:

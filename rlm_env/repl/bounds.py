@@ -1,4 +1,4 @@
-"""Limits that host and child both know, and the one way in which text over a limit is shortened.
+"""Limits that host and child both know, and the two ways in which text is shortened.
 
 The child bounds what it sends; the host bounds it again, because a child may be hostile.
 """
@@ -27,6 +27,14 @@ def shorten(text: str, limit: int, total: int | None = None, tail: str | None = 
     room = limit - MARKER_ROOM
     head_part, tail_part = text[: room - room // 2], tail[-(room // 2) :]
     return f"{head_part}\n... [{omitted(total, limit):,} of {total:,} characters omitted] ...\n{tail_part}"[:limit]
+
+
+def first_line(text: str, limit: int = 200) -> str:
+    """The first line of an error message that is not blank, cut to `limit` characters, without a colon at its end.
+
+    "" if there is none. For a model, further lines are often of no use, and can tell about the host.
+    """
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")[:limit].rstrip(": ")
 
 
 def omitted(total: int, limit: int) -> int:

@@ -22,6 +22,7 @@ from rlm_env.llm.base import ToolSchema
 from rlm_env.messages import Completion, Message
 from rlm_env.protocol import strip_thinking
 from rlm_env.repl import shorten
+from rlm_env.repl.bounds import first_line
 from rlm_env.rollout import SubTurn, ToolResult, Turn
 from rlm_env.tools.schema import Tool
 
@@ -121,7 +122,7 @@ class ToolBox:
                 raise ValueError(f"there is no tool {call.name!r}, only {', '.join(self._by_name)}")
             arguments = tool.arguments(call.arguments)
         except ValueError as error:
-            result.error = _one_line(str(error))
+            result.error = first_line(str(error), ERROR_CHARS)
         else:
             async with self._slots:
                 start = time.monotonic()
@@ -144,10 +145,12 @@ class ToolBox:
             result.error = "it was cancelled"
         except TimeoutError as error:
             result.error = (
-                f"it took longer than {limit:g} s" if timer.expired() else _one_line(f"TimeoutError: {error}")
+                f"it took longer than {limit:g} s"
+                if timer.expired()
+                else first_line(f"TimeoutError: {error}", ERROR_CHARS)
             )
         except (Exception, SystemExit) as error:
-            result.error = _one_line(f"{type(error).__name__}: {error}")
+            result.error = first_line(f"{type(error).__name__}: {error}", ERROR_CHARS)
 
 
 def read_calls(completion: Completion | Turn | SubTurn, *, native: bool) -> list[ToolCall]:
@@ -232,8 +235,3 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _one_line(text: str) -> str:
-    """The first line, shortened. Further lines often tell about the host, which is not the model's business."""
-    return next(iter(text.splitlines()), "")[:ERROR_CHARS].rstrip(": ")

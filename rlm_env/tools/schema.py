@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, Validation
 
 from rlm_env.llm.base import ToolSchema
 from rlm_env.protocol import TOOL_NAME
+from rlm_env.repl.bounds import first_line
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
@@ -145,8 +146,7 @@ def _arguments_model(
         model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
         return model, model.model_json_schema()
     except (PydanticUserError, NameError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"tool {name!r}: no schema can be made of its parameters: {reason}") from error
+        raise ValueError(f"tool {name!r}: no schema can be made of its parameters: {first_line(str(error))}") from error
 
 
 def _annotated(function: Any) -> Any:

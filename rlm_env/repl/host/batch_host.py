@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_env.repl.bounds import MAX_JSON
+from rlm_env.repl.bounds import MAX_JSON, first_line
 from rlm_env.repl.config import SubError
 from rlm_env.repl.wire import ProtocolError, Scalar, chunks, pack, pack_any, sanitize
 
@@ -129,9 +129,8 @@ class BatchHost:
             answers = await self._handler(batch.items)
             frames = _answer_frames(number, answers, batch.total)
         except Exception as error:
-            # Only the first line, shortened: the rest is often of no use to the model.
-            reason = next(iter(str(error).splitlines()), "")[:200]
-            frames = [pack("fail", number, sanitize(f"llm_batch failed: {type(error).__name__}: {reason}"))]
+            reason = first_line(f"{type(error).__name__}: {error}")
+            frames = [pack("fail", number, sanitize(f"llm_batch failed: {reason}"))]
         self._idle(batch)
         for frame in frames:
             await self._send(frame)
