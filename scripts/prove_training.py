@@ -157,7 +157,7 @@ def _evaluation(
     folder = out / name
     command = ["-m", "rlm_env.cli", "eval", "oolong-rlm", "--model", model, "--scaffolds", scaffolds, "-n", str(n)]
     options = ("vocabulary=easy", "tokenizer=@model", f"families={families}", lengths)
-    command += [word for option in options for word in ("--env-option", option)]
+    command += [word for option in options for word in ("--set", f"options.{option}")]
     return Work(part, name, (*command, "--out", str(folder)), lambda: _status(folder) == "complete")
 
 

@@ -1,4 +1,4 @@
-"""What every room shares: one real vLLM for the whole test session; property tests without a time limit."""
+"""What every room shares: one real vLLM for the whole test session, fixtures, property tests without a time limit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
+
+from tests.word_count import endpoint, workplace  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from rlm_env.llm import VLLMServer

@@ -1,20 +1,25 @@
-"""The command `rlm-env sft`: arguments, messages, exit codes. Imports torch only when it runs."""
+"""The command `rlm-env sft`: its flags, what it prints, how it ends. Imports torch only when it runs."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from rlm_env.runs.config import merge_options
-from rlm_env.runs.console import say, say_stopped
+from rlm_env.cli.common import (
+    add_command,
+    add_run_flags,
+    end_stopped,
+    overrides,
+    resume_command,
+    training_packages,
+)
+from rlm_env.cli.report import conclude_training
 from rlm_env.runs.errors import ConfigError, RunStopped
 
 EXAMPLES = """\
-examples:
   rlm-env sft --model tiny-rlm --rollouts outputs/EVAL outputs/TRAIN/rollouts.jsonl
   rlm-env sft configs/train/sft_tiny.toml --dry-run
   rlm-env sft --model Qwen/Qwen3-4B --rollouts outputs/TEACHER --set keep.min_score=0.8 --set keep.best_of=2
@@ -24,23 +29,27 @@ examples:
 
 def add_sft(commands: Any) -> None:
     """Adds the command to the parser of `rlm-env`."""
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "sft",
-        help="train a policy on saved rollouts that scored well",
+        summary="train a policy on saved rollouts that scored well",
         description="Keeps the rollouts of evals or training runs that pass the filters of [keep], and trains the "
-        "model to say what was said in them, root and sub-LLM alike. A run that was stopped goes on with --resume.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "model on the replies in them, of root and sub-LLM alike. A run that was stopped goes on with --resume.",
+        examples=EXAMPLES,
     )
     add = command.add_argument
-    add("config", nargs="?", type=Path, metavar="CONFIG.toml", help="see configs/train/ and docs/training.md")
-    add("--rollouts", nargs="+", metavar="FILE", help="rollouts.jsonl files, or run folders that hold one")
-    add("--model", help="the model to begin with: tiny-rlm, a model folder, a Hub id in the local cache")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="over the file, for example keep.min_score=0.5")
-    add("--out", type=Path, metavar="FOLDER", help="output folder (default: outputs/ and the config's name)")
-    add("--seed", type=int)
-    add("--resume", action="store_true", help="go on with the run in the output folder")
-    add("--dry-run", action="store_true", help="choose the rollouts, check everything, start nothing")
+    add(
+        "config",
+        nargs="?",
+        type=Path,
+        metavar="CONFIG.toml",
+        help="the config of the run; see configs/train/, docs/training.md (default: --model and --rollouts say all)",
+    )
+    add("--rollouts", nargs="+", metavar="PATH", help="rollouts.jsonl files, or run folders that hold one")
+    add("--model", help="the model to begin with: tiny-rlm, a model folder, or a Hub id in the local cache")
+    add("--seed", type=int, metavar="N", help="seed of the order of samples (default: the config's, else 0)")
+    add_run_flags(command, out="outputs/ and the config's name, else outputs/sft-MODEL", example="keep.min_score=0.5")
+    add("--dry-run", action="store_true", help="choose the rollouts and check everything, and start nothing")
     command.set_defaults(run=_sft)
 
 
@@ -48,16 +57,13 @@ def _sft(arguments: argparse.Namespace) -> int:
     from rlm_env.train.sft.config import load_sft_config
 
     if arguments.config is None and not (arguments.rollouts and arguments.model):
-        raise ConfigError("give a CONFIG.toml, or --rollouts and --model")
-    overrides = merge_options(arguments.set)
-    keys = ("model", "rollouts", "out", "seed")
-    overrides |= {key: value for key in keys if (value := getattr(arguments, key)) is not None}
-    config = load_sft_config(arguments.config, overrides)
-    try:
-        from rlm_env.cli.train_report import conclude
+        raise ConfigError(
+            "give a CONFIG.toml, or --rollouts and --model, for example: "
+            "rlm-env sft --model tiny-rlm --rollouts outputs/EVAL"
+        )
+    config = load_sft_config(arguments.config, overrides(arguments, ("model", "rollouts", "out", "seed")))
+    with training_packages():
         from rlm_env.train.sft.trainer import preview_sft, sft
-    except ImportError as error:
-        raise ConfigError(f"training needs the package {error.name!r}: pip install 'rlm-env[train]'") from error
     console = Console(stderr=True)
     if arguments.dry_run:
         preview_sft(config, Console())
@@ -65,11 +71,7 @@ def _sft(arguments: argparse.Namespace) -> int:
     try:
         model = sft(config, console, resume=arguments.resume)
     except (RunStopped, KeyboardInterrupt) as stop:
-        exit_code = say_stopped(console, stop)
-        command = f"rlm-env sft {shlex.quote(str(config.out / 'config.toml'))} --resume"
-        say(console, f"To go on:\n  {command}")
-        return exit_code
+        return end_stopped(console, stop, resume_command("sft", config.out))
     if model is not None:
-        conclude(config.out, console)
-        say(console, f"the trained model is in {model}")
+        conclude_training(config.out, model, console)
     return 0

@@ -1,43 +1,61 @@
-"""What an eval is: one validated object, from a TOML file, the command line, or both; on one environment or several.
+"""The config of an eval: one validated object, from a TOML file, the command line, or both.
 
-Covered: the keys, reading TOML, command-line values laid over a file's, what may differ when a run is resumed.
-Not covered: whether an environment or a scaffold knows the options handed to it (they say so themselves).
+The tables that train configs have too are in `rlm_env/runs/options.py`. Whether an environment knows its options is
+found when it is made (`setup.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlm_env.evals.prices import Price, load_prices
 from rlm_env.runs.config import config_differences, merge, read_config_file
 from rlm_env.runs.errors import ConfigError, explain_validation, near
-from rlm_env.runs.options import EngineOptions
+from rlm_env.runs.options import (
+    EngineOptions,
+    EnvironmentEntry,
+    ScaffoldRolloutTable,
+    Table,
+    apply_overrides,
+    check_labels,
+)
 from rlm_env.scaffolds import SCAFFOLDS
-from rlm_env.scaffolds.config import RLMConfig
+
+EXAMPLE = "rlm-env eval oolong-rlm --model tiny-rlm"
 
 
-class SharedConfig(BaseModel):
-    """What decides a run, whatever it is run on. Unknown keys are errors."""
+class EvalEnvironment(EnvironmentEntry):
+    """One environment of an eval. Its label is also the name of its folder, where there are several."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    n: int | None = Field(default=None, ge=1)
+    """Number of tasks; the config's own `n` if left out."""
+    rollout: ScaffoldRolloutTable = Field(default_factory=dict)
+    """For this environment alone, over the config's `[rollout]`."""
+
+
+class EvalConfig(Table):
+    """An eval on one environment or on several. Unknown keys are errors.
+
+    Several share the model, the scaffolds and the engines. Each is a run in its own folder below `out`.
+    """
 
     model: str
-    """The root LLM: a model folder or `tiny-rlm` (served by a vLLM of our own), or with `base_url` the name of a
-    model there."""
+    """The root LLM: a model folder or `tiny-rlm`, which a local vLLM serves; with `base_url`, a model's name there."""
     sub_model: str | None = None
-    """The sub-LLM; the root LLM if left out."""
+    """The sub-LLM; None: the root LLM."""
     scaffolds: tuple[str, ...] = ("standard", "rlm")
+    """The others are compared with the first."""
     n: int = Field(default=32, ge=1)
-    """Number of tasks: the first `n` of the split."""
+    """Number of tasks of each environment: the first `n` of the split."""
     repeats: int = Field(default=1, ge=1)
     """Rollouts of each task in each scaffold."""
     split: Literal["train", "eval"] = "eval"
     seed: int = 0
-    """Seeds the environment's tasks and the bootstrap."""
+    """Seeds the environments' tasks and the bootstrap."""
     concurrency: int = Field(default=16, ge=1)
     """Most rollouts at once."""
     base_url: str | None = None
@@ -45,18 +63,20 @@ class SharedConfig(BaseModel):
     api_key_env: str | None = None
     """Name of the environment variable that holds the endpoint's key (never the key itself)."""
     tokens: str | None = None
-    """Model folder whose tokenizer and template match a vLLM at `base_url`: turns on the token path."""
-    scaffold_options: dict[str, Any] = Field(default_factory=dict)
-    """Fields of `RLMConfig` for every scaffold, over the model's own profile; under a scaffold's name for that scaffold alone:
-    `max_turns = 8`, `rlm.max_turns = 8`. Some scaffolds have fields of their own: `summary.final = "sub"`."""
-    engine_options: EngineOptions = EngineOptions()
-    """Of the local vLLM."""
+    """The endpoint is a vLLM that serves this model folder: token ids are exchanged instead of text."""
     max_cost: float | None = Field(default=None, gt=0)
     """No further rollout starts once this many US dollars are spent; those in flight finish."""
     prices: dict[str, Price] | None = None
-    """US dollars per million tokens by model name; in TOML also the path of a price table."""
+    """US dollars per million tokens by model name; in a TOML file also the path of a price table."""
     out: Path
     """The output folder."""
+    environments: tuple[EvalEnvironment, ...] = Field(min_length=1)
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of every environment."""
+    rollout: ScaffoldRolloutTable = Field(default_factory=dict)
+    """Fields of `RLMConfig` for every scaffold, over the model's own profile; under a scaffold's name for that
+    scaffold alone: `max_turns = 8`, `rlm.max_turns = 6`. Some have further fields: `summary.final = "sub"`."""
+    engine: EngineOptions = EngineOptions()
 
     @model_validator(mode="before")
     @classmethod
@@ -80,7 +100,7 @@ class SharedConfig(BaseModel):
         return names
 
     @model_validator(mode="after")
-    def _consistent(self) -> SharedConfig:
+    def _consistent(self) -> Self:
         if self.max_cost is not None and self.prices is None:
             raise ValueError("max_cost needs prices (a table of US dollars per million tokens)")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
@@ -90,128 +110,97 @@ class SharedConfig(BaseModel):
             raise ValueError(f"{given} goes with base_url; without it a local vLLM is started")
         if self.tokens and self.api_key_env:
             raise ValueError("api_key_env does not go with tokens: the token path speaks to a vLLM that needs no key")
-        if self.base_url is not None and self.engine_options != EngineOptions():
-            raise ValueError("engine_options are for a local vLLM; they have no effect on the endpoint at base_url")
-        for name in self.scaffold_options:
-            if name in SCAFFOLDS and name not in self.scaffolds:
-                raise ValueError(
-                    f"scaffold_options.{name}: this scaffold is not in scaffolds ({', '.join(self.scaffolds)})"
-                )
-            if name not in SCAFFOLDS and name not in RLMConfig.model_fields:
-                raise ValueError(
-                    f"scaffold_options: unknown key '{name}'{near(name, [*RLMConfig.model_fields, *self.scaffolds])}"
-                )
+        if self.base_url is not None and self.engine != EngineOptions():
+            raise ValueError("[engine] is for a local vLLM; it has no effect on the endpoint at base_url")
+        check_labels(self.environments)
+        for table in (self.rollout, *(entry.rollout for entry in self.environments)):
+            for name in table.keys() & SCAFFOLDS.keys():
+                if name not in self.scaffolds:
+                    raise ValueError(f"rollout.{name}: this scaffold is not in scaffolds ({', '.join(self.scaffolds)})")
         return self
 
-    def options_of(self, scaffold: str, profile: Mapping[str, Any]) -> dict[str, Any]:
-        """The `RLMConfig` fields of one scaffold: the model's profile, then the shared options, then the scaffold's own."""
-        shared = {key: value for key, value in self.scaffold_options.items() if key not in SCAFFOLDS}
-        return merge(merge(dict(profile), shared), self.scaffold_options.get(scaffold, {}))
+    @property
+    def is_matrix(self) -> bool:
+        """True with several environments."""
+        return len(self.environments) > 1
+
+    def runs(self) -> dict[str, RunConfig]:
+        """The run on each environment, by label. What an entry sets for itself is in the tables of its run."""
+        shared = {name: getattr(self, name) for name in EvalConfig.model_fields}
+        return {
+            entry.label: RunConfig(
+                **shared
+                | {
+                    "environments": (EvalEnvironment(name=entry.name, label=entry.label),),
+                    "n": entry.n or self.n,
+                    "options": merge(self.options, entry.options),
+                    "rollout": merge(self.rollout, entry.rollout),
+                    "out": self.out / entry.label if self.is_matrix else self.out,
+                }
+            )
+            for entry in self.environments
+        }
 
     def as_toml(self) -> dict[str, Any]:
         """The keys that are set, as plain values; `model_validate` reads them back."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
-class EvalConfig(SharedConfig):
-    """A run on one environment."""
+class RunConfig(EvalConfig):
+    """A run on one environment, whose entry has no tables or `n` of its own: what the config.toml of a run holds."""
 
-    environment: str
-    """The environment's name, for example `oolong-rlm`."""
-    env_options: dict[str, Any] = Field(default_factory=dict)
+    environments: tuple[EvalEnvironment, ...] = Field(min_length=1, max_length=1)
 
+    @property
+    def environment(self) -> str:
+        """The environment's name."""
+        return self.environments[0].name
 
-class EnvironmentEntry(BaseModel):
-    """One environment of a matrix."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    """The environment's name, for example `oolong-rlm`."""
-    label: str | None = Field(default=None, pattern=r"^[\w.-]+$")
-    """Its row in the table and its folder; the name if left out. Tells apart two entries of one environment."""
-    n: int | None = Field(default=None, ge=1)
-    """Number of tasks; the matrix's `n` if left out."""
-    env_options: dict[str, Any] = Field(default_factory=dict)
-    scaffold_options: dict[str, Any] = Field(default_factory=dict)
-    """Over the matrix's own, for this environment alone."""
+    def rollout_options(self, scaffold: str, profile: Mapping[str, Any]) -> dict[str, Any]:
+        """The `RLMConfig` fields of a scaffold: the model's profile, then the shared ones, then its own."""
+        shared = {key: value for key, value in self.rollout.items() if key not in SCAFFOLDS}
+        return merge(merge(dict(profile), shared), self.rollout.get(scaffold, {}))
 
 
-class MatrixConfig(SharedConfig):
-    """Runs on several environments with the same model, scaffolds and budgets, behind the same engines.
+def load_eval_config(path: Path | None, overrides: dict[str, Any], default_out: str | None = None) -> EvalConfig:
+    """A config from a TOML file (or none), with the command line's values over it.
 
-    Each is an ordinary run in a folder of its own below `out`.
+    If neither names an output folder, it is `outputs/<environment>-<model>-<default_out>`, with the file's name in
+    place of the environment's if there are several; with `default_out` None it must be named. Tables are merged key
+    by key. Relative paths are relative to the current directory. Raises ConfigError.
     """
-
-    environments: tuple[EnvironmentEntry, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _unique(self) -> MatrixConfig:
-        labels = [entry.label or entry.name for entry in self.environments]
-        if twice := {label for label in labels if labels.count(label) > 1}:
-            raise ValueError(f"environments: '{min(twice)}' is there twice; give each its own label")
-        return self
-
-    def runs(self) -> dict[str, EvalConfig]:
-        """The runs by label. Raises ConfigError where an entry's options contradict the rest."""
-        shared = self.model_dump(exclude={"environments"})
-        found: dict[str, EvalConfig] = {}
-        for entry in self.environments:
-            label = entry.label or entry.name
-            own = {
-                "environment": entry.name,
-                "n": entry.n or self.n,
-                "env_options": entry.env_options,
-                "scaffold_options": merge(self.scaffold_options, entry.scaffold_options),
-                "out": self.out / label,
-            }
-            try:
-                found[label] = EvalConfig.model_validate(shared | own)
-            except ValidationError as error:
-                raise ConfigError(explain_validation(error, EvalConfig, f"environments: {label}")) from error
-        return found
-
-
-def load_config(
-    path: Path | None, overrides: dict[str, Any], default_out: str | None = None
-) -> EvalConfig | MatrixConfig:
-    """A config from a TOML file (or none), with the command line's values laid over it: a matrix where the file
-    has `environments`, else a single run.
-
-    Where neither names an output folder it is `outputs/<environment>-<model>-<default_out>`, of a matrix with the
-    file's name first; None: it must be named. Options in `env_options`, `scaffold_options` and `engine_options` are merged
-    key by key; `n` holds for every environment of a matrix. Relative paths of prices are relative to the current
-    directory, as on the command line. Raises ConfigError.
-    """
-    values = read_config_file(path) if path else {}
-    kind = MatrixConfig if "environments" in values else EvalConfig
-    for key, value in overrides.items():
-        values[key] = merge(values.get(key), value)
+    values = apply_overrides(read_config_file(path) if path else {}, overrides)
     where = str(path) if path else "command line"
-    if kind is MatrixConfig:
-        if "env_options" in overrides:
-            raise ConfigError(f"--env-option does not go with {where}: its environments differ in their options")
-        if "n" in overrides and isinstance(entries := values["environments"], list):
-            values["environments"] = [e | {"n": overrides["n"]} if isinstance(e, dict) else e for e in entries]
+    if values.get("model") is None:
+        raise ConfigError(f"which model? Add --model, for example: {EXAMPLE}")
     if "out" not in values:
         if default_out is None:
             raise ConfigError("--resume needs the run's folder: give --out FOLDER, or FOLDER/config.toml as the config")
-        model = Path(str(values.get("model", ""))).name
-        what = path.stem if path and kind is MatrixConfig else values.get("environment")
-        values["out"] = f"outputs/{what}-{model}-{default_out}"
+        values["out"] = f"outputs/{_run_name(path, values)}-{Path(str(values['model'])).name}-{default_out}"
     try:
-        return kind.model_validate(values)
+        return EvalConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain_validation(error, kind, where)) from error
+        raise ConfigError(explain_validation(error, EvalConfig, where)) from error
+
+
+def _run_name(path: Path | None, values: Mapping[str, Any]) -> str:
+    """What the default output folder is named after."""
+    match values.get("environments"):
+        case [{"name": str(name)}]:
+            return name
+        case _:
+            return path.stem if path else "eval"
 
 
 RESUMABLE = frozenset({"n", "repeats", "scaffolds", "concurrency", "max_cost", "prices", "out"})
 """Keys that a resumed run may change. Tasks, repeats and scaffolds may only be added to."""
 
 
-def check_resume(recorded: dict[str, Any], config: EvalConfig, where: Path) -> None:
+def check_eval_resume(recorded: dict[str, Any], config: RunConfig, where: Path) -> None:
     """Refuses to add to a run that was made with another config. Raises ConfigError that names the difference."""
     old, new = dict(recorded), config.as_toml()
+    if gone := {entry["label"] for entry in old.get("environments", ())} - {config.environments[0].label}:
+        raise ConfigError(f"{where} was made with the environments {', '.join(sorted(gone))} too; put them back")
     differences = config_differences(old, new, RESUMABLE)
     for key in ("n", "repeats"):
         if new[key] < old.get(key, 0):

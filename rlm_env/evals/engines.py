@@ -1,7 +1,6 @@
-"""The engines of a run: one vLLM of our own per distinct local model, or clients of somebody else's endpoint.
+"""Starts, watches and stops the engines of a run: one local vLLM per distinct model, or clients of an endpoint.
 
-Covered: starting, a live line while that takes its time, watching, stopping, whatever happens in between.
-Not covered: finding a model (`models.py`), how engines work (`rlm_env/llm/`).
+Not covered: finding a model (`rlm_env/runs/models.py`), the engines themselves (`rlm_env/llm/`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from rlm_env.evals.config import SharedConfig
+from rlm_env.evals.config import EvalConfig
 from rlm_env.llm.base import LLM, EngineUnavailable, LLMError
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
 from rlm_env.runs.errors import ConfigError, RunStopped
@@ -33,7 +32,7 @@ WATCH_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Engines:
-    """The LLMs of a run, and the servers behind them that are ours."""
+    """The LLMs of a run, and the local servers behind them."""
 
     root: LLM
     sub: LLM
@@ -44,7 +43,7 @@ class Engines:
         return [server.log_path for server in self.servers]
 
     async def watch(self) -> None:
-        """Raises EngineUnavailable when a server of ours dies; never returns."""
+        """Raises EngineUnavailable when a local server dies; never returns."""
         while True:
             for server in self.servers:
                 if not server.alive:
@@ -55,20 +54,20 @@ class Engines:
 
 @contextlib.asynccontextmanager
 async def open_engines(
-    config: SharedConfig, models: Mapping[str, ModelRef], log_folder: Path, console: Console
+    config: EvalConfig, models: Mapping[str, ModelRef], log_folder: Path, console: Console
 ) -> AsyncIterator[Engines]:
-    """The engines of a run, ready to answer; closed and stopped on the way out.
+    """The engines of a run, ready to answer; closed and stopped at the end.
 
-    Raises ConfigError for a missing key or tokenizer, RunStopped when a server does not start.
+    Raises ConfigError for a missing key or tokenizer, RunStopped if a server does not start.
     """
     async with contextlib.AsyncExitStack() as stack:
         llms: dict[ModelRef, LLM] = {}
         servers: list[VLLMServer] = []
         local = len({ref for ref in models.values() if ref.folder})
         for ref in dict.fromkeys(models.values()):
-            if ref.folder is None:
-                llms[ref] = await connect(config, ref)
-            else:
+            if ref.base_url is not None:
+                llms[ref] = await connect(config, ref.name, ref.base_url)
+            elif ref.folder is not None:
                 server = await stack.enter_async_context(_serve(config, ref, ref.folder, log_folder, console, local))
                 servers.append(server)
                 llms[ref] = server.policy(renderer=load_profile(ref.folder).get("renderer"))
@@ -76,8 +75,8 @@ async def open_engines(
         yield Engines(llms[models["root"]], llms[models["sub"]], servers)
 
 
-def api_key(config: SharedConfig) -> str | None:
-    """The endpoint's key from its environment variable. Raises ConfigError where that is not set."""
+def api_key(config: EvalConfig) -> str | None:
+    """The endpoint's key from its environment variable. Raises ConfigError if that is not set."""
     if config.api_key_env is None:
         return None
     if key := os.environ.get(config.api_key_env):
@@ -85,18 +84,18 @@ def api_key(config: SharedConfig) -> str | None:
     raise ConfigError(f"the environment variable {config.api_key_env} (api_key_env) is not set")
 
 
-async def connect(config: SharedConfig, ref: ModelRef) -> LLM:
-    """A client of the model at `ref.base_url`. Raises ConfigError, and RunStopped where a vLLM does not answer."""
+async def connect(config: EvalConfig, model: str, base_url: str) -> LLM:
+    """A client of a model at an endpoint. Raises ConfigError, and RunStopped if a vLLM does not answer."""
     if config.tokens is None:
         from rlm_env.llm.openai_chat import OpenAIChat
 
-        return OpenAIChat(ref.name, ref.base_url, api_key=api_key(config))
+        return OpenAIChat(model, base_url, api_key=api_key(config))
     from rlm_env.llm.token_policy import TokenPolicy
 
     try:
         folder = find_model(config.tokens).path
         renderer = load_profile(folder).get("renderer")
-        return await TokenPolicy.connect(ref.base_url, folder, model=ref.name, renderer=renderer)
+        return await TokenPolicy.connect(base_url, folder, model=model, renderer=renderer)
     except ModelNotFound as error:
         raise ConfigError(f"tokens: {error}") from error
     except LLMError as error:
@@ -114,7 +113,7 @@ def server_options(options: EngineOptions, sharing: int) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def _serve(
-    config: SharedConfig, ref: ModelRef, folder: Path, log_folder: Path, console: Console, servers: int
+    config: EvalConfig, ref: ModelRef, folder: Path, log_folder: Path, console: Console, servers: int
 ) -> AsyncIterator[VLLMServer]:
     from rlm_env.llm.vllm.server import VLLMServer, is_cpu_build
 
@@ -134,7 +133,7 @@ async def _serve(
                 seed=config.seed,
                 log_path=log,
                 progress=show,
-                **server_options(config.engine_options, 1 if is_cpu_build() else servers),
+                **server_options(config.engine, 1 if is_cpu_build() else servers),
             )
             await server.__aenter__()
         except EngineUnavailable as error:

@@ -1,6 +1,6 @@
-"""Do the scaffolds of a run have the same chances? What differs in their settings, in words for the report.
+"""Settings in which the scaffolds of a run differ, in words for the report.
 
-Covered: settings that the scaffolds share by name. Not covered: what scaffolds are made of (a REPL, sub-LLMs, tips).
+Only settings of the same name are compared, not what makes a scaffold (a REPL, sub-LLMs, tips).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ COMPARED = (
     "tool_timeout",
     "max_tool_chars",
 )
-"""Fields of `RLMConfig` that decide what a scaffold may use."""
+"""Fields of `RLMConfig` that limit what a scaffold may use."""
 
 
 def setting_differences(scaffolds: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """One sentence per setting that is not equal in all scaffolds that have it.
 
-    `scaffolds`: what `Scaffold.describe` returned, by name. A setting that has no effect in a scaffold is not in its description.
+    `scaffolds`: `Scaffold.describe()` by name; it leaves out settings without effect in that scaffold.
     """
     found: list[str] = []
     for key in COMPARED:
@@ -39,8 +39,8 @@ def setting_differences(scaffolds: Mapping[str, Mapping[str, Any]]) -> list[str]
             if key in description["config"]
         }
         if len({repr(value) for value in values.values()}) > 1:
-            told = ", ".join(f"{scaffold} {_short(value)}" for scaffold, value in values.items())
-            found.append(f"{key} is not equal in all scaffolds: {told}.")
+            listing = ", ".join(f"{scaffold} {_short(value)}" for scaffold, value in values.items())
+            found.append(f"{key} is not equal in all scaffolds: {listing}.")
     return found
 
 

@@ -1,7 +1,7 @@
-"""Several environments in one go: the same model, scaffolds and budgets, one engine for all, one table at the end.
+"""An eval on several environments: the same model, scaffolds and engines, one limit on money, one table at the end.
 
-Covered: the order of runs, what they share (engines, money), the folder that holds them. Not covered: a run (`run.py`).
-Everything that can be wrong with any of the runs is found before the engine is started.
+Each environment is a run (`run.py`) in its own folder. Everything that can be wrong with any of the runs is found
+before an engine is started.
 """
 
 from __future__ import annotations
@@ -9,51 +9,60 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from rlm_env.evals.config import MatrixConfig
+from rlm_env.evals.config import EvalConfig
 from rlm_env.evals.engines import Engines, open_engines
-from rlm_env.evals.run import Purse, Run, prepare, stored_summary
-from rlm_env.evals.summary import Summary
+from rlm_env.evals.run import CostLimit, EvalResult, EvalRun, prepare_run, run_eval, stored_eval, stored_status
+from rlm_env.evals.summary import EvalSummary
+from rlm_env.repl import ReplPools
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import CONFIG, read_config, write_config, write_summary
+from rlm_env.runs.folder import CONFIG, read_run_config, write_config, write_summary
 from rlm_env.runs.models import resolve_models
-from rlm_env.runs.record import versions
+from rlm_env.runs.record import new_record
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixResult:
-    """How a matrix ended: the summaries by label, and `complete` or `stopped by max-cost`."""
+    """How an eval on several environments ended; `status` is `complete`, `stopped by max-cost`, or that of the first
+    run that is neither."""
 
     path: Path
     status: str
-    summaries: dict[str, Summary]
+    summaries: dict[str, EvalSummary]
+    """By the environments' labels."""
     title: str
 
 
-async def run_matrix(config: MatrixConfig, console: Console, *, resume: bool = False) -> MatrixResult:
-    """Runs what `config` describes, environment by environment, or what is left of it.
+async def run_any(config: EvalConfig, console: Console, *, resume: bool = False) -> EvalResult | MatrixResult:
+    """Runs `config` on one environment or on several. Raises what `run_eval` raises."""
+    if config.is_matrix:
+        return await run_matrix(config, console, resume=resume)
+    (run,) = config.runs().values()
+    return await run_eval(run, console, resume=resume)
 
-    Raises what `run_eval` raises; what had finished by then is on disk.
+
+async def run_matrix(config: EvalConfig, console: Console, *, resume: bool = False) -> MatrixResult:
+    """Runs `config`, or the rest of it, environment by environment.
+
+    Raises what `run_eval` raises; rollouts that had finished by then are on disk.
     """
-    runs = config.runs()
-    models = resolve_models(config)
-    purse = Purse(config.max_cost)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    models = resolve_models(config.model, config.sub_model, config.base_url)
+    cost = CostLimit(config.max_cost)
+    record = new_record()
     if resume:
-        started = _check_resume(config)
+        record["started"] = _check_matrix_resume(config)
     async with contextlib.AsyncExitStack() as stack:
-        prepared: dict[str, Run] = {}
-        for label, run_config in runs.items():
+        pools = await stack.enter_async_context(ReplPools())
+        prepared: dict[str, EvalRun] = {}
+        for label, run_config in config.runs().items():
             again = resume and (run_config.out / CONFIG).exists()
-            run = prepare(run_config, models, console, purse, resume=again)
+            run = prepare_run(run_config, models, console, cost, pools, resume=again)
             prepared[label] = await stack.enter_async_context(run)
-        record = {"started": started, "versions": versions()}
         write_config(config.out, {**config.as_toml(), RECORD: record})
         opened: list[Engines] = []
 
@@ -76,18 +85,18 @@ async def run_matrix(config: MatrixConfig, console: Console, *, resume: bool = F
         return MatrixResult(config.out, status, summaries, matrix_title(config))
 
 
-def _check_resume(config: MatrixConfig) -> str:
-    """When the matrix in the folder was begun. Raises ConfigError where it had an environment that is now gone."""
-    old = read_config(config.out)
-    if "environments" not in old:
-        raise ConfigError(f"{config.out} holds a run on one environment, not a matrix; choose another --out")
-    before = {entry.get("label", entry["name"]) for entry in old["environments"]}
-    if gone := before - config.runs().keys():
+def _check_matrix_resume(config: EvalConfig) -> str:
+    """When the eval in the folder was started. Raises ConfigError if it had an environment that is now gone."""
+    old = read_run_config(config.out)
+    labels = {entry.get("label", entry["name"]) for entry in old["environments"]}
+    if len(labels) == 1:
+        raise ConfigError(f"{config.out} holds a run on one environment; choose another --out")
+    if gone := labels - config.runs().keys():
         raise ConfigError(f"{config.out} was made with the environments {', '.join(sorted(gone))} too; put them back")
     return old[RECORD]["started"]
 
 
-def _summary(config: MatrixConfig, runs: dict[str, Run], statuses: dict[str, str]) -> dict[str, Any]:
+def _summary(config: EvalConfig, runs: dict[str, EvalRun], statuses: dict[str, str]) -> dict[str, Any]:
     done = all(status == "complete" for status in statuses.values())
     return {
         "status": "complete" if done else "unfinished",
@@ -96,19 +105,18 @@ def _summary(config: MatrixConfig, runs: dict[str, Run], statuses: dict[str, str
     }
 
 
-def stored_matrix(path: Path) -> tuple[dict[str, Summary], str]:
-    """The summaries of a matrix on disk, as far as its runs were begun, and its title. Raises ConfigError."""
-    config = MatrixConfig.model_validate({k: v for k, v in read_config(path).items() if k != RECORD})
+def stored_result(path: Path) -> EvalResult | MatrixResult:
+    """The result of an eval on disk, as far as it went. Raises ConfigError if the folder holds none."""
+    values = read_run_config(path)
+    if len(values.get("environments", ())) < 2:
+        return stored_eval(path)
+    config = EvalConfig.model_validate({key: value for key, value in values.items() if key != RECORD})
     begun = [label for label in config.runs() if (path / label / CONFIG).exists()]
-    return {label: stored_summary(path / label)[0] for label in begun}, matrix_title(config)
+    summaries = {label: stored_eval(path / label).summary for label in begun}
+    return MatrixResult(path, stored_status(path), summaries, matrix_title(config))
 
 
-def is_matrix(path: Path) -> bool:
-    """Whether the folder of a run holds several. Raises ConfigError where it holds none."""
-    return "environments" in read_config(path)
-
-
-def matrix_title(config: MatrixConfig) -> str:
+def matrix_title(config: EvalConfig) -> str:
     """One line that says what was run."""
     sub = f", sub-LLM {config.sub_model}" if config.sub_model else ""
     return f"{config.model}{sub}: {len(config.environments)} environments x {len(config.scaffolds)} scaffolds"

@@ -1,6 +1,6 @@
-"""The one table of several environments: a few rows for each, a column for each scaffold.
+"""The table of an eval on several environments: a few rows for each, a column for each scaffold.
 
-Covered: layout and wording. Not covered: everything else about each environment (`report.py`, from its own folder).
+Not covered: the tables of one environment, which `rlm-env report` prints from its folder (`report.py`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from rich.console import Console
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.report import NONE
 from rlm_env.evals.stats import Estimate
-from rlm_env.evals.summary import Comparison, Group, Summary
+from rlm_env.evals.summary import Comparison, EvalSummary, ScaffoldSummary
 from rlm_env.runs.tables import Cells, markdown_tables, print_tables
 
 
-def matrix_table(summaries: Mapping[str, Summary], title: str) -> Cells:
-    """Scores, paired differences, outcomes and what they took, environment by environment; then the scaffolds' means."""
+def matrix_table(summaries: Mapping[str, EvalSummary], title: str) -> Cells:
+    """Scores, paired differences, outcomes and costs of each environment; then the scaffolds' means."""
     scaffolds = list(dict.fromkeys(group.scaffold for summary in summaries.values() for group in summary.scaffolds))
     table = Cells(title, ["environment", *scaffolds, "best baseline"], wrap=True)
 
@@ -29,7 +29,7 @@ def matrix_table(summaries: Mapping[str, Summary], title: str) -> Cells:
         groups = {group.scaffold: group for group in summary.scaffolds}
         compared = {comparison.scaffold: comparison for comparison in summary.comparisons}
         row = [groups.get(scaffold) for scaffold in scaffolds]
-        add(label, [_score(g) for g in row], _best_floor(summary))
+        add(label, [_score(g) for g in row], _best_baseline(summary))
         if compared:
             baseline = summary.comparisons[0].baseline
             add(f"  minus {baseline} (p or n)", [_difference(compared.get(scaffold)) for scaffold in scaffolds])
@@ -41,12 +41,12 @@ def matrix_table(summaries: Mapping[str, Summary], title: str) -> Cells:
     return table
 
 
-def matrix_notes(summaries: Mapping[str, Summary]) -> list[str]:
-    """What a reader of the table must know, one sentence each."""
+def matrix_notes(summaries: Mapping[str, EvalSummary]) -> list[str]:
+    """Remarks below the table, one sentence each."""
     lines = [
         "Score: mean and half the width of its 95 % interval. Differences are paired by task, with McNemar's p where "
         "every score is 0 or 1, else with the number of tasks that would tell them apart (power 0.8).",
-        "Tokens and seconds are means per rollout that ran. Best baseline: what an answer without understanding scores.",
+        "Tokens and seconds are means per rollout that ran. Best baseline: the best answer without understanding.",
     ]
     equal: dict[str, list[str]] = {}
     for label, summary in summaries.items():
@@ -63,28 +63,27 @@ def matrix_notes(summaries: Mapping[str, Summary]) -> list[str]:
     return lines
 
 
-def print_matrix(console: Console, summaries: Mapping[str, Summary], title: str) -> None:
+def print_matrix(console: Console, summaries: Mapping[str, EvalSummary], title: str) -> None:
     """Prints the table with rich."""
     print_tables(console, [matrix_table(summaries, title)], matrix_notes(summaries))
 
 
-def markdown_matrix(summaries: Mapping[str, Summary], title: str) -> str:
+def markdown_matrix(summaries: Mapping[str, EvalSummary], title: str) -> str:
     """The same table as GitHub Markdown."""
     return markdown_tables([matrix_table(summaries, title)], matrix_notes(summaries))
 
 
-def _of(summary: Summary, scaffold: str) -> Estimate | None:
+def _of(summary: EvalSummary, scaffold: str) -> Estimate | None:
     return next((group.score for group in summary.scaffolds if group.scaffold == scaffold), None)
 
 
 def _mean(scores: list[Estimate | None]) -> str:
-    """Only where every environment has a score: means over different environments cannot be compared."""
-    if not scores or None in scores:
-        return NONE
-    return f"{sum(score.mean for score in scores) / len(scores):.2f}"
+    """Only if every environment has a score: means over different environments cannot be compared."""
+    known = [score.mean for score in scores if score is not None]
+    return f"{sum(known) / len(known):.2f}" if known and len(known) == len(scores) else NONE
 
 
-def _score(group: Group | None) -> str:
+def _score(group: ScaffoldSummary | None) -> str:
     if group is None or group.score is None:
         return NONE
     return f"{group.score.mean:.2f} ±{(group.score.high - group.score.low) / 2:.2f}"
@@ -93,20 +92,20 @@ def _score(group: Group | None) -> str:
 def _difference(comparison: Comparison | None) -> str:
     if comparison is None:
         return NONE
-    told = f"{comparison.difference.mean:+.2f}"
+    difference = f"{comparison.difference.mean:+.2f}"
     if comparison.mcnemar is not None:
-        return f"{told} (p {comparison.mcnemar.p:.2f})"
-    return f"{told} (n {comparison.tasks_needed:,})" if comparison.tasks_needed else told
+        return f"{difference} (p {comparison.mcnemar.p:.2f})"
+    return f"{difference} (n {comparison.tasks_needed:,})" if comparison.tasks_needed else difference
 
 
-def _outcomes(group: Group | None) -> str:
+def _outcomes(group: ScaffoldSummary | None) -> str:
     if group is None:
         return NONE
-    told = [f"{count} {name}" for name, count in group.outcomes.items() if count and name != Outcome.ANSWERED]
-    return ", ".join(told) or NONE
+    counts = [f"{count} {name}" for name, count in group.outcomes.items() if count and name != Outcome.ANSWERED]
+    return ", ".join(counts) or NONE
 
 
-def _tokens(group: Group | None) -> str:
+def _tokens(group: ScaffoldSummary | None) -> str:
     if group is None or not group.ran:
         return NONE
     root = group.root_prompt_tokens + group.root_completion_tokens
@@ -114,6 +113,9 @@ def _tokens(group: Group | None) -> str:
     return f"{root:,.0f} + {sub:,.0f}" if sub else f"{root:,.0f}"
 
 
-def _best_floor(summary: Summary) -> str:
-    best = max((f for f in summary.baselines if f.score), key=lambda baseline: baseline.score.mean, default=None)
-    return f"{best.score.mean:.2f} {best.name}" if best else NONE
+def _best_baseline(summary: EvalSummary) -> str:
+    scores = {baseline.name: baseline.score.mean for baseline in summary.baselines if baseline.score}
+    if not scores:
+        return NONE
+    name = max(scores, key=lambda name: scores[name])
+    return f"{scores[name]:.2f} {name}"

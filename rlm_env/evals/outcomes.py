@@ -1,6 +1,6 @@
-"""What a rollout came to, in one word: a score alone does not tell a wrong answer from none.
+"""The outcome of a rollout in one word: a score alone does not tell a wrong answer from none.
 
-Covered: the outcomes and how they are told apart. Not covered: why an engine or a budget ended it (`StopReason`).
+Why a rollout ended is its `StopReason` (`rlm_env/rollout.py`).
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from rlm_env.rollout import Rollout, StopReason
 
 
 class Outcome(StrEnum):
-    """What a rollout came to. Every rollout has exactly one; only `ERROR` has no score."""
+    """Every rollout has exactly one; only `ERROR` has no score."""
 
     ANSWERED = "answered"
-    """The policy gave an answer that could be read, right or wrong."""
+    """An answer that could be read, right or wrong."""
     UNPARSED = "unparsed"
-    """Nothing could be read: no code in any reply, no answer, or none that the scorer found in the text."""
+    """No code in any reply, no answer, or none that the scorer found in the text."""
     REFUSED = "refused"
     """The model, or its provider's filter, declined to answer."""
     TIMEOUT = "timeout"
-    """The wall time of the rollout was up; what stood in the answer was scored."""
+    """The time limit of the rollout was reached; the answer so far was scored."""
     BUDGET = "budget"
-    """Another budget ended the rollout (turns, tokens, sub-calls, the length of a reply); likewise."""
+    """Another budget was used up (turns, tokens, sub-calls, length of a reply); the answer so far was scored."""
     OVERFLOW = "overflow"
-    """The root prompt did not fit the window; without an answer that is worth 0."""
+    """The root prompt did not fit the window; 0 if there was no answer yet."""
     ERROR = "error"
     """The engine, the REPL or the scorer failed. Left out of every mean, shown, repeated by --resume."""
 
@@ -38,7 +38,7 @@ BUDGETS = (
     StopReason.LENGTH,
 )
 FILTERED = frozenset({"content_filter", "refusal"})
-"""Reasons for which providers end a reply that they or the model will not give."""
+"""Finish reasons of a reply that the provider or the model withheld."""
 REFUSAL = re.compile(
     r"\s*(?:(?:i['’]?m|i am) sorry,?(?: but)? |sorry,? (?:but )?|unfortunately,? )?"
     r"i (?:cannot|can['’]?t|can not|won['’]?t|will not|am unable to|am not able to|['’]?m unable to) "
@@ -46,11 +46,11 @@ REFUSAL = re.compile(
     re.IGNORECASE,
 )
 REFUSAL_CHARS = 600
-"""A text longer than this is an answer, whatever it begins with."""
+"""A longer text is an answer, however it begins."""
 
 
 def outcome_of(rollout: Rollout) -> Outcome:
-    """The class of a rollout by how it ended; one without a score is an error, whatever it says."""
+    """The outcome of a rollout; without a score it is an error."""
     if rollout.score is None or rollout.stop_reason in (StopReason.ERROR, StopReason.CANCELLED):
         return Outcome.ERROR
     if rollout.stop_reason is StopReason.CONTEXT_OVERFLOW:
@@ -68,7 +68,7 @@ def outcome_of(rollout: Rollout) -> Outcome:
 
 
 def refused(rollout: Rollout) -> bool:
-    """Whether the last reply was withheld by a filter, or the answer (else the last reply) is a refusal in words."""
+    """True if a filter withheld the last reply, or if the answer (else the last reply) is a refusal in words."""
     last = rollout.turns[-1] if rollout.turns else None
     if last is not None and last.finish_reason in FILTERED:
         return True

@@ -1,7 +1,6 @@
-"""Are two scaffolds different? Over tasks that both have scores for.
+"""Tests whether two scaffolds differ on their common tasks: McNemar's test, and how many tasks would be needed.
 
-Covered: McNemar's exact test for right and wrong, the number of tasks that would tell two scaffolds apart. Not covered: the
-size of the difference and its interval (`stats.paired_difference`).
+The size of a difference and its interval are in `stats.py` (`paired_difference`).
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ LEVEL, POWER = 0.05, 0.8
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """Tasks on which one scaffold alone was right, and how likely so uneven a split is where neither is better."""
+    """Tasks on which only one scaffold was right, and how likely so uneven a split is if neither is better."""
 
     only_ours: int
     only_theirs: int
     p: float
-    """Two-sided, exact: 1.0 where the scaffolds never disagree."""
+    """Two-sided, exact; 1.0 if the scaffolds never disagree."""
 
 
 def mcnemar(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> McNemar | None:
     """McNemar's exact test, from the scores of each task's repeats (task id -> scores).
 
-    None where a task is neither right nor wrong as a whole: a score between 0 and 1, or repeats that disagree.
+    None if a task is neither right nor wrong as a whole: a score between 0 and 1, or repeats that disagree.
     Source: Q. McNemar, Psychometrika 12 (1947), 153; exact by the binomial distribution with p = 1/2.
     """
     pairs = _pairs(ours, theirs)
@@ -43,8 +42,8 @@ def tasks_needed(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Seque
 
     With d the mean and m the mean square of the paired differences, n = ((z_0.975 sqrt(m) + z_0.8 sqrt(m - d^2)) /
     d)^2. Source: R. J. Connor, Biometrics 43 (1987), 207, for binary scores, where m is the share of tasks on which
-    the scaffolds disagree. It takes the observed difference for the true one, so it is an order of magnitude, no promise.
-    None where no task is common, or the means do not differ: then no number would do.
+    the scaffolds disagree. The observed difference is taken for the true one, so this is an order of magnitude.
+    None if no task is common or the means do not differ: then no number would do.
     """
     differences = [a - b for a, b in _pairs(ours, theirs)]
     mean = math.fsum(differences) / len(differences) if differences else 0.0

@@ -1,6 +1,6 @@
-"""How a run shows itself while it goes on: a live table on a terminal, plain lines elsewhere.
+"""The progress of a run, per scaffold: a live table on a terminal, plain lines elsewhere.
 
-Covered: counts, mean score, tokens, errors and money so far, per scaffold. Not covered: intervals; they come at the end.
+Intervals are computed at the end only (`report.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.rollout_stats import RolloutStats
 
 LINE_SECONDS = 10.0
-"""Without a terminal: a line at most this often, and one at the end."""
+"""Without a terminal: at most one line in this time, and one at the end."""
 
 
 @dataclass(slots=True)
@@ -60,19 +60,19 @@ class Progress:
         if self._console.is_terminal:
             self._live.stop()
 
-    def add(self, row: RolloutStats, *, old: bool = False) -> None:
-        """Counts a rollout; `old`: it was on disk already."""
-        scaffold = self._scaffolds[row.scaffold]
+    def add(self, stats: RolloutStats, *, old: bool = False) -> None:
+        """Counts a rollout; `old`: it was stored by an earlier run."""
+        scaffold = self._scaffolds[stats.scaffold]
         scaffold.done += 1
-        scaffold.tokens += row.root.prompt_tokens + row.root.completion_tokens
-        scaffold.tokens += row.sub.prompt_tokens + row.sub.completion_tokens
-        scaffold.errors += row.outcome is Outcome.ERROR
-        scaffold.overflows += row.outcome is Outcome.OVERFLOW
-        if row.score is not None:
+        scaffold.tokens += stats.root.prompt_tokens + stats.root.completion_tokens
+        scaffold.tokens += stats.sub.prompt_tokens + stats.sub.completion_tokens
+        scaffold.errors += stats.outcome is Outcome.ERROR
+        scaffold.overflows += stats.outcome is Outcome.OVERFLOW
+        if stats.score is not None:
             scaffold.scored += 1
-            scaffold.score_sum += row.score
-        if row.cost is not None:
-            self._cost = (self._cost or 0.0) + row.cost
+            scaffold.score_sum += stats.score
+        if stats.cost is not None:
+            self._cost = (self._cost or 0.0) + stats.cost
         if not old and not self._console.is_terminal:
             self._line()
 

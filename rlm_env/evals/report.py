@@ -1,7 +1,6 @@
-"""The tables that an eval ends with, on a terminal and as Markdown, from the very same cells.
+"""The tables of an eval on one environment, for a terminal and as Markdown: layout and wording.
 
-Covered: layout and wording, for one environment. Not covered: the numbers (`summary.py`, `stats.py`), the table of
-several environments (`matrix_report.py`).
+Not covered: the numbers (`summary.py`), the table of several environments (`matrix_report.py`).
 """
 
 from __future__ import annotations
@@ -10,17 +9,17 @@ from rich.console import Console
 
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.stats import Estimate
-from rlm_env.evals.summary import Comparison, Group, Summary
+from rlm_env.evals.summary import Comparison, EvalSummary, ScaffoldSummary
 from rlm_env.runs.tables import Cells, markdown_tables, print_tables
 
 NONE = "-"
 MANY_SCAFFOLDS = 3
 RARE = (Outcome.UNPARSED, Outcome.REFUSED, Outcome.TIMEOUT)
-"""Rows that are shown only where there is one."""
+"""Outcomes whose row is shown only if a rollout has them."""
 
 
-def scaffold_table(summary: Summary, title: str) -> Cells:
-    """One column per scaffold, one row per number; rows that no scaffold has anything for are left out."""
+def scaffold_table(summary: EvalSummary, title: str) -> Cells:
+    """One column per scaffold, one row per number; rows without a value are left out."""
     scaffolds = summary.scaffolds
     table = Cells(title, ["", *(group.scaffold for group in scaffolds)], wrap=len(scaffolds) > MANY_SCAFFOLDS)
 
@@ -68,24 +67,25 @@ def scaffold_table(summary: Summary, title: str) -> Cells:
     return table
 
 
-def baseline_table(summary: Summary) -> Cells:
-    """What answers without understanding score on the same tasks, the highest first."""
+def baseline_table(summary: EvalSummary) -> Cells:
+    """The baselines on the same tasks, the highest score first."""
     table = Cells("Baselines on the same tasks", ["policy", "score [95 % interval]"])
     for baseline in sorted(summary.baselines, key=lambda baseline: -(baseline.score.mean if baseline.score else -1.0)):
         table.rows.append([baseline.name, _estimate(baseline.score)])
     return table
 
 
-def length_table(summary: Summary) -> Cells:
-    """One row per context length and scaffold. Empty where tasks do not tell their length."""
+def length_table(summary: EvalSummary) -> Cells:
+    """One row per context length and scaffold; empty if the tasks have no `length_tokens`."""
     header = ["context", "scaffold", "score [95 %]", "outcomes", "longest prompt", "sub-calls", "seconds"]
     table = Cells("By context length (tokens)", header)
     last = None
     for g in summary.lengths:
+        length = f"{g.length:,}" if g.length is not None else NONE
         prompt = f"{g.longest_prompt:,}" if g.ran else f"needs {g.needed_prompt:,}" if g.needed_prompt else NONE
         table.rows.append(
             [
-                f"{g.length:,}" if g.length != last else "",
+                length if length != last else "",
                 g.scaffold,
                 _estimate(g.score, short=True),
                 ", ".join(f"{g.outcomes[outcome]} {outcome}" for outcome in Outcome if g.outcomes[outcome]),
@@ -94,12 +94,12 @@ def length_table(summary: Summary) -> Cells:
                 _seconds(g.seconds["total"], g),
             ]
         )
-        last = g.length
+        last = length
     return table
 
 
-def notes(summary: Summary) -> list[str]:
-    """What a reader of the tables must know, one sentence each."""
+def report_notes(summary: EvalSummary) -> list[str]:
+    """Remarks below the tables, one sentence each."""
     lines = [
         "Turns, tokens, sub-calls and seconds are means per rollout that ran (overflows and errors did not). Score per "
         "1,000 root tokens is over all that were scored; an overflow is charged with the prompt that did not fit."
@@ -118,17 +118,17 @@ def notes(summary: Summary) -> list[str]:
     return lines
 
 
-def print_report(console: Console, summary: Summary, title: str) -> None:
+def print_report(console: Console, summary: EvalSummary, title: str) -> None:
     """Prints the tables with rich."""
-    print_tables(console, _tables(summary, title), notes(summary))
+    print_tables(console, _tables(summary, title), report_notes(summary))
 
 
-def markdown_report(summary: Summary, title: str) -> str:
+def markdown_report(summary: EvalSummary, title: str) -> str:
     """The same tables as GitHub Markdown."""
-    return markdown_tables(_tables(summary, title), notes(summary))
+    return markdown_tables(_tables(summary, title), report_notes(summary))
 
 
-def _tables(summary: Summary, title: str) -> list[Cells]:
+def _tables(summary: EvalSummary, title: str) -> list[Cells]:
     more = (length_table(summary) if summary.lengths else None, baseline_table(summary) if summary.baselines else None)
     return [scaffold_table(summary, title), *(table for table in more if table)]
 
@@ -151,25 +151,25 @@ def _mcnemar(comparison: Comparison | None) -> str:
     return f"{test.only_ours}, {test.only_theirs} ({test.p:.3f})"
 
 
-def _number(value: float, group: Group) -> str:
+def _number(value: float, group: ScaffoldSummary) -> str:
     if not group.ran:
         return NONE
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def _seconds(value: float, group: Group) -> str:
+def _seconds(value: float, group: ScaffoldSummary) -> str:
     return f"{value:.2f}" if group.ran else NONE
 
 
-def _budgets(group: Group) -> str:
+def _budgets(group: ScaffoldSummary) -> str:
     which = ", ".join(f"{name} {count}" for name, count in sorted(group.budgets.items()))
     return f"{group.outcomes[Outcome.BUDGET]} ({which})" if which else "0"
 
 
-def _overflow(group: Group) -> str:
+def _overflow(group: ScaffoldSummary) -> str:
     count = group.outcomes[Outcome.OVERFLOW]
     return f"{count} (up to {group.needed_prompt:,} tokens)" if count and group.needed_prompt else str(count)
 
 
-def _sub_calls(group: Group) -> str:
+def _sub_calls(group: ScaffoldSummary) -> str:
     return f"{_number(group.sub_calls, group)} ({group.failed_sub_calls:.1f})" if group.sub_calls else NONE

@@ -1,7 +1,7 @@
-"""One scored rollout as the few numbers that statistics and reports need.
+"""The few numbers of a scored rollout that statistics and reports need.
 
-Covered: the row of a rollout. Not covered: outcomes (`outcomes.py`), sums over rows (`summary.py`).
-A row is small where a rollout can hold megabytes of tokens, so that a long run keeps only rows in memory.
+A rollout can hold megabytes of tokens; a long run keeps only these numbers in memory. Not covered: means over
+rollouts (`summary.py`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 
 from rlm_env.evals.outcomes import Outcome, outcome_of
 from rlm_env.evals.prices import Price, rollout_cost
-from rlm_env.evals.usage import ledger
+from rlm_env.evals.usage import rollout_usage
 from rlm_env.messages import Usage
 from rlm_env.rollout import Rollout, StopReason, Timing
 
 Key = tuple[str, str, int]
-"""(scaffold, task id, repeat): which rollout of a run it is."""
+"""(scaffold, task id, repeat): identifies a rollout within a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class RolloutStats:
     answer: str
     error: str | None
     length: int | None
-    """`length_tokens` of the task's info, where it says so: how long the context is."""
+    """Tokens of the context: `length_tokens` of the task's info; None where it has none."""
     turns: int
     root: Usage
     sub: Usage
@@ -46,15 +46,15 @@ class RolloutStats:
     sandbox: str | None
     """The isolation level of the REPL; None where there was no REPL."""
     cost: float | None
-    ledger: dict[str, float]
+    usage: dict[str, float]
     """See `rlm_env.evals.usage`."""
     metrics: dict[str, float]
-    """The scorer's further numbers."""
+    """`Score.metrics`: what the scorer measured besides the reward."""
 
     @property
     def charged_tokens(self) -> int | None:
-        """Tokens of the root LLM, with the prompt that did not fit or was not answered in time; None where even that
-        is unknown. A scaffold that cannot start is not a cheap one."""
+        """Tokens of the root LLM, including a prompt that did not fit or was not answered in time; None if the length
+        of that prompt is unknown. Otherwise a scaffold that cannot even start would look cheap."""
         spent = self.root.prompt_tokens + self.root.completion_tokens
         if self.outcome is Outcome.OVERFLOW:
             missing = self.needed_prompt or self.length
@@ -62,7 +62,11 @@ class RolloutStats:
         return spent or self.length
 
     def result(self) -> dict[str, Any]:
-        """One flat record, as dashboards read them."""
+        """One line of results.jsonl: flat, under the names that dashboards know.
+
+        The scorer's metrics are prefixed with `metrics.`, so that whatever a scorer calls them, they cannot replace
+        the reward or the outcome.
+        """
         return {
             "task_id": self.task_id,
             "scaffold": self.scaffold,
@@ -73,8 +77,8 @@ class RolloutStats:
             "answer": self.answer,
             "error": self.error,
             "cost_usd": self.cost,
-            **self.metrics,
-            **self.ledger,
+            **self.usage,
+            **{f"metrics.{name}": value for name, value in self.metrics.items()},
         }
 
     @property
@@ -83,7 +87,7 @@ class RolloutStats:
 
 
 def stats_of(rollout: Rollout, prices: tuple[Price, Price] | None = None) -> RolloutStats:
-    """The row of a rollout that a run has stored. `prices`: of the root and of the sub-LLM."""
+    """The numbers of a stored rollout. `prices`: of the root and of the sub-LLM."""
     outcome = outcome_of(rollout)
     needed = rollout.metrics.get("overflow_prompt_tokens")
     return RolloutStats(
@@ -106,6 +110,6 @@ def stats_of(rollout: Rollout, prices: tuple[Price, Price] | None = None) -> Rol
         timing=rollout.timing,
         sandbox=rollout.info.get("sandbox", {}).get("level"),
         cost=rollout_cost(rollout, *prices) if prices else None,
-        ledger=ledger(rollout),
+        usage=rollout_usage(rollout),
         metrics=rollout.score.metrics if rollout.score else {},
     )

@@ -1,7 +1,6 @@
-"""What a run needs before an engine starts: the environment, its tasks, the scaffolds, the prices.
+"""Makes what a run needs before an engine starts: the environment, its tasks, the scaffolds, the prices.
 
-Covered: making them from a config, and saying what is wrong with it while that costs nothing.
-Not covered: models (`models.py`), engines (`engines.py`).
+Mistakes in a config are found here, where they cost nothing yet.
 """
 
 from __future__ import annotations
@@ -13,38 +12,36 @@ from collections.abc import AsyncIterator
 from pydantic import ValidationError
 
 from rlm_env.environment import Environment
-from rlm_env.evals.config import EvalConfig, SharedConfig
+from rlm_env.evals.config import EvalConfig, RunConfig
 from rlm_env.evals.prices import Price, price_of
 from rlm_env.registry import find_environment
+from rlm_env.repl import ReplPools
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.models import ModelRef
+from rlm_env.runs.options import environment_options
 from rlm_env.runs.profile import load_profile
 from rlm_env.scaffolds import Scaffold, config_type, make_scaffold
 from rlm_env.task import Task, Tasks
 
 
-def price_pair(config: SharedConfig) -> tuple[Price, Price] | None:
+def price_pair(config: EvalConfig) -> tuple[Price, Price] | None:
     """Prices of the root and the sub-LLM, by the names that the config gives them. Raises ConfigError."""
     if config.prices is None:
         return None
     return price_of(config.prices, config.model), price_of(config.prices, config.sub_model or config.model)
 
 
-def make_environment(config: EvalConfig, root: ModelRef) -> Environment:
-    """The environment with its options; an option `"@model"` stands for the root model's folder, so that lengths
-    can be counted by its tokenizer. Raises ConfigError."""
-    folder = root.folder or config.tokens
-    options = {key: str(folder) if value == "@model" else value for key, value in config.env_options.items()}
-    if folder is None and "@model" in config.env_options.values():
-        raise ConfigError("an option of the environment is @model, but the model is no folder here; give a path")
+def make_environment(config: RunConfig, root: ModelRef) -> Environment:
+    """The environment with its options; `"@model"` is the root model's folder. Raises ConfigError."""
+    options = environment_options(config.options, root.folder or config.tokens)
     try:
         return find_environment(config.environment, seed=config.seed, **options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"environment {config.environment}: {error}") from error
 
 
-def load_tasks(config: EvalConfig, environment: Environment) -> list[Task]:
-    """The tasks of a run. Raises ConfigError where there is none, or one that cannot be recorded."""
+def load_tasks(config: RunConfig, environment: Environment) -> list[Task]:
+    """The tasks of a run. Raises ConfigError if there are none, or if one cannot be recorded."""
     try:
         tasks = Tasks(lambda: environment.tasks(config.split), config.split).take(config.n)
     except (TypeError, ValueError, OSError) as error:
@@ -65,22 +62,22 @@ def load_tasks(config: EvalConfig, environment: Environment) -> list[Task]:
 
 @contextlib.asynccontextmanager
 async def make_scaffolds(
-    config: EvalConfig, environment: Environment, root: ModelRef
+    config: RunConfig, environment: Environment, root: ModelRef, pools: ReplPools
 ) -> AsyncIterator[dict[str, Scaffold]]:
-    """The scaffolds by name, closed at the end. Raises ConfigError on an unknown option."""
+    """The scaffolds by name, closed at the end. Their REPLs come from `pools`. Raises ConfigError."""
     profile = load_profile(root.folder) if root.folder else {}
     profile.pop("renderer", None)
     scaffolds: dict[str, Scaffold] = {}
     try:
         for name in config.scaffolds:
             try:
-                scaffolds[name] = make_scaffold(name, environment, config.options_of(name, profile))
+                scaffolds[name] = make_scaffold(name, environment, config.rollout_options(name, profile), pools=pools)
             except ValidationError as error:
                 raise ConfigError(
-                    explain_validation(error, config_type(name), f"scaffold_options of scaffold {name}")
+                    explain_validation(error, config_type(name), f"rollout of scaffold {name}")
                 ) from error
             except (ValueError, OSError) as error:
-                raise ConfigError(f"scaffold_options of scaffold {name}: {error}") from error
+                raise ConfigError(f"rollout of scaffold {name}: {error}") from error
         yield scaffolds
     finally:
         for scaffold in scaffolds.values():

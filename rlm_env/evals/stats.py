@@ -1,8 +1,7 @@
 """Statistics of scores that lie in [0, 1], several of them per task.
 
-Covered: a mean with a 95 % interval clustered by task, pass@k, the majority vote, paired differences between
-scaffolds. Every task counts the same, however many of its repeats were scored. Not covered: what becomes a score
-(`rows.py`) and how it is printed (`report.py`).
+A mean with a 95 % interval clustered by task, pass@k, the majority vote, paired differences between scaffolds. Every
+task counts the same, however many of its repeats were scored. Tests of a difference are in `pairs.py`.
 
 Repeats of one task are not independent, so tasks are what is resampled. Intervals are percentile bootstraps
 with the levels widened for few tasks ("expanded percentile", T. Hesterberg, "What Teachers Should Know About

@@ -1,8 +1,7 @@
-"""What a run came to, so far: rows of rollouts summed up per scaffold, per scaffold and context length, and between scaffolds.
+"""The numbers of summary.json and of every table: per scaffold, per context length, and between scaffolds.
 
-Covered: the numbers of summary.json and of every table. Not covered: their layout (`report.py`).
 Tokens, calls and seconds are means over the rollouts that ran: a prompt that overflowed cost nothing, and counting
-it would make the scaffold that could not even start look cheap.
+it would make a scaffold that could not even start look cheap. Not covered: layout (`report.py`).
 """
 
 from __future__ import annotations
@@ -22,28 +21,28 @@ from rlm_env.evals.usage import NAMES
 from rlm_env.repl.bounds import first_line
 
 SAME_LENGTH = 1.5
-"""Context lengths within this factor of the shortest of a group are reported as one."""
+"""Context lengths within this factor of the shortest one are reported together."""
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ScaffoldSummary:
     """The rollouts of one scaffold, all or those of one context length."""
 
     scaffold: str
     length: int | None
-    """Mean context length in tokens where the group is one of lengths; None for all."""
+    """Mean context length in tokens; None over all lengths."""
     rollouts: int
     tasks: int
     outcomes: dict[str, int]
-    """How many rollouts came to what; every `Outcome` is there."""
+    """Number of rollouts per `Outcome`, zeros included."""
     budgets: dict[str, int]
-    """Of the outcome `budget`: which one."""
+    """Number of rollouts per stop reason, of those with the outcome `budget`."""
     errors: dict[str, int]
     """First lines of error texts, the most frequent first, at most 5."""
     score: Estimate | None
     """Mean over tasks; errors are left out, an overflow without an answer is 0."""
     scored: int
-    """Rollouts that `score` is over."""
+    """Number of rollouts with a score."""
     pass_at_k: dict[int, Estimate]
     majority: Estimate | None
     ran: int
@@ -52,150 +51,159 @@ class Group:
     root_prompt_tokens: float
     root_completion_tokens: float
     longest_prompt: int
-    """Most tokens of any root prompt that the engine took."""
+    """Tokens of the longest root prompt that the engine accepted."""
     needed_prompt: int | None
-    """Most tokens of a prompt that overflowed."""
+    """Tokens of the longest prompt that overflowed, where known."""
     sub_calls: float
     failed_sub_calls: float
     sub_prompt_tokens: float
     sub_completion_tokens: float
     seconds: dict[str, float]
-    """total, root, sub, code, setup; what is left of the total is the host's own work."""
-    ledger: dict[str, float]
-    """Means of `rlm_env.evals.usage`."""
+    """total, root, sub, code, setup; the rest of the total is the host's own work."""
+    usage: dict[str, float]
+    """Means of the numbers in `rlm_env.evals.usage`."""
     score_per_1k_root_tokens: float | None
-    """Main-model token efficiency: the scores of all scored rollouts over the root tokens of all of them, those with
-    an overflow charged with the prompt that did not fit; None where a prompt's length is unknown."""
+    """Sum of scores over sum of root tokens, times 1000; an overflow is charged with the prompt that did not fit.
+    None if the length of such a prompt is unknown."""
     sandboxes: tuple[str, ...]
     """The isolation levels of the REPLs; empty for a scaffold without a REPL."""
     cost: float | None
-    """US dollars of all rollouts together, errors too."""
+    """US dollars of all rollouts together, failed ones included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The paired difference of two scaffolds over the tasks that both have scores for."""
+    """The paired difference of two scaffolds, over the tasks for which both have scores."""
 
     scaffold: str
     baseline: str
     difference: Estimate
     mcnemar: McNemar | None
-    """Where every task is right or wrong as a whole."""
+    """None unless every score is 0 or 1."""
     tasks_needed: int | None
-    """To tell a difference such as this one from none, with a power of 0.8."""
+    """Tasks that would tell a difference of this size from none, with a power of 0.8."""
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """All groups of a run."""
+class EvalSummary:
+    """All numbers of a run."""
 
-    scaffolds: list[Group]
-    lengths: list[Group]
+    scaffolds: list[ScaffoldSummary]
+    lengths: list[ScaffoldSummary]
     comparisons: list[Comparison]
     baselines: list[Baseline] = field(default_factory=list)
-    """What answers without understanding score on the same tasks; empty until a run has ended."""
+    """Scores of answers without understanding on the same tasks; empty until a run has ended."""
     differences: list[str] = field(default_factory=list)
-    """Settings in which the scaffolds are not equal, one sentence each."""
+    """Settings that are not equal in all scaffolds, one sentence each."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def summarize(
-    rows: Iterable[RolloutStats],
+    stats: Iterable[RolloutStats],
     scaffolds: Sequence[str],
     seed: int = 0,
     baselines: Sequence[Baseline] = (),
     differences: Sequence[str] = (),
-) -> Summary:
-    """Sums up rows, scaffold by scaffold in the order given. The first scaffold is what the others are compared with."""
-    rows = list(rows)
-    by_scaffold = {scaffold: [row for row in rows if row.scaffold == scaffold] for scaffold in scaffolds}
-    groups = [_group(scaffold, None, members, seed) for scaffold, members in by_scaffold.items()]
+) -> EvalSummary:
+    """Summarizes rollouts, scaffold by scaffold in the order given. The others are compared with the first one."""
+    stats = list(stats)
+    by_scaffold = {scaffold: [one for one in stats if one.scaffold == scaffold] for scaffold in scaffolds}
+    whole = [_summarize_scaffold(scaffold, None, members, seed) for scaffold, members in by_scaffold.items()]
     by_length = [
-        _group(scaffold, length, here, seed)
-        for length, members in length_groups(rows)
+        _summarize_scaffold(scaffold, length, here, seed)
+        for length, members in length_groups(stats)
         for scaffold in scaffolds
-        if (here := [row for row in members if row.scaffold == scaffold])
+        if (here := [one for one in members if one.scaffold == scaffold])
     ]
     comparisons = [
         comparison
         for scaffold in scaffolds[1:]
         if (comparison := _compare(scaffold, by_scaffold[scaffold], scaffolds[0], by_scaffold[scaffolds[0]], seed))
     ]
-    return Summary(groups, by_length, comparisons, list(baselines), list(differences))
+    return EvalSummary(whole, by_length, comparisons, list(baselines), list(differences))
 
 
 def _compare(
-    scaffold: str, rows: list[RolloutStats], baseline: str, others: list[RolloutStats], seed: int
+    scaffold: str, stats: list[RolloutStats], baseline: str, others: list[RolloutStats], seed: int
 ) -> Comparison | None:
-    ours, theirs = _scores(rows), _scores(others)
+    ours, theirs = _scores(stats), _scores(others)
     difference = paired_difference(ours, theirs, seed)
     if difference is None:
         return None
     return Comparison(scaffold, baseline, difference, mcnemar(ours, theirs), tasks_needed(ours, theirs))
 
 
-def length_groups(rows: Iterable[RolloutStats]) -> list[tuple[int, list[RolloutStats]]]:
-    """Rows by context length, ascending: (mean length in tokens, rows). Rows without a length are left out."""
-    groups: list[list[RolloutStats]] = []
-    for row in sorted((row for row in rows if row.length), key=lambda row: row.length):
-        if not groups or row.length > SAME_LENGTH * groups[-1][0].length:
+def length_groups(stats: Iterable[RolloutStats]) -> list[tuple[int, list[RolloutStats]]]:
+    """Rollouts by context length, ascending, each with its mean length in tokens; those without a length are left
+    out."""
+    groups: list[list[tuple[int, RolloutStats]]] = []
+    for length, one in sorted(((one.length, one) for one in stats if one.length), key=lambda pair: pair[0]):
+        if not groups or length > SAME_LENGTH * groups[-1][0][0]:
             groups.append([])
-        groups[-1].append(row)
-    return [(round(_mean([row.length for row in group])), group) for group in groups]
+        groups[-1].append((length, one))
+    return [(round(_mean([length for length, _ in group])), [one for _, one in group]) for group in groups]
 
 
-def _group(scaffold: str, length: int | None, rows: list[RolloutStats], seed: int) -> Group:
-    outcomes = Counter(row.outcome for row in rows)
-    scores, scored = _scores(rows), [row for row in rows if row.score is not None]
-    ran = [row for row in rows if (row.turns or row.sub_calls) and row.outcome is not Outcome.ERROR]
+def _summarize_scaffold(scaffold: str, length: int | None, stats: list[RolloutStats], seed: int) -> ScaffoldSummary:
+    outcomes = Counter(one.outcome for one in stats)
+    scores = _scores(stats)
+    ran = [one for one in stats if (one.turns or one.sub_calls) and one.outcome is not Outcome.ERROR]
     most_repeats = max(map(len, scores.values()), default=0)
     votes: dict[str, list[tuple[str, float]]] = defaultdict(list)
-    for row in scored:
-        votes[row.task_id].append((row.answer, row.score))
+    for one in stats:
+        if one.score is not None:
+            votes[one.task_id].append((one.answer, one.score))
     errors = Counter(
-        first_line(row.error or "") or "no reason was recorded" for row in rows if row.outcome is Outcome.ERROR
+        first_line(one.error or "") or "no reason was recorded" for one in stats if one.outcome is Outcome.ERROR
     )
-    costs = [row.cost for row in rows if row.cost is not None]
-    return Group(
+    costs = [one.cost for one in stats if one.cost is not None]
+    return ScaffoldSummary(
         scaffold=scaffold,
         length=length,
-        rollouts=len(rows),
-        tasks=len({row.task_id for row in rows}),
+        rollouts=len(stats),
+        tasks=len({one.task_id for one in stats}),
         outcomes={outcome.value: outcomes[outcome] for outcome in Outcome},
-        budgets=dict(Counter(row.stop_reason.value for row in rows if row.outcome is Outcome.BUDGET)),
+        budgets=dict(Counter(one.stop_reason.value for one in stats if one.outcome is Outcome.BUDGET)),
         errors=dict(errors.most_common(5)),
         score=clustered_mean(scores, seed),
-        scored=len(scored),
+        scored=sum(map(len, scores.values())),
         pass_at_k={k: estimate for k in powers(most_repeats) if (estimate := mean_pass_at_k(scores, k, seed))},
         majority=majority_vote(votes, seed) if most_repeats > 1 else None,
         ran=len(ran),
-        turns=_mean([row.turns for row in ran]),
-        root_prompt_tokens=_mean([row.root.prompt_tokens for row in ran]),
-        root_completion_tokens=_mean([row.root.completion_tokens for row in ran]),
-        longest_prompt=max((row.longest_prompt for row in rows), default=0),
-        needed_prompt=max((row.needed_prompt for row in rows if row.needed_prompt is not None), default=None),
-        sub_calls=_mean([row.sub_calls for row in ran]),
-        failed_sub_calls=_mean([row.failed_sub_calls for row in ran]),
-        sub_prompt_tokens=_mean([row.sub.prompt_tokens for row in ran]),
-        sub_completion_tokens=_mean([row.sub.completion_tokens for row in ran]),
+        turns=_mean([one.turns for one in ran]),
+        root_prompt_tokens=_mean([one.root.prompt_tokens for one in ran]),
+        root_completion_tokens=_mean([one.root.completion_tokens for one in ran]),
+        longest_prompt=max((one.longest_prompt for one in stats), default=0),
+        needed_prompt=max((one.needed_prompt for one in stats if one.needed_prompt is not None), default=None),
+        sub_calls=_mean([one.sub_calls for one in ran]),
+        failed_sub_calls=_mean([one.failed_sub_calls for one in ran]),
+        sub_prompt_tokens=_mean([one.sub.prompt_tokens for one in ran]),
+        sub_completion_tokens=_mean([one.sub.completion_tokens for one in ran]),
         seconds={
-            part: _mean([getattr(row.timing, part) for row in ran])
+            part: _mean([getattr(one.timing, part) for one in ran])
             for part in ("total", "root", "sub", "code", "setup")
         },
-        ledger={name: _mean([row.ledger[name] for row in ran]) for name in NAMES},
-        score_per_1k_root_tokens=_efficiency(scored),
-        sandboxes=tuple(sorted({row.sandbox for row in rows if row.sandbox})),
+        usage={name: _mean([one.usage[name] for one in ran]) for name in NAMES},
+        score_per_1k_root_tokens=_efficiency(stats),
+        sandboxes=tuple(sorted({one.sandbox for one in stats if one.sandbox})),
         cost=math.fsum(costs) if costs else None,
     )
 
 
-def _efficiency(scored: list[RolloutStats]) -> float | None:
-    charged = [row.charged_tokens for row in scored]
-    if not charged or None in charged or not sum(charged):
-        return None
-    return 1000 * math.fsum(row.score for row in scored) / sum(charged)
+def _efficiency(stats: list[RolloutStats]) -> float | None:
+    """Score per 1,000 root tokens; None if the tokens of a scored rollout are unknown."""
+    scores: list[float] = []
+    tokens = 0
+    for one in stats:
+        if one.score is None:
+            continue
+        if one.charged_tokens is None:
+            return None
+        scores.append(one.score)
+        tokens += one.charged_tokens
+    return 1000 * math.fsum(scores) / tokens if tokens else None
 
 
 def powers(most: int) -> list[int]:
@@ -203,11 +211,12 @@ def powers(most: int) -> list[int]:
     return sorted({2**i for i in range(most.bit_length()) if 2**i <= most} | {most}) if most > 1 else []
 
 
-def _scores(rows: Iterable[RolloutStats]) -> dict[str, list[float]]:
+def _scores(stats: Iterable[RolloutStats]) -> dict[str, list[float]]:
+    """Task id -> scores of its rollouts."""
     scores: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        if row.score is not None:
-            scores[row.task_id].append(row.score)
+    for one in stats:
+        if one.score is not None:
+            scores[one.task_id].append(one.score)
     return scores
 
 

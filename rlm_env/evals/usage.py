@@ -1,7 +1,7 @@
-"""What a rollout used, as flat numbers under the names that dashboards of the old verifiers `RLMEnv` (0.1.x) know.
+"""Tokens, calls, batches, tool calls and seconds of one rollout, as flat numbers.
 
-Covered: tokens, calls, batches, tool calls, seconds of one rollout. Not covered: money (`evals/prices.py`), sums over
-rollouts (`evals/summary.py`). Every number is finite, and 0 where there was nothing.
+The names are those of the old verifiers `RLMEnv` (0.1.x), which dashboards know. Every number is finite, and 0 where
+there was nothing. Not covered: money (`prices.py`), means over rollouts (`summary.py`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NAMES = (
 )
 
 
-def ledger(rollout: Rollout) -> dict[str, float]:
+def rollout_usage(rollout: Rollout) -> dict[str, float]:
     """The numbers of `NAMES`. A "turn" of a sub-LLM is one reply, a "call" one prompt of an `llm_batch`.
 
     `repl_total_time_seconds` counts a cell as its tool call took, waits for sub-LLMs included, as the old environment

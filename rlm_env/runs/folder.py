@@ -87,7 +87,7 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
         replace_file(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_run_config(path: Path) -> dict[str, Any]:
     """The config.toml of a run's folder. Raises ConfigError where there is none."""
     try:
         return tomllib.loads((path / CONFIG).read_text("utf-8"))

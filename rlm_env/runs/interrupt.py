@@ -1,4 +1,4 @@
-"""Work that ends cleanly on SIGTERM as it does on Ctrl-C."""
+"""Ends work on SIGTERM as cleanly as on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 class Terminated(Exception):
-    """SIGTERM came."""
+    """The process was asked to end (SIGTERM)."""
 
     def __str__(self) -> str:
         return "terminated"
 
 
-async def interruptible(work: Coroutine[Any, Any, Result]) -> Result:
+async def interruptible(work: Coroutine[Any, Any, T]) -> T:
     """Awaits `work`; SIGTERM cancels it as Ctrl-C does, so that engines are stopped and files closed.
 
     Raises Terminated after SIGTERM. For the main thread's event loop.

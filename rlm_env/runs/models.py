@@ -1,4 +1,4 @@
-"""From what a user calls a model to where it is: a folder for a vLLM of our own, or a name at an endpoint."""
+"""Finds the model that a user names: a folder that a local vLLM serves, or a name at an endpoint."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from rlm_env.evals.config import SharedConfig
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
 from rlm_env.runs.errors import ConfigError, near
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """A model that was found: `folder` is None exactly where `base_url` is set."""
+    """A model that was found. Exactly one of `folder` and `base_url` is set."""
 
     name: str
     folder: Path | None = None
     base_url: str | None = None
 
 
-def resolve_models(config: SharedConfig) -> dict[str, ModelRef]:
-    """The root and the sub model of a config, under "root" and "sub". Raises ConfigError."""
-    root = resolve_model(config.model, config.base_url)
-    return {"root": root, "sub": resolve_model(config.sub_model, config.base_url) if config.sub_model else root}
+def resolve_models(model: str, sub_model: str | None = None, base_url: str | None = None) -> dict[str, ModelRef]:
+    """The models under "root" and "sub"; without `sub_model` both are the same. Raises ConfigError."""
+    root = resolve_model(model, base_url)
+    return {"root": root, "sub": resolve_model(sub_model, base_url) if sub_model else root}
 
 
 def resolve_model(spec: str, base_url: str | None = None) -> ModelRef:

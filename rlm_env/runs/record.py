@@ -1,7 +1,7 @@
-"""What a run is made of, so that its result can be traced and a resumed run can be told from another one.
+"""The record of a run, in the table `[record]` of its config.toml: versions, engines, hashes of tasks and models.
 
-Covered: hashes of tasks and model folders, versions, the scaffolds' own descriptions, the comparison on --resume.
-Not covered: what was asked for (`config.py`).
+With it a result can be traced, and `--resume` can refuse other tasks, weights or prompts. This is the only place that
+gathers versions. What was asked for is in the rest of config.toml.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rlm_env.llm.base import LLM
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import plain
 from rlm_env.runs.models import ModelRef
@@ -28,18 +29,35 @@ WHOLE_FILE_BYTES = 64 << 20
 def make_record(
     tasks: list[Task], scaffolds: Mapping[str, Scaffold], models: Mapping[str, ModelRef], environment: str
 ) -> dict[str, Any]:
-    """The `record` table of a run's config.toml, as plain TOML values."""
-    return plain(
-        {
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "environment": environment,
-            "tasks": len(tasks),
-            "tasks_sha256": hash_tasks(tasks),
-            "models": {role: describe_model(ref) for role, ref in models.items()},
-            "scaffolds": {name: scaffold.describe() for name, scaffold in scaffolds.items()},
-            "versions": versions(),
-        }
+    """The record of an eval on one environment, as plain TOML values."""
+    return new_record(
+        environment=environment,
+        tasks=len(tasks),
+        tasks_sha256=hash_tasks(tasks),
+        models={role: describe_model(ref) for role, ref in models.items()},
+        scaffolds={name: scaffold.describe() for name, scaffold in scaffolds.items()},
     )
+
+
+def new_record(**parts: Any) -> dict[str, Any]:
+    """A record that begins now, with `parts` besides the versions, as plain TOML values."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return plain({"started": started, **parts, "versions": versions()})
+
+
+async def describe_engines(llms: Mapping[str, LLM]) -> dict[str, Any]:
+    """Role -> what its engine says of itself, with its version, as plain TOML values."""
+    return plain({role: await llm.describe() for role, llm in llms.items()})
+
+
+def engine_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One warning per fact in which the engines of a resumed run differ from those that it began with."""
+    return [
+        f"{role} engine: {key} was {old[role].get(key)} when the run began, is now {new[role].get(key)}"
+        for role in old.keys() & new.keys()
+        for key in sorted(old[role].keys() | new[role].keys())
+        if old[role].get(key) != new[role].get(key)
+    ]
 
 
 def check_record(old: Mapping[str, Any], new: Mapping[str, Any], tasks: list[Task], where: Path) -> list[str]:
@@ -78,7 +96,7 @@ def check_record(old: Mapping[str, Any], new: Mapping[str, Any], tasks: list[Tas
 
 
 def hash_tasks(tasks: Iterable[Task]) -> str:
-    """SHA-256 over ids, questions and contexts (a path counts by its name, not by what it holds)."""
+    """SHA-256 over ids, questions and contexts; of a context that is a path, only the name counts."""
     digest = hashlib.sha256()
     for task in tasks:
         context = task.context if isinstance(task.context, str | bytes) else json.dumps(task.context, default=str)
@@ -90,12 +108,12 @@ def hash_tasks(tasks: Iterable[Task]) -> str:
 
 
 def describe_model(ref: ModelRef) -> dict[str, Any]:
-    """A model's name and, for a folder, the hash of what is in it."""
+    """A model's name and, if it is a folder, the hash of its files."""
     return {"name": ref.name, "sha256": hash_model(ref.folder) if ref.folder else None, "base_url": ref.base_url}
 
 
 def hash_model(folder: Path) -> str:
-    """SHA-256 over a model folder's files: of files over 64 MiB the size and the first and last MiB only."""
+    """SHA-256 over a model folder's files; of those over 64 MiB only the size and the first and last MiB."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".jinja", ".txt")):
         size = path.stat().st_size
@@ -111,7 +129,7 @@ def hash_model(folder: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result, as far as they are installed."""
+    """Versions of Python and of the installed packages that can change a result."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import RunFolder, plain, read_config
+from rlm_env.runs.folder import RunFolder, plain, read_run_config
 from rlm_env.runs.models import resolve_model
 from rlm_env.runs.record import describe_model, versions
 from rlm_env.train.learner.checkpoint import Checkpoints
@@ -88,7 +88,7 @@ def open_run(
     record["versions"] = versions()
     with RunFolder(config.out, resume=resume) as folder:
         if resume:
-            old = read_config(config.out)
+            old = read_run_config(config.out)
             was = old.pop(RECORD)
             check_resume(old, config)
             for key, (name, value) in inputs.items():

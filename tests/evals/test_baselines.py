@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlm_env.environment import Environment
-from rlm_env.evals.baselines import floor_policies, measure_baselines
+from rlm_env.evals.baselines import baseline_policies, measure_baselines
 from rlm_env.rollout import Rollout
 from rlm_env.task import Task
 
@@ -78,6 +78,6 @@ def test_an_environments_own_policy_takes_the_place_of_a_general_one():
             return {"random": lambda task: "x"}
 
     environment = Own("a b")
-    policies = floor_policies(environment, environment.made)
+    policies = baseline_policies(environment, environment.made)
     assert policies["random"](environment.made[0]) == "x"
     assert environment.score(environment.made[0], Rollout.from_answer(environment.made[0], "a")) == 1.0

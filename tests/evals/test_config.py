@@ -4,32 +4,30 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rlm_env.evals.config import EvalConfig, MatrixConfig, check_resume, load_config
+from rlm_env.evals.config import RunConfig, check_eval_resume, load_eval_config
 from rlm_env.registry import find_environment
-from rlm_env.runs.config import merge_options, parse_option
 from rlm_env.runs.errors import ConfigError
 from rlm_env.scaffolds import make_scaffold
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "eval").glob("*.toml"))
-MINIMAL = {"environment": "oolong-rlm", "model": "tiny-rlm", "out": "outputs/x"}
+ONE = [{"name": "oolong-rlm"}]
+MINIMAL = {"environments": ONE, "model": "tiny-rlm", "out": "outputs/x"}
 
 
-def load(overrides: dict) -> EvalConfig:
-    return load_config(None, {**MINIMAL, **overrides}, "now")
+def load(overrides: dict) -> RunConfig:
+    (run,) = load_eval_config(None, {**MINIMAL, **overrides}, "now").runs().values()
+    return run
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_config_parses(path, monkeypatch):
     monkeypatch.chdir(path.parents[2])  # a price table is named relative to the project
-    config = load_config(path, {}, "now")
-    runs = config.runs().values() if isinstance(config, MatrixConfig) else [config]
-    for run in runs:
+    config = load_eval_config(path, {}, "now")
+    for run in config.runs().values():
         environment = find_environment(run.environment)
         for scaffold in run.scaffolds:
-            make_scaffold(scaffold, environment, run.options_of(scaffold, {}))
+            make_scaffold(scaffold, environment, run.rollout_options(scaffold, {}))
 
 
 def test_there_are_shipped_configs():
@@ -37,7 +35,7 @@ def test_there_are_shipped_configs():
 
 
 def test_defaults():
-    config = load_config(None, {"environment": "oolong-rlm", "model": "models/My Model"}, "now")
+    config = load_eval_config(None, {"environments": ONE, "model": "models/My Model"}, "now")
     assert (config.scaffolds, config.n, config.repeats, config.seed) == (("standard", "rlm"), 32, 1, 0)
     assert config.out == Path("outputs/oolong-rlm-My Model-now")
 
@@ -52,9 +50,9 @@ def test_defaults():
 )
 def test_a_typo_names_the_key_the_file_and_near_matches(tmp_path, key, said):
     path = tmp_path / "x.toml"
-    path.write_text(f'environment = "a"\nmodel = "b"\n{key} = 3\n')
+    path.write_text(f'model = "b"\n{key} = 3\n[[environments]]\nname = "a"\n')
     with pytest.raises(ConfigError) as error:
-        load_config(path, {}, "now")
+        load_eval_config(path, {}, "now")
     assert said in str(error.value)
     assert str(path) in str(error.value)
 
@@ -74,11 +72,11 @@ def test_a_typo_names_the_key_the_file_and_near_matches(tmp_path, key, said):
         ({"max_cost": 0}, "max_cost: "),
         ({"tokens": "folder"}, "tokens goes with base_url"),
         ({"api_key_env": "KEY"}, "api_key_env goes with base_url"),
-        ({"base_url": "http://x/v1", "engine_options": {"dtype": "float32"}}, "no effect on the endpoint"),
-        ({"engine_options": {"dtyp": "float32"}}, "unknown key 'engine_options.dtyp'; did you mean 'dtype'?"),
-        ({"scaffold_options": {"max_turn": 3}}, "unknown key 'max_turn'; did you mean 'max_turns'"),
+        ({"base_url": "http://x/v1", "engine": {"dtype": "float32"}}, "no effect on the endpoint"),
+        ({"engine": {"dtyp": "float32"}}, "unknown key 'engine.dtyp'; did you mean 'dtype'?"),
+        ({"rollout": {"max_turn": 3}}, "unknown key 'max_turn'; did you mean 'max_turns'"),
         (
-            {"scaffolds": "rlm", "scaffold_options": {"standard": {"max_turns": 3}}},
+            {"scaffolds": "rlm", "rollout": {"standard": {"max_turns": 3}}},
             "this scaffold is not in scaffolds (rlm)",
         ),
         ({"base_url": "localhost:8000/v1"}, "base_url must begin with http"),
@@ -92,79 +90,45 @@ def test_a_mistake_is_named(overrides, said):
 
 
 def test_what_is_missing_is_named():
-    with pytest.raises(ConfigError, match="'model' is missing"):
-        load_config(None, {"environment": "oolong-rlm"}, "now")
+    with pytest.raises(ConfigError, match="Add --model"):
+        load_eval_config(None, {"environments": ONE}, "now")
     with pytest.raises(ConfigError, match="--resume needs"):
-        load_config(None, {"environment": "oolong-rlm", "model": "tiny-rlm"}, None)
+        load_eval_config(None, {"environments": ONE, "model": "tiny-rlm"}, None)
 
 
 def test_a_file_that_is_not_there_or_not_toml(tmp_path):
     (tmp_path / "quickstart.toml").write_text("n = [")
     with pytest.raises(ConfigError, match=r"no such config file: .*quickstrt\.toml; did you mean 'quickstart\.toml'"):
-        load_config(tmp_path / "quickstrt.toml", {}, "now")
+        load_eval_config(tmp_path / "quickstrt.toml", {}, "now")
     with pytest.raises(ConfigError, match="is not valid TOML"):
-        load_config(tmp_path / "quickstart.toml", {}, "now")
+        load_eval_config(tmp_path / "quickstart.toml", {}, "now")
 
 
 def test_the_command_line_lies_over_the_file_key_by_key(tmp_path):
     path = tmp_path / "x.toml"
     path.write_text(
-        'environment = "a"\nmodel = "b"\nn = 3\n[env_options]\nlengths = [1]\nvocabulary = "easy"\n'
-        "[scaffold_options]\nmax_turns = 4\nroot.temperature = 0.5\nrlm.max_turns = 6\n"
+        'model = "b"\nn = 3\n[[environments]]\nname = "a"\n[options]\nlengths = [1]\nvocabulary = "easy"\n'
+        "[rollout]\nmax_turns = 4\nroot.temperature = 0.5\nrlm.max_turns = 6\n"
     )
-    config = load_config(
-        path, {"n": 5, "env_options": {"lengths": [2]}, "scaffold_options": {"rlm": {"tips": True}}}, "now"
-    )
+    config = load_eval_config(
+        path, {"n": 5, "options": {"lengths": [2]}, "rollout": {"rlm": {"tips": True}}}, "now"
+    ).runs()["a"]
     assert config.n == 5
-    assert config.env_options == {"lengths": [2], "vocabulary": "easy"}
+    assert config.options == {"lengths": [2], "vocabulary": "easy"}
     profile = {"max_turns": 2, "root": {"temperature": 1.0, "max_tokens": 9}}
-    assert config.options_of("standard", profile) == {"max_turns": 4, "root": {"temperature": 0.5, "max_tokens": 9}}
-    assert config.options_of("rlm", profile)["max_turns"] == 6
-    assert config.options_of("rlm", profile)["tips"] is True
-
-
-@pytest.mark.parametrize(
-    ("text", "parsed"),
-    [
-        ("max_turns=8", {"max_turns": 8}),
-        ("lengths=512,4096", {"lengths": [512, 4096]}),
-        ("lengths=[512]", {"lengths": [512]}),
-        ("vocabulary=easy", {"vocabulary": "easy"}),
-        ("families=counting,user", {"families": ["counting", "user"]}),
-        ("leak=0.5", {"leak": 0.5}),
-        ("with_labels=true", {"with_labels": True}),
-        ("rlm.root.temperature=0", {"rlm": {"root": {"temperature": 0}}}),
-        ("path=/a b/c=d", {"path": "/a b/c=d"}),
-        ("empty=", {"empty": ""}),
-        ('text="a,b"', {"text": "a,b"}),
-    ],
-)
-def test_options_of_the_command_line(text, parsed):
-    assert parse_option(text) == parsed
-
-
-@given(st.text())
-def test_any_value_is_read_or_refused_and_never_breaks_out_of_its_key(value):
-    assert list(parse_option(f"key={value}")) == ["key"]
-
-
-@pytest.mark.parametrize("text", ["max_turns", "=3", "a..b=3", ".=3"])
-def test_an_option_without_key_or_value_is_refused(text):
-    with pytest.raises(ConfigError, match="key=value"):
-        parse_option(text)
-
-
-def test_later_options_win_and_neighbours_stay():
-    assert merge_options(["root.top_p=0.5", "root.temperature=1", "root.temperature=0"]) == {
-        "root": {"top_p": 0.5, "temperature": 0}
+    assert config.rollout_options("standard", profile) == {
+        "max_turns": 4,
+        "root": {"temperature": 0.5, "max_tokens": 9},
     }
+    assert config.rollout_options("rlm", profile)["max_turns"] == 6
+    assert config.rollout_options("rlm", profile)["tips"] is True
 
 
 def test_a_config_reads_back_from_its_own_toml(tmp_path):
     import tomli_w
 
     config = load({"prices": {"tiny-rlm": {"prompt": 1.0, "completion": 2.0}}, "max_cost": 3.0})
-    again = EvalConfig.model_validate(tomllib.loads(tomli_w.dumps(config.as_toml())))
+    again = RunConfig.model_validate(tomllib.loads(tomli_w.dumps(config.as_toml())))
     assert again == config
 
 
@@ -173,18 +137,18 @@ def test_resume_refuses_what_changes_results_and_names_it():
     for overrides, said in (
         ({"seed": 1}, "seed was 0, is now 1"),
         ({"model": "other"}, "model was 'tiny-rlm', is now 'other'"),
-        ({"env_options": {"lengths": 3}}, "env_options was {}, is now {'lengths': 3}"),
+        ({"options": {"lengths": 3}}, "options was {}, is now {'lengths': 3}"),
         ({"n": 4}, "n was 8, is now 4 (it may only grow)"),
         ({"scaffolds": "rlm"}, "now without standard"),
     ):
         with pytest.raises(ConfigError) as error:
-            check_resume(old, load({"n": 8, **overrides}), Path("outputs/x"))
+            check_eval_resume(old, load({"n": 8, **overrides}), Path("outputs/x"))
         assert said in str(error.value)
 
 
 def test_resume_takes_more_of_the_same():
     old = load({"n": 8, "scaffolds": "rlm"}).as_toml()
-    check_resume(old, load({"n": 9, "repeats": 3, "concurrency": 1}), Path("outputs/x"))
+    check_eval_resume(old, load({"n": 9, "repeats": 3, "concurrency": 1}), Path("outputs/x"))
 
 
 @pytest.mark.parametrize(

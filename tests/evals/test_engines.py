@@ -1,56 +1,15 @@
-"""From names to models, and how servers of our own are started."""
+"""The engines of a run: how local servers are started, where keys come from."""
 
 import pytest
 
-from rlm_env.evals.config import load_config
+from rlm_env.evals.config import load_eval_config
 from rlm_env.evals.engines import api_key, server_options
-from rlm_env.runs.options import EngineOptions
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.models import ModelRef, resolve_model, resolve_models
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """The outside of a model folder."""
-    path = tmp_path / "My-Model"
-    path.mkdir()
-    (path / "config.json").write_text("{}")
-    (path / "tokenizer.json").write_text("{}")
-    (path / "model.safetensors").write_bytes(b"")
-    return path
+from rlm_env.runs.options import EngineOptions
 
 
 def config(**values):
-    return load_config(None, {"environment": "x", "model": "m", "out": "o", **values})
-
-
-def test_a_folder_is_a_local_model(folder):
-    assert resolve_model(str(folder)) == ModelRef("My-Model", folder)
-
-
-def test_with_a_base_url_a_name_is_a_name(folder):
-    assert resolve_model(str(folder), "http://x/v1") == ModelRef(str(folder), base_url="http://x/v1")
-
-
-def test_one_model_for_both_sides_is_one_server(folder):
-    models = resolve_models(config(model=str(folder)))
-    assert models["root"] is models["sub"]
-    models = resolve_models(config(model=str(folder), sub_model=f"{folder}/"))
-    assert models["root"] == models["sub"]
-
-
-@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors"])
-def test_half_a_model_folder_says_what_is_missing(folder, missing):
-    (folder / missing).unlink()
-    with pytest.raises(ConfigError, match="is not a model folder: it has no"):
-        resolve_model(str(folder))
-
-
-def test_an_unknown_model_names_the_remedies():
-    with pytest.raises(ConfigError) as error:
-        resolve_model("no-such-model")
-    assert "--base-url" in str(error.value)
-    assert "hf download" in str(error.value)
+    return load_eval_config(None, {"environments": [{"name": "x"}], "model": "m", "out": "o", **values})
 
 
 def test_servers_that_share_a_gpu_share_its_memory():

@@ -9,28 +9,28 @@ from pathlib import Path
 import pytest
 
 from rlm_env.cli import main
-from rlm_env.evals.config import MatrixConfig, load_config
+from rlm_env.evals.config import EvalConfig, load_eval_config
 from rlm_env.runs.errors import ConfigError
-from tests.evals.run_files import lines
+from tests.word_count import lines
 
 MATRIX = """
 model = "stub"
 base_url = "{url}"
 scaffolds = ["standard", "rlm", "rlm-nosub", "summary"]
 n = 3
-scaffold_options = {{ repl = {{ preload = [] }} }}
+rollout = {{ repl = {{ preload = [] }} }}
 
 [[environments]]
 name = "word-count"
 label = "short"
-env_options = {{ lengths = [20] }}
+options = {{ lengths = [20] }}
 
 [[environments]]
 name = "word-count"
 label = "long"
 n = 2
-env_options = {{ lengths = [200] }}
-scaffold_options = {{ rlm.max_turns = 3 }}
+options = {{ lengths = [200] }}
+rollout = {{ rlm.max_turns = 3 }}
 """
 
 
@@ -115,13 +115,14 @@ def test_mistakes_anywhere_are_found_before_anything_runs(run, endpoint):
     assert endpoint.requests == []
 
 
-def test_n_of_the_command_line_holds_everywhere_and_env_options_do_not(run):
-    code, _, err = run("-n", "1", "--scaffolds", "rlm")
+def test_the_command_line_holds_for_every_environment(run):
+    code, _, err = run("-n", "1", "--scaffolds", "rlm", "--set", "options.lengths=[30]", "--set", "rollout.max_turns=7")
     assert code == 0, err
-    assert (len(stored("short")), len(stored("long"))) == (1, 1)
-    code, _, err = run("--env-option", "lengths=3", "--out", "other")
-    assert code == 2
-    assert "its environments differ in their options" in err
+    for label in ("short", "long"):
+        [rollout] = stored(label)
+        assert rollout["info"]["task"]["length_tokens"] == 30
+        config = tomllib.loads(Path("out", label, "config.toml").read_text())
+        assert config["record"]["scaffolds"]["rlm"]["config"]["max_turns"] == {"short": 7, "long": 3}[label]
 
 
 def test_money_is_counted_over_all_environments(run):
@@ -144,23 +145,29 @@ def test_an_environment_that_was_taken_out_is_missed(run, endpoint):
     assert "was made with the environments long too; put them back" in err
 
 
-def load(text: str, tmp_path: Path) -> MatrixConfig:
+def load(text: str, tmp_path: Path) -> EvalConfig:
     path = tmp_path / "m.toml"
     path.write_text(text)
-    return load_config(path, {}, "now")
+    return load_eval_config(path, {}, "now")
 
 
 def test_entries_are_laid_over_what_is_shared(tmp_path):
     config = load(
-        'model = "m"\nn = 5\n[scaffold_options]\nmax_turns = 4\nroot.temperature = 0.5\n'
-        '[[environments]]\nname = "a"\n[[environments]]\nname = "b"\nn = 7\nscaffold_options = { root.max_tokens = 9 }\n',
+        'model = "m"\nn = 5\n[options]\nkind = "x"\nlength = 1\n[rollout]\nmax_turns = 4\nroot.temperature = 0.5\n'
+        '[[environments]]\nname = "a"\n[[environments]]\nname = "b"\nn = 7\noptions = { length = 2 }\n'
+        "rollout = { root.max_tokens = 9 }\n",
         tmp_path,
     )
     assert config.out == Path("outputs/m-m-now")
     runs = config.runs()
-    assert {label: (run.n, run.out.name) for label, run in runs.items()} == {"a": (5, "a"), "b": (7, "b")}
-    assert runs["a"].scaffold_options == {"max_turns": 4, "root": {"temperature": 0.5}}
-    assert runs["b"].scaffold_options == {"max_turns": 4, "root": {"temperature": 0.5, "max_tokens": 9}}
+    assert {label: (run.environment, run.n, run.out.name) for label, run in runs.items()} == {
+        "a": ("a", 5, "a"),
+        "b": ("b", 7, "b"),
+    }
+    assert runs["a"].options == {"kind": "x", "length": 1}
+    assert runs["b"].options == {"kind": "x", "length": 2}
+    assert runs["a"].rollout == {"max_turns": 4, "root": {"temperature": 0.5}}
+    assert runs["b"].rollout == {"max_turns": 4, "root": {"temperature": 0.5, "max_tokens": 9}}
 
 
 @pytest.mark.parametrize(
@@ -171,15 +178,10 @@ def test_entries_are_laid_over_what_is_shared(tmp_path):
         ('model = "m"\n[[environments]]\nnmae = "a"', "nmae"),
         ('model = "m"\nenvironment = "a"\n[[environments]]\nname = "a"', "unknown key 'environment'"),
         ('model = "m"\n[[environments]]\nname = "a"\nlabel = "../a"', "label"),
+        ('model = "m"\n[[environments]]\nname = "a"\nrollout = { max_turn = 3 }', "did you mean 'max_turns'"),
     ],
 )
 def test_mistakes_in_a_matrix_are_named(tmp_path, text, said):
     with pytest.raises(ConfigError) as error:
         load(text, tmp_path)
     assert said in str(error.value)
-
-
-def test_an_entry_that_contradicts_the_rest_is_named(tmp_path):
-    config = load('model = "m"\n[[environments]]\nname = "a"\nscaffold_options = { max_turn = 3 }', tmp_path)
-    with pytest.raises(ConfigError, match=r"environments: a: .*did you mean 'max_turns'"):
-        config.runs()

@@ -1,10 +1,10 @@
-"""The ledger: names that dashboards know, from any rollout."""
+"""The usage of a rollout: names that dashboards know, from any rollout."""
 
 from __future__ import annotations
 
 import math
 
-from rlm_env.evals.usage import NAMES, ledger
+from rlm_env.evals.usage import NAMES, rollout_usage
 from rlm_env.messages import Completion, Usage
 from rlm_env.rollout import Rollout
 from rlm_env.scaffolds import make_scaffold
@@ -19,7 +19,7 @@ main_rlm_completion_tokens repl_total_time_seconds repl_call_count repl_mean_tim
 
 def test_the_old_names_are_all_there():
     assert set(OLD.split()) <= set(NAMES)
-    assert ledger(Rollout()) == dict.fromkeys(NAMES, 0.0)
+    assert rollout_usage(Rollout()) == dict.fromkeys(NAMES, 0.0)
 
 
 async def test_a_rollout_of_an_rlm():
@@ -37,7 +37,7 @@ async def test_a_rollout_of_an_rlm():
         rollout = await scaffold.rollout(TASK, StubLLM(reply, delay=0.02))
     finally:
         await scaffold.aclose()
-    found = ledger(rollout)
+    found = rollout_usage(rollout)
     assert tuple(found) == NAMES
     exact = {name: value for name, value in found.items() if not name.endswith("seconds")}
     assert exact == {
@@ -74,10 +74,10 @@ async def test_tool_calls_of_sub_llms_and_of_the_root():
 
     scaffold = make_scaffold("rlm", Library())
     try:
-        found = ledger(await scaffold.rollout(TASK, StubLLM(reply)))
+        found = rollout_usage(await scaffold.rollout(TASK, StubLLM(reply)))
     finally:
         await scaffold.aclose()
     assert (found["sub_llm_call_count"], found["sub_llm_total_turns"], found["sub_llm_total_tool_calls"]) == (2, 4, 2)
     plain = StubLLM(lambda messages: "8" if any("[look]" in str(m["content"]) for m in messages) else call)
-    found = ledger(await make_scaffold("standard", Library()).rollout(TASK, plain))
+    found = rollout_usage(await make_scaffold("standard", Library()).rollout(TASK, plain))
     assert (found["main_rlm_turns"], found["main_rlm_tool_calls"], found["repl_call_count"]) == (2, 1, 0)

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.evals.run_files import lines
+from tests.word_count import lines
 
 pytestmark = pytest.mark.vllm
 
 ROLLOUTS = Path("out/rollouts.jsonl")
 COMMAND = "import sys; from rlm_env.cli import main; sys.exit(main(sys.argv[1:]))"
-ARGUMENTS = ["-n", "16", "--scaffolds", "standard,rlm", "--env-option", "lengths=20,4000", "--concurrency", "2"]
+ARGUMENTS = ["-n", "16", "--scaffolds", "standard,rlm", "--set", "options.lengths=20,4000", "--concurrency", "2"]
 ARGUMENTS += [
-    "--scaffold-option",
-    "max_turns=2",
-    "--scaffold-option",
-    "root.max_tokens=48",
-    "--scaffold-option",
-    "prompt=tiny",
+    "--set",
+    "rollout.max_turns=2",
+    "--set",
+    "rollout.root.max_tokens=48",
+    "--set",
+    "rollout.prompt=tiny",
     "--out",
     "out",
 ]

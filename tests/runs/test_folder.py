@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rlm_env.rollout import Rollout, Score, read_rollouts
 from rlm_env.runs.errors import ConfigError, RunStopped
-from rlm_env.runs.folder import ROLLOUTS, RunFolder, read_config
+from rlm_env.runs.folder import ROLLOUTS, RunFolder, read_run_config
 
 
 def rollout(number: int, answer: str = "x") -> Rollout:
@@ -109,9 +109,9 @@ def test_an_output_path_that_is_a_file_is_a_clear_error(tmp_path):
 def test_config_survives_values_that_toml_does_not_have(tmp_path):
     with RunFolder(tmp_path, resume=False) as folder:
         folder.write_config({"a": None, "b": (1, None), "c": {"d": None, 3: tmp_path}})
-    assert read_config(tmp_path) == {"b": [1], "c": {"3": str(tmp_path)}}
+    assert read_run_config(tmp_path) == {"b": [1], "c": {"3": str(tmp_path)}}
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(ConfigError, match="holds no run"):
-        read_config(tmp_path)
+        read_run_config(tmp_path)

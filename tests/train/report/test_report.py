@@ -11,7 +11,7 @@ from rich.console import Console
 
 import rlm_env
 from rlm_env.cli import main
-from rlm_env.cli import train_report as report_command
+from rlm_env.cli.report import conclude_training
 from rlm_env.runs.errors import ConfigError
 from rlm_env.train.report import curve
 from rlm_env.train.report.report import before_after_table, load_run, training_notes
@@ -120,7 +120,7 @@ def test_without_matplotlib_the_table_is_there_and_the_remedy_said(tmp_path, mon
 
     monkeypatch.setattr(builtins, "__import__", without)
     folder = write_run(tmp_path / "run")
-    report_command.conclude(folder, Console(width=100))
+    conclude_training(folder, folder / "model", Console(width=100))
     told = capsys.readouterr().out
     assert "held out: words" in told
     assert "no curve: a curve needs the package 'matplotlib': pip install 'rlm-env[report]'" in told

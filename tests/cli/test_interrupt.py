@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.evals.run_files import lines
+from tests.word_count import lines
 
 ROLLOUTS = Path("out/rollouts.jsonl")
 COMMAND = """

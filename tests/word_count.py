@@ -1,8 +1,9 @@
-"""A small environment that is found by name, and an OpenAI-compatible endpoint that answers for it."""
+"""The environment `word-count`, which is found by name, and an OpenAI-compatible endpoint that answers its tasks."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ ENVIRONMENT = '''
 import random
 
 from rlm_env.environment import Environment
+from rlm_env.rollout import Score
 from rlm_env.task import Task
 
 
@@ -46,6 +48,8 @@ class WordCount(Environment):
     def score(self, task, rollout):
         if self.spoilt and task.id.endswith(self.spoilt):
             raise ZeroDivisionError("a scorer with a defect")
+        if self.spoilt == "metrics":
+            return Score(1.0, {"reward": 0.25, "error": 1.0, "outcome": 7})
         return float(rollout.answer.strip() == task.gold)
 '''
 
@@ -76,7 +80,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class StubEndpoint:
+class EvalEndpoint:
     """`/v1/chat/completions` in a thread of its own. The standard scaffold's prompts over `window` words overflow."""
 
     def __init__(self) -> None:
@@ -86,13 +90,15 @@ class StubEndpoint:
         self.before_reply: Callable[[int], None] = lambda count: None
         self.broken = False
         """Answers 400 to everything."""
+        self.version: str | None = None
+        """What `/version` tells, as a vLLM does; None: nothing."""
         self._loop = asyncio.new_event_loop()
         self._runner: web.AppRunner | None = None
         self.url = ""
         self._port = 0
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
-    def start(self) -> StubEndpoint:
+    def start(self) -> EvalEndpoint:
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(10)
         return self
@@ -116,12 +122,16 @@ class StubEndpoint:
     async def _serve(self) -> None:
         app = web.Application(client_max_size=1 << 24)
         app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_get("/version", self._tell_version)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
         self._port = site._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}/v1"
+
+    async def _tell_version(self, request: web.Request) -> web.Response:
+        return web.json_response({"version": self.version}) if self.version else web.json_response({}, status=404)
 
     async def _complete(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -147,9 +157,15 @@ class StubEndpoint:
         return web.json_response({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage})
 
 
+def lines(path: Path) -> list[dict]:
+    """The whole records of a JSONL file that may still be written to; none if there is no file."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
 @pytest.fixture
-def endpoint() -> Iterator[StubEndpoint]:
+def endpoint() -> Iterator[EvalEndpoint]:
     """A running endpoint."""
-    stub = StubEndpoint().start()
+    stub = EvalEndpoint().start()
     yield stub
     stub.end()

@@ -1,4 +1,4 @@
-"""The real commands, end to end, on an endpoint in a thread."""
+"""`rlm-env eval` and `rlm-env report`, end to end, on an endpoint in a thread."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlm_env.cli import main
-from tests.evals.run_files import lines
+from tests.word_count import lines
 
 
 @pytest.fixture
@@ -63,10 +63,10 @@ def test_a_data_frame_of_results_has_the_names_that_dashboards_know(run):
     assert rlm["sub_llm_call_count"] == rlm["sub_llm_batch_count"] == 1
     assert rlm["repl_call_count"] == rlm["main_rlm_turns"] == 1
     assert rlm["main_rlm_prompt_tokens"] > 0
-    assert summary()["scaffolds"][1]["ledger"]["sub_llm_call_count"] == 1
+    assert summary()["scaffolds"][1]["usage"]["sub_llm_call_count"] == 1
 
 
-def test_floors_are_measured_on_the_same_tasks(run, capfd):
+def test_baselines_are_measured_on_the_same_tasks(run, capfd):
     _, out, _ = run("-n", "6")
     baselines = {baseline["name"]: baseline["score"]["mean"] for baseline in summary()["baselines"]}
     assert set(baselines) == {"no context", "random", "majority", "label dump", "prompt injection", "always seven"}
@@ -81,10 +81,50 @@ def test_floors_are_measured_on_the_same_tasks(run, capfd):
     assert summary()["baselines_over"] == 7
 
 
-def test_unequal_settings_are_told(run):
-    _, out, _ = run(
-        "-n", "1", "--scaffold-option", "rlm.max_turns=3", "--scaffold-option", "standard.root.max_tokens=9"
+def test_a_scorers_metrics_do_not_replace_what_every_result_has(run):
+    run("-n", "1", "--scaffolds", "rlm", "--set", "options.spoilt=metrics")
+    [result] = [json.loads(line) for line in Path("out/results.jsonl").read_text().splitlines()]
+    assert (result["reward"], result["error"], result["outcome"]) == (1.0, None, "answered")
+    assert {key: value for key, value in result.items() if key.startswith("metrics.")} == {
+        "metrics.reward": 0.25,
+        "metrics.error": 1.0,
+        "metrics.outcome": 7,
+    }
+
+
+def test_the_record_tells_the_engine_and_its_version(run, endpoint):
+    endpoint.version = "0.30.1"
+    run("-n", "1", "--scaffolds", "standard")
+    record = tomllib.loads(Path("out/config.toml").read_text())["record"]
+    assert record["engines"]["root"]["engine_version"] == "0.30.1"
+    assert record["engines"]["root"] == record["engines"]["sub"]
+    assert endpoint.url not in str(record["engines"])
+    endpoint.version = "0.31.0"
+    _, _, err = run("-n", "2", "--scaffolds", "standard", "--resume")
+    assert "root engine: engine_version was 0.30.1 when the run began, is now 0.31.0" in err
+    again = tomllib.loads(Path("out/config.toml").read_text())["record"]
+    assert again["engines"]["root"]["engine_version"] == "0.31.0"
+    assert again["started"] == record["started"]
+
+
+def test_a_file_of_one_environment_is_an_ordinary_run(run, endpoint):
+    Path("one.toml").write_text(
+        f'model = "stub"\nbase_url = "{endpoint.url}"\nout = "out"\n[[environments]]\nname = "word-count"\n'
+        "options = { lengths = [20] }\nrollout = { rlm.max_turns = 3 }\nn = 2\n"
     )
+    code, out, err = run(target="one.toml", model=False)
+    assert code == 0, err
+    assert len(records()) == 4
+    assert "By context length" in out
+    stored = tomllib.loads(Path("out/config.toml").read_text())
+    assert (stored["n"], stored["options"], stored["rollout"]) == (2, {"lengths": [20]}, {"rlm": {"max_turns": 3}})
+    code, _, err = run("--set", "options.lengths=[30]", "--out", "other", target="out/config.toml", model=False)
+    assert code == 0, err
+    assert {record["info"]["task"]["length_tokens"] for record in records("other")} == {30}
+
+
+def test_unequal_settings_are_told(run):
+    _, out, _ = run("-n", "1", "--set", "rollout.rlm.max_turns=3", "--set", "rollout.standard.root.max_tokens=9")
     assert "Not on equal terms: max_turns is not equal in all scaffolds: standard 30, rlm 3." in " ".join(out.split())
     assert "max_tokens 9" in out
     _, out, _ = run("-n", "1", "--out", "equal")
@@ -97,15 +137,15 @@ def test_the_config_that_is_stored_makes_the_same_run_again(run, endpoint):
         "2",
         "--scaffolds",
         "rlm",
-        "--env-option",
-        "lengths=10,20",
-        "--scaffold-option",
-        "max_turns=3",
+        "--set",
+        "options.lengths=10,20",
+        "--set",
+        "rollout.max_turns=3",
         "--seed",
         "5",
     )
     stored = tomllib.loads(Path("out/config.toml").read_text())
-    assert stored["env_options"] == {"lengths": [10, 20]}
+    assert stored["options"] == {"lengths": [10, 20]}
     assert stored["record"]["scaffolds"]["rlm"]["config"]["max_turns"] == 3
     assert stored["record"]["versions"]["python"].startswith("3.")
     assert len(stored["record"]["tasks_sha256"]) == 64
@@ -190,7 +230,7 @@ def test_an_engine_that_fails_is_an_error_and_never_a_zero(run, endpoint):
 
 
 def test_a_scorer_with_a_defect_costs_its_rollouts_and_not_the_run(run):
-    code, out, _ = run("-n", "4", "--env-option", "spoilt='-1'", "--scaffolds", "rlm")
+    code, out, _ = run("-n", "4", "--set", "options.spoilt='-1'", "--scaffolds", "rlm")
     assert code == 0
     [rlm] = summary()["scaffolds"]
     assert rlm["outcomes"]["error"] == 1
@@ -258,13 +298,15 @@ def test_an_unfinished_run_can_be_reported(run, capfd):
         (("-n", "0"), "n: Input should be greater than or equal to 1, got 0"),
         (("-r", "0"), "repeats:"),
         (("--scaffolds", "rml"), "did you mean 'rlm'?"),
-        (("--scaffold-option", "max_turn=3"), "did you mean 'max_turns'"),
-        (("--scaffold-option", "max_turns=none"), "max_turns"),
-        (("--scaffold-option", "prompt=nowhere"), "nowhere"),
-        (("--env-option", "length=3"), "length"),
-        (("--env-option", "spoilt=context"), "Task.context must be str, bytes, list, dict or pathlib.Path, got int"),
-        (("--env-option", "spoilt=ids"), "two tasks with the id 'same'"),
-        (("--env-option", "spoilt=info"), "cannot be written as JSON"),
+        (("--set", "rollout.max_turn=3"), "did you mean 'max_turns'"),
+        (("--set", "rollout.max_turns=none"), "rollout: max_turns: Input should be a valid integer"),
+        (("--set", "rollout.rlm.max_turn=3"), "unknown key 'rlm.max_turn'; did you mean 'max_turns'"),
+        (("--set", "rollout.prompt=nowhere"), "nowhere"),
+        (("--set", "option.lengths=3"), "unknown key 'option'; did you mean 'options'?"),
+        (("--set", "options.length=3"), "length"),
+        (("--set", "options.spoilt=context"), "Task.context must be str, bytes, list, dict or pathlib.Path, got int"),
+        (("--set", "options.spoilt=ids"), "two tasks with the id 'same'"),
+        (("--set", "options.spoilt=info"), "cannot be written as JSON"),
         (("--api-key-env", "RLM_ENV_TEST_NO_SUCH_KEY"), "RLM_ENV_TEST_NO_SUCH_KEY"),
     ],
 )
@@ -276,31 +318,29 @@ def test_mistakes_are_named_and_leave_nothing_behind(run, arguments, said):
     assert not Path("out/rollouts.jsonl").exists() or not Path("out/rollouts.jsonl").read_text()
 
 
-def test_an_unknown_model_and_an_unknown_environment(workplace, capfd):
+def test_an_unknown_model(workplace, capfd):
     assert main(["eval", "word-count", "--model", "tiny-rml"]) == 2
     assert "'tiny-rml' not found" in capfd.readouterr().err
-    assert main(["eval", "word-cuont", "--model", "x", "--base-url", "http://127.0.0.1:1/v1"]) == 2
-    assert "word-count" in capfd.readouterr().err
     assert not Path("outputs").exists()
+
+
+def test_an_unknown_environment_is_named_before_anything_else(workplace, capfd):
+    assert main(["eval", "word-cuont"]) == 2
+    err = capfd.readouterr().err
+    assert "no environment 'word-cuont'; did you mean 'word-count'?" in err
+    assert "rlm-env eval oolong-rlm --model tiny-rlm" in err
+    assert not Path("outputs").exists()
+
+
+def test_a_missing_model_names_the_flag_and_an_example(workplace, capfd):
+    assert main(["eval", "word-count"]) == 2
+    assert "Add --model, for example: rlm-env eval oolong-rlm --model tiny-rlm" in capfd.readouterr().err
 
 
 def test_nobody_at_the_endpoint(workplace, capfd, monkeypatch):
     monkeypatch.setattr("rlm_env.llm.http.LONGEST_WAIT", 0.05)
     assert main(["eval", "word-count", "--model", "x", "--base-url", "http://127.0.0.1:9/v1", "-n", "1"]) == 3
     assert "127.0.0.1:9" in capfd.readouterr().err
-
-
-def test_environments_are_listed(workplace, capfd):
-    assert main(["envs"]) == 0
-    assert "word-count" in capfd.readouterr().out
-
-
-def test_help_and_version(capfd):
-    for arguments in (["--version"], ["--help"], ["eval", "--help"]):
-        with pytest.raises(SystemExit) as exit_code:
-            main(arguments)
-        assert exit_code.value.code == 0
-    assert "--resume" in capfd.readouterr().out
 
 
 def test_a_full_disk_keeps_what_was_finished(run, tmp_path):
@@ -310,7 +350,7 @@ def test_a_full_disk_keeps_what_was_finished(run, tmp_path):
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", small], capture_output=True)
     if mounted.returncode != 0:
         pytest.skip("needs the right to mount a tmpfs")
-    arguments = ("-n", "150", "--scaffolds", "rlm", "--env-option", "lengths=[200]", "--out", str(small / "out"))
+    arguments = ("-n", "150", "--scaffolds", "rlm", "--set", "options.lengths=[200]", "--out", str(small / "out"))
     try:
         code, _, err = run(*arguments)
         assert code == 1

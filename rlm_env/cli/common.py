@@ -1,0 +1,88 @@
+"""What the commands have in common: help texts, shared flags, how a run that was stopped ends, missing packages."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rlm_env.runs.config import merge, merge_options
+from rlm_env.runs.console import say, say_stopped
+from rlm_env.runs.errors import ConfigError, RunStopped
+from rlm_env.runs.interrupt import Terminated
+
+EXIT_CODES = """\
+exit codes:
+  0    done
+  1    nothing could be scored, or the disk refused
+  2    a mistake in what was asked for
+  3    the engine did not start or died
+  4    stopped by --max-cost
+  130  interrupted (Ctrl-C); 143: by SIGTERM
+"""
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps descriptions, keeps the line breaks of examples."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" not in text:
+            return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
+        return "".join(indent + line for line in text.splitlines(keepends=True))
+
+
+def add_command(commands: Any, name: str, *, summary: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """The parser of a new command. `summary` is its line in the list of commands."""
+    return commands.add_parser(
+        name, help=summary, description=description, epilog=f"examples:\n{examples}", formatter_class=HelpFormatter
+    )
+
+
+def add_run_flags(command: argparse.ArgumentParser, *, out: str, example: str) -> None:
+    """The flags of every command that runs something: `--set`, `--out`, `--seed`, `--resume`."""
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"set a key of the config, over the file's value, for example {example}; repeatable. Numbers, true, "
+        "false and [lists] are read as in TOML; a,b is a list; anything else is text",
+    )
+    command.add_argument("--out", type=Path, metavar="FOLDER", help=f"the output folder (default: {out})")
+    command.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
+
+
+def overrides(arguments: argparse.Namespace, keys: Sequence[str]) -> dict[str, Any]:
+    """The values of `--set`, with those of the flags `keys` over them. Raises ConfigError."""
+    flags = {key: value for key in keys if (value := getattr(arguments, key)) is not None}
+    return merge(merge_options(arguments.set), flags)
+
+
+def end_stopped(console: Console, stop: RunStopped | KeyboardInterrupt | Terminated, resume: str | None) -> int:
+    """Says why a run was stopped and, if it can be resumed, with which command; returns the exit code."""
+    exit_code = say_stopped(console, stop)
+    if resume is not None:
+        say(console, f"Finished work is on disk. To go on:\n  {resume}")
+    return exit_code
+
+
+def resume_command(command: str, out: Path) -> str:
+    """The command line that goes on with the run in a folder."""
+    return f"rlm-env {command} {shlex.quote(str(out / 'config.toml'))} --resume"
+
+
+@contextlib.contextmanager
+def training_packages() -> Iterator[None]:
+    """Turns the import of a package that is not installed into ConfigError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "rlm_env":
+            raise
+        raise ConfigError(f"training needs the package {error.name!r}: pip install 'rlm-env[train]'") from error
