@@ -49,7 +49,7 @@ def score(answer_text: Any, gold: Any, mode: str = "official") -> float:
     response = extract(answer_text, mode)
     if not response.strip() or not isinstance(gold, str | int | float):
         return 0.0
-    reference = text_of(gold)
+    reference = gold_text(gold)
     if len(response) > MAX_LENGTH or len(reference) > MAX_LENGTH or not reference.strip():
         return 0.0
     return float(_helper.verify(reference, response))
@@ -64,7 +64,7 @@ def extract(answer_text: Any, mode: str = "official") -> str:
     return "" if mode == "strict" and inside is text else inside
 
 
-def text_of(gold: str | float) -> str:
+def gold_text(gold: str | float) -> str:
     try:
         return str(gold)
     except ValueError:  # an int with more digits than Python writes

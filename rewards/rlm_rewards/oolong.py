@@ -87,7 +87,7 @@ def official_synth(output: str, gold: Any, kind: str) -> tuple[float, str]:
     if parsed in PHRASES:
         return float(parsed in text_of(gold)), why
     if kind == "NUMERIC":
-        return near(whole(parsed), whole(gold)), why
+        return partial_credit(whole_number(parsed), whole_number(gold)), why
     if kind == "DATE":
         return float(isinstance(gold, datetime) and loose_date(parsed) == gold), why
     return 0.0, why
@@ -114,7 +114,7 @@ def official_real(output: str, gold: str) -> tuple[float, str]:
     answer = output if content is None else read_real(content)
     why = f"read {clip(answer)}" + (" (no box)" if content is None else "")
     if isinstance(expected, int) and isinstance(answer, int):
-        return near(answer, expected), why
+        return partial_credit(answer, expected), why
     if isinstance(expected, str) and isinstance(answer, str):
         return float(expected.strip().lower() == answer.strip().lower()), why
     if isinstance(expected, list) and isinstance(answer, list) and expected:
@@ -134,7 +134,7 @@ def strict_synth(output: str, gold: Any, kind: str) -> tuple[float, str]:
     if isinstance(gold, datetime):
         return float(exact_date(parsed) == gold), why
     if kind in ("NUMERIC", "USER") or isinstance(gold, int):
-        expected = whole(gold)
+        expected = whole_number(gold)
         return float(expected is not None and number(parsed) == expected), why
     if kind == "COMPARISON":
         said = [phrase for phrase in PHRASES if phrase in parsed.lower()]
@@ -256,7 +256,7 @@ def write_real_gold(gold: Any) -> str:
 
 def read_real(text: str) -> int | str | list[str]:
     """The original's typing of an answer about transcripts: a whole number, a list if there is a comma, else text."""
-    value = whole(text)
+    value = whole_number(text)
     if value is not None:
         return value
     if "," in text:
@@ -328,7 +328,7 @@ def exact_date(text: str) -> datetime | None:
     return None
 
 
-def near(answer: int | None, gold: int | None) -> float:
+def partial_credit(answer: int | None, gold: int | None) -> float:
     """0.75 ** |difference|, the original's partial credit for counts."""
     if answer is None or gold is None:
         return 0.0
@@ -338,7 +338,7 @@ def near(answer: int | None, gold: int | None) -> float:
         return 0.0
 
 
-def whole(value: Any) -> int | None:
+def whole_number(value: Any) -> int | None:
     """`int(value)` for text and whole numbers, None if that raises (`12.0`, words, over 4,300 digits)."""
     if not isinstance(value, str | int):
         return None
@@ -349,7 +349,7 @@ def whole(value: Any) -> int | None:
 
 
 def number(text: str) -> int | None:
-    return whole(text.replace(",", "")) if WHOLE_NUMBER.fullmatch(text) else None
+    return whole_number(text.replace(",", "")) if WHOLE_NUMBER.fullmatch(text) else None
 
 
 def bare(text: str) -> str:

@@ -77,7 +77,7 @@ CODAS = ("l", "n", "r", "s", "th", "x")
 
 
 def find_transcripts(path: str | Path | None = None) -> Path:
-    """The transcript file: `path` (the file, or a folder that holds `crd3_episodes.jsonl.gz`), or else what the
+    """The transcript file: `path` (the file, or a folder that holds a crd3_episodes.jsonl.gz), or else what the
     environment variable OOLONG_TRANSCRIPTS names.
 
     Raises FileNotFoundError with the remedy where neither is given or there is no such file."""
