@@ -1,8 +1,8 @@
-"""The vLLM that a training run samples from: it takes new weights while rollouts are in flight, and comes back after
-a crash with the weights that were last published.
+"""The vLLM that a training run samples from. It takes new weights while rollouts are in flight, and after a crash it is
+started again on the weights that were last published.
 
-Covered: one vLLM of our own that serves root and sub-LLM alike, which are the same model (two models cannot be
-trained together). Not covered: where weights come from and whether they arrived (`weight_sync.py`).
+One local vLLM serves root and sub-LLM, which are the same model. Where weights come from and whether they arrived is
+the business of `weight_sync.py`.
 """
 
 from __future__ import annotations
@@ -29,25 +29,24 @@ if TYPE_CHECKING:
     from rlm_env.llm.vllm.server import Progress, VLLMServer
 
 ADAPTER = "policy"
-"""The name under which vLLM serves an adapter that is trained."""
+"""The name under which vLLM serves the trained adapter."""
 ADAPTER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as the largest rank."""
+"""The values that vLLM takes for `--max-lora-rank`."""
 NICENESS = 10
-"""Of a vLLM on the CPU. A step waits for the trainer, and seldom for the engine, which works ahead: where they share
-cores, the trainer goes first."""
+"""Niceness of a vLLM on the CPU: where both share cores, the trainer goes first, since every step waits for it."""
 HEALTH_SECONDS = 30.0
-"""A vLLM that has not answered for so long is taken for dead."""
+"""A vLLM that does not answer for this long counts as dead."""
 
 
 class TrainEngine:
     """An async context manager around one vLLM process tree.
 
     `model`: the folder that training begins with; its tokenizer and renderer are used throughout.
-    `options`: how vLLM is started. `dtype`: the trainer's, in which it runs where `options.dtype` is "auto".
-    `log_folder`: gets one log per start. `lora_rank`: largest rank of an adapter that it will be given; None: it
-    takes whole weights. `max_restarts`: after so many deaths the next one is final.
-    Errors: VLLMStartError where vLLM does not start, ConfigError where its log-probabilities are of no use or it
-    cannot serve the adapter.
+    `options`: how vLLM is started. `dtype`: the trainer's type; vLLM runs in it where `options.dtype` is "auto".
+    `log_folder`: gets one log per start. `lora_rank`: the rank of the adapter that it will serve; None: it takes whole
+    weights. `max_restarts`: the most restarts; the next death is final.
+    Errors: VLLMStartError where vLLM does not start; ConfigError where its log-probabilities cannot be trained on, or
+    it cannot serve an adapter of this rank.
     """
 
     def __init__(
@@ -67,9 +66,9 @@ class TrainEngine:
         self.model = find_model(model)
         self.options = options or EngineOptions()
         self.served = self.model.path
-        """The folder of the weights that it serves, or of the adapter."""
+        """The folder of the weights, or of the adapter, that it serves."""
         self.version = 0
-        """Of these weights: optimizer steps done."""
+        """Optimizer steps that these weights have seen."""
         self.restarts = 0
         self.gate = RequestGate()
         self.dtype = dtype if self.options.dtype == "auto" else self.options.dtype
@@ -84,7 +83,7 @@ class TrainEngine:
         self._llm: GatedLLM | None = None
         self._restarting: asyncio.Task[None] | None = None
         self._lifecycle = asyncio.Lock()
-        """Held while an engine is replaced or given weights, so that none comes up with the weights before."""
+        """Held while an engine is replaced or given weights, so that none is started on outdated weights."""
 
     async def __aenter__(self) -> Self:
         await self._start()
@@ -100,78 +99,77 @@ class TrainEngine:
 
     @property
     def llm(self) -> LLM:
-        """Root and sub-LLM: the same object across updates and restarts. While the engine is dead, requests raise
-        EngineUnavailable; while it is paused, they wait."""
+        """The LLM for root and sub-LLM, the same object across updates and restarts. Requests raise EngineUnavailable
+        while the engine is dead, and wait while it is paused."""
         if self._llm is None:
             raise RuntimeError("the engine is not started: use `async with TrainEngine(...)`")
         return self._llm
 
     @property
     def policy(self) -> TokenPolicy:
-        """What stands behind `llm` at the moment, without the gate; for requests while the engine is paused.
-        Raises EngineUnavailable while it is being restarted."""
+        """The current client of the engine, without the gate; for requests while the engine is paused. Raises
+        EngineUnavailable while it is being restarted."""
         if self._policy is None:
             raise EngineUnavailable("vLLM is being restarted")
         return self._policy
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs (not whether it answers)."""
+        """True while the process runs, even if it does not answer."""
         return self._server is not None and self._server.alive
 
     @property
     def base_url(self) -> str:
-        """Of the OpenAI-compatible routes, with `/v1`; another one after a restart."""
+        """The URL of the OpenAI-compatible routes, with `/v1`. A restart changes it."""
         return self._running().base_url
 
     @property
     def log_path(self) -> Path | None:
-        """Of the vLLM that runs, or ran last."""
+        """The log of the vLLM that runs, or ran last."""
         return None if self._server is None else self._server.log_path
 
     @property
     def seconds_paused(self) -> float:
-        """In total, draining included."""
+        """In total, including draining."""
         return self.gate.seconds_closed
 
     def paused(self, drain_seconds: float = 120.0) -> contextlib.AbstractAsyncContextManager[float]:
-        """No request is in flight and new ones wait; gives the seconds until that was so.
+        """Waits until no request is in flight, then makes new ones wait; yields the seconds that this took.
 
-        Requests in flight end first, so that none spans two states of the weights; those that take longer than
+        Requests in flight end first, so that none spans two versions of the weights. Those that take longer than
         `drain_seconds` raise `RequestCut`, an LLMError, and only their rollouts fail.
         """
         return self.gate.closed(drain_seconds)
 
     async def load(self, folder: Path, version: int) -> None:
-        """Serves the weights in `folder` from now on; only while paused. Where the engine turns out to be dead, it
-        is started again on them. Raises LLMError where it refuses."""
+        """Serves the weights in `folder` from now on; only while paused. An engine that turns out to be dead is
+        started again on them. Raises LLMError where vLLM refuses them."""
         async with self._lifecycle:
-            dead = await self._dies_of(lambda server: server.reload_weights(folder))
+            alive = await self._survives(lambda server: server.reload_weights(folder))
             self.served, self.version = folder, version
-            if dead:
-                await self._revive()
+            if not alive:
+                await self._replace()
 
     async def load_adapter(self, folder: Path, version: int) -> None:
-        """Serves the model with the adapter in `folder` from now on; else like `load`."""
+        """Serves the model with the adapter in `folder` from now on; otherwise like `load`."""
         if self._lora_rank is None:
             raise RuntimeError("the engine was started without lora_rank and takes no adapter")
         async with self._lifecycle:
-            dead = await self._dies_of(lambda server: server.load_adapter(ADAPTER, folder))
+            alive = await self._survives(lambda server: server.load_adapter(ADAPTER, folder))
             self.served, self.version, self._adapter = folder, version, folder
-            if dead:
-                await self._revive()
+            if not alive:
+                await self._replace()
             elif self.policy.name != ADAPTER:
                 await self._connect(ADAPTER)
 
     async def restart(self) -> None:
-        """After its death, starts vLLM again on the weights that were last loaded; does nothing where it answers.
+        """Starts a dead vLLM again on the weights that were last loaded. Does nothing if it answers.
 
-        However many ask at once, there is one start, and all return when it is done. Raises VLLMStartError where it
-        does not start, or has died too often.
+        Concurrent calls share one start. Raises VLLMStartError where vLLM does not start or has died too often.
         """
         if self._restarting is None or self._restarting.done():
             self._restarting = asyncio.create_task(self._restart())
-        await asyncio.shield(self._restarting)  # whoever is cancelled leaves the others their engine
+        await asyncio.shield(self._restarting)  # a cancelled caller must not cancel it for the others
 
     async def completions(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """vLLM's reply to a request to `/v1/completions`, past the gate. Raises EngineUnavailable or another
@@ -179,35 +177,34 @@ class TrainEngine:
         try:
             return await self.policy.raw_completions(body)
         except EndpointError as error:
-            raise EngineUnavailable(str(error)) if await self._died_of(error) else error from None
+            raise EngineUnavailable(str(error)) if await self._is_dead_after(error) else error from None
 
     def _running(self) -> VLLMServer:
         if self._server is None:
             raise EngineUnavailable("vLLM is not running")
         return self._server
 
-    async def _dies_of(self, change: Callable[[VLLMServer], Awaitable[None]]) -> bool:
-        """Applies `change`; returns True if the engine is dead."""
+    async def _survives(self, change: Callable[[VLLMServer], Awaitable[None]]) -> bool:
+        """Applies `change`; returns False if the engine is dead. Raises LLMError where a living engine refuses."""
         try:
             await change(self._running())
         except LLMError as error:
-            if not await self._died_of(error):
+            if not await self._is_dead_after(error):
                 raise
-            return True
-        return False
+            return False
+        return True
 
-    async def _died_of(self, error: LLMError) -> bool:
-        """A refusal may be the last word of a server whose engine has died."""
-        if isinstance(error, EngineUnavailable):
-            return True
-        return not await self._running().is_healthy(HEALTH_SECONDS)
+    async def _is_dead_after(self, error: LLMError) -> bool:
+        """True if the engine is dead. Its API server may live on and answer with an error status."""
+        return isinstance(error, EngineUnavailable) or not await self._running().is_healthy(HEALTH_SECONDS)
 
     async def _restart(self) -> None:
         async with self._lifecycle:
             if self._policy is None or not await self._running().is_healthy(HEALTH_SECONDS):
-                await self._revive()
+                await self._replace()
 
-    async def _revive(self) -> None:
+    async def _replace(self) -> None:
+        """Stops what is left of a dead engine and starts another one."""
         if self.restarts >= self._max_restarts:
             raise VLLMStartError(f"vLLM has died {self.restarts + 1} times; its last log: {self.log_path}")
         self.restarts += 1
@@ -227,7 +224,7 @@ class TrainEngine:
         server = VLLMServer(
             self.model.path if self._lora_rank is not None else self.served,
             served_name=self.model.name,
-            seed=self._seed + self.restarts,  # else it would sample the same again
+            seed=self._seed + self.restarts,  # so that it does not repeat its samples
             env=env,
             log_path=self._log_folder / f"vllm-{self.restarts}.log",
             niceness=NICENESS if is_cpu_build() else 0,
