@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from rlm_env.lines import read_lines
 from rlm_env.messages import Completion, Message, Usage
 
 if TYPE_CHECKING:
@@ -360,15 +361,7 @@ def read_rollouts(path: str | Path) -> Iterator[Rollout]:
 
     Raises RecordError, naming file and line, for a line that holds no rollout.
     """
-    with open(path, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n") or not line.strip():
-                continue
-            try:
-                rollout = Rollout.from_json(line)
-            except RecordError as error:
-                raise RecordError(f"{path}, line {number}: {error}") from error
-            yield rollout
+    return read_lines(path, Rollout.from_json, RecordError)
 
 
 def write_rollouts(path: str | Path, rollouts: Iterable[Rollout]) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from rlm_env.lines import read_lines
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.files import disk_errors, replace_file
 
@@ -123,24 +124,11 @@ class JsonLog:
 
 
 def read_jsonl(path: Path, parse: Callable[[str], T] = json.loads) -> Iterator[T]:
-    """The lines of a JSON Lines file, in order, each through `parse`; nothing if there is no file.
+    """The lines of a JSON Lines file, in order, each through `parse`; nothing if there is no file. See `read_lines`.
 
-    A last line without a line break is left out: it was cut off by a crash, or is being written now. Raises
-    ConfigError that names the file and the line if `parse` fails with ValueError, KeyError or TypeError.
+    Raises ConfigError that names the file and the line if `parse` fails with ValueError, KeyError or TypeError.
     """
-    try:
-        lines = open(path, "rb")  # noqa: SIM115 - closed by the block below
-    except FileNotFoundError:
-        return
-    with lines:
-        for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n") or not line.strip():
-                continue
-            try:
-                record = parse(line.decode("utf-8"))
-            except (ValueError, KeyError, TypeError) as error:
-                raise ConfigError(f"{path}, line {number} is damaged: {error}") from error
-            yield record
+    return read_lines(path, parse, ConfigError) if path.exists() else iter(())
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
