@@ -73,7 +73,7 @@ class TokenPolicy(LLM):
         self._coalesce_max_tokens = coalesce_max_tokens if coalesce_ms > 0 else 0
         self._coalescer = Coalescer(self._engine.run, seconds=coalesce_ms / 1000, largest=max_batch)
         self.logprobs_mode = logprobs_mode
-        """"processed_logprobs" (after temperature) or "raw_logprobs"; None as long as it is not known."""
+        """As vLLM names it: "processed_logprobs" are after temperature, "raw_logprobs" before. None: not known."""
         self._engine_version = engine_version
 
     @classmethod

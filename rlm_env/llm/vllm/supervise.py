@@ -63,7 +63,7 @@ def _end_group(child: subprocess.Popen, grace: float) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
-def main() -> int:
+def supervise() -> int:
     parent, grace, niceness = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     log_path, scratch, *command = sys.argv[4:]
     if niceness:
@@ -93,4 +93,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(supervise())
