@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from rich.console import Console
 
 from rlm_env.runs.config import merge, merge_options
 from rlm_env.runs.console import say, say_stopped
-from rlm_env.runs.errors import ConfigError, RunStopped
+from rlm_env.runs.errors import ConfigError, RunStopped, table_model
 from rlm_env.runs.interrupt import Terminated
+from rlm_env.scaffolds.config import RLMConfig
 
 EXIT_CODES = """\
 exit codes:
@@ -37,10 +39,33 @@ class HelpFormatter(argparse.HelpFormatter):
         return "".join(indent + line for line in text.splitlines(keepends=True))
 
 
-def add_command(commands: Any, name: str, *, summary: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """The parser of a new command. `summary` is its line in the list of commands."""
+def set_keys(config: type[BaseModel]) -> str:
+    """The part of a help text that lists the keys of `--set`."""
+    plain: list[str] = []
+    tables: list[str] = []
+    for name, field in config.model_fields.items():
+        inner = RLMConfig if name == "rollout" else table_model(field.annotation)
+        if name == "options":
+            tables.append("options.KEY: an option of the environment, see its README")
+        elif inner is not None and name != "environments":
+            tables.append(f"{name}.KEY: {', '.join(inner.model_fields)}")
+        elif name != "environments":
+            plain.append(name)
+    lines = [*tables, f"at the top: {', '.join(plain)}"]
+    wrapped = [textwrap.fill(line, 110, initial_indent="  ", subsequent_indent="      ") for line in lines]
+    return "keys of --set:\n" + "\n".join(wrapped) + "\n\n"
+
+
+def add_command(
+    commands: Any, name: str, *, summary: str, description: str, examples: str, keys: str = ""
+) -> argparse.ArgumentParser:
+    """The parser of a new command. `summary` is its line in the list of commands; `keys` comes from `set_keys`."""
     return commands.add_parser(
-        name, help=summary, description=description, epilog=f"examples:\n{examples}", formatter_class=HelpFormatter
+        name,
+        help=summary,
+        description=description,
+        epilog=f"{keys}examples:\n{examples}",
+        formatter_class=HelpFormatter,
     )
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from rich.console import Console
 
-from rlm_env.cli.common import add_command, add_run_flags, end_stopped, overrides, resume_command
+from rlm_env.cli.common import add_command, add_run_flags, end_stopped, overrides, resume_command, set_keys
 from rlm_env.cli.report import print_result
 from rlm_env.evals.config import EXAMPLE, EvalConfig, load_eval_config
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.registry import environments
 from rlm_env.runs.console import say
-from rlm_env.runs.errors import ConfigError, RunStopped, near
+from rlm_env.runs.errors import ConfigError, RunStopped, near_matches
 from rlm_env.runs.interrupt import Terminated, interruptible
 from rlm_env.scaffolds import SCAFFOLDS
 
@@ -43,6 +43,7 @@ def add_eval(commands: Any) -> None:
         description="Runs each scaffold on the same tasks, scores the answers and prints a table. Every rollout is "
         "stored when it ends; a run that was stopped goes on with --resume.",
         examples=EXAMPLES,
+        keys=set_keys(EvalConfig),
     )
     add = command.add_argument
     add("target", metavar="ENVIRONMENT|CONFIG.toml", help="the name of an environment (see rlm-env envs), or a config")
@@ -123,6 +124,6 @@ def _check_name(name: str) -> None:
     known = environments()
     if name.replace("_", "-") not in {found.replace("_", "-") for found in known}:
         raise ConfigError(
-            f"no environment '{name}'{near(name, known)}\nInstall its package, or run from the folder that holds "
+            f"no environment '{name}'{near_matches(name, known)}\nInstall its package, or run from the folder that holds "
             f"environments/. A config file ends in .toml. Example: {EXAMPLE}"
         )

@@ -14,10 +14,12 @@ from rlm_env.cli.common import (
     end_stopped,
     overrides,
     resume_command,
+    set_keys,
     training_packages,
 )
 from rlm_env.cli.report import conclude_training
 from rlm_env.runs.errors import ConfigError, RunStopped
+from rlm_env.train.sft.config import SFTConfig, load_sft_config
 
 EXAMPLES = """\
   rlm-env sft --model tiny-rlm --rollouts outputs/EVAL outputs/TRAIN/rollouts.jsonl
@@ -36,6 +38,7 @@ def add_sft(commands: Any) -> None:
         description="Keeps the rollouts of evals or training runs that pass the filters of [keep], and trains the "
         "model on the replies in them, of root and sub-LLM alike. A run that was stopped goes on with --resume.",
         examples=EXAMPLES,
+        keys=set_keys(SFTConfig),
     )
     add = command.add_argument
     add(
@@ -54,8 +57,6 @@ def add_sft(commands: Any) -> None:
 
 
 def _sft(arguments: argparse.Namespace) -> int:
-    from rlm_env.train.sft.config import load_sft_config
-
     if arguments.config is None and not (arguments.rollouts and arguments.model):
         raise ConfigError(
             "give a CONFIG.toml, or --rollouts and --model, for example: "

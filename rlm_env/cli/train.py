@@ -16,11 +16,13 @@ from rlm_env.cli.common import (
     end_stopped,
     overrides,
     resume_command,
+    set_keys,
     training_packages,
 )
 from rlm_env.cli.report import conclude_training
 from rlm_env.runs.errors import RunStopped
 from rlm_env.runs.interrupt import Terminated
+from rlm_env.train.rl.config import TrainConfig, load_train_config
 
 EXAMPLES = """\
   rlm-env train configs/train/tiny.toml
@@ -40,6 +42,7 @@ def add_train(commands: Any) -> None:
         description="Samples groups of rollouts on a local vLLM, scores them, updates the policy and brings the new "
         "weights into the engine, step by step. A run that was stopped goes on with --resume.",
         examples=EXAMPLES,
+        keys=set_keys(TrainConfig),
     )
     add = command.add_argument
     add("config", type=Path, metavar="CONFIG.toml", help="the config of the run; see configs/train/, docs/training.md")
@@ -57,8 +60,6 @@ def add_train(commands: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from rlm_env.train.rl.config import load_train_config
-
     console = Console(stderr=True)
     config = load_train_config(arguments.config, overrides(arguments, ("out", "seed")))
     with training_packages():

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlm_env.evals.prices import Price, load_prices
 from rlm_env.runs.config import config_differences, merge, read_config_file
-from rlm_env.runs.errors import ConfigError, explain_validation, near
+from rlm_env.runs.errors import ConfigError, explain_validation, near_matches
 from rlm_env.runs.options import (
     EngineOptions,
     EnvironmentEntry,
@@ -94,7 +94,7 @@ class EvalConfig(Table):
             raise ValueError("name at least one scaffold")
         for name in names:
             if name not in SCAFFOLDS:
-                raise ValueError(f"unknown scaffold '{name}'{near(str(name), SCAFFOLDS)}")
+                raise ValueError(f"unknown scaffold '{name}'{near_matches(str(name), SCAFFOLDS)}")
         if len(set(names)) < len(names):
             raise ValueError("a scaffold is named twice")
         return names
@@ -124,11 +124,11 @@ class EvalConfig(Table):
         """True with several environments."""
         return len(self.environments) > 1
 
-    def runs(self) -> dict[str, RunConfig]:
+    def runs(self) -> dict[str, EvalRunConfig]:
         """The run on each environment, by label. What an entry sets for itself is in the tables of its run."""
         shared = {name: getattr(self, name) for name in EvalConfig.model_fields}
         return {
-            entry.label: RunConfig(
+            entry.label: EvalRunConfig(
                 **shared
                 | {
                     "environments": (EvalEnvironment(name=entry.name, label=entry.label),),
@@ -146,7 +146,7 @@ class EvalConfig(Table):
         return self.model_dump(mode="json", exclude_none=True)
 
 
-class RunConfig(EvalConfig):
+class EvalRunConfig(EvalConfig):
     """A run on one environment, whose entry has no tables or `n` of its own: what the config.toml of a run holds."""
 
     environments: tuple[EvalEnvironment, ...] = Field(min_length=1, max_length=1)
@@ -170,7 +170,7 @@ def load_eval_config(path: Path | None, overrides: dict[str, Any], default_out: 
     by key. Relative paths are relative to the current directory. Raises ConfigError.
     """
     values = apply_overrides(read_config_file(path) if path else {}, overrides)
-    where = str(path) if path else "command line"
+    where = f"{path} with the command line" if path else "command line"
     if values.get("model") is None:
         raise ConfigError(f"which model? Add --model, for example: {EXAMPLE}")
     if "out" not in values:
@@ -196,7 +196,7 @@ RESUMABLE = frozenset({"n", "repeats", "scaffolds", "concurrency", "max_cost", "
 """Keys that a resumed run may change. Tasks, repeats and scaffolds may only be added to."""
 
 
-def check_eval_resume(recorded: dict[str, Any], config: RunConfig, where: Path) -> None:
+def check_eval_resume(recorded: dict[str, Any], config: EvalRunConfig, where: Path) -> None:
     """Refuses to add to a run that was made with another config. Raises ConfigError that names the difference."""
     old, new = dict(recorded), config.as_toml()
     if gone := {entry["label"] for entry in old.get("environments", ())} - {config.environments[0].label}:

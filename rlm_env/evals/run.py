@@ -20,7 +20,7 @@ from rich.console import Console
 
 from rlm_env.environment import Environment, environment_name
 from rlm_env.evals.baselines import Baseline, measure_baselines
-from rlm_env.evals.config import RunConfig, check_eval_resume
+from rlm_env.evals.config import EvalRunConfig, check_eval_resume
 from rlm_env.evals.engines import Engines, api_key, open_engines
 from rlm_env.evals.fairness import setting_differences
 from rlm_env.evals.outcomes import Outcome
@@ -81,7 +81,7 @@ class CostLimit:
 OpenEngines = Callable[[], AbstractAsyncContextManager[Engines]]
 
 
-async def run_eval(config: RunConfig, console: Console, *, resume: bool = False) -> EvalResult:
+async def run_eval(config: EvalRunConfig, console: Console, *, resume: bool = False) -> EvalResult:
     """Runs `config` into its output folder, or the rest of it.
 
     Raises ConfigError before anything is started, RunStopped when the engine or the disk gives up, CancelledError
@@ -97,7 +97,7 @@ async def run_eval(config: RunConfig, console: Console, *, resume: bool = False)
 
 @contextlib.asynccontextmanager
 async def prepare_run(
-    config: RunConfig,
+    config: EvalRunConfig,
     models: dict[str, ModelRef],
     console: Console,
     cost: CostLimit,
@@ -133,7 +133,7 @@ async def prepare_run(
 class EvalRun:
     """A run that is going on."""
 
-    config: RunConfig
+    config: EvalRunConfig
     record: dict[str, Any]
     environment: Environment
     tasks: list[Task]
@@ -299,9 +299,9 @@ def stored_eval(path: Path) -> EvalResult:
     stored = read_run_config(path)
     record = stored.pop(RECORD)
     try:
-        config = RunConfig.model_validate(stored)
+        config = EvalRunConfig.model_validate(stored)
     except ValidationError as error:
-        raise ConfigError(explain_validation(error, RunConfig, f"{path / CONFIG}")) from error
+        raise ConfigError(explain_validation(error, EvalRunConfig, f"{path / CONFIG}")) from error
     prices = price_pair(config)
     stats = {one.key: one for one in (stats_of(rollout, prices) for rollout in read_rollouts(path / ROLLOUTS))}
     baselines = stored_baselines(read_summary(path))
@@ -321,7 +321,7 @@ def stored_baselines(summary: dict[str, Any]) -> list[Baseline]:
     return [Baseline(f["name"], f["score"] and Estimate(**f["score"])) for f in summary.get("baselines", ())]
 
 
-def run_title(config: RunConfig, tasks: int) -> str:
+def run_title(config: EvalRunConfig, tasks: int) -> str:
     """One line that says what was run."""
     sub = f", sub-LLM {config.sub_model}" if config.sub_model else ""
     repeats = f" x {config.repeats} rollouts" if config.repeats > 1 else ""

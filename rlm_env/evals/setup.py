@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pydantic import ValidationError
 
 from rlm_env.environment import Environment
-from rlm_env.evals.config import EvalConfig, RunConfig
+from rlm_env.evals.config import EvalConfig, EvalRunConfig
 from rlm_env.evals.prices import Price, price_of
 from rlm_env.registry import find_environment
 from rlm_env.repl import ReplPools
@@ -31,7 +31,7 @@ def price_pair(config: EvalConfig) -> tuple[Price, Price] | None:
     return price_of(config.prices, config.model), price_of(config.prices, config.sub_model or config.model)
 
 
-def make_environment(config: RunConfig, root: ModelRef) -> Environment:
+def make_environment(config: EvalRunConfig, root: ModelRef) -> Environment:
     """The environment with its options; `"@model"` is the root model's folder. Raises ConfigError."""
     options = environment_options(config.options, root.folder or config.tokens)
     try:
@@ -40,7 +40,7 @@ def make_environment(config: RunConfig, root: ModelRef) -> Environment:
         raise ConfigError(f"environment {config.environment}: {error}") from error
 
 
-def load_tasks(config: RunConfig, environment: Environment) -> list[Task]:
+def load_tasks(config: EvalRunConfig, environment: Environment) -> list[Task]:
     """The tasks of a run. Raises ConfigError if there are none, or if one cannot be recorded."""
     try:
         tasks = Tasks(lambda: environment.tasks(config.split), config.split).take(config.n)
@@ -62,7 +62,7 @@ def load_tasks(config: RunConfig, environment: Environment) -> list[Task]:
 
 @contextlib.asynccontextmanager
 async def make_scaffolds(
-    config: RunConfig, environment: Environment, root: ModelRef, pools: ReplPools
+    config: EvalRunConfig, environment: Environment, root: ModelRef, pools: ReplPools
 ) -> AsyncIterator[dict[str, Scaffold]]:
     """The scaffolds by name, closed at the end. Their REPLs come from `pools`. Raises ConfigError."""
     profile = load_profile(root.folder) if root.folder else {}

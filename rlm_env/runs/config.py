@@ -10,19 +10,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlm_env.runs.errors import ConfigError, near
+from rlm_env.runs.errors import ConfigError, near_matches
 
 RECORD = "record"
-"""The table of an output folder's config.toml that says what was found out, not what was asked for."""
+"""The table of a run's config.toml that holds facts (versions, hashes); the rest of the file is what was asked for."""
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """The values of a config file. One that a run has written, with a record, is where it is from wherever we look:
-    its `out` is its folder. Raises ConfigError, with near matches where there is no such file."""
+    """The values of a config file. In one that a run has written, `out` is the folder of the file, wherever the run was
+    started from. Raises ConfigError, with near matches if there is no such file."""
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
-        near_files = near(path.name, [p.name for p in path.parent.glob("*.toml")])
+        near_files = near_matches(path.name, [p.name for p in path.parent.glob("*.toml")])
         raise ConfigError(f"no such config file: {path}{near_files}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
@@ -32,7 +32,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def merge(old: Any, new: Any) -> Any:
-    """`new` laid over `old`: dicts key by key, anything else replaces."""
+    """`old` with `new` over it: dicts are merged key by key, anything else is replaced."""
     if isinstance(old, dict) and isinstance(new, dict):
         return {**old, **{key: merge(old.get(key), value) for key, value in new.items()}}
     return new

@@ -1,6 +1,6 @@
-"""What the commands have in common: how they say things, where tables go, and how they end when they are stopped.
+"""Printing for people: messages, the width of tables, and how a run that was stopped is reported.
 
-Covered: text for people, exit codes of a stop. Not covered: progress displays, and what the commands do.
+Progress displays are in `rlm_env/evals/progress.py` and `rlm_env/train/report/metrics.py`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from rlm_env.runs.interrupt import Terminated
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 PLAIN_WIDTH = 120
-"""Characters of a line of a table that is written to a file or a pipe."""
+"""Characters per line of a table that is written to a file or a pipe."""
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Text as it is: no markup, no wrapping, so that a command can be copied."""
+    """Prints text without markup and wrapping, so that a command in it can be copied."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -29,6 +29,6 @@ def say_stopped(console: Console, stop: RunStopped | KeyboardInterrupt | Termina
 
 
 def standard_output(plain_width: int = PLAIN_WIDTH) -> Console:
-    """For tables: as wide as the terminal, or `plain_width` where there is none."""
+    """Standard output for tables: as wide as the terminal, or `plain_width` without one."""
     console = Console()
     return console if console.is_terminal else Console(width=plain_width)

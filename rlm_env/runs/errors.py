@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 
 class ConfigError(ValueError):
-    """Something the user asked for cannot be done. The message is complete: what, where, and the remedy."""
+    """Something that the user asked for cannot be done. The message says what, where, and the remedy."""
 
 
 class RunStopped(Exception):
-    """A run that ended before its last rollout. What had finished is on disk.
+    """A run was stopped before its end. What had finished is on disk.
 
-    `status` is what summary.json says; `exit_code` what the command returns.
+    `status` goes into summary.json; `exit_code` is that of the command.
     """
 
     def __init__(self, status: str, message: str, exit_code: int) -> None:
@@ -25,7 +25,7 @@ class RunStopped(Exception):
         self.exit_code = exit_code
 
 
-def near(word: str, known: Iterable[str], *, listing: bool = True) -> str:
+def near_matches(word: str, known: Iterable[str], *, listing: bool = True) -> str:
     """ "; did you mean ...?" where something similar is known, otherwise (with `listing`) all that is known."""
     known = sorted(known)
     if matches := difflib.get_close_matches(word, known, n=2, cutoff=0.6):
@@ -44,7 +44,7 @@ def validation_problems(error: ValidationError, model: type[BaseModel]) -> list[
     for detail in error.errors():
         key = ".".join(str(part) for part in detail["loc"])
         if detail["type"] == "extra_forbidden":
-            hint = near(str(detail["loc"][-1]), _keys_at(model, detail["loc"][:-1]))
+            hint = near_matches(str(detail["loc"][-1]), _keys_at(model, detail["loc"][:-1]))
             found.append(f"unknown key '{key}'{hint}")
         elif detail["type"] == "missing":
             found.append(f"'{key}' is missing")
@@ -60,12 +60,14 @@ def _keys_at(model: type[BaseModel], path: Iterable[int | str]) -> Iterable[str]
     for part in path:
         if isinstance(part, int):
             continue  # an item of a tuple of models
-        if part not in model.model_fields:
+        inner = table_model(model.model_fields[part].annotation) if part in model.model_fields else None
+        if inner is None:
             return ()
-        kind = model.model_fields[part].annotation
-        kinds = [kind, *get_args(kind)]
-        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not inner:
-            return ()
-        model = inner[0]
+        model = inner
     return model.model_fields
+
+
+def table_model(annotation: Any) -> type[BaseModel] | None:
+    """The model of a field that is a table: `Model`, `Model | None` or `tuple[Model, ...]`; None for other fields."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

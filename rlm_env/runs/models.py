@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
-from rlm_env.runs.errors import ConfigError, near
+from rlm_env.runs.errors import ConfigError, near_matches
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def _find(spec: str) -> tuple[str, Path]:
     try:
         found = find_model(spec)
     except ModelNotFound as error:
-        hint = near(spec, packaged, listing=False)
+        hint = near_matches(spec, packaged, listing=False)
         raise ConfigError(
             f"{error}{hint}\nModels shipped with rlm-env: {', '.join(packaged) or 'none'}. "
             "For a model behind an API add --base-url URL."

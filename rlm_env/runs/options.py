@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rlm_env.runs.config import merge
-from rlm_env.runs.errors import ConfigError, near, validation_problems
+from rlm_env.runs.errors import ConfigError, near_matches, validation_problems
 from rlm_env.scaffolds import SCAFFOLDS, config_type
 from rlm_env.scaffolds.config import RLMConfig
 
@@ -121,7 +121,7 @@ def _check_fields(table: Any, model: type[BaseModel], prefix: str = "", known: I
         raise ValueError(f"{prefix.rstrip('.')} must be a table, got {table!r}")
     for key in table:
         if key not in model.model_fields:
-            raise ValueError(f"unknown key '{prefix}{key}'{near(key, [*model.model_fields, *known])}")
+            raise ValueError(f"unknown key '{prefix}{key}'{near_matches(key, [*model.model_fields, *known])}")
     try:
         model.model_validate(table)
     except ValidationError as error:

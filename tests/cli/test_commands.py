@@ -63,3 +63,17 @@ def test_a_missing_package_is_named_and_a_defect_of_our_own_is_not_blamed_on_one
         import no_such_package  # noqa: F401
     with pytest.raises(ModuleNotFoundError), training_packages():
         import rlm_env.no_such_module  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("eval", ("options.KEY", "rollout.KEY or rollout.SCAFFOLD.KEY: root, sub, max_turns", "engine.KEY: port")),
+        ("train", ("options.KEY", "rollout.KEY: root, sub, max_turns", "groups.KEY: size", "engine.KEY: port")),
+        ("sft", ("keep.KEY: min_score", "optimizer.KEY: lr")),
+    ],
+)
+def test_the_help_lists_the_keys_that_can_be_set(capfd, name, keys):
+    text = " ".join(help_of(capfd, name).split())
+    for key in keys:
+        assert key in text

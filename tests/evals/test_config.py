@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_env.evals.config import RunConfig, check_eval_resume, load_eval_config
+from rlm_env.evals.config import EvalRunConfig, check_eval_resume, load_eval_config
 from rlm_env.registry import find_environment
 from rlm_env.runs.errors import ConfigError
 from rlm_env.scaffolds import make_scaffold
@@ -15,7 +15,7 @@ ONE = [{"name": "oolong-rlm"}]
 MINIMAL = {"environments": ONE, "model": "tiny-rlm", "out": "outputs/x"}
 
 
-def load(overrides: dict) -> RunConfig:
+def load(overrides: dict) -> EvalRunConfig:
     (run,) = load_eval_config(None, {**MINIMAL, **overrides}, "now").runs().values()
     return run
 
@@ -128,7 +128,7 @@ def test_a_config_reads_back_from_its_own_toml(tmp_path):
     import tomli_w
 
     config = load({"prices": {"tiny-rlm": {"prompt": 1.0, "completion": 2.0}}, "max_cost": 3.0})
-    again = RunConfig.model_validate(tomllib.loads(tomli_w.dumps(config.as_toml())))
+    again = EvalRunConfig.model_validate(tomllib.loads(tomli_w.dumps(config.as_toml())))
     assert again == config
 
 
