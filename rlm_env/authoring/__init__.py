@@ -1,1 +1,1 @@
-"""For writers of environments: seeded draws, options, published data sets, text."""
+"""Helpers for writers of environments: seeded draws, options, published data sets, long texts."""

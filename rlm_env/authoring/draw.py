@@ -1,8 +1,8 @@
 """Seeded draws that give the same values on every machine and Python version.
 
-Python promises that `random.Random(text).random()` keeps its sequence across versions; it promises nothing about
-`choice`, `sample` or `shuffle`. So everything here is made of `random()` and integer arithmetic. No logarithms,
-no powers: their last bit depends on the C library.
+Python promises that `random.Random(text).random()` keeps its sequence across versions, but not so for `choice`,
+`sample` and `shuffle`. So everything here is made of `random()` and integer arithmetic, without logarithms and powers,
+whose last bit depends on the C library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Draw:
-    """A stream of draws named by a text; equal names give equal streams."""
+    """A stream of random draws with a name; equal names give equal streams."""
 
     def __init__(self, *name: object) -> None:
         self.random = random.Random("/".join(str(part) for part in name)).random
@@ -46,8 +46,8 @@ class Draw:
 
 
 def wheel(weights: Sequence[int]) -> list[int]:
-    """A list of indices in which index i stands `weights[i]` times: `draw.choice(wheel(w))` draws by weight in
-    constant time. The sum of the weights should stay in the thousands."""
+    """A list that holds each index i `weights[i]` times: `draw.choice(wheel(weights))` draws by weight in constant
+    time. The sum of the weights should not exceed some thousands."""
     slots = [0] * sum(weights)
     start = 0
     for index, end in enumerate(accumulate(weights)):

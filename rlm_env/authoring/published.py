@@ -1,7 +1,7 @@
-"""Rows of a published data set, pinned by commit and refused where their columns are not those expected.
+"""Rows of a published data set, pinned by commit, and refused if they do not have the expected columns.
 
-So nobody evaluates on other data without noticing. Rows are streamed unless the files lie here already. Needs
-`datasets` (`pip install 'rlm-env[data]'`). Not covered: what a row means; environments map rows to tasks.
+So nobody evaluates on other data without noticing. Rows are streamed unless local files are named. Needs `datasets`
+(`pip install 'rlm-env[data]'`). Mapping rows to tasks is left to the environments.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Published:
-    """A published set and what its rows must look like."""
+    """A published data set and the expected columns of its rows."""
 
     repository: str
     config: str | None
@@ -23,7 +23,7 @@ class Published:
     """The tested commit."""
     columns: dict[str, type | tuple[type, ...]]
     others: bool = False
-    """Whether rows may have columns besides these."""
+    """If true, rows may have other columns besides these."""
 
 
 def read_rows(
@@ -31,9 +31,9 @@ def read_rows(
 ) -> Iterator[Mapping[str, Any]]:
     """The rows of a split, in order, each checked.
 
-    `revision` is another commit (40 hex digits; None: the tested one); `files` a folder or file with the rows
-    (parquet, json or jsonl) to be read instead of the hub. Raises ImportError without `datasets`, ValueError where
-    revision, columns or values are not as expected, and FileNotFoundError where `files` has none.
+    `revision` is another commit (40 hex digits; None: the tested one); `files` is a folder or file with the rows
+    (parquet, json or jsonl) to be read instead of the hub. Raises ImportError without `datasets`, ValueError if
+    revision, columns or values are not as expected, and FileNotFoundError if `files` holds no such split.
     """
     for row in _rows(published, split, revision, files):
         _check(row, published)
@@ -65,7 +65,7 @@ def _rows(
 
 
 def _find(place: Path, split: str) -> tuple[str, list[str]]:
-    """Builder name and files of a split: those below a folder whose name starts with the split's, or one file."""
+    """The builder and the files of a split: one file, or those in a folder whose names begin with the split's."""
     for form, endings in (("parquet", (".parquet",)), ("json", (".jsonl", ".json", ".jsonl.gz"))):
         if place.is_file() and place.name.endswith(endings):
             return form, [str(place)]

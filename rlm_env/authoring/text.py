@@ -1,4 +1,4 @@
-"""Building a long text without holding it twice."""
+"""Builds a long text without ever holding it twice."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import deque
 
 
 def join_once(chunks: deque[str]) -> str:
-    """The chunks' text; the deque is empty afterwards. CPython grows `text` in place and each chunk is freed once it is
-    in, so that a context is never held twice, as it would be by `"".join`."""
+    """Joins the chunks and empties the deque. CPython grows `text` in place and frees each chunk once it is added, so
+    that a context is never held twice, as it would be with `"".join`."""
     text = ""
     for _ in range(len(chunks)):
         text += chunks.popleft()
