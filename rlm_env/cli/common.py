@@ -31,7 +31,10 @@ exit codes:
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Wraps descriptions, keeps the line breaks of examples."""
+    """Wraps descriptions, keeps the line breaks of examples, breaks no name at a hyphen."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if "\n" not in text:
@@ -48,7 +51,10 @@ def set_keys(config: type[BaseModel]) -> str:
         if name == "options":
             tables.append("options.KEY: an option of the environment, see its README")
         elif inner is not None and name != "environments":
-            tables.append(f"{name}.KEY: {', '.join(inner.model_fields)}")
+            one_scaffold = (
+                f" or {name}.SCAFFOLD.KEY" if name == "rollout" and "scaffolds" in config.model_fields else ""
+            )
+            tables.append(f"{name}.KEY{one_scaffold}: {', '.join(inner.model_fields)}")
         elif name != "environments":
             plain.append(name)
     lines = [*tables, f"at the top: {', '.join(plain)}"]

@@ -124,6 +124,6 @@ def _check_name(name: str) -> None:
     known = environments()
     if name.replace("_", "-") not in {found.replace("_", "-") for found in known}:
         raise ConfigError(
-            f"no environment '{name}'{near_matches(name, known)}\nInstall its package, or run from the folder that holds "
-            f"environments/. A config file ends in .toml. Example: {EXAMPLE}"
+            f"no environment '{name}'{near_matches(name, known)}\nInstall its package, or run from the folder that "
+            f"holds environments/. A config file ends in .toml. Example: {EXAMPLE}"
         )
