@@ -1,4 +1,4 @@
-"""What the commands have in common: help texts, shared flags, how a run that was stopped ends, missing packages."""
+"""Shared by the commands: help texts, flags, how a run that was stopped ends, missing packages."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class EvalConfig(Table):
     """The output folder."""
     environments: tuple[EvalEnvironment, ...] = Field(min_length=1)
     options: dict[str, Any] = Field(default_factory=dict)
-    """Of every environment."""
+    """Options of every environment."""
     rollout: ScaffoldRolloutTable = Field(default_factory=dict)
     """Fields of `RLMConfig` for every scaffold, over the model's own profile; under a scaffold's name for that
     scaffold alone: `max_turns = 8`, `rlm.max_turns = 6`. Some have further fields: `summary.final = "sub"`."""
@@ -147,7 +147,7 @@ class EvalConfig(Table):
 
 
 class EvalRunConfig(EvalConfig):
-    """A run on one environment, whose entry has no tables or `n` of its own: what the config.toml of a run holds."""
+    """A run on one environment; all options are in the shared tables. The config.toml of a run holds one."""
 
     environments: tuple[EvalEnvironment, ...] = Field(min_length=1, max_length=1)
 
@@ -184,7 +184,7 @@ def load_eval_config(path: Path | None, overrides: dict[str, Any], default_out: 
 
 
 def _run_name(path: Path | None, values: Mapping[str, Any]) -> str:
-    """What the default output folder is named after."""
+    """The first part of the default output folder's name."""
     match values.get("environments"):
         case [{"name": str(name)}]:
             return name

@@ -1,4 +1,4 @@
-"""What tokens cost: a price table in TOML, and the money of one rollout.
+"""Prices of tokens: a table in TOML, and the cost of a rollout.
 
 Prices are in US dollars per million tokens, one table per model name:
 
@@ -53,7 +53,7 @@ def load_prices(path: Path) -> Prices:
     prices: Prices = {}
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise ConfigError(f'{path}: {name} stands outside of a table; write ["model name"] above the prices')
+            raise ConfigError(f'{path}: {name} is outside of a table; write ["model name"] above the prices')
         try:
             prices[name] = Price.model_validate(table)
         except ValidationError as error:
@@ -62,7 +62,7 @@ def load_prices(path: Path) -> Prices:
 
 
 def rollout_cost(rollout: Rollout, root_price: Price, sub_price: Price) -> float:
-    """Dollars that a rollout cost, whatever came of it."""
+    """US dollars that a rollout cost."""
     return root_price.of(rollout.root_usage) + sub_price.of(rollout.sub_usage)
 
 

@@ -137,7 +137,7 @@ def bootstrap_bounds(values: np.ndarray, seed: int) -> tuple[float, float]:
 
 
 def expanded_tail(n: int) -> float:
-    """What is cut off at each end for `n` tasks: 2.5 % for many, less for few.
+    """The share that is cut off at each end for `n` tasks: 2.5 % for many, less for few.
 
     Phi(-sqrt(n / (n - 1)) * t), t being Student's quantile for n - 1 degrees of freedom.
     """

@@ -1,1 +1,1 @@
-"""What evaluations and training runs share: run folder, records, options, models, errors, console."""
+"""Shared by evaluations and training runs: run folder, JSONL log, record, options, models, errors, console."""

@@ -39,7 +39,7 @@ def explain_validation(error: ValidationError, model: type[BaseModel], where: st
 
 
 def validation_problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """What is wrong, one text per key."""
+    """The mistakes in a pydantic error, one text per key."""
     found = []
     for detail in error.errors():
         key = ".".join(str(part) for part in detail["loc"])

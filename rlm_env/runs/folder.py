@@ -57,7 +57,7 @@ class RunFolder:
         self._log.append_line(rollout.to_json())
 
     def sync(self) -> None:
-        """What was appended so far is on the disk, not only in its cache, when this returns."""
+        """Returns when all rollouts are on the disk and not only in its cache."""
         self._log.sync()
 
     def rollouts(self) -> Iterator[Rollout]:

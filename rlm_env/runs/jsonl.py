@@ -28,7 +28,7 @@ NEVER = math.inf
 """As `fsync_seconds`: only `sync` and `close` call fsync."""
 BLOCK = 65_536
 COMMAND_CHARS = 100
-"""Of the command line in the message that somebody else is writing."""
+"""Characters of a command line that the message about another writer shows."""
 
 
 class JsonLog:

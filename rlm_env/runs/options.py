@@ -70,9 +70,9 @@ class EnvironmentEntry(Table):
     name: str
     """The environment's name, for example `oolong-rlm`."""
     label: str = Field(default_factory=lambda known: known.get("name", ""), pattern=r"^[\w.-]+$", validate_default=True)
-    """What it is called in records and tables; tells apart two entries of one environment. Default: the name."""
+    """Its name in records and tables, which tells apart two entries of one environment. Default: `name`."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Of the environment, over the config's `[options]`. `"@model"` stands for the model's folder."""
+    """Options of the environment, over the config's `[options]`. `"@model"` stands for the model's folder."""
     rollout: RolloutTable = Field(default_factory=dict)
     """For this environment alone, over the config's `[rollout]`."""
 
@@ -91,7 +91,7 @@ PER_ENVIRONMENT = ("n", "options", "rollout")
 def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a config file with those of the command line over them, tables key by key.
 
-    What the command line sets holds for every environment, also where an entry of the file has a value of its own.
+    A value of the command line holds for every environment, even if an entry of the file sets that key for itself.
     """
     merged = merge(dict(values), dict(overrides))
     entries = merged.get("environments")

@@ -50,6 +50,6 @@ def markdown_tables(tables: Iterable[Cells], notes: Iterable[str]) -> str:
 
 
 def _pad(cell: str) -> str:
-    """Two leading blanks mark a row that belongs to the one above; Markdown drops blanks."""
+    """Two leading blanks indent a row below the one it belongs to; Markdown would drop them."""
     cell = cell.replace("|", "\\|")
     return "&nbsp;&nbsp;" + cell[2:] if cell.startswith("  ") else cell

@@ -154,7 +154,7 @@ def test_resume_takes_more_of_the_same():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("prompt = 1", "stands outside of a table"),
+        ("prompt = 1", "is outside of a table"),
         ('["m"]\nprompt = 1', "'completion' is missing"),
         ('["m"]\nprompt = 1\ncompletion = 2\ncache = 1', "unknown key 'cache'; did you mean 'cached'?"),
         ('["m"]\nprompt = -1\ncompletion = 2', "prompt: "),
