@@ -1,7 +1,7 @@
-"""What is true of an installed package, read from its syntax trees, and the package under other names.
+"""The facts of an installed package, read from its syntax trees, and the package with its names replaced.
 
-Only what cannot be misread is asked about: classes and functions that stand at the top of a module, are bound once and
-not decorated; classes whose bases all are known; calls of functions whose name nothing else in the package has.
+Questions use only unambiguous facts: classes and functions at the top level of a module that are bound once and not
+decorated; classes whose bases are all known; calls of functions whose name is unique in the package.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Analysis:
         self._literals = sorted({repr(v) for v in values if type(v) in (int, float, str) and self._keeps(repr(v))})
 
     def new_names(self, vocabulary: Vocabulary, draw: Draw) -> dict[str, str]:
-        """Another name for every word of `kinds`, all different and new to the package."""
+        """Another name for each word of `kinds`, all different and none of them used in the package."""
         make = {"type": vocabulary.type, "fault": vocabulary.fault, "function": vocabulary.function}
         names: dict[str, str] = {}
         taken = set(self._words)
@@ -165,7 +165,7 @@ class Analysis:
         return order
 
     def _read_bodies(self) -> None:
-        """What the code of each function calls, names and raises, of what has a name of its own."""
+        """The calls, names and exceptions in the code of each function, as far as their names are unique."""
         targets: dict[str, str] = {}
         for dotted in (*self._functions, *self._order):
             name = dotted.rpartition(".")[2]
@@ -201,5 +201,5 @@ class Analysis:
         }
 
     def _keeps(self, shown: str) -> bool:
-        """Whether a value is short and the same under other names."""
+        """True if a value is short and contains no name that is replaced."""
         return len(shown) <= LONGEST_DEFAULT and not self.kinds.keys() & set(WORD.findall(shown))

@@ -1,7 +1,7 @@
-"""Baselines that do not read code: what a score may owe to letters, to the length of options, or to searching names.
+"""Baselines that do not read code: the score that letters, the length of options, or a search for names can earn.
 
-Host side: each gives an answer to be scored. `majority` always says the first option; which one it is does not matter,
-since the right one stands in every place as often.
+Host side: each returns an answer to be scored. `majority` always gives the first option; any other would do as well,
+since the right option is equally often in each place.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def shortest_option(task: Task) -> str:
 
 
 def keyword(task: Task) -> str:
-    """The option whose words stand in most blocks of code together with a name of the question; at random among equals.
+    """The option whose words share the most blocks of code with a name from the question; ties are broken at random.
     A block ends at an empty line."""
     asked = {name.rpartition(".")[2] for name in NAME.findall(task.question.partition("\n\n")[0])}
     text = "\n\n".join(task.context.values()) if isinstance(task.context, dict) else context_text(task.context)

@@ -8,7 +8,7 @@ from codeqa_rlm.questions import Question
 from rlm_env.authoring.draw import Draw
 
 CHOICES = ("ABCD", "0123")
-"""What options are called: letters as in LongBench-v2, or digits as in the RLM paper."""
+"""The names of the options: letters as in LongBench-v2, or digits as in the RLM paper."""
 FORM = "Answer in the form 'The correct answer is ({})', with one of {} in the brackets."
 TINY_FORM = "Answer: 'The correct answer is ({})'."
 

@@ -1,4 +1,4 @@
-"""What is true of a repository, in the form that questions are made of; and the method resolution order (C3).
+"""The facts of a repository that questions are made from, and the method resolution order (C3).
 
 A function or class is named by its full dotted name. Facts come from the generator's own model of a synthetic
 repository (`synth.py`), or from the source of an installed package (`installed.py`).
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call ends in."""
+    """The outcome of a call."""
 
     function: str
     argument: str
@@ -28,8 +28,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts of one repository. `executed` says what a call is: True, one that happens when the caller runs without
-    arguments; False, one that stands in the caller's code."""
+    """Facts of one repository. `executed` tells which calls count: if True, those that happen when the caller runs
+    without arguments; if False, those written in the caller's code."""
 
     executed: bool
     order: Mapping[str, Sequence[str]]
@@ -55,9 +55,9 @@ class Facts:
 
 
 def linearize(name: T, bases: Sequence[T], mro: Mapping[T, Sequence[T]]) -> list[T] | None:
-    """The method resolution order of a class whose bases have theirs in `mro`; None where there is none.
+    """The method resolution order of a class whose bases have theirs in `mro`; None if no order is consistent.
 
-    C3: repeatedly takes the first head that stands in no other sequence's tail (Barrett and others, OOPSLA 1996)."""
+    C3: repeatedly takes the first head that is in no other sequence's tail (Barrett and others, OOPSLA 1996)."""
     sequences = [list(mro[base]) for base in bases] + [list(bases)]
     order = [name]
     while any(sequences):

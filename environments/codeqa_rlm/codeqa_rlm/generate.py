@@ -16,10 +16,10 @@ from rlm_env.task import Split, Task
 FORMAT = 1
 """Part of every seed: raised when the bytes of generated tasks change."""
 TRIES = 60
-"""Repositories that are drawn until one carries a question of the family."""
+"""Repositories that are drawn until one has a question of the family."""
 CHARACTERS_PER_TOKEN = 4
 SMALL = 16_000
-"""Characters; up to here a repository has mostly what its question asks about."""
+"""Characters; repositories up to this size consist mostly of what their question is about."""
 ABOUT_CLASSES = ("overrides", "order", "resolves")
 TINY_FAMILIES = ("callers", "overrides", "default")
 FAMILIES_OF = {"standard": tuple(FAMILIES), "tiny": TINY_FAMILIES}
@@ -27,7 +27,7 @@ FAMILIES_OF = {"standard": tuple(FAMILIES), "tiny": TINY_FAMILIES}
 
 @dataclass(frozen=True)
 class GeneratedSet:
-    """What a stream of generated tasks is made from, checked."""
+    """The checked options of a stream of generated tasks."""
 
     seed: int
     profile: str
@@ -48,7 +48,7 @@ def generated_tasks(options: GeneratedSet, split: Split) -> Iterator[Task]:
 def make_task(options: GeneratedSet, split: Split, index: int) -> Task:
     """Task number `index`; depends on seed, split, index and the options, on nothing else.
 
-    Raises ValueError where no repository of the length carries a question of the family."""
+    Raises ValueError if no repository of that length has a question of the family."""
     length = options.lengths[index % len(options.lengths)]
     family = options.families[index // len(options.lengths) % len(options.families)]
     size = length * CHARACTERS_PER_TOKEN

@@ -1,9 +1,9 @@
-"""Tasks about installed packages, whose identifiers are replaced, so that knowing the package does not help.
+"""Tasks about installed packages with their identifiers replaced, so that knowing the package does not help.
 
-Every task gives the same package other names. What is asked is read from the syntax trees (`analysis.py`); calls and
-exceptions are those that stand in the code, since nobody can call unknown functions. The standard library differs from
-one Python version to the next, and so do these tasks: `info["source"]` has the version and a hash of the files.
-Not covered: chains of calls; sizes other than the packages' own.
+Each task replaces the names anew. The facts are read from the syntax trees (`analysis.py`); calls and exceptions are
+those written in the code, since unknown functions cannot safely be called. The standard library differs between Python
+versions, and so do these tasks: `info["source"]` records the version and a hash of the files. Contexts are as long as
+the packages, and chains of calls are not asked about.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STANDARD_LIBRARY: dict[Split, tuple[str, ...]] = {
     "train": ("email", "logging", "xmlrpc", "multiprocessing", "configparser", "wsgiref", "xml"),
     "eval": ("asyncio", "unittest", "json", "http", "argparse", "urllib", "concurrent", "html"),
 }
-"""What every install has."""
+"""Packages that every installation of Python has."""
 FAMILIES_HERE = tuple(name for name in FAMILIES if name != "chain")
 TRIES = 40
 """Packages and draws that are tried for a question of a family."""
@@ -33,7 +33,7 @@ TRIES = 40
 
 @dataclass(frozen=True)
 class InstalledSet:
-    """What a stream of tasks about installed packages is made from, checked."""
+    """The checked options of a stream of tasks about installed packages."""
 
     seed: int
     packages: Sequence[str] | None
@@ -61,8 +61,8 @@ def installed_tasks(options: InstalledSet, split: Split) -> Iterator[Task]:
 def make_task(options: InstalledSet, split: Split, index: int) -> Task:
     """Task number `index`; depends on seed, split, index, the options and the files of the package.
 
-    A package that does not carry a question of the family (one without classes, say) is passed over for another one;
-    raises ValueError where none does."""
+    A package that has no question of the family (one without classes, say) is passed over for another one; raises
+    ValueError if none has one."""
     family = options.families[index % len(options.families)]
     packages = options.packages or STANDARD_LIBRARY[split]
     for attempt in range(TRIES):

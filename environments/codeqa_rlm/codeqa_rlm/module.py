@@ -43,14 +43,14 @@ class Module:
         raise AssertionError("a module has fewer than a thousand names")
 
     def define(self, name: str) -> str | None:
-        """The name, which is now taken; None where it was."""
+        """Reserves the name and returns it; None if it was taken before."""
         if name in self._taken:
             return None
         self._taken.add(name)
         return name
 
     def use(self, dotted: str, alias: Callable[[Draw], str]) -> str:
-        """How the function, class or constant is written here; imports it where it belongs to another module."""
+        """The expression for a function, class or constant here; imports it if it belongs to another module."""
         if dotted not in self._bound:
             self._bound[dotted] = self._bring(dotted, alias)
         return self._bound[dotted]
@@ -81,7 +81,7 @@ class Module:
         return bound
 
     def _place(self, owner: str) -> str:
-        """The module in an import: relative, half of the time, where it stands in the same folder."""
+        """The module in an import statement; from the same folder it is relative half of the time."""
         package, _, module = owner.rpartition(".")
         same = package and package == self.name.rpartition(".")[0]
         return f".{module}" if same and self._draw.random() < 0.5 else owner

@@ -38,9 +38,9 @@ class Step:
     over: int | None = None
     """Taken only where the switch is greater; None: always."""
     target: Function | None = None
-    """What is called."""
+    """The function that is called."""
     passes: bool = False
-    """Whether the target's switch is given the value of this one; else the target takes its default."""
+    """If true, the caller passes on the value of its own switch; otherwise the target uses its default."""
     catches: str = ""
     """An exception of the target, in place of which `raises` is raised."""
     raises: str = ""
@@ -48,10 +48,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one call of a function does."""
+    """The effects of one call of a function."""
 
     calls: list[tuple[Function, int]]
-    """What it calls itself, in order, with the value of the switch there."""
+    """Its direct calls in order, each with the value of the switch there."""
     raised: str
     """The exception that leaves the function; empty: none."""
 

@@ -18,7 +18,7 @@ TRIES = 12
 """To find a fact that carries a question of a family."""
 OPTIONS = 4
 PERMUTED = 5
-"""Of the classes in the middle of a method resolution order, so many first ones change places."""
+"""How many of the first classes in the middle of a method resolution order are permuted."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Question:
     wrong: list[str]
     """Three; no two options are equal."""
     claim: str
-    """What an option says, with the slot `{}`."""
+    """The text of an option, with the slot `{}`."""
 
 
 Family = Callable[[Facts, Draw], Question | None]
@@ -156,7 +156,7 @@ def order(facts: Facts, draw: Draw) -> Question | None:
 
 
 def _walk(facts: Facts, cls: str) -> list[str]:
-    """The ancestors depth first, each where it is met first: what the order was before Python 2.3."""
+    """The ancestors depth first, each at its first occurrence: the order before Python 2.3."""
     met: dict[str, None] = {}
     waiting = list(reversed(facts.bases[cls]))
     while waiting:
@@ -224,13 +224,13 @@ def default(facts: Facts, draw: Draw) -> Question | None:
 
 
 def kind_of(value: str) -> object:
-    """Values of a kind do not stand out among each other: numbers of as many digits, or texts."""
+    """The kind of a value, so that options look alike: numbers with the same number of digits, or texts."""
     return len(value) if value.lstrip("-").isdecimal() else value[0]
 
 
 def numbers_like(value: str, draw: Draw) -> list[str]:
-    """Numbers of as many digits that look like this one: round ones where it is round, else those around it, among
-    which it stands anywhere. None where it is no number."""
+    """Numbers with as many digits that look like this one: round ones if it is round, otherwise neighbors, among which
+    it has a random rank. None if the value is no number."""
     if not value.isdecimal():
         return []
     number, power = int(value), 10 ** (len(value) - 1)
@@ -276,7 +276,7 @@ def _raised_in_code(facts: Facts, draw: Draw) -> Question | None:
 
 
 def statement(facts: Facts, draw: Draw) -> Question | None:
-    """One true claim among three false ones, each of a family of its own choice."""
+    """One true claim among three false ones, each from a randomly chosen family."""
     made: list[str] = []
     for _ in range(4 * TRIES):
         question = draw.choice(SIMPLE)(facts, draw)

@@ -1,9 +1,9 @@
-"""Which identifiers of a package can be given other names without breaking it, and a text with slots for them.
+"""Finds the identifiers of a package that can be renamed without breaking it, and makes a text with slots for them.
 
-An identifier is renamed where the package defines it (as a class, function, method, parameter or module) and nothing
-outside can mean the same word: no builtin, no attribute of a builtin type, nothing that the modules imported from
-elsewhere define, no keyword of a call that goes elsewhere, no name that is put together at run time from a prefix. It
-is renamed everywhere it stands as a word: in code, strings, docstrings and comments; names of modules in code only.
+An identifier can be renamed if the package defines it (as a class, function, method, parameter or module) and nothing
+outside can mean the same word: no builtin, no attribute of a builtin type, nothing that modules imported from elsewhere
+define, no keyword of a call to elsewhere, no name that is composed at run time from a prefix. It is renamed wherever
+it occurs as a word: in code, strings, docstrings and comments; names of modules in code only.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _called(function: ast.expr) -> str:
 
 
 def _names_in(module: str) -> set[str]:
-    """What a module of the standard library defines, with the attributes of its classes."""
+    """The names that a module of the standard library defines, and the attributes of its classes."""
     try:
         found = importlib.import_module(module)
     except ImportError:

@@ -40,7 +40,7 @@ class Synthetic:
 
 
 def outcome_of(function: Function) -> Outcome | None:
-    """What the function ends in where its switch has the value to ask about; None where it returns."""
+    """The exception that the function ends in if its switch has the value asked about; None if it returns."""
     raised = run(function, function.probe).raised
     if not raised:
         return None

@@ -1,4 +1,4 @@
-"""The source of an installed package: where it lies, and which of its modules can be imported on this machine.
+"""The source of an installed package: its location, and those of its modules that this machine can import.
 
 Finding a package imports nothing.
 """
@@ -31,12 +31,12 @@ class Source:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def described(self) -> dict[str, str]:
-        """What is recorded with a task."""
+        """The record of the source in a task's info."""
         return {"package": self.package, "python": platform.python_version(), "sha256": self.sha256}
 
 
 def locate(package: str) -> Path:
-    """The file of a module, or the folder of a package. Raises ValueError where there is no Python source of it."""
+    """The file of a module, or the folder of a package. Raises ValueError if there is no Python source of it."""
     if not package.isidentifier():
         raise ValueError(f"packages: {package!r} must be the name of a top-level package, for example json")
     spec = importlib.util.find_spec(package)
@@ -65,8 +65,8 @@ def module_name(path: str) -> str:
 
 
 def importable(tree: ast.Module) -> bool:
-    """Whether nothing at the top of a module says that it is made for another system: an import of what is not there,
-    or a raise behind a condition."""
+    """True if nothing at the top of a module shows that it is made for another system: an import of a missing module,
+    or a raise under a condition."""
     for node in tree.body:
         if isinstance(node, ast.If) and any(isinstance(inner, ast.Raise) for inner in node.body):
             return False

@@ -1,4 +1,4 @@
-"""What single nodes and modules of a syntax tree bind, name and mean."""
+"""The names that nodes and modules of a syntax tree bind and use, and what they refer to."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def methods_of(node: ast.ClassDef) -> dict[str, Function]:
 
 
 def scope_of(tree: ast.Module, module: str, is_package: bool) -> dict[str, str]:
-    """Name at the top of a module -> the dotted name of what it means, where it is bound once by a class or import."""
+    """Name at the top of a module -> the dotted name that it refers to, if a class or import binds it exactly once."""
     bound = Counter(bound_by(tree.body))
     package = module if is_package else module.rpartition(".")[0]
     scope = {name: "" for name in bound}

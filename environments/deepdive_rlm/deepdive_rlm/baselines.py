@@ -39,8 +39,8 @@ BASELINES: dict[str, Callable[[Task], str]] = {
 
 
 async def snippets(task: Task, tools: Tools) -> str:
-    """Searches for the words of each sentence of the question and answers with something of what the results show: a
-    number where there is one, else a title."""
+    """Searches for the words of each sentence of the question and answers with a number from the results if there is
+    one, else with a title."""
     search_web = tools[0]
     titles, numbers = [], []
     for sentence in task.question.split(". ")[:-1]:

@@ -1,7 +1,6 @@
-"""Searching and reading a web, the small local one or the open one: what the tools stand on.
+"""Searches and reads a web, the small local one or the open one, on behalf of the tools (`tools.py`).
 
-Covered: requests, pages as numbered lines of Markdown, limits of size and time. Not covered: what a model is told
-(`tools.py`), the local server (`server.py`).
+Makes the requests, turns pages into lines of Markdown, and limits sizes and times. The local server is in `server.py`.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from deepdive_rlm.server import WebServer
 
 SERPER = "https://google.serper.dev/search"
 BLOCKED = ("huggingface.co", "hf.co", "hf-mirror.com")
-"""Where the published questions lie with their answers."""
+"""Hosts that publish the questions with their answers."""
 PAGE_BYTES = 5_000_000
 LINE_CHARS = 240
-"""Longer lines are parted at the ends of sentences."""
+"""Longer lines are split at the ends of sentences."""
 REDIRECTS = 5
 PAGES_KEPT = 4096
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\[\"'])")
@@ -35,7 +34,7 @@ REDIRECT = (301, 302, 303, 307, 308)
 
 
 class WebError(Exception):
-    """What a model is told when there is no page or no result."""
+    """There is no page or no result; the message is for the model."""
 
 
 class Connections:
@@ -87,7 +86,7 @@ class Web(ABC):
 
     @abstractmethod
     async def _fetch(self, url: str) -> list[str]:
-        """What `read` gives, asked for anew."""
+        """The result of `read`, without the cache."""
 
 
 class LocalWeb(Web):
@@ -124,8 +123,8 @@ class LocalWeb(Web):
 class OpenWeb(Web):
     """The open web: Serper for searching, and pages of public hosts.
 
-    A model chooses the addresses, so nothing but public ones is asked: no host of a private network, not this one.
-    `blocked`: hosts, with all below them, that are neither shown nor read, since the answers stand there.
+    A model chooses the addresses, so only public hosts are contacted, never this one or a private network. `blocked`:
+    hosts, with their subdomains, that are neither shown nor read, since they publish the answers.
     """
 
     def __init__(

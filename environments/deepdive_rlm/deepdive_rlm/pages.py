@@ -1,6 +1,6 @@
-"""A thing's page: a first sentence that gives nothing away, its facts in random order, and sentences of no account.
+"""The page of a thing: a first sentence that gives nothing away, its facts in random order, and filler sentences.
 
-Covered: the text and the HTML. Not covered: finding pages (`search.py`), serving them (`server.py`).
+Pages are made here, as text and HTML; they are found in `search.py` and served in `server.py`.
 """
 
 from __future__ import annotations

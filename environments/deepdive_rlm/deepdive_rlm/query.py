@@ -1,8 +1,8 @@
 """Questions as walks through the graph, and the proof that a walk is the only one.
 
-A query is a positive conjunction (kinds, conditions, relations, no negation and no superlative): what it finds can only
-shrink when facts are taken away. So with one page of its evidence gone the only walk is gone, and no other takes its
-place. Covered: evaluation over the whole graph. Not covered: choosing queries, their words (`questions.py`).
+A query is a positive conjunction (kinds, conditions and relations, no negation, no superlative): its results can only
+shrink when facts are removed. So without one page of its evidence the only walk is gone, and no other takes its place.
+Queries are evaluated here over the whole graph; they are chosen and worded in `questions.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from deepdive_rlm.world import Thing, World
 
 NAME = "name"
-"""What is asked when not an attribute."""
+"""The thing asked about, if the question does not ask for an attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Query:
     asked: str
 
     def from_step(self, index: int) -> Query:
-        """The rest of the walk, for somebody who skips what stands before."""
+        """The rest of the walk, for a solver who skips the part before it."""
         first, *rest = self.steps[index:]
         return Query((Step(first.kind, first.conditions), *rest), self.asked)
 

@@ -1,6 +1,6 @@
-"""Drawing questions: a random walk, as many clues as make it the only one, and their words.
+"""Draws questions: a random walk, enough clues to make it the only one, and their wording.
 
-Covered: walks, clues, obfuscation, shortcuts, English. Not covered: evaluating them (`query.py`).
+Walks, clues, obfuscation, shortcuts and English are here; queries are evaluated in `query.py`.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _only_one(world: World, query: Query, things: list[Thing], obfuscate: bool) 
 
 
 def _dated(thing: Thing) -> tuple[str, ...]:
-    return tuple(name for name, about in KINDS[thing.kind].attributes.items() if about.told)
+    return tuple(name for name, about in KINDS[thing.kind].attributes.items() if about.clue)
 
 
 def _clues(thing: Thing, attributes: tuple[str, ...], obfuscate: bool) -> list[Condition]:
@@ -127,7 +127,7 @@ def _with(query: Query, index: int, *clues: Condition) -> Query:
 
 
 def _has_shortcut(world: World, query: Query) -> bool:
-    """Whether somebody who begins further on is left with next to no choice."""
+    """True if a solver who starts further on has next to no choice left."""
     return any(len(answers(world, query.from_step(index))) < SHORTCUT for index in range(1, len(query.steps)))
 
 
@@ -166,4 +166,4 @@ def _clue(kind: str, condition: Condition, obfuscate: bool) -> str:
         habit, item = condition.low
         return KINDS[kind].habits[habit][1].format(object=OBJECTS[item][int(obfuscate)])
     when = f"the {condition.low}s" if condition.high > condition.low else condition.low
-    return KINDS[kind].attributes[condition.attribute].told.format(v=when)
+    return KINDS[kind].attributes[condition.attribute].clue.format(v=when)

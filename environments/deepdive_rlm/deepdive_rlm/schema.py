@@ -1,10 +1,10 @@
-"""The kinds of things in the small web, what is true of them, and the words for it on pages and in questions.
+"""The kinds of things in the small web, their facts, and the wording of those on pages and in questions.
 
-Covered: data and wording. Not covered: which things there are (`world.py`), which questions are asked (`questions.py`).
+The things themselves are drawn in `world.py`, the questions in `questions.py`.
 
 On a page `{v}` is the value, `{link}` a link to the target, `{name}` the thing itself. In a question `{src}` and
-`{dst}` are the two ends of a relation, `{that}` the thing asked about. Every fact stands on the page of the thing that
-has it, and nowhere else.
+`{dst}` are the two ends of a relation, `{that}` the thing asked about. Every fact is on the page of the thing that has
+it, and nowhere else.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Attribute:
-    """A number or a date that a page says. `told`: how a question describes a thing by it, None where it does not."""
+    """A number or a date on a page. `clue`: how a question describes a thing by it, None if no question does."""
 
     sentences: tuple[str, ...]
     asked: str
     low: int
     high: int
-    told: str | None = None
+    clue: str | None = None
     after: str | None = None
     """A relation to a person: the value is a year, `low` to `high` years after that person's birth."""
     unit: str = ""
@@ -37,8 +37,8 @@ class Relation:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of thing. `nouns`: what a page's first sentence calls it; where there are several, which one is a fact
-    of its own (a person's profession). `habits`: sentences with an object in them, on the page and in a question."""
+    """One kind of thing. `nouns`: its name in a page's first sentence; if there are several, the noun itself is a fact
+    (a person's profession). `habits`: sentences with an object in them, on the page and in a question."""
 
     nouns: tuple[str, ...]
     attributes: dict[str, Attribute] = field(default_factory=dict)
@@ -81,8 +81,8 @@ OBJECTS = (
 """On pages, and as a question describes them."""
 
 
-def year(sentences: tuple[str, str], told: str, asked: str, low: int, high: int, after: str | None = None) -> Attribute:
-    return Attribute(sentences, asked, low, high, f"{told} in {{v}}", after)
+def year(sentences: tuple[str, str], clue: str, asked: str, low: int, high: int, after: str | None = None) -> Attribute:
+    return Attribute(sentences, asked, low, high, f"{clue} in {{v}}", after)
 
 
 def founded(low: int, high: int, after: str | None = None) -> Attribute:

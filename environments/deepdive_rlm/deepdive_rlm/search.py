@@ -1,7 +1,4 @@
-"""Search over the pages of a small web: BM25, with results in the shape of Serper's.
-
-Covered: the index and one query. Not covered: serving it (`server.py`).
-"""
+"""Search over the pages of a small web: BM25, with results in the shape of Serper's."""
 
 from __future__ import annotations
 

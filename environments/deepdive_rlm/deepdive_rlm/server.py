@@ -1,7 +1,7 @@
-"""The small web behind a real HTTP server on 127.0.0.1, in a thread of its own.
+"""Serves the small web over real HTTP on 127.0.0.1, in a separate thread.
 
-Every world is a host of its own (the `Host` header says which): `POST /search` answers in Serper's shape, `GET
-/wiki/...` gives pages. Covered: starting, serving, stopping. Not covered: what is on the pages.
+Each world is a separate host, chosen by the `Host` header: `POST /search` answers in Serper's shape, `GET /wiki/...`
+returns pages. Pages are made in `pages.py`.
 """
 
 from __future__ import annotations

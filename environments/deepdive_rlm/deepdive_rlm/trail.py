@@ -1,6 +1,6 @@
-"""What a rollout searched for and read, from its record: measures that are not the reward.
+"""Measures of a rollout's searches and pages, from its record. They are metrics and not part of the reward.
 
-Covered: root and sub-LLMs alike. Not covered: whether the answer follows from what was read.
+The tool calls of root and sub-LLMs count alike.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from rlm_rewards import deepdive
 
 
 def metrics(rollout: Rollout, evidence: Sequence[str] | None) -> dict[str, float]:
-    """`searches`, `pages_opened` (different ones), `redundancy` of the queries; with the addresses of the evidence, in
-    the order of the walk, also `evidence_recall` (share of them that was opened) and `hop_coverage` (share of the walk
-    that was opened without a gap, from its beginning)."""
+    """`searches`, `pages_opened` (different ones) and `redundancy` of the queries. Given the addresses of the evidence
+    in the order of the walk, also `evidence_recall` (share of them that was opened) and `hop_coverage` (share of the
+    walk that was opened without a gap from its start)."""
     queries, opened = [], set()
     for result in tool_results(rollout):
         arguments = _arguments(result)
@@ -38,7 +38,7 @@ def metrics(rollout: Rollout, evidence: Sequence[str] | None) -> dict[str, float
 
 
 def tool_results(rollout: Rollout) -> Iterator[ToolResult]:
-    """All calls of tools of a rollout."""
+    """All tool calls of a rollout."""
     for turn in rollout.turns:
         yield from turn.tool_results
     for call in rollout.sub_calls:

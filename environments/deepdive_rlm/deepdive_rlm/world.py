@@ -1,7 +1,4 @@
-"""The things of a small web and how they hang together: a typed graph, drawn from a seed.
-
-Covered: names, values, relations, near-equal things. Not covered: pages (`pages.py`), questions (`questions.py`).
-"""
+"""The things of a small web and their relations: a typed graph, drawn from a seed, with near-equal things in it."""
 
 from __future__ import annotations
 

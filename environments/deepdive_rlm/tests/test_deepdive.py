@@ -19,7 +19,7 @@ from deepdive_rlm.schema import OBJECTS
 from rlm_env.rollout import Rollout
 from rlm_env.task import Task
 
-WORDS = {told: word for word, told in OBJECTS}
+WORDS = {clue: word for word, clue in OBJECTS}
 STREAMS = {
     "standard": dict(),
     "plain": dict(obfuscate=False, hops=3, seed=4),

@@ -22,7 +22,7 @@ from rlm_env.tools.box import ToolBox, ToolCall, result_messages
 from rlm_rewards import deepdive
 from tests.stubs import StubLLM, fenced, script
 
-WORDS = {told: word for word, told in OBJECTS}
+WORDS = {clue: word for word, clue in OBJECTS}
 
 
 async def solve(env: DeepDive, task: Task) -> str:
@@ -78,13 +78,13 @@ async def test_search_results_alone_are_not_enough():
 
 
 def walker(messages) -> Completion | str:
-    """A sub-LLM that follows the walk: its calls so far are played again on what it was told."""
+    """A sub-LLM that follows the walk: its calls so far are played again on their results."""
     steps = walk(messages[0]["content"], WORDS)
-    told = [m["content"] for m in messages if m["role"] == "tool"]
+    given = [m["content"] for m in messages if m["role"] == "tool"]
     try:
         calls = next(steps)
-        while told:
-            results, told = told[: len(calls)], told[len(calls) :]
+        while given:
+            results, given = given[: len(calls)], given[len(calls) :]
             calls = steps.send(results)
     except StopIteration as done:
         return f"Answer: {done.value}"
@@ -136,9 +136,9 @@ print([name for name in dir() if name in ("search_web", "scan_page", "open_lines
     assert "blocked" in rollout.turns[0].observation
     assert "REACHED" not in rollout.turns[0].observation
     assert "[]" in rollout.turns[0].observation
-    told = json.dumps(rollout.messages)
-    assert task.gold not in told
-    assert "deepdive.example" not in told
+    seen = json.dumps(rollout.messages)
+    assert task.gold not in seen
+    assert "deepdive.example" not in seen
 
 
 @pytest.mark.parametrize("users", ["root", "both"])

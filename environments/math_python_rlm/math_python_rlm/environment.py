@@ -17,7 +17,7 @@ from rlm_rewards import math_python
 
 
 class MathPython(Environment):
-    """Exact mathematics with Python at hand; the problem stands in the question, there is no context.
+    """Exact mathematics with Python at hand; the problem is in the question, there is no context.
 
     Options, all by keyword:
 

@@ -30,7 +30,7 @@ INSTRUCTION = {
 
 @dataclass(frozen=True)
 class GeneratedSet:
-    """What a stream of generated tasks is made from, checked."""
+    """The checked options of a stream of generated tasks."""
 
     seed: int
     families: Sequence[str]

@@ -37,7 +37,7 @@ class PublishedSet:
     files: str | Path | None
     """A folder or file with the published rows (parquet, json or jsonl) to be read instead of the hub."""
     solve_rate: tuple[float, float] | None
-    """Keeps the rows whose `DIFFICULTY` lies in between, both ends included."""
+    """(low, high): keeps the rows whose `DIFFICULTY` is in this range, both ends included."""
 
 
 def hub_tasks(options: PublishedSet, split: Split) -> Iterator[Task]:

@@ -22,9 +22,9 @@ Value = int | Fraction | Surd | frozenset[int]
 
 @dataclass(frozen=True)
 class Problem:
-    """What is asked, and a function that answers it.
+    """A question, and a function that computes its answer.
 
-    The parameters are the only numbers in `question`, in the order in which a second program needs them.
+    The parameters are the only numbers in `question`, in the order in which an independent program needs them.
     """
 
     question: str
@@ -48,7 +48,7 @@ def latex(value: Value) -> str:
 
 
 def is_hard(value: Value) -> bool:
-    """Whether the value is out of reach of mental arithmetic and of guessing."""
+    """True if the value is beyond mental arithmetic and guessing."""
     if isinstance(value, Surd):
         return value.radicand > 100
     if isinstance(value, frozenset):

@@ -26,7 +26,7 @@ def keyword(task: Task) -> str:
 
 
 def first_match(task: Task) -> str:
-    """The number of the first sentence that holds `number for <name> is`, whatever stands before and after it."""
+    """The number in the first sentence that contains `number for <name> is`, regardless of the rest of it."""
     name = NAME.search(task.question)[1]
     found = re.search(rf"number for {re.escape(name)} is [^.]*?([0-9]+)", task.context)
     return f"Answer: {found[1]}" if found else ""

@@ -1,4 +1,4 @@
-"""The environment `needle-rlm`: options, tasks, scores."""
+"""The environment `needle-rlm`: options, tasks and scores."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ QUESTION = {
 
 
 class Needle(Environment):
-    """S-NIAH: one number in a long prose, among near-equal distractors.
+    """S-NIAH: one number in a long text, among near-equal distractors.
 
     Options, all by keyword:
 
     - `seed`; `num_tasks`: how many tasks a split has (None: endless).
     - `lengths` in characters, cycled over (None: 100,000, tiny 600). Made for 8 thousand to 10 million.
-    - `depths`: where the needle stands, shares in [0, 1], cycled over once per round of lengths (None: anywhere).
+    - `depths`: positions of the needle, shares in [0, 1], cycled over once per round of lengths (None: anywhere).
     - `distractors`: how many near-equal sentences (None: one for 2,500 characters, 4 to 1,000).
     - `profile`: `standard`, or `tiny` (short sentences of few words, numbers of three digits) for very small models.
     - `scoring`: `strict` (the number and nothing else) or `official` (RULER's: the number anywhere in the answer, so

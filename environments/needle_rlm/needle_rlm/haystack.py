@@ -40,7 +40,7 @@ class Haystack:
     name: str
     number: str
     depth: float
-    """Where the needle starts, as a share of the text."""
+    """Start of the needle, as a share of the text."""
     distractors: int
 
 

@@ -14,7 +14,7 @@ from rlm_env.authoring.draw import Draw
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What sentences and the names of magic numbers are made of."""
+    """The words of sentences and of the names of magic numbers."""
 
     name: str
     times: list[str]
@@ -28,7 +28,7 @@ class Vocabulary:
     """First half of a name such as `amber-falcon`; `animals` is the second."""
     animals: list[str]
     digits: int
-    """Of every number."""
+    """Digits of every number."""
 
     def writer(self, draw: Draw, number: Callable[[], str]) -> Callable[[], str]:
         """A function that makes the next sentence; `number` gives the numbers of counting ones."""

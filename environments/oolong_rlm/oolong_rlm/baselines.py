@@ -1,14 +1,13 @@
-"""Baselines that do not read: what a score may owe to keywords, to chance, or to saying everything at once.
+"""Baselines that do not read: the score that keywords, chance, or giving every answer at once can earn.
 
-`BASELINES` maps a name to a function from a task to an answer that is to be scored, for every data set: `random` and
-`keyword` label each instance at random or by keywords and then compute the answer exactly, `majority` gives all
-instances the label that keywords name most often, `list everything` names all answers there could be, `label dump`
-hands in a label for every line in place of the answer, `no context` guesses from the question alone. For transcripts
-see `real_baselines.py`.
+`BASELINES` maps a name to a function from a task of any data set to an answer. `random` and `keyword` label each
+instance at random or by keywords and then compute the answer exactly, `majority` gives all instances the label that
+keywords name most often, `list everything` gives all possible answers, `label dump` a label for every line in place of
+the answer, and `no context` guesses from the question alone. For transcripts see `real_baselines.py`.
 
-The keyword baseline knows every phrase of a generated vocabulary, more than anybody can guess. With `leak=0` it is at
-chance (the random one), with `leak=1` it is perfect: the difference is what a number on this benchmark may owe to
-keywords. Of published windows it knows the labels' own names only. Host side.
+The keyword baseline knows every phrase of a generated vocabulary, more than anybody could guess. It is at chance with
+`leak=0` and perfect with `leak=1`: that difference bounds what keywords contribute to a score. In published windows it
+knows only the names of the labels. Host side.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from functools import cache
 from itertools import combinations
 
 from oolong_rlm.real_baselines import REAL_BASELINES
-from oolong_rlm.solving import Labeller, read_rows, solve
+from oolong_rlm.solving import Labeler, read_rows, solve
 from oolong_rlm.vocabulary import load_vocabulary
 from rlm_env.task import Task
 
@@ -55,9 +54,9 @@ def chance_label(text: str, labels: list[str], vocabulary: str) -> str:
     return sorted(labels)[zlib.crc32(text.encode()) % len(labels)]
 
 
-def answer(task: Task, labeller: Labeller) -> str:
-    """The answer to a synth or pairs task in its form, computed from the labeller's labels."""
-    return solve(task.question, read_rows(task, labeller))
+def answer(task: Task, labeler: Labeler) -> str:
+    """The answer to a synth or pairs task in its form, computed from the labeler's labels."""
+    return solve(task.question, read_rows(task, labeler))
 
 
 def random_labels(task: Task) -> str:
@@ -92,7 +91,7 @@ def list_everything(task: Task) -> str:
 
 
 def label_dump(task: Task) -> str:
-    """A label for every line, right where keywords are."""
+    """A label for every line, by keywords."""
     return "\n".join(f"User {row.user}: {row.label}" for row in read_rows(task, keyword_label))
 
 

@@ -59,7 +59,7 @@ PUBLISHED["hub-pairs"] = PUBLISHED["hub-synth"]
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A published set and the part of it that is wanted."""
+    """A published set, and the part of it to read."""
 
     dataset: str
     """A key of `PUBLISHED`."""
@@ -111,7 +111,7 @@ def synth_task(row: Mapping[str, Any], with_labels: bool) -> Task:
 
 
 def real_task(row: Mapping[str, Any]) -> Task:
-    """The answer format stands in the context only, which an RLM does not see: the question repeats it."""
+    """The question repeats the answer format, which is only in the context, where an RLM does not see it."""
     info = {
         "subset": "real",
         "answer_type": None,

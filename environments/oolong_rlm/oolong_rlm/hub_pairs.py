@@ -98,7 +98,7 @@ def read_users(row: Mapping[str, Any]) -> dict[int, User]:
     text = row["context_window_text_with_labels"]
     found = LINE.findall(text)
     if len(found) != text.count(" || Instance: ") or not {label for _, _, label in found} <= set(LABELS):
-        raise ValueError(f"window {row['context_window_id']}: its lines are not dated, signed and labelled as expected")
+        raise ValueError(f"window {row['context_window_id']}: its lines are not dated, signed and labeled as expected")
     return gather((datetime.strptime(day, "%b %d, %Y").date(), int(user), label) for day, user, label in found)
 
 

@@ -1,4 +1,4 @@
-"""How long a text is, in tokens: characters / 4, or as a tokenizer counts them."""
+"""Measures the length of a text in tokens: characters / 4, or the count of a tokenizer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Measure:
 
 def make_measure(tokenizer: Callable[[str], Any] | str | Path | None) -> Measure:
     """A measure from None (characters / 4), a callable from text to token ids (or to their number), or the path
-    of a tokenizer: a `tokenizer.json`, or a folder that has one. Raises ValueError where there is none."""
+    of a tokenizer: a `tokenizer.json`, or a folder that has one. Raises ValueError if there is no such file."""
     if tokenizer is None:
         return Measure()
     if isinstance(tokenizer, str | Path):

@@ -22,7 +22,7 @@ from oolong_rlm.window import Window
 from rlm_env.authoring.draw import Draw
 
 MAX_SHARE = 0.4
-"""Of all pairs of users; listing all pairs has an F1 of at most 0.57 then."""
+"""Largest share of all pairs of users that may be right; listing all pairs then has an F1 of at most 0.57."""
 FORM = "List all of them in the form (user_id_1, user_id_2), one pair per line."
 PAIRS = "In the above data, list all pairs of user IDs (no duplicate pairs, lower ID first)"
 
@@ -51,7 +51,7 @@ def long_date(day: date) -> str:
 
 @dataclass(frozen=True)
 class Dated:
-    """All instances of a label lie on one side of a day, which itself belongs to neither. None of them is all."""
+    """All instances of a label are on one side of a day, which belongs to neither side. No instances count as all."""
 
     label: str
     side: Literal["after", "before"]
@@ -68,7 +68,7 @@ class Dated:
 
 @dataclass(frozen=True)
 class Role:
-    """What a user must be like: all of the needs met, or any of them, and the date."""
+    """The condition on a user: all needs are met, or any of them, and so is the date."""
 
     needs: tuple[Need, ...]
     dated: Dated | None = None
@@ -137,7 +137,7 @@ DATED = re.compile(r"all instances with the label '([^']+)' of both users are (a
 
 
 def read_roles(text: str) -> tuple[Role, Role | None]:
-    """The conditions of a generated question, read from its words. Raises ValueError where it is none."""
+    """The conditions of a generated question, parsed from its text. Raises ValueError for any other text."""
     condition, *other = text.partition(FORM)[0].partition(", and all instances")[0].split(", and the other user has ")
     needs, *others = (
         tuple(Need(label, int(n), how == "exactly") for how, n, label in NEED.findall(part))
@@ -209,7 +209,7 @@ def users_of(window: Window) -> dict[int, User]:
 
 
 def pairs_question(users: dict[int, User], text: str, one: Role, other: Role | None = None) -> Question | None:
-    """None where no pair answers it, or more than `MAX_SHARE` of all do."""
+    """The question, or None if no pair answers it or more than `MAX_SHARE` of all pairs do."""
     found = Pairs(users, one, other)
     if not 0 < len(found) <= MAX_SHARE * len(users) * (len(users) - 1) / 2:
         return None

@@ -1,10 +1,10 @@
-"""Planting rolls and spells in transcripts: the contexts of Oolong-real with golds that are known exactly.
+"""Plants rolls and spells in transcripts: the contexts of Oolong-real, with golds that are known exactly.
 
-The published set takes its golds from fans' notes of what really happened. Here the real text is the haystack, and
-what is asked about is planted in it: rolls of invented checks and casts of invented spells, spoken by the real
-players in one to three turns between the real ones, beside about as many decoys that name the same checks and spells
-without a roll or a cast (plans, memories, questions, things taken back). The rolls and spells of the real text do not
-count, and the header says so. Names are invented anew for each context and occur nowhere in the transcripts.
+The published set takes its golds from fans' notes of the sessions. Here the real text is the haystack, and the events
+asked about are planted in it: rolls of invented checks and casts of invented spells, spoken by the real players in one
+to three turns between the real ones. About as many decoys name the same checks and spells without a roll or a cast
+(plans, memories, questions, corrections). The rolls and spells of the real text do not count, and the header says so.
+Names are invented anew for each context and occur nowhere in the transcripts.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def plant(episode: Episode, index: int, master: str, table: Table, draw: Draw) -
 def act(
     kind: str, index: int, master: str, table: Table, checks: list[str], spells: list[str], draw: Draw
 ) -> list[str]:
-    """The lines of one event or decoy; an event is recorded."""
+    """The lines of one event or decoy; events are recorded."""
     player, other = draw.sample(list(table.characters), 2)
     check, spell = draw.choice(checks), draw.choice(spells)
     value = draw.choice((1, 20)) if draw.below(8) == 0 else draw.between(1, 20)

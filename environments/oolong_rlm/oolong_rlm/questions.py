@@ -1,9 +1,9 @@
 """Question families of Oolong-synth: texts, answer formats and golds as in the original (paper, tables 15 to 17).
 
-Every question has one right answer. A family returns None where the window (or the drawn label, user, month ...)
-would make it ambiguous: two labels, users or dates tie for the asked rank; a label that the header names does not
-occur, so that "least common" has two readings; before/after where comparing counts and comparing shares disagree,
-or where it matters to which side the instances of the day itself belong. Nothing is ever resolved by order.
+Every question has one right answer. A family returns None if the window (or the drawn label, user, month ...) would
+make it ambiguous: two labels, users or dates tie for the asked rank; a label that the header names does not occur, so
+that "least common" has two readings; counts and shares compare differently before and after a date, or the comparison
+depends on the side to which the day itself belongs. Nothing is ever resolved by order.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def question(text: str, answer: Any, answer_type: str, task: str) -> Question:
 
 
 def nth(counts: Counter, rank: int) -> Any:
-    """The key at `rank` (0 is the most frequent), or None where it ties with a neighbor or does not exist."""
+    """The key at `rank` (0 is the most frequent), or None if it ties with a neighbor or does not exist."""
     top = counts.most_common(rank + 2)
     if len(top) <= rank or (rank and top[rank - 1][1] == top[rank][1]):
         return None
@@ -357,7 +357,7 @@ FAMILIES: dict[str, dict[str, Family]] = {
 """Group (the original's `task_group`) -> name -> family."""
 
 EASY_FAMILIES = ("most_common", "least_common", "compare", "count", "user_label", "users_count", "month_count")
-"""What is asked about the easy vocabulary unless told otherwise: short texts of few patterns."""
+"""The default families of the easy vocabulary: short texts of few patterns."""
 
 
 def pick_families(

@@ -1,8 +1,8 @@
 """Tasks of Oolong-real: questions about rolls and spells in one or many episodes (paper, tables 18 and 19).
 
-Not asked are the families that need what no transcript says (base levels of spells, cantrips) and those whose answer
-is a list of ties. Where a question has no single right answer in the drawn context (a tie, a list with repeats, for
-which the official scorer gives a perfect copy less than 1), another one is drawn.
+Two kinds of families are left out: those that need facts which no transcript holds (base levels of spells, cantrips),
+and those whose answer is a list of ties. If a question has no single right answer in the drawn context (a tie, or a
+list with repeats, for which the official scorer gives a perfect copy less than 1), another one is drawn.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Asked = tuple[str, str] | None
 
 @dataclass(frozen=True)
 class PlantedSet:
-    """What a stream of tasks about transcripts is made from, checked."""
+    """The checked options of a stream of tasks about transcripts."""
 
     seed: int
     transcripts: Transcripts

@@ -35,7 +35,7 @@ def box(answer: object) -> str:
 
 
 def keyword(task: Task) -> str:
-    """Every mention counts, decoys too."""
+    """Counts every mention, decoys included."""
     said = spoken(task)
     if not said:
         return ""

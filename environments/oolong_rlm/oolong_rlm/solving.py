@@ -1,4 +1,4 @@
-"""Answers to questions of Oolong-synth and Oolong-Pairs, computed from labelled rows.
+"""Answers to questions of Oolong-synth and Oolong-Pairs, computed from labeled rows.
 
 Right where the labels are: what a baseline does not know is only what the lines mean. Questions are read from their
 words. Host side. Not covered: Oolong-real.
@@ -17,7 +17,7 @@ from oolong_rlm.questions import MONTH_NAMES
 from rlm_env.task import Task
 
 LINE = re.compile(r"^Date: (\w{3} \d\d, \d{4}) \|\| User: (\d+) \|\| Instance: (.*?)(?: \|\| Label: .*)?$", re.M)
-Labeller = Callable[[str, list[str], str], str]
+Labeler = Callable[[str, list[str], str], str]
 """(instance text, labels of the window, name of the vocabulary, empty where published) -> label."""
 
 
@@ -27,13 +27,13 @@ class Row(NamedTuple):
     label: str
 
 
-def read_rows(task: Task, labeller: Labeller) -> list[Row]:
-    """The lines of a task with the labels that the labeller gives them; printed labels are not looked at."""
+def read_rows(task: Task, labeler: Labeler) -> list[Row]:
+    """The lines of a task with the labels that the labeler gives them; printed labels are not looked at."""
     head = task.context.partition(" || Instance: ")[0]
     labels = task.info.get("labels") or re.findall(r"'([^']+)'", head) or ["none"]
     vocabulary = task.info.get("vocabulary", "")
     return [
-        Row(datetime.strptime(day, "%b %d, %Y").date(), int(user), labeller(text, labels, vocabulary))
+        Row(datetime.strptime(day, "%b %d, %Y").date(), int(user), labeler(text, labels, vocabulary))
         for day, user, text in LINE.findall(task.context)
     ]
 
@@ -45,7 +45,7 @@ def top(values: Iterable[Any], rank: int = 0) -> Any:
 
 
 def solve(question: str, rows: list[Row]) -> str:
-    """The answer to a question about labelled rows. Raises ValueError on an unknown pattern."""
+    """The answer to a question about labeled rows. Raises ValueError on an unknown pattern."""
     if "list all pairs of user IDs" in question:
         return str(Pairs(gather(rows), *read_roles(question)))
 

@@ -1,8 +1,8 @@
 """Tasks of Oolong-synth and Oolong-Pairs: windows of the asked lengths with questions about them, endless and seeded.
 
-A task depends on seed, split, its own index and the options, on nothing else, so splits are disjoint streams and
-any task can be made again alone. A family whose question would be ambiguous in a window yields to the next one;
-where none of the chosen families can ask anything, the window is drawn again.
+A task depends on seed, split, index and the options, on nothing else, so splits are disjoint streams and any task can
+be made again alone. A family whose question would be ambiguous in a window yields to the next one; if none of the
+chosen families can ask anything, the window is drawn again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WINDOWS_PER_TASK = 60
 
 @dataclass(frozen=True)
 class GeneratedSet:
-    """What a stream of generated tasks is made from, checked."""
+    """The checked options of a stream of generated tasks."""
 
     seed: int
     sizes: Sequence[Size]
@@ -64,8 +64,8 @@ def window_tasks(options: GeneratedSet, split: Split, place: int) -> list[Task]:
 
 
 def try_window(options: GeneratedSet, split: Split, place: int, size: Size, attempt: int) -> list[Task]:
-    """The tasks about one drawn window, none where one of them would be ambiguous. A function of its own, so that a
-    window is gone before the next one is drawn."""
+    """The tasks about one drawn window, or none if one would be ambiguous. A separate function, so that the window is
+    freed before the next one is drawn."""
     draw = Draw("oolong-synth", FORMAT, options.seed, split, place, attempt)
     window = make_window(
         options.vocabulary,
@@ -89,7 +89,7 @@ def try_window(options: GeneratedSet, split: Split, place: int, size: Size, atte
 
 
 def ask(window: Window, options: GeneratedSet, draw: Draw) -> tuple[str, Question] | None:
-    """A name of a family and its question, or None where all of them would be ambiguous."""
+    """The name of a family and its question, or None if all questions would be ambiguous."""
     easy = options.vocabulary.name == "easy"
     for name in draw.shuffled(list(options.families)):
         for _ in range(TRIES_PER_FAMILY):

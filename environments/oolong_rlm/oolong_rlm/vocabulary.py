@@ -1,4 +1,4 @@
-"""Vocabularies: what instances are made of, and how much their words give the label away.
+"""Vocabularies: the phrases that instances are made of, and how far their words give the label away.
 
 A vocabulary is a JSON file in `data/vocabularies/`: labels with phrases that belong to one label only, and frames
 with slots. A *plain* frame holds one phrase, of the label: whoever knows the phrases knows the label. A *hard* frame
@@ -24,11 +24,11 @@ class Vocabulary:
 
     name: str
     noun: str
-    """What the header calls the instances."""
+    """The header's word for the instances."""
     task: str
     """How the header describes the labels, with the slots {k} and {labels}."""
     lead: list[str]
-    """What may stand before a frame; says nothing about the label. So does `tail` behind it."""
+    """Phrases that may precede a frame and are unrelated to the label; `tail` are those that may follow it."""
     labels: dict[str, list[str]]
     """Label -> the phrases that belong to it."""
     plain: list[str]
@@ -36,8 +36,8 @@ class Vocabulary:
     tail: list[str]
 
     def writer(self, labels: list[str], leak: float, draw: Draw) -> Callable[[int], str]:
-        """A function from the index of a label in `labels` to a new instance text. `labels` are those that occur
-        in the window: decoys come from the others among them."""
+        """A function from the index of a label in `labels` to a new instance text. `labels` are those of the window:
+        the decoy phrases of an instance belong to the others."""
         plain = [tuple(frame.split("{yes}")) for frame in self.plain]
         phrases = [self.labels[label] for label in labels]
         others = [[p for j, p in enumerate(phrases) if j != i] for i in range(len(labels))]

@@ -1,8 +1,8 @@
 """One context window: a header, dated and signed instances one per line, and a recall of the header.
 
 The line format is the original's: `Date: Jan 06, 2023 || User: 76063 || Instance: ...`, with `|| Label: ...` behind
-it in the labelled variant. Both variants of a window hold the same instances, so its length is that of the
-unlabelled one. Label shares are drawn anew for each window, dates are uniform over about 40 months, and 80 % of
+it in the labeled variant. Both variants of a window hold the same instances, so its length is that of the
+unlabeled one. Label shares are drawn anew for each window, dates are uniform over about 40 months, and 80 % of
 the instances belong to a fifth of the users (Oolong paper, section 2.2).
 """
 
@@ -42,7 +42,7 @@ class Window:
     user_of: list[int]
     date_of: list[date]
     units: int
-    """Length of the unlabelled text, in the units of its measure."""
+    """Length of the unlabeled text, in the units of its measure."""
 
 
 def show_date(day: date) -> str:

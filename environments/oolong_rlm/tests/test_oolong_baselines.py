@@ -32,8 +32,8 @@ def accuracy_and_scores(vocabulary: str, leak: float, lengths: list[int]) -> tup
         right += sum(row.label == label for row, label in zip(rows, truth, strict=True))
         chance += len(rows) / len(task.info["labels"])
         total += len(rows)
-        for place, labeller in enumerate((baselines.keyword_label, baselines.chance_label)):
-            answer = baselines.answer(task, labeller)
+        for place, labeler in enumerate((baselines.keyword_label, baselines.chance_label)):
+            answer = baselines.answer(task, labeler)
             scores[place] += env.score(task, Rollout.from_answer(task, answer)).value / len(tasks)
     return right / total, chance / total, scores[0], scores[1]
 

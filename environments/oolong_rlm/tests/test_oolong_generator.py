@@ -116,8 +116,8 @@ def test_lengths_are_cycled_over():
 
 def test_labels_can_be_printed_and_change_nothing_else():
     plain = Oolong(lengths=2048).tasks("eval").take(20)
-    labelled = Oolong(lengths=2048, with_labels=True).tasks("eval").take(20)
-    for without, with_labels in zip(plain, labelled, strict=True):
+    labeled = Oolong(lengths=2048, with_labels=True).tasks("eval").take(20)
+    for without, with_labels in zip(plain, labeled, strict=True):
         assert re.sub(r" \|\| Label: .*", "", with_labels.context) == without.context
         assert (with_labels.question, with_labels.gold) == (without.question, without.gold)
 

@@ -89,8 +89,8 @@ def test_synth_rows_are_chosen_by_length_and_source_and_may_show_labels(tmp_path
     chosen = list(Oolong(dataset="hub-synth", files=tmp_path, lengths=2048).tasks("train"))
     assert [task.info["length_tokens"] for task in chosen] == [2048]
     assert len(list(Oolong(dataset="hub-synth", files=tmp_path, sources=["spam"]).tasks("train"))) == 7
-    labelled = Oolong(dataset="hub-synth", files=tmp_path, with_labels=True, num_tasks=1).tasks("train")
-    assert "|| Label: spam" in next(iter(labelled)).context
+    labeled = Oolong(dataset="hub-synth", files=tmp_path, with_labels=True, num_tasks=1).tasks("train")
+    assert "|| Label: spam" in next(iter(labeled)).context
 
 
 def test_real_rows_become_tasks_whose_question_names_the_box(tmp_path: Path):
@@ -112,8 +112,8 @@ def test_each_window_is_asked_for_pairs_once(tmp_path: Path):
     lines = [f"Date: {day} || User: {user} || Instance: Who {day}?" for user in (4, 7, 76063) for day in days]
     labels = ("human being", "location", "entity", "numeric value", "abbreviation")
     plain = "\n".join(lines)
-    labelled = "\n".join(f"{line} || Label: {labels[i % 5]}" for i, line in enumerate(lines))
-    window = {"context_window_text": plain, "context_window_text_with_labels": labelled}
+    labeled = "\n".join(f"{line} || Label: {labels[i % 5]}" for i, line in enumerate(lines))
+    window = {"context_window_text": plain, "context_window_text_with_labels": labeled}
     rows = [synth_row(i, "Well?", "[1]", "NUMERIC", dataset="trec_coarse", **window) for i in range(3)]
     rows.append(rows[0] | {"context_len": 2048})
     write(tmp_path / "test.jsonl", [*ROWS, *rows])

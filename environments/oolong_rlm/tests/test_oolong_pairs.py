@@ -203,18 +203,18 @@ def test_both_names_load_it():
 def published_window(lines: int, seed: int = 0) -> dict:
     """A row as published, of the six labels of trec_coarse."""
     rng = random.Random(seed)
-    texts, labelled = [], []
+    texts, labeled = [], []
     for i in range(lines):
         day = date(2022, 11, 1) + timedelta(rng.randrange(300))
         line = f"Date: {day:%b %d, %Y} || User: {rng.randrange(10, 10 + lines // 4)} || Instance: What is {i} ?"
         texts.append(line)
-        labelled.append(f"{line} || Label: {rng.choice(LABELS)}")
+        labeled.append(f"{line} || Label: {rng.choice(LABELS)}")
     return {
         "context_len": 1024,
         "context_window_id": 5,
         "dataset": "trec_coarse",
         "context_window_text": "\n".join(texts),
-        "context_window_text_with_labels": "\n".join(labelled),
+        "context_window_text_with_labels": "\n".join(labeled),
     }
 
 
@@ -235,5 +235,5 @@ def test_the_published_questions_are_recounted_from_their_words():
 def test_lines_that_are_not_as_published_are_refused():
     row = published_window(20)
     row["context_window_text_with_labels"] = row["context_window_text_with_labels"].replace(LABELS[1], "animal")
-    with pytest.raises(ValueError, match="window 5: its lines are not dated, signed and labelled as expected"):
+    with pytest.raises(ValueError, match="window 5: its lines are not dated, signed and labeled as expected"):
         list(pair_tasks(row, with_labels=False))

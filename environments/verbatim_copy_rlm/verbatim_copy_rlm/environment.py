@@ -1,4 +1,4 @@
-"""The environment `verbatim-copy-rlm`: options, tasks, scores."""
+"""The environment `verbatim-copy-rlm`: options, tasks and scores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROFILES = {"standard": KINDS, "tiny": TINY_KINDS}
 DEFAULT_LENGTHS = {"standard": (4096, 8192, 16_384), "tiny": (24, 48)}
 METRICS = ("exact_match", "char_accuracy", "levenshtein_similarity")
 TAGS = ("<answer>", "</answer>", "<text>", "</text>")
-"""No text holds one of them."""
+"""No text contains one of them."""
 QUESTION = {
     "standard": (
         "Copy the text below exactly, character for character: every blank, tab and line end (also CRLF), every "
@@ -35,7 +35,7 @@ QUESTION = {
 
 
 class VerbatimCopy(Environment):
-    """Copying a text character for character. The text stands in the question in every scaffold, never in a variable.
+    """Copying a text character for character. The text is in the question in every scaffold, never in a variable.
 
     Options, all by keyword:
 
@@ -111,7 +111,7 @@ class VerbatimCopy(Environment):
 
 
 def copy_in(answer: str) -> str:
-    """What an answer hands in, in every scaffold: what stands between its tags, or all of it where it has none."""
+    """The copy in an answer, in every scaffold: the text between its tags, or all of it if it has none."""
     if "<answer>" in answer and "</answer>" in answer:
         return verbatim_copy.extract_answer(answer)
     return answer

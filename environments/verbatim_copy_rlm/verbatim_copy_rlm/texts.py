@@ -1,8 +1,8 @@
-"""Texts to be copied: five everyday kinds, three that stress what models and pipelines silently change.
+"""Texts to copy: five everyday kinds, and three with what models and pipelines change silently.
 
 Every kind is an endless stream of pieces; a text is its first `length` characters, so it may stop in the middle of a
-record. No text holds the tags that a copy is given in. Nothing here is normalised: composed and decomposed accents,
-CRLF and LF stand beside each other on purpose.
+record. No text contains the tags around a copy. Nothing here is normalized: composed and decomposed accents, CRLF and
+LF occur side by side on purpose.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Counting: paths, arrangements, colourings, sums, tilings, distributions."""
+"""Counting: paths, arrangements, colorings, sums, tilings, distributions."""
 
 from __future__ import annotations
 
