@@ -101,7 +101,7 @@ class StepResult:
     """The outcome of one cell. The host measures the times; the REPL reports the rest, and the host bounds it."""
 
     output: str = ""
-    """What was printed and echoed, at most `max_output_chars` characters: head and tail, with the true length."""
+    """The printed and echoed text, at most `max_output_chars` characters: head and tail, with the true length."""
     error: str | None = None
     """A short traceback, or what happened to the process; None where the cell raised nothing."""
     timed_out: bool = False

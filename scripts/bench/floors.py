@@ -1,4 +1,4 @@
-"""What the figures of the REPL's benches are held against: the least that could do the same.
+"""Lower bounds for the REPL's bench: the least code that could do the same.
 
 A fork and a pipe; a fresh interpreter; a byte over a socket and back; plain HTTP requests.
 """

@@ -25,7 +25,7 @@ from typing import Any
 from rlm_env.repl import Repl, ReplConfig, ReplPool, SubError
 
 PREFIX = f"rlm-env-soak-{os.getpid()}-"
-"""Of the temporary files that this run makes, in the host and in REPLs."""
+"""Names of the temporary files that this run makes, in the host and in REPLs, begin with it."""
 FAULTS = (
     "1 + 1",
     "while True: pass",
@@ -90,7 +90,7 @@ def own_temporary_files() -> int:
 
 
 def footprint() -> dict[str, int]:
-    """What must not grow."""
+    """Counts that must not grow."""
     gc.collect()
     with open("/proc/self/statm") as statm:
         resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20

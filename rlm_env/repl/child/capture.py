@@ -1,4 +1,4 @@
-"""What a cell prints, kept within bounds while it is written.
+"""Capturing what a cell prints, bounded while it is written.
 
 `sys.stdout` and `sys.stderr` of a cell go into one stream, in order; kept are head and tail with the true length.
 Descriptors 1 and 2 are captured too, for C code and (where the isolation level allows them) child processes. The host

@@ -1,4 +1,4 @@
-"""What the zygote imports before it forks, so that no REPL has to import it."""
+"""Imports in the zygote, before it forks, so that no REPL has to make them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ xml.etree.ElementTree xml.sax zipfile zlib zoneinfo
 """
 _SEALED_ENCODINGS = "ascii latin_1 utf_16 utf_32 utf_8_sig cp1252 idna punycode unicode_escape"
 SEALED = (*_SEALED_MODULES.split(), *(f"encodings.{name}" for name in _SEALED_ENCODINGS.split()))
-"""What level sealed imports beforehand: there no file can be opened, so nothing can be imported later."""
+"""Modules to import for level sealed, where no file can be opened, so that nothing can be imported later."""
 
 
 def preload(names: list[str]) -> dict[str, str]:

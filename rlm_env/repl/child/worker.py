@@ -44,7 +44,7 @@ _getpid = os.getpid
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What the zygote gives to a new child."""
+    """Descriptors and limits of a new child, from the zygote."""
 
     serial: int
     control: int
@@ -116,8 +116,8 @@ def _close(fd: int) -> None:
 
 
 class Parts:
-    """What every REPL starts with, made once in the zygote: a page of memory on which a child creates or touches an
-    object is no longer shared."""
+    """Objects that every REPL needs, made once in the zygote: what a child makes or changes itself costs it memory that
+    is not shared."""
 
     def __init__(self, max_output: int, *, confined: bool) -> None:
         sanitize("\ud800")  # loads its codec, which cannot be imported at every isolation level

@@ -51,7 +51,7 @@ def run_zygote(control: socket.socket, spec: dict[str, Any]) -> NoReturn:
 
 @dataclass(frozen=True)
 class GroupSpec:
-    """What a freshly forked group zygote is to load, and the socket to its host."""
+    """For a freshly forked group zygote: the context to load, and the socket to its host."""
 
     control: int
     context: int

@@ -1,8 +1,8 @@
 """The clock of one step, kept by the host.
 
-Code time is wall time while no batch is in flight, and CPU time of the process while one is: waiting for sub-LLMs
-is free, computing behind the back of a waiting batch is not. In long steps, the time in which the process wanted to run
-and no core was free is left out: a busy machine is not the code's fault.
+Code time is wall time while no batch is in flight, and CPU time of the process while one is: waiting for sub-LLMs is
+free, computing while a batch waits is not. In long steps, the time in which the process was ready to run but had no
+core is left out: a busy machine is not the code's fault.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class StepClock:
         self._cpu_since = 0.0
 
     def busy(self, busy: bool) -> None:
-        """A batch came in flight, or none is any more."""
+        """Says that a first batch is in flight (True), or that none is left (False)."""
         if busy != self._busy:
             self._book()
             self._busy = busy

@@ -43,7 +43,7 @@ class Layer:
     name: str
     active: bool
     detail: str
-    """What it consists of, or why it is not active."""
+    """Its rules, or why it is not active."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The isolation level `jail`: the zygote's interpreter started by bubblewrap, in its own namespaces.
 
 What guard denies does not even exist here: no file of the host but Python's own, no process of the host, no network
-interface but a dead loopback. The layers of guard are entered inside. This file makes the command line; if it works on
-this machine is known only when it is started (`pool_zygote.py`).
+interface but a dead loopback. The layers of guard are entered inside. This file makes the command line; starting it
+(`pool_zygote.py`) shows if it works on this machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rlm_env.repl.config import SandboxError
 
 _SYSTEM = ("/lib64", "/usr/lib64", "/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo")
 _OWN = ("child", "sandbox", "bounds.py", "context_file.py", "wire.py")
-"""What a zygote runs of `rlm_env.repl`; nothing else of this project is in the jail."""
+"""The parts of `rlm_env.repl` that a zygote runs; nothing else of this project is in the jail."""
 
 
 def real_interpreter() -> str:
@@ -25,7 +25,7 @@ def real_interpreter() -> str:
 
 
 def jail_command(python: list[str], read: list[str]) -> list[str]:
-    """What to put before the interpreter's own command line. `python`: its module search path; `read`: all that
+    """The words to put before the interpreter's own command line. `python`: its module search path; `read`: all that
     guard lets a REPL read. SandboxError where bubblewrap is not installed."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
@@ -45,7 +45,7 @@ def jail_command(python: list[str], read: list[str]) -> list[str]:
 
 
 def _unreadable(python: list[str], read: list[str]) -> list[Path]:
-    """What lies in the module search path and is not for a REPL to read: packages of this project, say."""
+    """Entries of the module search path that no REPL may read, such as packages of this project."""
     known = {*python, *read}
     trees = [Path(tree) for tree in python if Path(tree).is_dir()]
     return [path for tree in trees for path in tree.iterdir() if str(path) not in known and not path.is_symlink()]

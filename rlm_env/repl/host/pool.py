@@ -105,7 +105,7 @@ def _read_and_encode(context: Any) -> EncodedContext:
 
 
 class _Opening:
-    """What `ReplPool.open` returns: awaitable, and an async context manager."""
+    """The result of `ReplPool.open`: awaitable, and an async context manager."""
 
     def __init__(self, pool: ReplPool, *arguments: Any) -> None:
         self._pool = pool

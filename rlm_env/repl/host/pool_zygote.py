@@ -14,7 +14,7 @@ from rlm_env.repl.host.zygote_client import ZygoteClient
 
 
 class PoolZygote:
-    """What a pool's REPLs are forked from (a `ReplSource`), and the REPLs that are open."""
+    """The `ReplSource` of a pool: its zygote, and the REPLs that are open."""
 
     def __init__(self, config: ReplConfig, report: SandboxReport, zygote: ZygoteClient) -> None:
         self.config = config

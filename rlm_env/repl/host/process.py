@@ -1,4 +1,4 @@
-"""One REPL's process as the host holds it: two sockets, a pidfd, and what is known of its end.
+"""The host's hold on the process of one REPL: two sockets, a pidfd, and how it ended.
 
 Opening and forking, reports and their hostile input, signals, noticing death at once. Steps and their clocks are
 `step.py`'s, `llm_batch` is `batch_host.py`'s.
@@ -25,14 +25,14 @@ _EXIT_NOTICE = 1.0
 
 
 class CellReport(NamedTuple):
-    """What a child says of a cell that ended. Only the types are checked."""
+    """A child's report of a cell that ended. Its types are checked; its contents are claims."""
 
     output: str
     total: int
     """Characters that were written, of which `output` is head and tail."""
     error: str | None
     content: str | None
-    """Of the answer; None where it has not changed."""
+    """The answer's content; None where it has not changed."""
     ready: bool
     cut: int
     """Characters that `content` lacks."""

@@ -24,7 +24,7 @@ UNDONE = "; the cell is undone, all variables are as they were before it"
 
 
 class ReplSource(Protocol):
-    """What a REPL is forked from: the zygote of a pool, or that of a context which several REPLs share."""
+    """Where a REPL is forked from: the zygote of a pool, or that of a context which several REPLs share."""
 
     repls: set[Repl]
     """The open REPLs of the pool; each adds itself and removes itself."""

@@ -25,7 +25,7 @@ class Step:
         self.timed_out: str | None = None
         """Which limit was reached, in words."""
         self._outcome: list[CellReport | None] = []
-        """The result of `report`, also where `report` was cancelled in the moment in which it came."""
+        """The result of `report`, kept here because a cancellation of `report` at that moment would lose it."""
         self._loop = loop
         self._timeout, self._wall_timeout, self._grace = timeout, wall_timeout, grace
         self._timer: asyncio.TimerHandle | None = None

@@ -83,7 +83,7 @@ class ZygoteClient:
         self._loop = asyncio.get_running_loop()
         self.alive = True
         self.facts: dict[str, Any] = {}
-        """What the zygote reported when it came up."""
+        """The zygote's report of when it came up."""
 
     @property
     def pid(self) -> int:

@@ -1,4 +1,7 @@
-"""What the zygote prepares once so that each child enters its sandbox in a fraction of a millisecond (`enter.py`)."""
+"""Preparing the sandbox once, in the zygote, so that a child enters it within a fraction of a millisecond.
+
+The entering is in `enter.py`.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ def prepare_sandbox(spec: dict[str, Any]) -> PreparedSandbox:
 
 
 def sandbox_facts(sandbox: PreparedSandbox) -> dict[str, Any]:
-    """What the zygote found out about its sandbox, for the host's report."""
+    """Facts about the sandbox that only the zygote can find out, for the host's report."""
     root = os.geteuid() == 0
     if sandbox.private_uids is not None:
         identity = "a private uid per REPL, no capabilities"

@@ -1,4 +1,4 @@
-"""What a cell is: echo, state, errors, output, stopping."""
+"""Cells: echo, state, errors, output, stopping."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What a REPL can read: Python's own files, and nothing of this project or of environment packages."""
+"""Files that a REPL can read: Python's own files, and nothing of this project or of environment packages."""
 
 import importlib.metadata
 import shutil

@@ -1,5 +1,5 @@
-"""What models do to a REPL: after each fault the host lives, siblings are untouched, and the state is either kept or
-said to be lost. At every level of this machine."""
+"""Faults of model code, at every isolation level of this machine: after each, the host lives, siblings are untouched,
+and the state is either kept or reported lost."""
 
 import asyncio
 import os

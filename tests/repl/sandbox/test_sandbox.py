@@ -1,4 +1,4 @@
-"""What a REPL must not reach, at every isolation level; each denial with its positive control.
+"""Attacks on everything that a REPL must not reach, at every isolation level; each denial with its positive control.
 
 An attack is a function body that returns when it got through. The control runs the very same cell in a REPL at level
 `bare`, where it has to leak; at every other level it has to fail, and with the expected error.
@@ -144,7 +144,7 @@ def cell(body: str, **names: object) -> str:
 
 
 class Targets:
-    """What there is to attack on the host."""
+    """Things on the host to attack."""
 
     def __init__(self, directory: Path) -> None:
         self.secret = directory / "secret"
@@ -223,7 +223,7 @@ async def test_denied(confined, targets: Targets, attack: str):
 
 
 async def denied_to_everybody(attack: str, sibling: int, targets: Targets) -> bool:
-    """Whether a plain process of this machine does not get through either."""
+    """True if a plain process of this machine does not get through either."""
     code = cell(ATTACKS[attack][0], sibling=sibling, **targets.names) + "\nprint(_outcome)"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     output, _ = await process.communicate()
