@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -24,6 +25,17 @@ from rlm_env.context import context_text
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Split, Task, Tasks
 from rlm_env.tools import Tool
+
+
+@dataclass(frozen=True)
+class ScoreLimits:
+    """What one call of `Environment.score` may take before it is ended, and the rollout has no score."""
+
+    cpu_seconds: float = 60.0
+    """Processor time."""
+    wall_seconds: float = 120.0
+    memory_bytes: int = 4 * 2**30
+    """Beside what the environment itself takes."""
 
 
 class Environment(ABC):
@@ -37,6 +49,10 @@ class Environment(ABC):
     """The name in reports, for example `oolong-rlm`; the class name when empty."""
     tips: ClassVar[str] = ""
     """Advice for this benchmark, which the scaffold `rlm-tips` adds to the system prompt."""
+    score_limits: ScoreLimits = ScoreLimits()
+    score_in_process: bool = False
+    """False: evaluations and training call `score` in another process, so that a slow one delays nothing and can be
+    stopped. True: in a thread, which sees this very object, but can neither be stopped nor limited in memory."""
 
     @abstractmethod
     def tasks(self, split: Split) -> Iterable[Task]:

@@ -1,8 +1,4 @@
-"""Scoring a rollout: the judge, the rule for overflows, the environment's score. The only place that does it.
-
-`score_rollout` is what evaluations, baselines and training call. What an answer is worth is decided by
-`Environment.score`.
-"""
+"""The score of a rollout, in the process that asks for it: the rule for overflows, then the environment's `score`."""
 
 from __future__ import annotations
 
@@ -11,13 +7,6 @@ import json
 from rlm_env.environment import Environment
 from rlm_env.rollout import Rollout, Score, StopReason
 from rlm_env.task import Task
-
-
-async def score_rollout(environment: Environment, task: Task, rollout: Rollout) -> Score:
-    """Asks the environment's judge, where it has one, then scores. Raises what judge and scorer raise."""
-    if not is_unanswered_overflow(rollout):
-        await environment.judge(task, rollout)
-    return score(environment, task, rollout)
 
 
 def score(environment: Environment, task: Task, rollout: Rollout) -> Score:
