@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -20,7 +19,7 @@ from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import RunFolder, plain, read_run_config
 from rlm_env.runs.models import resolve_model
-from rlm_env.runs.record import describe_model, versions
+from rlm_env.runs.record import describe_model, new_record
 from rlm_env.train.learner.checkpoint import Checkpoints
 from rlm_env.train.learner.config import CheckpointConfig
 from rlm_env.train.learner.learner import Learner
@@ -56,6 +55,13 @@ class OpenRun(Generic[Config]):
     checkpoints: Checkpoints
     metrics: MetricsLog
     console: Console
+    record: dict[str, Any]
+    """What the run is made of, in its config.toml: when it began, the weights, versions, engines."""
+
+    def add_to_record(self, **parts: Any) -> None:
+        """Adds to the record on disk what is known only now."""
+        self.record.update(plain(parts))
+        self.folder.write_config({**self.config.as_toml(), RECORD: self.record})
 
     def finish(self, learner: Learner) -> None:
         """Exports the trained model and marks the run as complete."""
@@ -83,9 +89,7 @@ def open_run(
     if not resume and checkpoints.latest() is not None:
         raise ConfigError(f"{config.out} already holds a run; add --resume to go on, or choose another --out folder")
     inputs = {"model": ("weights", plain(describe_model(resolve_model(config.model)))), **(fixed_inputs or {})}
-    record: dict[str, Any] = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
-    record |= {key: value for key, (_, value) in inputs.items()}
-    record["versions"] = versions()
+    record = new_record(**{key: value for key, (_, value) in inputs.items()})
     with RunFolder(config.out, resume=resume) as folder:
         if resume:
             old = read_run_config(config.out)
@@ -104,4 +108,4 @@ def open_run(
         folder.write_config({**config.as_toml(), RECORD: record})
         values = config.as_toml()
         with MetricsLog(config.out, console, trained=learner.version, wandb=config.wandb, config=values) as metrics:
-            yield OpenRun(config, folder, checkpoints, metrics, console)
+            yield OpenRun(config, folder, checkpoints, metrics, console, record)

@@ -22,6 +22,7 @@ from rlm_env.repl import ReplPools
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.interrupt import interruptible
 from rlm_env.runs.models import resolve_folder
+from rlm_env.runs.record import describe_engines
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.learner import Learner
 from rlm_env.train.learner.model import ModelError, pick_device
@@ -141,6 +142,7 @@ class _Run:
     async def _live(self, mix: EnvironmentMix, engine: TrainEngine) -> None:
         config = self.config
         check_window(config, engine.policy.context_window)
+        self.opened.add_to_record(engines=await describe_engines({"policy": engine.llm}))
         sync = make_sync(config.sync, config.out / WEIGHTS, config.trainer.dtype)
         found = await sync.start(self.learner, engine)
         self.console.print(
@@ -292,7 +294,7 @@ class _Run:
 
 
 async def _to_its_end(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Runs `function` in a thread. A cancellation is raised only after it has ended, so that no update stays half done."""
+    """Runs `function` in a thread. A cancellation is raised only after it has ended, so that no update is half done."""
     running = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
     try:
         return await asyncio.shield(running)
