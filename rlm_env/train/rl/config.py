@@ -74,8 +74,11 @@ class GroupsConfig(Part):
     per_step: int = Field(default=8, ge=1)
     """Groups that one optimizer step trains."""
     max_off_policy_steps: int = Field(default=1, ge=0)
-    """Most updates between the weights that sampled a rollout's first token and those that it trains. 0: the engine
-    waits for the trainer; 1: they work side by side; 2: and the trainer does not wait for the slowest of a step."""
+    """Most updates between the weights that sampled a rollout's first token and those that it trains. 0: engine and
+    trainer take turns. More: slow rollouts delay the trainer less; fast ones are trained on-policy all the same."""
+    max_wait_share: float = Field(default=0.5, ge=0, lt=1)
+    """Groups are begun before an update only if the trainer would otherwise wait for rollouts in more than this share
+    of the time. Less means faster steps, more means samples that are less off-policy."""
     concurrency: int = Field(default=64, ge=1)
     """Most rollouts in flight."""
     replace_zero_advantage: bool = True
@@ -83,7 +86,7 @@ class GroupsConfig(Part):
     max_zero_advantage_share: float = Field(default=0.75, ge=0, lt=1)
     """Largest share of the groups made for a step that is replaced; beyond it, zero-advantage groups are kept."""
     timeout: float = Field(default=1800.0, gt=0)
-    """Seconds after which a group is closed with the rollouts that have ended by then."""
+    """Seconds from the start of its first rollout until a group is closed with the rollouts that have ended by then."""
     min_size: int = Field(default=2, ge=2)
     """A group with fewer scored rollouts is dropped."""
     unfinished: Literal["score", "zero", "drop"] = "score"

@@ -26,7 +26,7 @@ class DropReason(StrEnum):
     ZERO_ADVANTAGE = "zero_advantage"
     """All of its advantages are 0, so that it would teach nothing."""
     OFF_POLICY = "off_policy"
-    """It began with weights that are more than `max_off_policy_steps` updates old."""
+    """It began with weights that are more than `max_off_policy_steps` updates old. Only a resumed run has such groups."""
     FAILED = "failed"
     """Fewer than `min_size` of its rollouts have a score."""
 
@@ -39,6 +39,8 @@ class RolloutGroup:
     environment: str
     config: TrainConfig
     rollouts: list[Rollout] = field(default_factory=list)
+    timed_out: bool = False
+    """True if `groups.timeout` closed it before all of its rollouts had ended."""
 
     @property
     def rewards(self) -> list[float | None]:
@@ -78,6 +80,10 @@ class Batch:
     """Dropped groups, with the rollouts that they had by then."""
     seconds: float = 0.0
     """Time that the trainer waited for the batch."""
+    seconds_overdue: float = 0.0
+    """The part of it in which the batch was full, but a group in flight would have become too far off-policy."""
+    engine_idle: float = 0.0
+    """Share of the time since the batch before in which no rollout was in flight."""
 
     @property
     def rollouts(self) -> list[Rollout]:

@@ -1,45 +1,45 @@
-"""Groups of rollouts in flight while the trainer works.
+"""Decides which groups of rollouts are made, which of them a step trains, and which are dropped.
 
-Owns the order of work: which groups run, which of them a step trains, what is thrown away, and that all of it is on
-disk before it is trained. Invariants: no group is trained by more than `max_off_policy_steps` updates later than it was
-begun; no group is trained twice, whatever kills the run; a slow or failed rollout never stalls a step for ever.
-Not covered: the update itself (`trainer.py`), the engine (`engine.py`).
+Groups are made while the trainer works, as few steps ahead as the measured times allow (`lookahead.py`), and handed out
+oldest first, so that samples are as little off-policy as can be.
+
+Invariants:
+- No group is trained more than `max_off_policy_steps` updates after it was begun. Where the next update would carry a
+  group beyond that, the trainer waits for it rather than drop it, so that slow rollouts are trained as often as they are
+  drawn. A group's own time limit ends the wait.
+- All rollouts of a batch are on disk before it is trained, and no group is trained twice, whatever kills the run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterable
-from pathlib import Path
+import math
 from statistics import fmean
 from types import TracebackType
 from typing import Self
 
-from rlm_env.repl import ReplError, SharedContext
-from rlm_env.rollout import GroupMember, Rollout
 from rlm_env.runs.errors import RunStopped
 from rlm_env.runs.folder import RunFolder
-from rlm_env.scaffolds.rlm import RLMEnv
-from rlm_env.task import Task
 from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.environment_mix import EnvironmentMix
-from rlm_env.train.rl.groups import Batch, DropReason, RolloutGroup, member_of, reward_of
+from rlm_env.train.rl.group_maker import GroupMaker, GroupProgress
+from rlm_env.train.rl.groups import Batch, DropReason, RolloutGroup
 from rlm_env.train.rl.journal import Journal
-from rlm_env.train.rl.rollouts import RolloutEngine, all_of, scored_rollout
+from rlm_env.train.rl.lookahead import Lookahead
+from rlm_env.train.rl.rollouts import RolloutEngine
 from rlm_env.train.rl.sampler import TaskDraw, TaskSampler
+from rlm_env.train.rl.unfinished_work import UnfinishedWork, load_unfinished
 
-LARGE_CONTEXT = 2**20
-"""Characters from which the rollouts of a group share one copy of their context."""
+FAILED_PER_STEP = 3
+"""A run stops where more than this many times `per_step` groups of one step fail."""
 
 
 class Scheduler:
-    """Makes rollouts ahead of the trainer; an async context manager.
+    """Makes batches for the trainer; an async context manager.
 
     `batch = await next_batch()`, train it, `trained()`, and so on; `published(version)` whenever the engine has new
-    weights, which may be while the next batch is trained. Meanwhile groups for the next `max_off_policy_steps` steps are made.
+    weights, which may be while the next batch is trained.
     """
 
     def __init__(
@@ -51,36 +51,38 @@ class Scheduler:
         journal: Journal,
         trained: int = 0,
     ) -> None:
-        """`trained`: steps that the weights have seen. What the journal holds beyond them is handed out again, from
-        the rollouts on disk, before anything new is made."""
+        """`trained`: steps that the weights have seen. Later batches in the journal are handed out again, with the
+        rollouts on disk, before anything new is made."""
         self._config = config
         self._groups = config.groups
-        self._mix = mix
-        self._engine = engine
         self._folder = folder
         self._journal = journal
         self._sampler = TaskSampler(config.environments, mix.tasks, config.seed, config.groups.pools)
+        self._maker = GroupMaker(config, mix, engine, folder)
+        self._lookahead = Lookahead(config.groups)
         self._trained = trained
         self._published = trained
         self._handed = trained
         self._drawing = asyncio.Lock()
-        self._slots = asyncio.Semaphore(config.groups.concurrency)
-        self._outstanding = 0
-        """Groups in flight or done that no step has been given."""
-        self._done: asyncio.Queue[RolloutGroup | BaseException] = asyncio.Queue()
-        self._running: dict[asyncio.Task[RolloutGroup], RolloutGroup | None] = {}
-        """Groups in flight; None while the task is still being made."""
-        self._begun: dict[int, int] = {}
-        """RolloutGroup in flight -> updates of the weights that its first rollout began with."""
-        self._overtaken: list[RolloutGroup] = []
-        """Groups that were given up in flight since the last batch."""
+        self._running: dict[asyncio.Task[RolloutGroup], GroupProgress] = {}
+        self._ended: list[RolloutGroup] = []
+        """Groups that have ended and were not looked at yet."""
+        self._ready: list[RolloutGroup] = []
+        """Groups that can be trained."""
+        self._failure: BaseException | None = None
+        self._changed = asyncio.Event()
+        """Set when a group has ended or there is a failure."""
+        self._waiting = False
+        """True while the trainer waits for a batch."""
+        self._handed_at: float | None = None
+        self._trained_at: float | None = None
         self._closing = False
-        self._reopened: deque[TaskDraw] = deque()
-        self._stored: dict[int, dict[int, Rollout]] = defaultdict(dict)
-        self._replayed: dict[int, Batch] = {}
+        self._work = UnfinishedWork()
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self._load)
+        self._work = await asyncio.to_thread(
+            load_unfinished, self._config, self._folder, self._journal.history, self._sampler, self._trained
+        )
         return self
 
     async def __aexit__(
@@ -93,8 +95,8 @@ class Scheduler:
 
     @property
     def replaying(self) -> bool:
-        """Whether the next batch was handed out before the run was killed: it needs no engine."""
-        return self._handed + 1 in self._replayed
+        """True if the next batch was handed out before the run was killed: it needs no engine."""
+        return self._handed + 1 in self._work.batches
 
     @property
     def in_flight(self) -> int:
@@ -102,112 +104,168 @@ class Scheduler:
         return len(self._running)
 
     async def next_batch(self) -> Batch:
-        """The groups of the next step. Raises RunStopped where no rollouts can be made."""
-        start = time.monotonic()
+        """The groups of the next step. Raises RunStopped where too many rollouts fail."""
         step = self._handed + 1
         if self.replaying:
-            batch = self._replayed.pop(step)
+            batch = self._work.batches.pop(step)
             self._handed = step
-        else:
-            batch = await self._gather(Batch(step, []))
-            self._outstanding -= len(batch.groups)
-            self._folder.sync()
-            self._journal.batch(step, [group.number for group in batch.groups])
-            self._handed = step
-            self._fill()
-        batch.seconds = time.monotonic() - start
+            return batch
+        clock = asyncio.get_running_loop()
+        asked_at = clock.time()
+        period = None if self._handed_at is None else asked_at - self._handed_at
+        if period is not None:
+            self._lookahead.step_ended(period)
+        self._waiting = True
+        try:
+            batch = await self._gather(step)
+        finally:
+            self._waiting = False
+        self._folder.sync()
+        self._journal.batch(step, [group.number for group in batch.groups])
+        self._handed = step
+        self._fill()
+        self._handed_at = clock.time()
+        batch.seconds = self._handed_at - asked_at
+        idle = self._maker.idle_seconds()
+        batch.engine_idle = 0.0 if period is None else idle / max(period + batch.seconds, 1e-9)
         return batch
 
     def trained(self) -> None:
-        """The batch that was handed out is trained. Groups in flight that are too old for the next one are given up."""
+        """The batch that was handed out is trained."""
         self._trained += 1
-        for task, group in self._running.items():
-            if (
-                group
-                and self._trained - self._begun.get(group.number, self._trained) > self._groups.max_off_policy_steps
-            ):
-                task.cancel()
+        self._trained_at = asyncio.get_running_loop().time()
 
     def published(self, version: int) -> None:
-        """The engine has the weights after `version` updates: what is begun now may be trained later."""
+        """The engine has the weights after `version` updates."""
         self._published = version
+        if self._trained_at is not None and version == self._trained:
+            self._lookahead.sync_ended(asyncio.get_running_loop().time() - self._trained_at)
         if not self.replaying and not self._closing:
             self._fill()
 
     def fail(self, error: Exception) -> None:
         """There will be no more weights: `next_batch` raises `error` once it would have to wait."""
-        self._done.put_nowait(error)
+        self._failure = error
+        self._changed.set()
 
-    async def _gather(self, batch: Batch) -> Batch:
-        wanted = self._groups.per_step
-        share = self._groups.max_zero_advantage_share if self._groups.replace_zero_advantage else 0.0
-        replaceable = round(wanted * share / (1 - share))
-        while len(batch.groups) < wanted:
+    async def _gather(self, step: int) -> Batch:
+        """Waits for enough groups, and for those that this step is the last to train; takes the oldest."""
+        batch = Batch(step, [])
+        clock = asyncio.get_running_loop()
+        full_at = None
+        while True:
             self._fill()
-            group = await self._done.get()
-            if isinstance(group, BaseException):
-                raise group
-            reason = self._why_not(group, len(batch.dropped[DropReason.ZERO_ADVANTAGE]) < replaceable)
-            if reason is None:
-                batch.groups.append(group)
-                continue
-            batch.dropped[reason].append(group)
-            self._drop(group, reason)
-            if (failed := len(batch.dropped[DropReason.FAILED])) > 3 * wanted:
-                reasons = {rollout.error for rollout in group.rollouts if rollout.error}
-                raise RunStopped("rollouts fail", f"{failed} groups of one step failed; the last: {reasons}", 1)
-        batch.dropped[DropReason.OFF_POLICY] += self._overtaken
-        self._overtaken = []
-        batch.groups.sort(key=lambda group: group.number)
+            self._changed.clear()
+            self._sort_out(batch)
+            full = len(self._ready) >= self._groups.per_step
+            if full and not self._overdue(step):
+                break
+            if self._failure is not None:
+                raise self._failure
+            full_at = clock.time() if full and full_at is None else full_at
+            with contextlib.suppress(TimeoutError):  # then there is one more straggler
+                async with asyncio.timeout_at(self._next_straggler()):
+                    await self._changed.wait()
+        self._ready.sort(key=lambda group: group.number)
+        batch.groups, self._ready = self._ready[: self._groups.per_step], self._ready[self._groups.per_step :]
+        batch.seconds_overdue = 0.0 if full_at is None else clock.time() - full_at
         return batch
 
-    def _why_not(self, group: RolloutGroup, replace_zero_advantage: bool) -> DropReason | None:
-        """Why a group cannot be trained in the next step; None where it can."""
-        if len(group.scored) < self._groups.min_size:
-            return DropReason.FAILED
-        if self._trained - group.oldest_policy_version > self._groups.max_off_policy_steps:
-            return DropReason.OFF_POLICY
-        return DropReason.ZERO_ADVANTAGE if replace_zero_advantage and group.is_zero_advantage else None
+    def _overdue(self, step: int) -> bool:
+        """True if groups in flight could not be trained in time, were this step trained without them.
 
-    def _drop(self, group: RolloutGroup, reason: DropReason) -> None:
-        self._outstanding -= 1
-        self._journal.dropped(group.number, reason)
+        Groups of one version of the weights have the same last step, and each step takes `per_step` groups: those in
+        flight must fit into the steps that are left after this one.
+        """
+        running = [run.policy_version for run in self._running.values() if run.policy_version is not None]
+        ready = [group.oldest_policy_version for group in self._ready]
+        for later_steps in range(self._groups.max_off_policy_steps + 1):
+            version = step - 1 - self._groups.max_off_policy_steps + later_steps
+            in_flight = sum(other <= version for other in running)
+            room = self._groups.per_step * later_steps
+            if in_flight > room and sum(other <= version for other in ready) < self._groups.per_step:
+                return True
+        return False
+
+    def _sort_out(self, batch: Batch) -> None:
+        """Moves groups that have ended to those that are ready, or drops them."""
+        share = self._groups.max_zero_advantage_share if self._groups.replace_zero_advantage else 0.0
+        replaceable = round(self._groups.per_step * share / (1 - share))
+        ended, self._ended = self._ended, []
+        ready, self._ready = self._ready, []
+        for group in ready:
+            self._keep(group, batch, DropReason.OFF_POLICY if self._is_too_old(group) else None)
+        for group in sorted(ended, key=lambda group: group.number):
+            if len(group.scored) < self._groups.min_size:
+                self._keep(group, batch, DropReason.FAILED)
+                if len(batch.dropped[DropReason.FAILED]) > FAILED_PER_STEP * self._groups.per_step:
+                    raise _too_many_failures(batch.dropped[DropReason.FAILED])
+            elif self._is_too_old(group):
+                self._keep(group, batch, DropReason.OFF_POLICY)
+            elif len(batch.dropped[DropReason.ZERO_ADVANTAGE]) < replaceable and group.is_zero_advantage:
+                self._keep(group, batch, DropReason.ZERO_ADVANTAGE)
+            else:
+                self._keep(group, batch)
+        self._fill()
+
+    def _keep(self, group: RolloutGroup, batch: Batch, reason: DropReason | None = None) -> None:
+        """Keeps the group, or drops it for a reason."""
+        if reason is None:
+            self._ready.append(group)
+        else:
+            batch.dropped[reason].append(group)
+            self._journal.dropped(group.number, reason)
+
+    def _is_too_old(self, group: RolloutGroup) -> bool:
+        return self._trained - group.oldest_policy_version > self._groups.max_off_policy_steps
 
     def _fill(self) -> None:
-        """Begins as many groups as staleness allows, and as the run still needs."""
-        ahead = self._groups.max_off_policy_steps + self._published - self._handed + 1
-        ahead = min(ahead, self._config.steps - self._handed)
-        while self._outstanding < self._groups.per_step * ahead:
-            self._outstanding += 1
-            task = asyncio.create_task(self._make())
-            self._running[task] = None
-            task.add_done_callback(self._ended)
+        """Begins groups: for the next steps as far ahead as is needed, and one more for each straggler that the
+        trainer would have to wait for; never more than can be trained in time, or than the run needs."""
+        most = self._groups_until(self._groups.max_off_policy_steps)
+        wanted = self._groups_until(self._lookahead.steps) + (self._stragglers() if self._waiting else 0)
+        while len(self._running) + len(self._ended) + len(self._ready) < min(wanted, most):
+            self._begin()
 
-    def _ended(self, task: asyncio.Task[RolloutGroup]) -> None:
-        group = self._running.pop(task)
-        if group is not None:
-            self._begun.pop(group.number, None)
-        if self._closing:
+    def _groups_until(self, ahead: int) -> int:
+        """Groups in all steps from the next one to that in `ahead` steps after the newest weights in the engine."""
+        steps = min(ahead + self._published - self._handed + 1, self._config.steps - self._handed)
+        return self._groups.per_step * max(0, steps)
+
+    def _stragglers(self) -> int:
+        now = asyncio.get_running_loop().time()
+        return sum(at <= now for at in self._straggling_at())
+
+    def _next_straggler(self) -> float | None:
+        """When a further group in flight becomes a straggler; None if there is nothing to wait for."""
+        now = asyncio.get_running_loop().time()
+        return min((at for at in self._straggling_at() if now < at < math.inf), default=None)
+
+    def _straggling_at(self) -> list[float]:
+        limit = self._lookahead.straggler_seconds
+        return [run.begun + limit for run in self._running.values() if run.begun is not None]
+
+    def _begin(self) -> None:
+        progress = GroupProgress()
+        task = asyncio.create_task(self._make(progress))
+        self._running[task] = progress
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[RolloutGroup]) -> None:
+        progress = self._running.pop(task)
+        if self._closing or task.cancelled():
             return
-        if not task.cancelled():
-            self._done.put_nowait(task.exception() or task.result())
-        elif group is not None:
-            self._overtaken.append(group)
-            self._drop(group, DropReason.OFF_POLICY)
-            self._fill()
+        if (error := task.exception()) is not None:
+            self._failure = error
+        else:
+            self._ended.append(task.result())
+            if progress.begun is not None:
+                self._lookahead.group_ended(asyncio.get_running_loop().time() - progress.begun, progress.work)
+        self._changed.set()
 
-    async def _make(self) -> RolloutGroup:
-        """Draws a task and makes its group; what has not ended at the time-out is left out."""
+    async def _make(self, progress: GroupProgress) -> RolloutGroup:
         draw = await self._draw()
-        group = RolloutGroup(draw.group, draw.environment, self._config)
-        self._running[asyncio.current_task()] = group
-        scaffold = self._mix.scaffold(draw.environment, draw.stage)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._groups.timeout), _shared(scaffold, draw.task) as context:
-                await all_of(
-                    *(self._member(group, member, draw, scaffold, context) for member in range(self._groups.size))
-                )
-        group.rollouts = _in_order(group.rollouts)
+        group = await self._maker.make(draw, self._work.rollouts.pop(draw.group, {}), progress)
         if group.scored:
             self._sampler.observe(draw, fmean(group.scored))
         return group
@@ -215,75 +273,15 @@ class Scheduler:
     async def _draw(self) -> TaskDraw:
         """The next task, in order; in a thread, since a long context takes its time."""
         async with self._drawing:
-            if self._reopened:
-                return self._reopened.popleft()
+            if self._work.draws:
+                return self._work.draws.popleft()
             draw = await asyncio.to_thread(self._sampler.draw, self._handed)
             self._journal.drawn(draw)
             return draw
 
-    async def _member(
-        self, group: RolloutGroup, member: int, draw: TaskDraw, scaffold: RLMEnv, context: SharedContext | None
-    ) -> None:
-        stored = self._stored.get(draw.group, {}).get(member)
-        if stored is not None:
-            group.rollouts.append(stored)
-            return
-        async with self._slots:
-            self._begun.setdefault(group.number, self._engine.version)
-            place = GroupMember(draw.environment, draw.group, member)
-            name = f"{draw.group:06}/{member}"
-            rollout = await scored_rollout(name, scaffold, draw.task, self._engine, place, context)
-        self._folder.append(rollout)
-        group.rollouts.append(rollout)
 
-    def _load(self) -> None:
-        """Takes up what the journal and rollouts.jsonl say. Batches that the weights have not seen are handed out
-        again; groups that were begun go on, with the rollouts that they have; the others still count for the pools."""
-        history = self._journal.history
-        later = {step: numbers for step, numbers in history.batches.items() if step > self._trained}
-        wanted = {number for numbers in later.values() for number in numbers} | set(history.open)
-        rewards: dict[int, list[float]] = defaultdict(list)
-        for rollout in self._folder.rollouts():
-            place = member_of(rollout)
-            number = place.group
-            if number is not None and number in wanted and rollout.score is not None:
-                self._stored[number][place.member] = rollout
-            reward = reward_of(rollout, self._groups.unfinished)
-            if number is not None and reward is not None:
-                rewards[number].append(reward)
-        for step, numbers in sorted(later.items()):
-            groups = [
-                RolloutGroup(
-                    number,
-                    history.drawn[number].environment,
-                    self._config,
-                    _in_order(self._stored.pop(number).values()),
-                )
-                for number in numbers
-            ]
-            self._replayed[step] = Batch(step, groups)
-        still_open = set(history.open)
-        for number, place in history.drawn.items():
-            draw = self._sampler.repeat(number, place.environment, place.stage, place.index)
-            if number in still_open:
-                self._reopened.append(draw)
-            elif number in rewards:
-                self._sampler.observe(draw, fmean(rewards[number]))
-
-
-def _in_order(rollouts: Iterable[Rollout]) -> list[Rollout]:
-    return sorted(rollouts, key=lambda rollout: member_of(rollout).member)
-
-
-@contextlib.asynccontextmanager
-async def _shared(scaffold: RLMEnv, task: Task) -> AsyncIterator[SharedContext | None]:
-    """The task's context loaded once for the group, where that pays."""
-    context, shared = task.context, None
-    if isinstance(context, Path) or (isinstance(context, str | bytes) and len(context) >= LARGE_CONTEXT):
-        with contextlib.suppress(ReplError):  # then each rollout opens its own, and says what is wrong
-            shared = await scaffold.share(task)
-    try:
-        yield shared
-    finally:
-        if shared is not None:
-            await shared.close()
+def _too_many_failures(groups: list[RolloutGroup]) -> RunStopped:
+    errors = sorted({rollout.error for group in groups for rollout in group.rollouts if rollout.error})
+    timed_out = sum(group.timed_out for group in groups)
+    reasons = [f"{timed_out} were closed by groups.timeout"] if timed_out else []
+    return RunStopped("rollouts fail", f"{len(groups)} groups of one step failed: {'; '.join([*reasons, *errors])}", 1)

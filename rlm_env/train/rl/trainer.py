@@ -184,6 +184,9 @@ class _Run:
         seconds = time.monotonic() - start
         values |= {
             "seconds/wait": batch.seconds,
+            "seconds/wait_overdue": batch.seconds_overdue,
+            "idle/trainer": batch.seconds / seconds,
+            "idle/engine": batch.engine_idle,
             "seconds/step": seconds,
             "tokens_per_second": values["tokens/sampled"] / seconds,
             "replayed": float(replayed),

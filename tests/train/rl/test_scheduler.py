@@ -46,7 +46,7 @@ async def test_on_policy_nothing_is_begun_while_the_trainer_works(tmp_path):
 
 async def test_one_step_off_policy_the_next_step_is_made_while_the_trainer_works(tmp_path):
     scaffold = Scaffold()
-    async with scheduling(tmp_path, config(steps=3), scaffold) as (scheduler, _):
+    async with scheduling(tmp_path, config(steps=3, max_wait_share=0), scaffold) as (scheduler, _):
         await scheduler.next_batch()
         await asyncio.sleep(0.3)
         assert len(scaffold.begun) == 2 * 8  # this step's and the next one's, not those after it
@@ -66,6 +66,7 @@ async def test_no_more_is_made_than_the_run_needs(tmp_path):
 async def test_off_policy_steps_are_never_exceeded(tmp_path, off_policy, late):
     """However long weights are on their way into the engine while the next batch is gathered and trained."""
     scaffold = Scaffold(delay=shaky(off_policy, 0.03))
+    settings = config(steps=12, max_off_policy_steps=off_policy, max_wait_share=0)
     seen, arriving = [], None
 
     async def arrive(scheduler, engine, version):
@@ -73,7 +74,7 @@ async def test_off_policy_steps_are_never_exceeded(tmp_path, off_policy, late):
         engine.version = version
         scheduler.published(version)
 
-    async with scheduling(tmp_path, config(steps=12, max_off_policy_steps=off_policy), scaffold) as (scheduler, engine):
+    async with scheduling(tmp_path, settings, scaffold) as (scheduler, engine):
         for step in range(12):
             batch = await scheduler.next_batch()
             await asyncio.sleep(0.005 * (step % 3))
@@ -90,7 +91,8 @@ async def test_off_policy_steps_are_never_exceeded(tmp_path, off_policy, late):
 @pytest.mark.parametrize("off_policy", [0, 1])
 async def test_weights_that_never_arrive_hold_up_nobody(tmp_path, off_policy):
     """On-policy nothing at all is begun until they are there."""
-    async with scheduling(tmp_path, config(steps=9, max_off_policy_steps=off_policy), Scaffold()) as (scheduler, _):
+    settings = config(steps=9, max_off_policy_steps=off_policy, max_wait_share=0)
+    async with scheduling(tmp_path, settings, Scaffold()) as (scheduler, _):
         for _ in range(1 + off_policy):
             await scheduler.next_batch()
             scheduler.trained()
@@ -113,13 +115,17 @@ async def test_weights_that_arrive_after_the_end_begin_nothing(tmp_path):
     assert len(scaffold.begun) == begun
 
 
-async def test_a_group_that_has_grown_too_old_in_flight_is_given_up(tmp_path):
-    scaffold = Scaffold(delay=lambda task, member: 60.0 if task.id == "task-2" else 0.0)
-    async with scheduling(tmp_path, config(steps=6), scaffold) as (scheduler, engine):
+async def test_the_trainer_waits_for_a_slow_group_rather_than_drop_it(tmp_path):
+    scaffold = Scaffold(delay=lambda task, member: 0.5 if task.id == "task-2" else 0.0)
+    settings = config(steps=6, max_off_policy_steps=2, max_wait_share=0)
+    async with scheduling(tmp_path, settings, scaffold) as (scheduler, engine):
         batches = [await train_one(scheduler, engine) for _ in range(6)]
-    assert not any(2 in numbers(batch) for batch in batches)
-    assert sum(len(batch.dropped[DropReason.OFF_POLICY]) for batch in batches) == 1
-    assert 2 in read_journal(tmp_path / "journal.jsonl").dropped
+    (late,) = (batch for batch in batches if 2 in numbers(batch))
+    slow = late.groups[0]
+    assert late.step - 1 - slow.oldest_policy_version == 2
+    assert late.seconds >= late.seconds_overdue > 0.1
+    assert sum(batch.seconds_overdue for batch in batches) == late.seconds_overdue
+    assert not any(batch.dropped[reason] for batch in batches for reason in DropReason)
 
 
 async def test_zero_advantage_groups_are_replaced_and_their_number_is_bounded(tmp_path):
