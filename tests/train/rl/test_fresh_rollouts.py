@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlm_env.runs.errors import RunStopped
+from rlm_env.runs.folder import RunFolder
 from rlm_env.train.rl.groups import DropReason
 from rlm_env.train.rl.journal import read_journal
 from tests.train.scheduling import Scaffold, config, scheduling, train_one
@@ -23,6 +24,7 @@ STEP = 10.0
 @pytest.fixture(autouse=True)
 def no_disk(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda _: None)
+    monkeypatch.setattr(RunFolder, "append", lambda folder, rollout: None)
 
 
 @dataclass
