@@ -57,7 +57,7 @@ def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
     try:
         wait_for_step(1)
         assert kill(run.pid, "vllm.entrypoints")
-        assert kill(run.pid, "repl/boot.py")
+        assert kill(run.pid, "child/boot.py")
         wait_for_step(2)
     finally:
         run.kill()
