@@ -136,7 +136,8 @@ sys.modules["rlm_env"] = package = types.ModuleType("rlm_env")
 package.__path__ = [sys.argv[1]]
 import rlm_env.train.report.curve, rlm_env.train.report.report
 rooms = {name.split(".")[1] for name in sys.modules if name.startswith("rlm_env.")}
-sys.exit(f"loaded: {rooms}" if rooms - {"runs", "train"} or "torch" in sys.modules else 0)
+found = rooms & {"repl", "llm", "scaffolds", "evals"} | {"torch"} & sys.modules.keys()
+sys.exit(f"loaded: {found}" if found else 0)
 """
     folder = Path(rlm_env.__file__).parent
     run = subprocess.run([sys.executable, "-c", program, folder], capture_output=True, text=True, check=False)
