@@ -1,7 +1,7 @@
 """The record of one rollout, and the score it gets.
 
 One record serves as an evaluation result, a training sample and a page in a viewer. It is stored as one line of JSON.
-Not covered: making rollouts (`scaffolds/`), scoring them (`scoring.py`), appending them to a run's file
+Not covered: making rollouts (`scaffolds/`), scoring them (`scoring/`), appending them to a run's file
 (`runs/folder.py`).
 """
 

@@ -1,7 +1,7 @@
 """Runs an eval on one environment: the same tasks and repeats in every scaffold, stored as they finish, resumable.
 
 Covered: the order of work, bounded concurrency, what stops a run. Not covered: what is made before (`setup.py`),
-engines (`engines.py`), numbers (`summary.py`), several environments (`matrix.py`), scoring (`rlm_env/scoring.py`).
+engines (`engines.py`), numbers (`summary.py`), several environments (`matrix.py`), scoring (`rlm_env/scoring/`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 
-from rlm_env.scoring.channel import Channel
+from rlm_env.scoring.message_socket import MessageSocket
 
 ENVIRONMENTS = 16
 """So many are kept in a scorer process."""
@@ -43,7 +43,7 @@ class ScorerProcess:
         finally:
             theirs.close()
             os.close(lifeline)
-        self.channel = Channel(ours)
+        self.channel = MessageSocket(ours)
         self._closing = threading.Lock()
         self.versions: dict[int, int] = {}
         """Environment -> the version that it holds, in the order in which they were sent."""

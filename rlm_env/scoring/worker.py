@@ -22,7 +22,7 @@ from typing import Any
 
 from rlm_env.rollout import Rollout
 from rlm_env.scoring.carry import Missing, NotCarried
-from rlm_env.scoring.channel import Channel
+from rlm_env.scoring.message_socket import MessageSocket
 from rlm_env.scoring.process import ENVIRONMENTS
 from rlm_env.scoring.value import score
 from rlm_env.task import Task
@@ -62,10 +62,10 @@ class RemoteRollout(Rollout):
 REMOTE: dict[str, tuple[type, type]] = {"task": (RemoteTask, Task), "rollout": (RemoteRollout, Rollout)}
 
 
-class Worker:
+class ScorerLoop:
     """Answers the host's messages one by one."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: MessageSocket) -> None:
         self._channel = channel
         self._environments: dict[Any, Any] = {}
 
@@ -172,4 +172,4 @@ def _end_with_host(lifeline: int) -> None:
 def main(connection: int, lifeline: int) -> None:
     """The process's life; both descriptors come from the host."""
     threading.Thread(target=_end_with_host, args=(lifeline,), daemon=True).start()
-    Worker(Channel(socket.socket(fileno=connection))).run()
+    ScorerLoop(MessageSocket(socket.socket(fileno=connection))).run()

@@ -10,7 +10,7 @@ import time
 _HEADER = struct.Struct("!Q")
 
 
-class Channel:
+class MessageSocket:
     """Sends and receives messages of bytes, each with its length in front. One thread at a time."""
 
     def __init__(self, connection: socket.socket) -> None:

@@ -103,4 +103,4 @@ def test_nothing_else_asks_judge_or_scorer():
         for path in package.rglob("*.py")
         if re.search(r"environment\.(score|judge)\(", path.read_text())
     }
-    assert asking == {"scoring.py", "scaffolds/rlm.py"}
+    assert asking == {"scoring/__init__.py", "scoring/value.py", "scaffolds/rlm.py"}
