@@ -54,14 +54,17 @@ async def test_few_tasks_are_no_reason_to_fail(golds):
     assert (await measured(golds))["majority"] == 0.0
 
 
-async def test_a_judge_reads_the_floors_too():
-    class Judged(Labels):
-        async def judge(self, task, rollout):
-            rollout.info["verdict"] = "yes" in rollout.answer.lower()
+class Judged(Labels):
+    """Right where its judge, which believes a "yes", says so."""
 
-        def score(self, task, rollout):
-            return float(rollout.info["verdict"])
+    async def judge(self, task, rollout):
+        rollout.info["verdict"] = "yes" in rollout.answer.lower()
 
+    def score(self, task, rollout):
+        return float(rollout.info["verdict"])
+
+
+async def test_a_judge_reads_the_baselines_too():
     environment = Judged("a b")
     found = {
         baseline.name: baseline.score.mean
