@@ -5,10 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections import Counter, deque
 
-import pytest
-
 from rlm_env.authoring.draw import Draw, wheel
-from rlm_env.authoring.options import at_least, counts, one_of
 from rlm_env.authoring.text import join_once
 
 
