@@ -159,7 +159,7 @@ class Patterns(NamedTuple):
     another: re.Pattern[str]
     """How the text may go on after a choice with another one; `sign` is what joins them."""
     clause: re.Pattern[str]
-    """How it goes on if that other choice begins a clause of its own; `wrong` if it is called wrong."""
+    """The continuation if the other choice begins a separate clause; `wrong` if it is called wrong."""
     in_front: re.Pattern[str]
     """A choice at the beginning of a line."""
 

@@ -1,8 +1,8 @@
-"""Calendar dates in the forms that people and Python write.
+"""Parses calendar dates in the forms that people and Python write.
 
-Covered: English month names, ISO, `str()` and `repr()` of date objects, year and month without a day. Where day and
-month could be swapped (`03/04/2024`), nothing is read. Not covered: other languages; years in words; times of day but
-midnight.
+Understands English month names, ISO, `str()` and `repr()` of date objects, and a year and month without a day. A date
+whose day and month could be swapped (`03/04/2024`) is not read. Not covered: other languages; years in words; times of
+day other than midnight.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Amounts as people write them, with all that changes their value: sign, scale, unit, currency, per cent.
+"""Parses amounts as people write them, with everything that changes their value: sign, scale, unit, currency, percent.
 
-Covered: digits and English number words, `5 million`, `5e6`, `$5m`, `2½ km`, `-3.5 °C`; units with exact factors are
+Understands digits and English number words, `5 million`, `5e6`, `$5m`, `2½ km`, `-3.5 °C`; units with exact factors are
 converted (`5 km` is `5,000 m`). Not covered: ranges, arithmetic, other languages.
 """
 
@@ -16,7 +16,7 @@ DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+")
 MAX_EXPONENT = 400
-"""Of a power of ten that is read: keeps numbers small."""
+"""Largest exponent of a power of ten that is parsed; keeps numbers small."""
 
 SCALES = {
     "hundred": 100,
@@ -196,7 +196,7 @@ class Quantity(NamedTuple):
     value: Fraction
     """In the base unit of `dimension`, scales applied."""
     dimension: str
-    """What is measured, or the currency; empty where no known unit is named."""
+    """The measured quantity or the currency; empty if no known unit is named."""
     noun: str
     """Words behind the number that are no known unit (`inhabitants`), at most four."""
     start: int

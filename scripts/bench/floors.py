@@ -79,7 +79,7 @@ class PingPong:
 
 @contextlib.asynccontextmanager
 async def slow_server(seconds: float) -> AsyncIterator[str]:
-    """An HTTP server in a process of its own that answers each POST after `seconds`; yields its url."""
+    """An HTTP server in a separate process that answers each POST after `seconds`; yields its URL."""
     code = textwrap.dedent(
         f"""
         import asyncio

@@ -1,4 +1,4 @@
-"""What the tests of this package share: the recounting program, run as a process of its own."""
+"""Fixtures of this package's tests: the recounting program, run as a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of the tests is importable for the programs that lie in it."""
+"""Makes the programs in this folder importable."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""A second reader of the small web: facts out of pages' text, by the words on the page alone.
+"""An independent reader of the small web: extracts facts from the text of a page.
 
-It imports nothing of the generator: what it knows of the pages' words stands in this file.
+It imports nothing of the generator; all that it knows of the pages' wording is in this file.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def plain_lines(page: str, url: str) -> list[str]:
 
 
 def read_page(lines: list[str]) -> dict:
-    """What a page says: title, name, kind, noun, values (numbers; `born` as (year, month, day); `habit` as (its
+    """The facts of a page: title, name, kind, noun, values (numbers; `born` as (year, month, day); `habit` as (its
     sentence's number, the object's word)), links (relation -> address), alias."""
     title, lead, text = lines[0], lines[1], " ".join(lines[2:])
     name, noun = re.fullmatch(r"(.*) (?:is|was) an? (.*)\.", lead).groups()

@@ -1,7 +1,7 @@
 """A second program that answers the questions of needle-rlm; it shares no code with the generator.
 
 Reads JSON lines {"context", "question"} from standard input, writes the numbers found, one JSON list a line.
-It walks over the digits of the text and looks at what stands before each number, where the generator fills forms.
+It walks over the digits of the text and looks at the words before each number, where the generator fills templates.
 """
 
 import json

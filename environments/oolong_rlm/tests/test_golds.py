@@ -1,4 +1,4 @@
-"""Golds: attainable, told apart, recounted by a second program, and behaving under changes of the context."""
+"""Golds are attainable, distinguishable, equal to a second program's, and follow changes of the context."""
 
 from __future__ import annotations
 
