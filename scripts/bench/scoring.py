@@ -7,8 +7,8 @@ Prints one JSON line per reward: scores per second on ordinary answers, and the 
 hostile inputs (ten megabytes each; --quick one), with its name. For math also the slowest of several short answers that
 would keep sympy busy forever; the bound is `rlm_rewards.math_python.CPU_SECONDS` plus the start of a new worker.
 
-Then prints one line per environment: milliseconds of a score in this process and in a scorer process (`rlm_env/scoring/`),
-one after the other and 64 at once; what the scorer process adds (`added_ms`); their ratio.
+Then prints one line per environment: milliseconds of a score in this process and in a scorer process
+(`rlm_env/scoring/`), one after the other and 64 at once; what the scorer process adds (`added_ms`); their ratio.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable
 
+from rlm_env import scoring
 from rlm_env.registry import find_environment
 from rlm_env.rollout import Rollout
-from rlm_env.scoring import score, score_rollout
 from rlm_rewards import codeqa, deepdive, math_python, needle, oolong, verbatim_copy
 
 TEXT = "The quick brown fox jumps over the lazy dog; " * 182  # 8,190 characters
@@ -104,7 +104,7 @@ async def in_a_process(name: str, answer: str, rounds: int) -> dict[str, object]
     task = next(iter(environment.tasks("eval")))
     rollout = Rollout.from_answer(task, answer)
     started = time.perf_counter()
-    await score_rollout(environment, task, rollout)
+    await scoring.score_rollout(environment, task, rollout)
     first = time.perf_counter() - started
 
     async def milliseconds(work: Callable[[], Awaitable[object]]) -> float:
@@ -116,22 +116,23 @@ async def in_a_process(name: str, answer: str, rounds: int) -> dict[str, object]
         return statistics.median(found)
 
     async def here() -> None:
-        score(environment, task, rollout)
+        scoring.score(environment, task, rollout)
 
     async def many() -> None:
-        await asyncio.gather(*(score_rollout(environment, task, rollout) for _ in range(AT_ONCE)))
+        await asyncio.gather(*(scoring.score_rollout(environment, task, rollout) for _ in range(AT_ONCE)))
 
     one = await milliseconds(here)
-    apart = await milliseconds(lambda: score_rollout(environment, task, rollout))
+    apart = await milliseconds(lambda: scoring.score_rollout(environment, task, rollout))
     together = await milliseconds(many) / AT_ONCE
     numbers = {
+        "first_s": first,
         "here_ms": one,
         "process_ms": apart,
         "at_once_ms": together,
         "added_ms": apart - one,
         "ratio": apart / one,
     }
-    return {"environment": name, "first_s": round(first, 2)} | {key: round(x, 3) for key, x in numbers.items()}
+    return {"environment": name, **{key: round(number, 3) for key, number in numbers.items()}}
 
 
 def main() -> None:
