@@ -20,9 +20,12 @@ VOCAB = 97
 
 @pytest.fixture(scope="session")
 def make_qwen3():
-    """Makes a random Qwen3: `make_qwen3(dtype=torch.float64, ...)`; the same one every time."""
+    """Makes a random Qwen3 with attention by sample: `make_qwen3(dtype=torch.float64, ...)`; always the same one."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
+    from rlm_env.train.learner import attention
+
+    attention.register()
 
     def make(dtype: Any = torch.float32, seed: int = 0, **settings: Any) -> Any:
         config = transformers.Qwen3Config(
@@ -35,6 +38,7 @@ def make_qwen3():
                 "num_key_value_heads": 2,
                 "head_dim": 8,
                 "initializer_range": 0.2,
+                "attn_implementation": attention.BY_SAMPLE,
                 **settings,
             }
         )
@@ -47,11 +51,20 @@ def make_qwen3():
 
 @pytest.fixture(scope="session")
 def plain_step(make_qwen3: Any) -> PlainStep:
-    """A step whose right gradient is known."""
+    """A step whose right gradient is known, with attention by sample."""
     torch = pytest.importorskip("torch")
     from tests.train.plain_step import PlainStep
 
     return PlainStep(make_qwen3(torch.float64))
+
+
+@pytest.fixture(scope="session")
+def masked_plain_step(make_qwen3: Any) -> PlainStep:
+    """The same with a mask over the whole pack, which transformers derives from the position ids."""
+    torch = pytest.importorskip("torch")
+    from tests.train.plain_step import PlainStep
+
+    return PlainStep(make_qwen3(torch.float64, attn_implementation="sdpa"))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

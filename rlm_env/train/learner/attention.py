@@ -25,6 +25,10 @@ LONG = 2048
 launch for all wins on many short samples, SDPA's kernel has twice the rate on long ones (docs/performance.md)."""
 
 
+class AttentionError(ValueError):
+    """The model needs something that attention by sample does not compute."""
+
+
 @dataclass(frozen=True, slots=True)
 class Boundaries:
     """Where the samples of a pack begin and end. Made once per pack, so that no layer waits for the device."""
@@ -60,7 +64,7 @@ def by_sample(
 
     `query`: [1, heads, tokens, width]; `key` and `value`: [1, key heads, tokens, width].
     `boundaries`: without them the whole sequence is one sample, and there may be a batch of several. Returns
-    [1, tokens, heads, width]. Raises ValueError on what it would compute wrongly.
+    [1, tokens, heads, width]. Raises AttentionError on what it would compute wrongly.
     """
     _refuse(module, query, key, attention_mask, dropout, boundaries, others)
     window = sliding_window or query.shape[2]
@@ -78,7 +82,13 @@ def register() -> None:
     from transformers.modeling_utils import AttentionInterface
 
     AttentionInterface.register(BY_SAMPLE, by_sample)
-    AttentionMaskInterface.register(BY_SAMPLE, lambda *_, **__: None)
+    AttentionMaskInterface.register(BY_SAMPLE, _no_mask)
+
+
+def _no_mask(*_: Any, attention_mask: Tensor | None = None, **__: Any) -> None:
+    """transformers' mask interface: none is made. Refuses padding, which would be attended to."""
+    if attention_mask is not None and not attention_mask.all():
+        raise AttentionError("attention by sample takes no padding; pack samples instead")
 
 
 def _refuse(
@@ -93,13 +103,13 @@ def _refuse(
     name = type(module).__name__
     for option, what in (("softcap", "caps attention logits"), ("s_aux", "has attention sinks")):
         if others.get(option) is not None:
-            raise ValueError(
+            raise AttentionError(
                 f'{name} {what}, which attention by sample does not compute; set trainer.attention = "eager"'
             )
     if mask is not None or dropout or query.shape[2] != key.shape[2] or getattr(module, "is_causal", True) is False:
-        raise ValueError(f"{name}: attention by sample is causal self-attention without a mask, a cache or dropout")
+        raise AttentionError(f"{name}: attention by sample is causal self-attention without a mask, a cache or dropout")
     if boundaries is not None and (len(query) != 1 or sum(boundaries.lengths) != query.shape[2]):
-        raise ValueError(f"{name}: {list(query.shape)} is not one pack of {sum(boundaries.lengths)} tokens")
+        raise AttentionError(f"{name}: {list(query.shape)} is not one pack of {sum(boundaries.lengths)} tokens")
 
 
 def _two_kernels(q: Tensor, k: Tensor, v: Tensor, at: Boundaries, scale: float | None, window: int) -> Tensor:

@@ -51,8 +51,12 @@ class ModelConfig(Part):
     """The type of forward and backward. Master weights, optimizer state and reductions are always float32."""
     lora: LoraConfig | None = None
     gradient_checkpointing: bool = False
-    attention: str = "sdpa"
-    """transformers' `attn_implementation`."""
+    attention: str = "auto"
+    """`auto`: attention by sample (`attention.py`), whose cost does not grow with the pack. Otherwise the name of an
+    implementation in transformers, such as `sdpa` or `eager`, which mask the whole pack, or `flash_attention_2`."""
+    packing: bool | Literal["auto"] = "auto"
+    """Put several samples into one forward. `auto`: unless the model's state leaks from sample to sample, as in hybrids
+    with linear attention or convolutions, which are then trained one sample at a time."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     pack_tokens: int = Field(default=16_384, ge=1)
     """Token budget of one pack (packed micro-batch), which is one forward and backward."""

@@ -89,10 +89,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def share(samples: list[Sample], budget: int) -> list[list[Sample]]:
+def share(samples: list[Sample], budget: int, together: bool = True) -> list[list[Sample]]:
     """This process's packs of `samples`. Every process gets the same number, because forward and backward are
-    collective: missing packs are filled up with a sample of weight 0, which adds exactly 0."""
-    packs = pack_samples(samples, budget)
+    collective: missing packs are filled up with a sample of weight 0, which adds exactly 0. `budget` and `together`:
+    see `pack_samples`."""
+    packs = pack_samples(samples, budget, together)
     mine = packs[rank() :: world_size()]
     return mine + [[_filler()] for _ in range(-(-len(packs) // world_size()) - len(mine))]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rlm_env.train.learner.attention import BY_SAMPLE, Boundaries
 from rlm_env.train.learner.logprobs import TokenLogprobs, token_logprobs
 from rlm_env.train.learner.packing import Pack
 
@@ -18,7 +19,7 @@ def pack_logprobs(
     The head runs only at positions that predict a trained token. `temperature`: one value, or [tokens] (see
     `Pack.spread`); `chunk`: see `token_logprobs`.
     """
-    hidden = last_hidden_state(model, pack.input_ids, pack.position_ids)[0]
+    hidden = last_hidden_state(model, pack.input_ids, pack.position_ids, pack.boundaries)[0]
     trained = pack.mask.nonzero()[:, 0]
     if isinstance(temperature, Tensor) and temperature.ndim:
         temperature = temperature[trained]
@@ -26,11 +27,16 @@ def pack_logprobs(
     return TokenLogprobs(*(part.new_zeros(len(pack)).index_put((trained,), part) for part in found))
 
 
-def last_hidden_state(model: nn.Module, input_ids: Tensor, position_ids: Tensor) -> Tensor:
-    """The input of the vocabulary head, [1, tokens, width]. Both arguments are [1, tokens]."""
-    decoder = base_model(model).get_decoder()
-    # Position ids only: with an attention mask or a cache, transformers lets samples see the samples before them.
-    return decoder(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+def last_hidden_state(
+    model: nn.Module, input_ids: Tensor, position_ids: Tensor, boundaries: Boundaries | None = None
+) -> Tensor:
+    """The input of the vocabulary head, [1, tokens, width]. `input_ids` and `position_ids` are [1, tokens]; without
+    `boundaries` they are one sample."""
+    base = base_model(model)
+    # transformers hands further arguments down to every layer's attention, also where a layer is recomputed.
+    more = {"boundaries": boundaries} if base.config._attn_implementation == BY_SAMPLE else {}
+    # No attention mask and no cache: with either, transformers' own implementations let samples see each other.
+    return base.get_decoder()(input_ids=input_ids, position_ids=position_ids, use_cache=False, **more).last_hidden_state
 
 
 def vocabulary_head(model: nn.Module) -> Tensor:

@@ -32,13 +32,14 @@ from rlm_env.train.learner.model import (
     compute_dtype,
     load_model,
     merged_weights,
+    persistent_buffers,
     pick_device,
     write_adapter,
     write_model,
 )
 from rlm_env.train.learner.optimizer import Optimizer, split_masters
 from rlm_env.train.learner.packing import Pack, collate
-from rlm_env.train.learner.packing_check import TOLERANCES, check_packing
+from rlm_env.train.learner.packing_check import TOLERANCES, can_pack
 from rlm_env.train.learner.samples import Sample, SampleKind
 
 _MEANS = ("entropy", "mismatch_kl", "ratio", "log_ratio_abs", "clipped", "clipped_high", "clipped_low")
@@ -53,8 +54,8 @@ class Learner:
     and the random state. On several processes (`distributed.process_group`) every method must be called on all of
     them with equal arguments (as `distributed.leading` and `follow` do); the result is the same as on one.
 
-    The constructor raises ModelError if the model does not fit into memory, and PackingError if samples of a pack would
-    affect each other.
+    The constructor raises ModelError if the model does not fit into memory, and PackingError if training would not be
+    exact (`packing_check.py`).
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class Learner:
         self.loss = loss
         self.version = 0
         """Number of optimizer steps so far, including skipped ones."""
+        self.packed = True
+        """Whether samples share packs; see `ModelConfig.packing`."""
         if model.threads is not None:
             torch.set_num_threads(model.threads)
         self.device = pick_device(model, distributed.local_rank())
@@ -88,10 +91,12 @@ class Learner:
         if distributed.world_size() == 1:
             self.root.to(self.device)
             masters = split_masters(self.root, dtype)
-            check_packing(self.model, tolerance=TOLERANCES[dtype])
+            self.packed = can_pack(self.model, self.config.packing, TOLERANCES[dtype])
             return masters
+        packed = None
         if distributed.rank() == 0:  # before sharding, which the check does not know
-            check_packing(self.model, tolerance=TOLERANCES[dtype if self.config.lora else torch.float32])
+            packed = can_pack(self.model, self.config.packing, TOLERANCES[dtype if self.config.lora else torch.float32])
+        self.packed = bool(distributed.gather(packed)[0])
         distributed.shard(self.root, list(base_model(self.model).get_decoder().layers), dtype, self.device)
         self.root.to(self.device)  # buffers
         return split_masters(self.root, torch.float32)
@@ -111,7 +116,7 @@ class Learner:
         """
         denominator = loss_denominator(samples, self.loss)
         run = [sample for sample in samples if sample.trained_tokens and (sample.advantage or self.loss.kl_tau)]
-        packs = [self._collate(pack) for pack in distributed.share(run, self.config.pack_tokens)]
+        packs = [self._collate(pack) for pack in distributed.share(run, self.config.pack_tokens, self.packed)]
         fillers = sum(distributed.is_filler(pack.samples) for pack in packs)
         sums: dict[str, Tensor] = {}
         seconds = dict.fromkeys(("forward", "backward", "update"), 0.0)
@@ -198,7 +203,7 @@ class Learner:
         samples = [copy.copy(sample) for sample in samples]  # distinct objects, even if one sample is given twice
         place = {id(sample): index for index, sample in enumerate(samples)}
         mine: dict[int, list[float]] = {}
-        for pack_samples in distributed.share(samples, self.config.pack_tokens):
+        for pack_samples in distributed.share(samples, self.config.pack_tokens, self.packed):
             pack = self._collate(pack_samples).to(self.device)
             logprobs = self.root(pack).logprobs
             if distributed.is_filler(pack_samples):
@@ -220,6 +225,7 @@ class Learner:
             if leads:
                 weights[name] = weight.to(compute_dtype(self.config)).cpu()
         if leads:
+            weights |= {name: buffer.cpu() for name, buffer in persistent_buffers(self.model).items()}
             with atomic_folder(Path(folder), durable=False) as unfinished:
                 write_model(self.model, weights, self.folder, unfinished)
         distributed.barrier()

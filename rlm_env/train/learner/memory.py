@@ -127,7 +127,7 @@ def _activations(text: Any, config: ModelConfig, width: int) -> int:
     if config.lora:
         elements += 2 * hidden + head_width * (heads + 2 * key_heads) + 2 * inner
     layer = tokens * (width * elements + 8 * hidden)
-    mask = tokens * tokens if config.attention == "sdpa" else 0
+    mask = tokens * tokens if config.attention == "sdpa" else 0  # attention by sample makes none
     if config.attention == "eager":
         layer += 4 * heads * tokens * tokens
     if config.gradient_checkpointing:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlm_env.train.learner import attention
 from rlm_env.train.learner.config import LoraConfig, ModelConfig
 from rlm_env.train.learner.forward import base_model, pack_logprobs
 from rlm_env.train.learner.logprobs import TokenLogprobs
@@ -78,12 +79,13 @@ def load_model(folder: Path, config: ModelConfig, seed: int = 0) -> nn.Module:
     """
     from transformers import AutoModelForCausalLM
 
+    attention.register()
     with _quietly():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=read_model_config(folder),
             dtype=compute_dtype(config) if config.lora else torch.float32,
-            attn_implementation=config.attention,
+            attn_implementation=attention.BY_SAMPLE if config.attention == "auto" else config.attention,
             local_files_only=True,
             output_loading_info=True,
         )
@@ -153,6 +155,14 @@ def merged_weights(model: nn.Module, exact: Callable[[Tensor], Tensor]) -> Itera
             up, down = exact(layer.lora_B[adapter].weight), exact(layer.lora_A[adapter].weight)
             weight = weight.float() + layer.scaling[adapter] * (up @ down)
         yield name.replace(".base_layer.", "."), weight
+
+
+def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that belong to the weights, such as the routing bias of some mixtures of experts, under their Hugging
+    Face names. Buffers that are computed when a model is made are not among them."""
+    base = base_model(model)
+    saved = base.state_dict().keys()
+    return {name.replace(".base_layer.", "."): b for name, b in base.named_buffers() if name in saved}
 
 
 def write_model(model: nn.Module, weights: dict[str, Tensor], source: Path, folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from rlm_env.train.learner.attention import Boundaries
 from rlm_env.train.learner.samples import Sample
 
 
@@ -20,9 +21,8 @@ from rlm_env.train.learner.samples import Sample
 class Pack:
     """Concatenated samples. Tensors have the shape [tokens] unless noted otherwise.
 
-    The model gets only `input_ids` and `position_ids`. Position ids restart at 0 with each sample, from which
-    transformers derives an attention mask that keeps samples apart; passing an attention mask or a cache as well would
-    disable that.
+    Attention by sample keeps samples apart by `boundaries`. transformers' own implementations do so by `position_ids`,
+    which restart at 0 with each sample: from them they derive a mask, unless a mask or a cache is passed as well.
     """
 
     samples: list[Sample]
@@ -38,6 +38,8 @@ class Pack:
     """float32; 0 where `mask` is False."""
     weights: Tensor
     """float32: the weight of the token's sample."""
+    boundaries: Boundaries
+    """Lengths and ends of the samples."""
 
     def __len__(self) -> int:
         return len(self.mask)
@@ -52,15 +54,15 @@ class Pack:
         """The same pack on another device."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         moved: dict[str, Any] = {n: v.to(device, non_blocking=True) for n, v in values.items() if isinstance(v, Tensor)}
-        return replace(self, **moved)
+        return replace(self, **moved, boundaries=self.boundaries.to(device))
 
 
-def pack_samples(samples: Sequence[Sample], budget: int) -> list[list[Sample]]:
+def pack_samples(samples: Sequence[Sample], budget: int, together: bool = True) -> list[list[Sample]]:
     """Assigns each sample to one pack of at most `budget` tokens, by first-fit decreasing.
 
     Longest samples first, each into the first pack with enough room: at most 11/9 of the minimum number of packs,
-    plus one (Dósa 2007). Equal lengths keep their order, so the result is deterministic. Raises ValueError on a sample
-    that is longer than the budget: truncating it would train something else.
+    plus one (Dósa 2007). Equal lengths keep their order, so the result is deterministic. Without `together` each sample
+    is a pack. Raises ValueError on a sample that is longer than the budget: truncating it would train something else.
     """
     packs: list[list[Sample]] = []
     room: list[int] = []
@@ -72,7 +74,7 @@ def pack_samples(samples: Sequence[Sample], budget: int) -> list[list[Sample]]:
                 f"({budget:,}); raise trainer.pack_tokens or leave the rollout out"
             )
         index = next((index for index, left in enumerate(room) if left >= size), None)
-        if index is None:
+        if index is None or not together:
             packs.append([sample])
             room.append(budget - size)
         else:
@@ -91,13 +93,15 @@ def collate(samples: Sequence[Sample]) -> Pack:
             raise ValueError(
                 f"a sample of rollout {sample.rollout_id!r} trains its first token, which nothing predicts"
             )
-    lengths = torch.tensor([len(sample) for sample in samples])
+    boundaries = Boundaries.of([len(sample) for sample in samples])
+    lengths = torch.tensor(boundaries.lengths)
     return Pack(
         samples=samples,
         input_ids=torch.tensor([[token for sample in samples for token in sample.token_ids]]),
-        position_ids=torch.cat([torch.arange(length) for length in lengths.tolist()])[None],
+        position_ids=torch.cat([torch.arange(length) for length in boundaries.lengths])[None],
         sequence_ids=torch.repeat_interleave(torch.arange(len(samples)), lengths),
         mask=torch.tensor([trained for sample in samples for trained in sample.mask]),
         behavior_logprobs=torch.tensor([value for sample in samples for value in sample.behavior_logprobs]),
         weights=torch.tensor([sample.weight for sample in samples], dtype=torch.float32).repeat_interleave(lengths),
+        boundaries=boundaries,
     )

@@ -1,23 +1,26 @@
-"""A check, made once before training, that packing is exact for a given model.
+"""A check, made once before training, that packing is exact for a given model, and whether it can be packed at all.
 
-Samples of a pack must not affect each other, and a pack must give the loss and gradients of its samples run one at a
-time through the model's own forward. This finds models whose state leaks from sample to sample (convolutions, linear
-attention, state-space layers), attention implementations that ignore position ids, and heads that are more than one
-matrix product (soft-capped or scaled logits). Not covered: whether the engine agrees with the model
-(`sync/sync_check.py`).
+Samples of a pack must not affect each other, and a pack must give the log-probabilities and gradients of its samples
+run one at a time through the model's own forward. This finds models whose state leaks from sample to sample
+(convolutions, linear attention, state-space layers), attention implementations that do not keep samples apart, and
+heads that are more than one matrix product (soft-capped or scaled logits). Not covered: whether the engine agrees with
+the model (`sync/sync_check.py`).
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from rlm_env.train.learner.attention import AttentionError
 from rlm_env.train.learner.forward import input_embeddings, last_hidden_state, pack_logprobs, vocabulary_head
 from rlm_env.train.learner.packing import Pack, collate
 from rlm_env.train.learner.samples import Sample
@@ -29,7 +32,11 @@ what tiny models with large weights show."""
 
 
 class PackingError(ValueError):
-    """The model cannot be trained on packs."""
+    """Training on packs, or on single samples, would not be exact for this model."""
+
+
+class LeakError(PackingError):
+    """Samples of a pack affect each other."""
 
 
 @dataclass(slots=True)
@@ -47,10 +54,30 @@ class PackingCheck:
     """The same for the gradient over all parameters."""
 
 
+def can_pack(model: nn.Module, wanted: bool | Literal["auto"], tolerance: float) -> bool:
+    """Whether to train on packs (`ModelConfig.packing`). With `auto`, a model whose state leaks from sample to sample
+    is trained on single samples. Raises PackingError if training would not be exact."""
+    if wanted is not False:
+        try:
+            check_packing(model, tolerance=tolerance)
+            return True
+        except LeakError as error:
+            if wanted is True:
+                raise
+            warnings.warn(f"{error}. Training one sample at a time instead (trainer.packing).", stacklevel=2)
+    check_packing(model, tolerance=tolerance, together=False)
+    return False
+
+
 def check_packing(
-    model: nn.Module, temperature: float = 1.0, tolerance: float | None = None, seed: int = 0
+    model: nn.Module,
+    temperature: float = 1.0,
+    tolerance: float | None = None,
+    seed: int = 0,
+    together: bool = True,
 ) -> PackingCheck:
     """Raises PackingError if samples of a pack affect each other, or a pack differs from its samples one at a time.
+    Without `together` each sample is a pack, and only the learner's forward is compared with the model's own.
 
     `temperature`: the one of training. `tolerance`: by default that of the weights' type (`TOLERANCES`). The model must
     have no gradients, and has none afterwards; its mode and the global random state are unchanged. Costs a few passes
@@ -62,15 +89,17 @@ def check_packing(
     if any(parameter.grad is not None for parameter in parameters):
         raise ValueError("the model has gradients already: check it before training, or call zero_grad() first")
     samples = _random_samples(model, seed)
-    pack = collate(samples).to(parameters[0].device)
+    packs = [collate(part).to(parameters[0].device) for part in ([samples] if together else zip(samples))]
     weights = [torch.linspace(0.5, 1.5, sample.trained_tokens).to(parameters[0].device) for sample in samples]
     try:
         with _evaluating(model):
             check = PackingCheck(
-                _leak(model, pack, temperature),
-                _head_difference(model, pack.input_ids[:, : LENGTHS[0]]),
-                *_differences(model, pack, weights, parameters, temperature),
+                _leak(model, packs[0], temperature) if together else 0.0,
+                _head_difference(model, packs[0].input_ids[:, : LENGTHS[0]]),
+                *_differences(model, packs, weights, parameters, temperature),
             )
+    except AttentionError as error:
+        raise PackingError(str(error)) from error
     finally:
         model.zero_grad(set_to_none=True)
     _judge(check, model, tolerance or TOLERANCES.get(parameters[0].dtype, 0.1))
@@ -81,10 +110,10 @@ def _judge(check: PackingCheck, model: nn.Module, tolerance: float) -> None:
     name = type(model).__name__
     attention = getattr(getattr(model, "config", None), "_attn_implementation", "unknown")
     if check.leak != 0:
-        raise PackingError(
+        raise LeakError(
             f"{name} cannot be trained on packs: a sample is affected by the samples before it (gradient "
             f"{check.leak:.2g}). Either its state leaks (convolution, linear attention, state space) or its attention "
-            f'({attention}) ignores position ids; try trainer.attention = "sdpa", else train another architecture'
+            f'({attention}) does not keep samples apart; trainer.attention = "sdpa" may, trainer.packing = false does'
         )
     if not check.head <= max(1e-5, 2 * torch.finfo(vocabulary_head(model).dtype).eps):  # also refuses nan
         raise PackingError(
@@ -94,10 +123,9 @@ def _judge(check: PackingCheck, model: nn.Module, tolerance: float) -> None:
     for what, difference in (("log-probabilities", check.logprobs), ("gradients", check.gradients)):
         if not difference <= tolerance:
             raise PackingError(
-                f"{name} cannot be trained on packs: its {what} differ by {difference:.2g} (relative; at most "
-                f"{tolerance:g}) from those of the samples one at a time, although samples are kept apart. Its "
-                f"attention ({attention}) may ignore position ids; train another architecture, or in a wider type if "
-                "this is rounding"
+                f"{name} cannot be trained: its {what} differ by {difference:.2g} (relative; at most {tolerance:g}) "
+                f"from those of the model's own forward on one sample at a time. Its attention ({attention}) may treat "
+                "packs wrongly; train another architecture, or in a wider type if this is rounding"
             )
 
 
@@ -130,15 +158,15 @@ def _head_difference(model: nn.Module, ids: Tensor) -> float:
 
 
 def _differences(
-    model: nn.Module, pack: Pack, weights: list[Tensor], parameters: list[nn.Parameter], temperature: float
+    model: nn.Module, packs: list[Pack], weights: list[Tensor], parameters: list[nn.Parameter], temperature: float
 ) -> tuple[float, float]:
     alone = []
-    for sample, weight in zip(pack.samples, weights, strict=True):
+    for sample, weight in zip(chain.from_iterable(pack.samples for pack in packs), weights, strict=True):
         logprobs = _plain_logprobs(model, sample, temperature)
         (logprobs * weight).sum().backward()
         alone.append(logprobs.detach())
     size = _norm(parameters)
-    packed = pack_logprobs(model, pack, temperature).logprobs[pack.mask]
+    packed = torch.cat([pack_logprobs(model, pack, temperature).logprobs[pack.mask] for pack in packs])
     # With the opposite sign, on top of the gradients of the single samples: their difference needs no second copy.
     (-packed * torch.cat(weights)).sum().backward()
     expected = torch.cat(alone)

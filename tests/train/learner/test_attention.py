@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 
 from rlm_env.train.learner import attention  # noqa: E402
-from rlm_env.train.learner.attention import Boundaries, by_sample  # noqa: E402
+from rlm_env.train.learner.attention import AttentionError, Boundaries, by_sample  # noqa: E402
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -81,7 +81,7 @@ def test_without_boundaries_the_sequence_is_one_sample():
 )
 def test_what_it_would_get_wrong_is_refused(options, words):
     given = {"attention_mask": None, "boundaries": Boundaries.of([5, 3])} | options
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(AttentionError, match=words):
         by_sample(torch.nn.Module(), *make([5, 3]), **given)
 
 
@@ -110,6 +110,14 @@ def test_in_float32_a_card_computes_what_the_cpu_does():
     found, _ = by_sample(torch.nn.Module(), *tensors, None, boundaries=Boundaries.of(lengths).to("cuda"))
     expected = masked(*make(lengths), lengths)
     assert ((found.cpu().double() - expected).norm() / expected.norm()).item() < 1e-5
+
+
+def test_padding_is_refused(make_qwen3):
+    ids = torch.tensor([[5, 6, 7]])
+    model = make_qwen3()
+    assert torch.equal(model(ids).logits, model(ids, attention_mask=torch.ones_like(ids)).logits)
+    with pytest.raises(AttentionError, match="no padding"):
+        model(ids, attention_mask=torch.tensor([[0, 1, 1]]))
 
 
 def test_registering_twice_is_once():

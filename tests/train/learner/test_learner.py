@@ -7,6 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+
+from safetensors import safe_open  # noqa: E402
+
 pytest.importorskip("peft")
 
 from rlm_env.train.learner import distributed, memory  # noqa: E402
@@ -252,6 +255,85 @@ def test_an_export_is_a_model_folder_with_the_trained_weights(folder, dtype, tmp
     assert_equal(dict(model.named_parameters()), weights(found))
     assert learner(tmp_path / "out", with_(dtype=dtype)).score(samples) == found.score(samples)
     transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+
+
+def tensor_names(folder):
+    names = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as tensors:
+            names |= set(tensors.keys())
+    return names
+
+
+SMALL = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+LINEAR = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+ARCHITECTURES = {
+    "Qwen3": {},
+    "Qwen3Moe": {**EXPERTS, "num_experts": 4},
+    # Its routing bias is a buffer, not a parameter.
+    "Glm4Moe": {**EXPERTS, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+    # Half of its layers are linear attention, whose state would leak over a pack.
+    "Qwen3_5Text": {**LINEAR, "layer_types": ["linear_attention", "full_attention"]},
+}
+
+
+@pytest.fixture
+def other_model(tmp_path):
+    """Makes a folder with a random model of another architecture."""
+
+    def make(name):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            config = getattr(transformers, f"{name}Config")(**SMALL, **HEADS, **ARCHITECTURES[name])
+            model = transformers.AutoModelForCausalLM.from_config(config)
+            for buffer_name, buffer in model.named_buffers():
+                if buffer_name.endswith("bias"):
+                    buffer.copy_(torch.randn(buffer.shape))
+        model.save_pretrained(tmp_path / "source")
+        return tmp_path / "source"
+
+    return make
+
+
+@pytest.mark.filterwarnings("ignore:.*one sample at a time")
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_export_has_every_tensor_of_its_source_and_is_the_same_model(other_model, name, dtype, tmp_path):
+    source = other_model(name)
+    found = learner(source, with_(dtype=dtype), lr=1e-2)
+    found.step(make_samples())
+    found.export(tmp_path / "out")
+    assert tensor_names(tmp_path / "out") == tensor_names(source)
+    again = learner(tmp_path / "out", with_(dtype=dtype))
+    assert again.score(make_samples()) == found.score(make_samples())
+    buffers = {name: dict(model.model.named_buffers()) for name, model in (("source", found), ("out", again))}
+    assert_equal(buffers["out"], buffers["source"])
+
+
+def test_a_model_whose_state_leaks_is_trained_one_sample_at_a_time(other_model):
+    """The gradient is that of its samples alone, also with recomputation."""
+    source, samples = other_model("Qwen3_5Text"), make_samples(4)
+    with pytest.warns(UserWarning, match="one sample at a time"):
+        found = learner(source, with_(gradient_checkpointing=True))
+    assert found.step(samples)["packs"] == 4
+    one_by_one, expected = gradients(learner(source, with_(packing=False)), samples)
+    assert one_by_one["packs"] == 4
+    model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    total = torch.zeros(())
+    for sample in samples:
+        pack = collate([sample])
+        ids = torch.tensor(sample.token_ids)
+        logits = model(ids[None]).logits[0, :-1] / sample.temperature
+        chosen = torch.log_softmax(logits, -1).gather(1, ids[1:, None])[:, 0]
+        logprobs = torch.cat([torch.zeros(1), chosen])
+        advantages = pack.spread([sample.advantage])
+        loss, _ = policy_loss(logprobs, pack.behavior_logprobs, advantages, pack.mask, None, None, pack.weights)
+        total = total + loss / loss_denominator(samples)
+    total.backward()
+    plain = {f"model.{name}": parameter.grad for name, parameter in model.named_parameters()}
+    assert distance(expected, plain) < 1e-3  # of the worst tensor, in float32
 
 
 def test_an_adapter_alone_is_trained_and_merges_into_what_was_trained(folder, tmp_path):

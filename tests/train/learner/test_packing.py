@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from rlm_env.train.learner import forward, packing  # noqa: E402
+from rlm_env.train.learner.attention import BY_SAMPLE, Boundaries, register  # noqa: E402
 from rlm_env.train.learner.forward import pack_logprobs, vocabulary_head  # noqa: E402
 from rlm_env.train.learner.packing import collate, pack_samples  # noqa: E402
-from rlm_env.train.learner.packing_check import PackingError, check_packing  # noqa: E402
+from rlm_env.train.learner.packing_check import PackingError, can_pack, check_packing  # noqa: E402
 from rlm_env.train.learner.samples import Sample  # noqa: E402
 from tests.train.plain_step import PAD  # noqa: E402
 
@@ -78,6 +79,7 @@ def test_packs_that_cannot_be_trained_are_refused(samples):
     [
         ({}, 1e-12),
         ({"tie_word_embeddings": True}, 1e-12),
+        ({"attn_implementation": "sdpa"}, 1e-12),
         ({"attn_implementation": "eager"}, 1e-5),  # its softmax is in float32
     ],
 )
@@ -119,30 +121,95 @@ def test_the_check_accepts_qwen3(make_qwen3, dtype, tolerance):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def make_model(name, attention=BY_SAMPLE, **settings):
+    """A random model of any architecture."""
+    transformers = pytest.importorskip("transformers")
+    register()
+    shape = TINY if "Mamba" in name else TINY | HEADS
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return transformers.AutoModelForCausalLM.from_config(
+            getattr(transformers, f"{name}Config")(**shape | settings), attn_implementation=attention
+        )
+
+
+HYBRID = {
+    "num_hidden_layers": 4,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+ROUTED = {**EXPERTS, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 4}
+WINDOWS = {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("Llama", {}),
+        ("Qwen2", {}),
+        ("Qwen3Moe", {**EXPERTS, "num_experts": 4}),
+        ("Glm4Moe", ROUTED),
+        ("DeepseekV3", {**ROUTED, **LATENT, "num_key_value_heads": 4}),  # values narrower than keys
+        ("Mistral", {"sliding_window": 5}),
+        ("Gemma3Text", {**WINDOWS, "head_dim": 8}),
+        ("GPT2", {}),
+    ],
+)
+def test_attention_by_sample_is_exact_for_other_architectures(name, settings):
+    check = check_packing(make_model(name, **settings))
+    assert check.leak == 0
+    assert max(check.head, check.logprobs, check.gradients) < 1e-5
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("Lfm2", {**HEADS, "layer_types": ["conv", "full_attention"]}, "affected by the samples before it"),
+        ("Lfm2", {"layer_types": ["conv", "full_attention"]}, "affected by the samples before it"),
         ("Mamba", {"state_size": 8}, "affected by the samples before it"),
-        ("Gemma2", {**HEADS, "head_dim": 8, "query_pre_attn_scalar": 8, "final_logit_softcapping": 1.0}, "its head"),
-        ("Granite", {**HEADS, "logits_scaling": 4.0}, "its head"),
+        ("Qwen3_5Text", HYBRID, "affected by the samples before it"),
+        ("Granite", {"logits_scaling": 4.0}, "its head"),
+        ("Gemma2", {"head_dim": 8}, r"caps attention logits.*trainer.attention = \"eager\""),
+        ("GptOss", {"head_dim": 8, "num_local_experts": 4}, "attention sinks"),
     ],
 )
 def test_the_check_refuses_what_packing_would_train_wrongly(name, settings, message):
     """A leaking state is found however small its effect: Lfm2's here moves the gradient by 1e-4 only."""
-    transformers = pytest.importorskip("transformers")
-    config = getattr(transformers, f"{name}Config")(**TINY, **settings) if name != "Mamba" else None
-    config = config or transformers.MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, **settings)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_config(config)
+    model = make_model(name, **settings)
     with pytest.raises(PackingError, match=message):
         check_packing(model)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_a_head_that_caps_logits_is_refused():
+    settings = {"head_dim": 8, "query_pre_attn_scalar": 8, "final_logit_softcapping": 1.0}
+    with pytest.raises(PackingError, match="its head"):
+        check_packing(make_model("Gemma2", "eager", **settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("Lfm2", {"layer_types": ["conv", "full_attention"]}), ("Qwen3_5Text", HYBRID)]
+)
+def test_a_model_whose_state_leaks_is_trained_one_sample_at_a_time(name, settings):
+    model = make_model(name, **settings)
+    with pytest.warns(UserWarning, match="Training one sample at a time"):
+        assert not can_pack(model, "auto", 1e-5)
+    assert not can_pack(model, False, 1e-5)
+    with pytest.raises(PackingError, match=r"trainer\.packing = false"):
+        can_pack(model, True, 1e-5)
+
+
+def test_a_model_that_keeps_samples_apart_is_packed(make_qwen3):
+    assert can_pack(make_qwen3(), "auto", 1e-5)
+    assert can_pack(make_qwen3(), True, 1e-5)
+    assert not can_pack(make_qwen3(), False, 1e-5)
+
+
 def test_the_check_finds_an_attention_mask_that_lets_samples_see_each_other(make_qwen3):
-    model = make_qwen3()
+    model = make_qwen3(attn_implementation="sdpa")
     forward = model.model.forward
 
     def leaking(input_ids, **settings):
@@ -181,7 +248,7 @@ def test_adapters(make_qwen3):
 
 
 def packing_leak_by_attention_mask(patch):
-    def leaking(model, input_ids, position_ids):
+    def leaking(model, input_ids, position_ids, _):
         inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
         return model.model(**inputs, position_ids=position_ids, use_cache=False).last_hidden_state
 
@@ -209,10 +276,25 @@ def end_of_reply_taken_for_padding(patch):
     patch.setattr(packing, "collate", without_padding)
 
 
+def packing_leak_by_boundaries(patch):
+    original = packing.collate
+
+    def one_sample(pack):
+        batch = original(pack)
+        return replace(batch, boundaries=Boundaries.of([len(batch)]))
+
+    patch.setattr(packing, "collate", one_sample)
+
+
 @pytest.mark.parametrize(
-    "bug",
-    [packing_leak_by_attention_mask, packing_leak_by_position_ids, end_of_reply_taken_for_padding],
-    ids=lambda bug: bug.__name__,
+    "bug", [packing_leak_by_boundaries, end_of_reply_taken_for_padding], ids=lambda bug: bug.__name__
 )
 def test_a_classic_bug_is_seen(bug, plain_step):
     plain_step.assert_seen(bug)
+
+
+@pytest.mark.parametrize(
+    "bug", [packing_leak_by_attention_mask, packing_leak_by_position_ids], ids=lambda bug: bug.__name__
+)
+def test_a_classic_bug_of_masks_is_seen(bug, masked_plain_step):
+    masked_plain_step.assert_seen(bug)
