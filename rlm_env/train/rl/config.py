@@ -82,7 +82,10 @@ class GroupsConfig(Part):
     concurrency: int = Field(default=64, ge=1)
     """Most rollouts in flight."""
     replace_zero_advantage: bool = True
-    """Dynamic sampling: a group whose rollouts all have an advantage of 0 trains nothing and is replaced."""
+    """Dynamic sampling: a group without advantages teaches nothing and is replaced."""
+    min_advantage: float = Field(default=0.01, ge=0)
+    """A group whose largest advantage (in absolute value) is not above this counts as one without advantages. Without
+    it, small differences in cost would pass for something to learn."""
     max_zero_advantage_share: float = Field(default=0.75, ge=0, lt=1)
     """Largest share of the groups made for a step that is replaced; beyond it, zero-advantage groups are kept."""
     timeout: float = Field(default=1800.0, gt=0)
@@ -147,6 +150,11 @@ class TrainConfig(Part):
         check_labels(self.environments)
         if self.sync.method == "lora" and self.trainer.lora is None:
             raise ValueError('sync.method = "lora" needs trainer.lora; without an adapter use "disk"')
+        if self.advantage.cost_weight and self.advantage.mode == "grpo_std":
+            raise ValueError(
+                'advantage.cost_weight does not go with advantage.mode = "grpo_std", which would divide by the spread of '
+                'the costs where all rewards are equal, and make the smallest difference a large advantage: use "grpo"'
+            )
         if self.loss.preset == "sft":
             raise ValueError('loss.preset = "sft" looks at no reward; rlm-env sft trains on rollouts that were chosen')
         if self.loss.norm == "constant" and self.loss.norm_tokens is None:

@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from rlm_env.environment import Environment
-from rlm_env.llm.base import Sampling
 from rlm_env.registry import find_environment
 from rlm_env.repl import ReplPools
 from rlm_env.runs.config import merge
@@ -24,10 +23,7 @@ from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Tasks
 from rlm_env.train.rl.config import TrainConfig, TrainEnvironment
-
-NEUTRAL = {"top_k": (0, -1), "min_p": (0, 0.0), "repetition_penalty": (1, 1.0)}
-"""Values of further sampling settings with which the engine samples from the whole distribution."""
-PENALTIES = ("presence_penalty", "frequency_penalty", "logit_bias", "allowed_token_ids", "bad_words")
+from rlm_env.train.rl.trainable_sampling import check_sampling
 
 
 class EnvironmentMix:
@@ -85,18 +81,3 @@ class EnvironmentMix:
         if self._config.samples.train_sub_calls:
             check_sampling(made.sub, "rollout.sub")
         return made
-
-
-def check_sampling(sampling: Sampling, where: str) -> None:
-    """Raises ConfigError where tokens would not be sampled from softmax(logits / temperature), since the trainer could
-    not compute their log-probabilities."""
-    if sampling.temperature == 0:
-        raise ConfigError(
-            f"{where}.temperature is 0: greedy tokens have no log-probabilities to train on; set it above 0"
-            + (" or samples.train_sub_calls = false" if where.endswith("sub") else "")
-        )
-    if sampling.top_p != 1:
-        raise ConfigError(f"{where}.top_p is {sampling.top_p:g}: training needs the whole distribution; set it to 1")
-    for name, value in sampling.extra.items():
-        if name in PENALTIES or (name in NEUTRAL and value not in NEUTRAL[name]):
-            raise ConfigError(f"{where}.extra.{name} is {value!r}: training needs the whole distribution; leave it out")

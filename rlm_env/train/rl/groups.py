@@ -24,7 +24,7 @@ class DropReason(StrEnum):
     """Why a group is not trained."""
 
     ZERO_ADVANTAGE = "zero_advantage"
-    """All of its advantages are 0, so that it would teach nothing."""
+    """None of its advantages is above `groups.min_advantage`, so that it would teach next to nothing."""
     OFF_POLICY = "off_policy"
     """It began with weights that are more than `max_off_policy_steps` updates old. Only a resumed run has such groups."""
     FAILED = "failed"
@@ -60,8 +60,8 @@ class RolloutGroup:
 
     @property
     def is_zero_advantage(self) -> bool:
-        """True where the group teaches nothing: all rewards are equal and, if cost counts, all costs too."""
-        return not any(self.advantages)
+        """True where the group teaches next to nothing: no advantage is above `groups.min_advantage`."""
+        return max(map(abs, self.advantages), default=0.0) <= self.config.groups.min_advantage
 
     @property
     def oldest_policy_version(self) -> int:

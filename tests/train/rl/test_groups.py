@@ -83,6 +83,19 @@ def test_a_group_that_is_solved_by_all_teaches_what_costs_less():
     assert RolloutGroup(0, "a", penalty, [*rollouts[:1], rollout(None)]).is_zero_advantage
 
 
+def test_a_small_difference_in_cost_is_no_advantage():
+    """All of eight solved it, and one took 18 sub-calls instead of 17."""
+    rollouts = [rollout(1.0, calls=17) for _ in range(7)] + [rollout(1.0, calls=18)]
+    group = RolloutGroup(0, "a", config(advantage={"cost_weight": 0.1}), rollouts)
+    assert 0 < max(map(abs, group.advantages)) < 0.01
+    assert group.is_zero_advantage
+    strict = config(advantage={"cost_weight": 0.1}, groups={"min_advantage": 0})
+    assert not RolloutGroup(0, "a", strict, rollouts).is_zero_advantage
+    assert not RolloutGroup(0, "a", config(), [*rollouts, rollout(0.0)]).is_zero_advantage
+    with pytest.raises(ValueError, match='cost_weight does not go with advantage.mode = "grpo_std"'):
+        config(advantage={"cost_weight": 0.1, "mode": "grpo_std"})
+
+
 def test_metrics_of_a_batch():
     groups = [
         RolloutGroup(

@@ -222,15 +222,16 @@ async def test_a_killed_run_goes_on_with_nothing_trained_twice_or_lost(tmp_path,
 
 async def test_what_groups_scored_counts_for_the_pools_after_a_restart(tmp_path, monkeypatch):
     observed: dict[int, float] = {}
+    settings = config(max_off_policy_steps=0)
     monkeypatch.setattr(TaskSampler, "observe", lambda _, draw, reward: observed.update({draw.group: reward}))
     scaffold = Scaffold(
         reply=lambda task, member: "gone" if member == 0 else member / (1 + int(task.id.removeprefix("task-")))
     )
-    async with scheduling(tmp_path, config(), scaffold) as (scheduler, engine):
+    async with scheduling(tmp_path, settings, scaffold) as (scheduler, engine):
         for _ in range(2):
             await train_one(scheduler, engine)
         await asyncio.sleep(0.02)
     before = {group: observed[group] for group in (0, 1, 2, 3)}
     observed.clear()
-    async with scheduling(tmp_path, config(), Scaffold(delay=lambda task, member: 60.0), trained=2):
+    async with scheduling(tmp_path, settings, Scaffold(delay=lambda task, member: 60.0), trained=2):
         assert {group: observed[group] for group in before} == pytest.approx(before)
