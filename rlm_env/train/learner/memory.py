@@ -15,7 +15,7 @@ from torch import nn
 
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.config import LoraConfig, ModelConfig
-from rlm_env.train.learner.logprobs import CHUNK_ELEMENTS
+from rlm_env.train.learner.logprobs import chunk_elements
 from rlm_env.train.learner.model import ModelError, compute_dtype, read_model_config
 
 GIB = 2**30
@@ -134,9 +134,16 @@ def _activations(text: Any, config: ModelConfig, width: int) -> int:
         kept = text.num_hidden_layers * tokens * hidden * width + layer
     else:
         kept = text.num_hidden_layers * layer
-    logits = 3 * 4 * min(CHUNK_ELEMENTS, tokens * text.vocab_size)
+    logits = 3 * 4 * min(chunk_elements(_device_type(config)), tokens * text.vocab_size)
     head = 0 if config.lora else 4 * text.vocab_size * hidden
     return int(_SLACK * (kept + mask + logits + head))
+
+
+def _device_type(config: ModelConfig) -> str:
+    """As `pick_device`, but for a machine that has no such device too: an estimate can be for another one."""
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return config.device
 
 
 def _adapter_size(model: Any, lora: LoraConfig) -> int:

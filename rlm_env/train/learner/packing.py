@@ -84,7 +84,7 @@ def pack_samples(samples: Sequence[Sample], budget: int, together: bool = True) 
 
 
 def collate(samples: Sequence[Sample]) -> Pack:
-    """The tensors of one pack. Raises ValueError if there is no sample, or one whose first token is trained."""
+    """The tensors of one pack. Raises ValueError if there is no sample, or one that cannot be trained."""
     samples = list(samples)
     if not samples:
         raise ValueError("a pack needs at least one sample")
@@ -92,6 +92,11 @@ def collate(samples: Sequence[Sample]) -> Pack:
         if not sample.token_ids or sample.mask[0]:
             raise ValueError(
                 f"a sample of rollout {sample.rollout_id!r} trains its first token, which nothing predicts"
+            )
+        if not sample.temperature > 0:
+            raise ValueError(
+                f"a sample of rollout {sample.rollout_id!r} was sampled at temperature {sample.temperature}: greedy "
+                "sampling has no log-probabilities to train on"
             )
     boundaries = Boundaries.of([len(sample) for sample in samples])
     lengths = torch.tensor(boundaries.lengths)
