@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A training run of tiny-rlm, step by step, beside the two things that no run can do without.
+"""A training run of tiny-rlm, step by step, beside the two things that every run has to do.
 
     python scripts/bench/train.py [--quick]
 
@@ -9,8 +9,9 @@ same number of threads, the two floors of `train_floors.py`, on what the measure
 
   sampling   the prompts of all rollouts made for these steps, root turns and sub-calls, those thrown away too, sent
              to a vLLM started alike, all at once, and as many tokens sampled after each
-  update     forward, backward and optimizer on the same packs, in plain transformers and torch; beside it the
-             learner itself on the same samples, with nothing else going on
+  update     forward, backward and optimizer on the same packs, in plain transformers and torch with attention by
+             sample; beside it the learner itself on the same samples, with nothing else going on, and `dense`: the
+             plain loop with a mask over the whole pack, as transformers attends without help
 
   both       the two at once, until both have ended: what perfect overlap takes on this machine, where engine and
              trainer share caches and memory, and the cores where there are few
@@ -47,12 +48,12 @@ from unittest.mock import patch
 import psutil
 import torch
 from rich.console import Console
-from train_floors import PlainTrainer, Reply, sample_flat_out
+from train_floors import DENSE, PlainTrainer, Reply, sample_flat_out
 
 from rlm_env.llm.vllm.install import usable_cores
 from rlm_env.rollout import read_rollouts
 from rlm_env.runs.folder import ROLLOUTS, RunFolder
-from rlm_env.runs.models import resolve_model
+from rlm_env.runs.models import model_folder
 from rlm_env.train.learner.checkpoint import Checkpoints
 from rlm_env.train.learner.learner import Learner
 from rlm_env.train.learner.packing import Pack
@@ -73,15 +74,15 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     LEARNER: [(Learner, "step")],
     "metrics": [(trainer, "batch_metrics"), (MetricsLog, "write"), (MetricsLog, "show_step")],
     "checkpoint": [(Checkpoints, "save")],
-    "journal": [(Journal, "drew"), (Journal, "dropped"), (Journal, "batch"), (RunFolder, "sync")],
+    "journal": [(Journal, "drawn"), (Journal, "dropped"), (Journal, "batch"), (RunFolder, "sync")],
     "rollouts_to_disk": [(RunFolder, "append")],
-    "schedule": [(Scheduler, "_fill"), (Scheduler, "_ended"), (Scheduler, "published")],
+    "schedule": [(Scheduler, "_fill"), (Scheduler, "_end"), (Scheduler, "published")],
 }
 
 
 @dataclass(slots=True)
 class Mark:
-    """Where all clocks stood at the beginning of a step; without the time that marks take themselves."""
+    """All clocks at the beginning of a step, without the time that taking marks costs."""
 
     wall: float
     parts: Counter[str]
@@ -93,7 +94,7 @@ class Mark:
 
 
 class Watch:
-    """Looks on while a run goes on: seconds by part, clocks at each step, the samples that were trained."""
+    """Observes a run: seconds by part, clocks at each step, the samples that were trained."""
 
     def __init__(self) -> None:
         self.marks: list[Mark] = []
@@ -116,7 +117,7 @@ class Watch:
             yield
 
     def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """What a part calls of another part is that one's alone."""
+        """Seconds of a function, without those of other parts that it calls."""
 
         @functools.wraps(function)
         def call(*args: Any, **options: Any) -> Any:
@@ -160,7 +161,7 @@ class Watch:
 
 
 def children_cpu() -> tuple[float, float]:
-    """CPU seconds so far of the engine and of the REPLs: processes below us, and those of theirs that have ended."""
+    """CPU seconds so far of the engine and of the REPLs, which are child processes, including ended children."""
     found = {"engine": 0.0, "repl": 0.0}
     of_engine: set[int] = set()
     for process in psutil.Process().children(recursive=True):  # parents before their children
@@ -172,7 +173,7 @@ def children_cpu() -> tuple[float, float]:
 
 
 def replies_of(folder: Path, first: int, last: int) -> list[Reply]:
-    """All that was sampled for these steps, in rollouts that were trained or that were thrown away on the way."""
+    """All replies that were sampled for these steps, including those of groups that were dropped."""
     groups: set[int] = set()
     dropped: set[int] = set()
     for line in (folder / JOURNAL).read_text("ascii").splitlines():
@@ -196,7 +197,7 @@ async def sampling_floor(
 ) -> tuple[float, float, float]:
     """Seconds and the engine's CPU seconds of the fastest round, and seconds of one beside the plain updates."""
     found = []
-    model = resolve_model(config.model).folder
+    model = model_folder(config.model)
     async with TrainEngine(model, config.engine, log_folder=config.out, dtype=config.trainer.dtype) as engine:
         await sample_flat_out(engine, replies[:200], "warm-up")
         for number in range(rounds):
@@ -214,15 +215,17 @@ async def sampling_floor(
 def update_floor(
     config: TrainConfig, trained: list[list[Sample]], plain: PlainTrainer, steps: list[list[Pack]]
 ) -> dict[str, float]:
-    """Mean seconds and CPU seconds per step of the plain loop, and of the learner, one after the other each time."""
-    folder = resolve_model(config.model).folder
+    """Mean seconds and CPU seconds per step of the plain loop, of the learner, and of the plain loop with a dense mask,
+    one after the other each time."""
+    folder = model_folder(config.model)
+    dense = PlainTrainer(folder, config, DENSE)
     learner = Learner(folder, config.trainer, config.optimizer, config.loss, config.steps, config.seed)
-    ways: dict[str, Callable[[Any], Any]] = {"plain": plain.step, LEARNER: learner.step}
+    ways: dict[str, Callable[[Any], Any]] = {"plain": plain.step, LEARNER: learner.step, "dense": dense.step}
     found: dict[str, list[float]] = {}
     for number, (samples, packs) in enumerate([(trained[0], steps[0]), *zip(trained, steps, strict=True)]):
         for name, step in ways.items():
             start, cpu = time.perf_counter(), time.process_time()
-            step(packs if name == "plain" else samples)
+            step(samples if name == LEARNER else packs)
             if number:  # the first warms up
                 found.setdefault(name, []).append(time.perf_counter() - start)
                 found.setdefault(f"{name}_cpu", []).append(time.process_time() - cpu)
@@ -252,7 +255,7 @@ def main() -> None:
         replies = replies_of(config.out, first, last)
         trained = watch.trained[first - 1 : last]
         torch.set_num_threads(config.trainer.threads or torch.get_num_threads())
-        plain = PlainTrainer(resolve_model(config.model).folder, config)
+        plain = PlainTrainer(model_folder(config.model), config)
         packs = [plain.packs(samples) for samples in trained]
         floors = asyncio.run(sampling_floor(config, replies, plain, packs, 1 if args.quick else 2))
         sampling, sampling_cpu, both = (value / measured for value in floors)
@@ -301,6 +304,9 @@ def main() -> None:
         learner_s_per_step=update[LEARNER],
         learner_is_times=update[LEARNER] / update["plain"],
         learner_is_times_cpu=update[f"{LEARNER}_cpu"] / update["plain_cpu"],
+        dense_s_per_step=update["dense"],
+        dense_is_times_learner=update["dense"] / update[LEARNER],
+        dense_is_times_learner_cpu=update["dense_cpu"] / update[f"{LEARNER}_cpu"],
         threads=torch.get_num_threads(),
     )
     report("floor: both at once", s_per_step=both)

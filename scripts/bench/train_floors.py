@@ -1,19 +1,25 @@
-"""What a training step is held against: the least that could sample the same tokens and make the same update.
+"""The floors of a training step: the least work that samples the same tokens and makes the same update.
 
-The first is vLLM alone, given everything at once; the second is transformers and torch alone, on the same packs.
+The first is vLLM alone, given everything at once. The second is transformers and torch alone, on the same packs, with
+attention by sample, or with a dense mask over the pack, which is what transformers does by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
+from transformers.masking_utils import AttentionMaskInterface
+from transformers.modeling_utils import AttentionInterface
 
 from rlm_env.llm.token_batches import NEUTRAL_SAMPLING
 from rlm_env.train.learner.packing import Pack, collate, pack_samples
@@ -22,7 +28,9 @@ from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.sync.engine import TrainEngine
 
 Reply = tuple[list[int], int]
-"""The token ids of a prompt, and how many tokens were sampled after it."""
+"""The token ids of a prompt, and the number of tokens sampled after it."""
+FLOOR = "floor"
+DENSE = "sdpa"
 
 
 async def sample_flat_out(engine: TrainEngine, replies: Sequence[Reply], round_name: str) -> float:
@@ -47,20 +55,35 @@ async def sample_flat_out(engine: TrainEngine, replies: Sequence[Reply], round_n
     return seconds
 
 
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: None, lengths: list[int], **options: Any
+) -> tuple[Tensor, None]:
+    """Causal attention, one sample after the other."""
+    parts = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+    grouped = query.shape[1] != key.shape[1]
+    found = [F.scaled_dot_product_attention(*part, is_causal=True, enable_gqa=grouped) for part in parts]
+    return torch.cat(found, 2).transpose(1, 2), None
+
+
+AttentionInterface.register(FLOOR, _attention)
+AttentionMaskInterface.register(FLOOR, lambda *_, **__: None)
+
+
 class PlainTrainer:
     """Forward, backward, clipping and AdamW in a plain loop: policy gradient with the ratio, nothing measured,
-    nothing checked, in float32 on the CPU."""
+    nothing checked, in float32 on the CPU. `attention`: by sample (`FLOOR`) or with a mask over the pack (`DENSE`)."""
 
-    def __init__(self, folder: str, config: TrainConfig) -> None:
+    def __init__(self, folder: Path, config: TrainConfig, attention: str = FLOOR) -> None:
         self.config = config
+        self.attention = attention
         options = config.optimizer
         self.model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation=config.trainer.attention, local_files_only=True
+            folder, dtype=torch.float32, attn_implementation=attention, local_files_only=True
         ).train()
         self.adam = torch.optim.AdamW(self.model.parameters(), options.lr, options.betas, weight_decay=0.0)
 
     def packs(self, samples: Sequence[Sample]) -> list[Pack]:
-        """As the learner makes them of the same samples. Not part of the floor."""
+        """The learner's packs of the same samples. Making them is not part of the floor."""
         run = [sample for sample in samples if sample.trained_tokens and (sample.advantage or self.config.loss.kl_tau)]
         return [collate(pack) for pack in pack_samples(run, self.config.trainer.pack_tokens)]
 
@@ -69,13 +92,15 @@ class PlainTrainer:
         tokens = sum(int(pack.mask.sum()) for pack in packs)
         for pack in packs:
             (self._loss(pack) / tokens).backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.max_grad_norm or math.inf)
         self.adam.step()
         self.adam.zero_grad()
 
     def _loss(self, pack: Pack) -> Tensor:
         trained = pack.mask.nonzero()[:, 0]
         inputs: dict[str, Any] = {"input_ids": pack.input_ids, "position_ids": pack.position_ids}
+        if self.attention == FLOOR:
+            inputs["lengths"] = [len(sample) for sample in pack.samples]
         logits = self.model(**inputs, use_cache=False, logits_to_keep=trained - 1).logits[0]
         temperatures = pack.spread([sample.temperature for sample in pack.samples])[trained]
         targets = pack.input_ids[0, trained]
