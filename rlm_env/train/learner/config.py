@@ -5,12 +5,13 @@ Not covered: the run as a whole (`rl/config.py`, `sft/config.py`).
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Preset = Literal["prime", "dapo", "dr_grpo", "gspo", "cispo", "sft"]
 Norm = Literal["token", "sequence", "constant"]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 PRESETS: dict[Preset, dict[str, Any]] = {
     "prime": {"norm": "token", "kl_tau": 1e-3, "dppo_mask_low": 0.2, "dppo_mask_high": 0.2},
@@ -30,9 +31,9 @@ replies chosen beforehand: it uses neither advantages nor behavior logprobs.
 
 
 class Part(BaseModel):
-    """A table of a configuration: unknown keys are errors, values are immutable."""
+    """A table of a configuration: unknown keys and numbers that are not finite are errors, values are immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LoraConfig(Part):
@@ -68,11 +69,12 @@ class OptimizerConfig(Part):
     """AdamW and its schedule."""
 
     lr: float = Field(default=1e-6, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     """Not applied to norms, biases and embeddings."""
-    max_grad_norm: float | None = Field(default=1.0, gt=0)
+    max_grad_norm: float | None = Field(default=1.0, ge=0)
+    """Gradients are scaled down to this norm; 0 or None: never."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)
     final_fraction: float = Field(default=0.0, ge=0, le=1)

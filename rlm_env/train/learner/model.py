@@ -85,7 +85,7 @@ def load_model(folder: Path, config: ModelConfig, seed: int = 0) -> nn.Module:
             folder,
             config=read_model_config(folder),
             dtype=compute_dtype(config) if config.lora else torch.float32,
-            attn_implementation=attention.BY_SAMPLE if config.attention == "auto" else config.attention,
+            attn_implementation=_implementation(config),
             local_files_only=True,
             output_loading_info=True,
         )
@@ -101,6 +101,25 @@ def load_model(folder: Path, config: ModelConfig, seed: int = 0) -> nn.Module:
         with _quietly():
             base_model(model).gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()
+
+
+def check_buildable(model_config: Any, config: ModelConfig) -> None:
+    """Raises ModelError if a model of this (Hugging Face) configuration knows no such attention, or has no such layers
+    for an adapter. Allocates nothing."""
+    from transformers import AutoModelForCausalLM
+
+    attention.register()
+    try:
+        with torch.device("meta"), _quietly():
+            model: Any = AutoModelForCausalLM.from_config(model_config, attn_implementation=_implementation(config))
+    except (ValueError, ImportError) as error:
+        raise ModelError(f"trainer.attention = {config.attention!r}: {error}") from error
+    if config.lora is not None:
+        add_adapter(model, config.lora, 0)
+
+
+def _implementation(config: ModelConfig) -> str:
+    return attention.BY_SAMPLE if config.attention == "auto" else config.attention
 
 
 def add_adapter(model: nn.Module, config: LoraConfig, seed: int) -> nn.Module:

@@ -6,6 +6,7 @@ advantages in `advantage.py`. Environments check their own options (`environment
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,7 +18,7 @@ from rlm_env.runs.options import EngineOptions, EnvironmentEntry, RolloutTable, 
 from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, Part, SamplesConfig
 from rlm_env.train.report.metrics import WandbConfig
 from rlm_env.train.rl.advantage import AdvantageConfig
-from rlm_env.train.sync.config import SyncConfig
+from rlm_env.train.sync.config import LARGEST_ADAPTER_RANK, SyncConfig
 
 
 class CurriculumStage(Part):
@@ -65,6 +66,12 @@ class DifficultyPools(Part):
     window: int = Field(default=4, ge=1)
     """Groups of a pool that count, the last ones. A pool with fewer is neither easy nor hard."""
 
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.hard >= self.easy:
+            raise ValueError(f"hard ({self.hard:g}) must be below easy ({self.easy:g})")
+        return self
+
 
 class GroupsConfig(Part):
     """How groups of rollouts are made, and which of them a step trains."""
@@ -88,7 +95,7 @@ class GroupsConfig(Part):
     it, small differences in cost would pass for something to learn."""
     max_zero_advantage_share: float = Field(default=0.75, ge=0, lt=1)
     """Largest share of the groups made for a step that is replaced; beyond it, zero-advantage groups are kept."""
-    timeout: float = Field(default=1800.0, gt=0)
+    timeout: float = Field(default=1800.0, ge=0.1)
     """Seconds from the start of its first rollout until a group is closed with the rollouts that have ended by then."""
     min_size: int = Field(default=2, ge=2)
     """A group with fewer scored rollouts is dropped."""
@@ -148,24 +155,55 @@ class TrainConfig(Part):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         check_labels(self.environments)
-        if self.sync.method == "lora" and self.trainer.lora is None:
-            raise ValueError('sync.method = "lora" needs trainer.lora; without an adapter use "disk"')
-        if self.advantage.cost_weight and self.advantage.mode == "grpo_std":
-            raise ValueError(
-                'advantage.cost_weight does not go with advantage.mode = "grpo_std", which would divide by the spread of '
-                'the costs where all rewards are equal, and make the smallest difference a large advantage: use "grpo"'
-            )
-        if self.loss.preset == "sft":
-            raise ValueError('loss.preset = "sft" looks at no reward; rlm-env sft trains on rollouts that were chosen')
-        if self.loss.norm == "constant" and self.loss.norm_tokens is None:
-            raise ValueError(
-                'loss.norm = "constant" needs loss.norm_tokens: the most tokens that one rollout may train'
-            )
+        if problems := [message for applies, message in _contradictions(self) if applies]:
+            raise ValueError("; ".join(problems))
         return self
 
     def as_toml(self) -> dict[str, Any]:
         """The keys that are set, as plain values; `TrainConfig.model_validate` reads them back."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+def _contradictions(config: TrainConfig) -> Iterator[tuple[bool, str]]:
+    """Settings that exclude each other: whether that is so, and what to say then."""
+    lora, loss, optimizer = config.trainer.lora, config.loss, config.optimizer
+    yield (
+        config.sync.method == "lora" and lora is None,
+        'sync.method = "lora" needs trainer.lora; without an adapter use "disk"',
+    )
+    yield (
+        config.sync.method == "lora" and lora is not None and lora.rank > LARGEST_ADAPTER_RANK,
+        f'trainer.lora.rank: vLLM serves ranks up to {LARGEST_ADAPTER_RANK}; with a larger one use sync.method = "disk"',
+    )
+    yield (
+        loss.preset == "sft",
+        'loss.preset = "sft" uses no reward; rlm-env sft trains on rollouts that were chosen',
+    )
+    yield (
+        loss.norm == "constant" and loss.norm_tokens is None,
+        'loss.norm = "constant" needs loss.norm_tokens: the most tokens that one rollout may train',
+    )
+    yield (
+        loss.preset == "gspo" and loss.norm == "token",
+        'loss.preset = "gspo" has one ratio per sequence; loss.norm = "token" would weigh it by the sequence\'s length: '
+        'use "sequence" or "constant"',
+    )
+    yield (
+        config.advantage.cost_weight > 0 and config.advantage.mode == "grpo_std",
+        'advantage.cost_weight does not go with advantage.mode = "grpo_std", which would divide by the spread of the '
+        'costs where all rewards are equal, and make the smallest difference a large advantage: use "grpo"',
+    )
+    yield (
+        optimizer.warmup_steps > config.steps,
+        f"optimizer.warmup_steps is {optimizer.warmup_steps}, but the run has {config.steps} steps",
+    )
+    yield (
+        optimizer.schedule == "constant" and optimizer.final_fraction > 0,
+        'optimizer.final_fraction has no effect with schedule = "constant"; use "linear" or "cosine"',
+    )
+    for argument in config.engine.extra_args:
+        name = argument.partition("=")[0]
+        yield name in ENGINE_ARGUMENTS, f"engine.extra_args: {name} is not to be set: {ENGINE_ARGUMENTS.get(name)}"
 
 
 def load_train_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
@@ -178,6 +216,17 @@ def load_train_config(path: Path, overrides: dict[str, Any] | None = None) -> Tr
         raise ConfigError(explain_validation(error, TrainConfig, str(path))) from error
 
 
+ENGINE_ARGUMENTS = {
+    "--logprobs-mode": "log-probabilities before temperature cannot be trained on",
+    "--model": "set model",
+    "--dtype": "set engine.dtype",
+    "--max-model-len": "set engine.max_model_len",
+    "--port": "set engine.port",
+    "--host": "the engine is local",
+    "--seed": "set seed",
+    "--served-model-name": "the run names it",
+}
+"""Arguments of vLLM that a training run sets itself, with the remedy."""
 RESUMABLE = frozenset({"steps", "out", "wandb", "checkpoint", "held_out", "engine"})
 """Keys that may change on resume; `steps` may only grow, and only under a constant schedule."""
 

@@ -7,6 +7,7 @@ What cannot be trained is refused here. The order of tasks is decided in `sample
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rlm_env.registry import find_environment
 from rlm_env.repl import ReplPools
 from rlm_env.runs.config import merge
 from rlm_env.runs.errors import ConfigError, explain_validation
-from rlm_env.runs.options import environment_options
+from rlm_env.runs.options import MODEL_FOLDER, environment_options
 from rlm_env.runs.profile import load_profile
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
@@ -62,22 +63,33 @@ class EnvironmentMix:
         await asyncio.gather(*(scaffold.aclose() for scaffold in (*self._scaffolds.values(), *self._held_out.values())))
 
     def _make(self, entry: TrainEnvironment, further_options: dict[str, Any]) -> RLMEnv:
-        return RLMEnv(self._environment(entry, further_options), self._rollout_config(entry), pools=self._pools)
+        environment = make_environment(self._config, entry, self._model, further_options)
+        return RLMEnv(environment, rollout_config(self._config, entry, self._profile), pools=self._pools)
 
-    def _environment(self, entry: TrainEnvironment, further_options: dict[str, Any]) -> Environment:
-        options = merge(merge(self._config.options, entry.options), further_options)
-        try:
-            return find_environment(entry.name, seed=self._config.seed, **environment_options(options, self._model))
-        except (ValueError, TypeError, OSError) as error:
-            raise ConfigError(f"environment {entry.label}: {error}") from error
 
-    def _rollout_config(self, entry: TrainEnvironment) -> RLMConfig:
-        values = merge(merge(self._profile, self._config.rollout), entry.rollout)
-        try:
-            made = RLMConfig(**values)
-        except ValidationError as error:
-            raise ConfigError(explain_validation(error, RLMConfig, f"rollout settings of {entry.label}")) from error
-        check_sampling(made.root, "rollout.root")
-        if self._config.samples.train_sub_calls:
-            check_sampling(made.sub, "rollout.sub")
-        return made
+def make_environment(
+    config: TrainConfig, entry: TrainEnvironment, model: Path | None, further_options: Mapping[str, Any]
+) -> Environment:
+    """An environment of the run with its options, and `further_options` over them. Without the model's folder, options
+    that need it are left out. Raises ConfigError."""
+    options = merge(merge(config.options, entry.options), dict(further_options))
+    if model is None:
+        options = {key: value for key, value in options.items() if value != MODEL_FOLDER}
+    try:
+        return find_environment(entry.name, seed=config.seed, **environment_options(options, model))
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigError(f"environment {entry.label}: {error}") from error
+
+
+def rollout_config(config: TrainConfig, entry: TrainEnvironment, profile: Mapping[str, Any]) -> RLMConfig:
+    """The settings of an environment's rollouts. `profile`: the model's own. Raises ConfigError where they cannot be
+    trained."""
+    values = merge(merge(dict(profile), config.rollout), entry.rollout)
+    try:
+        made = RLMConfig(**values)
+    except ValidationError as error:
+        raise ConfigError(explain_validation(error, RLMConfig, f"rollout settings of {entry.label}")) from error
+    check_sampling(made.root, "rollout.root")
+    if config.samples.train_sub_calls:
+        check_sampling(made.sub, "rollout.sub")
+    return made

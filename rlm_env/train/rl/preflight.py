@@ -18,12 +18,14 @@ from rlm_env.llm.chat_tokens import ChatTokens
 from rlm_env.messages import Completion, Message
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.models import resolve_folder
+from rlm_env.runs.options import MODEL_FOLDER
 from rlm_env.runs.profile import load_profile
 from rlm_env.train.learner.memory import GIB, available_memory, training_memory
-from rlm_env.train.learner.model import pick_device, read_model_config
+from rlm_env.train.learner.model import ModelError, check_buildable, pick_device, read_model_config
 from rlm_env.train.learner.samples import Sample
-from rlm_env.train.rl.config import TrainConfig
-from rlm_env.train.rl.environment_mix import EnvironmentMix
+from rlm_env.train.rl.config import CurriculumStage, TrainConfig
+from rlm_env.train.rl.environment_mix import make_environment, rollout_config
+from rlm_env.train.rl.sampler import check_pools
 
 CODE = "```repl\nprint(len(context))\n```"
 REASONING = "<think>\nFirst look.\n</think>\n\n"
@@ -93,26 +95,48 @@ def preflight(config: TrainConfig, console: Console) -> None:
     if folder is None:
         note = f"not on this disk (hf download {config.model}): template, memory and tasks that need it are unchecked"
         table.add_row("model", note)
-        console.print(table)
-        return
-    kept = check_template(folder, config)
-    table.add_row(
-        "template", "a conversation is one sample" if kept else "rewrites earlier turns: a sample for each turn"
-    )
+        found = _tasks(config, None)
+    else:
+        kept = check_template(folder, config)
+        table.add_row(
+            "template", "a conversation is one sample" if kept else "rewrites earlier turns: a sample for each turn"
+        )
+        for name, value in _memory(config, folder):
+            table.add_row(name, value)
+        found = _tasks(config, folder)
+    for name, value in found:
+        table.add_row(name, value)
+    table.add_row("engine", "vLLM" if importlib.util.find_spec("vllm") else "vLLM is not installed here")
+    table.add_row("output", str(config.out))
+    console.print(table)
+
+
+def check_model(config: TrainConfig, folder: Path, *, live: bool = True) -> None:
+    """Raises ConfigError where the model cannot be trained as configured. `live`: with an engine, whose window must fit
+    into a pack. Allocates nothing."""
+    try:
+        pick_device(config.trainer)
+        model_config = read_model_config(folder)
+        check_buildable(model_config, config.trainer)
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
+    if live:
+        longest = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+        check_window(config, config.engine.max_model_len or longest)
+
+
+def _memory(config: TrainConfig, folder: Path) -> list[tuple[str, str]]:
+    check_model(config, folder)
     device = pick_device(config.trainer)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     need = training_memory(read_model_config(folder), config.trainer, processes)
     free = available_memory(device)
     each = f" in each of {processes} processes" if processes > 1 else ""
-    table.add_row("memory", f"about {need.total / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB free on {device} ({need})")
+    lines = [("memory", f"about {need.total / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB free on {device} ({need})")]
     if device.type == "cuda" or processes > 1:
         free = available_memory(torch.device("cpu"))
-        table.add_row("loading", f"{need.loading / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB of the machine's memory")
-    for name, value in _tasks(config, EnvironmentMix(config, folder)):
-        table.add_row(name, value)
-    table.add_row("engine", "vLLM" if importlib.util.find_spec("vllm") else "vLLM is not installed here")
-    table.add_row("output", str(config.out))
-    console.print(table)
+        lines.append(("loading", f"{need.loading / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB of the machine's memory"))
+    return lines
 
 
 def _model_on_disk(config: TrainConfig) -> Path | None:
@@ -131,19 +155,37 @@ def _how_trained(config: TrainConfig) -> str:
     return f"{weights}, {config.trainer.dtype}, lr {config.optimizer.lr:g} ({config.optimizer.schedule})"
 
 
-def _tasks(config: TrainConfig, mix: EnvironmentMix) -> list[tuple[str, str]]:
-    """One line for each environment: its first task proves that its options work."""
-    total = sum(environment.weight for environment in config.environments)
+def _tasks(config: TrainConfig, model: Path | None) -> list[tuple[str, str]]:
+    """One line for each environment and stage. The first task shows that the options work; without the model's folder,
+    tasks that need it are left out."""
+    total = sum(entry.weight for entry in config.environments)
+    profile = {} if model is None else load_profile(model)
+    profile.pop("renderer", None)
     lines = []
-    for environment in config.environments:
-        for stage in range(-1, len(environment.curriculum)):
+    for entry in config.environments:
+        rollout_config(config, entry, profile)
+        share = f"{entry.weight / total:.0%} of the groups"
+        stages = [(entry.label, share, {}), ("", "held out", entry.eval_options)]
+        stages += [("", _from_step(config, stage), stage.options) for stage in entry.curriculum]
+        for name, what, options in stages:
+            if model is None and MODEL_FOLDER in {**config.options, **entry.options, **options}.values():
+                make_environment(config, entry, None, options)
+                lines.append((name, f"{what}; its tasks need the model"))
+                continue
+            environment = make_environment(config, entry, model, options)
             try:
-                (task,) = mix.tasks(environment.label, stage).take(1)
+                task = next(iter(environment.tasks("eval" if what == "held out" else "train")))
+                check_pools(config.groups.pools, entry.label, task)
+            except ConfigError:
+                raise
+            except StopIteration:
+                raise ConfigError(f"environment {entry.label} has no tasks ({what})") from None
             except (TypeError, ValueError, OSError) as error:
-                raise ConfigError(f"environment {environment.label} cannot make its tasks: {error}") from error
-            example = f"for example: {task.question[:100]!r}"
-            if stage < 0:
-                lines.append((environment.label, f"{environment.weight / total:.0%} of the groups; {example}"))
-            else:
-                lines.append(("", f"from step {environment.curriculum[stage].from_step}; {example}"))
+                raise ConfigError(f"environment {entry.label} cannot make its tasks: {error}") from error
+            lines.append((name, f"{what}; for example: {task.question[:100]!r}"))
     return lines
+
+
+def _from_step(config: TrainConfig, stage: CurriculumStage) -> str:
+    never = "" if stage.from_step < config.steps else f" (never: the run has {config.steps} steps)"
+    return f"from step {stage.from_step}{never}"

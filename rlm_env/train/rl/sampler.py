@@ -143,8 +143,13 @@ class _Pools:
         by = self._config.by
         if by is None:
             return environment, task.id
-        if by not in task.info:
-            raise ConfigError(
-                f"groups.pools.by: tasks of {environment} have no info {by!r}; they have {', '.join(task.info)}"
-            )
+        check_pools(self._config, environment, task)
         return environment, str(task.info[by])
+
+
+def check_pools(pools: DifficultyPools | None, environment: str, task: Task) -> None:
+    """Raises ConfigError where a task cannot be put into a pool."""
+    if pools is not None and pools.by is not None and pools.by not in task.info:
+        raise ConfigError(
+            f"groups.pools.by: tasks of {environment} have no info {pools.by!r}; they have {', '.join(task.info)}"
+        )

@@ -34,7 +34,7 @@ from rlm_env.train.rl.config import TrainConfig, check_train_resume
 from rlm_env.train.rl.environment_mix import EnvironmentMix
 from rlm_env.train.rl.held_out import HeldOut
 from rlm_env.train.rl.journal import Journal
-from rlm_env.train.rl.preflight import check_samples_fit, check_template, check_window
+from rlm_env.train.rl.preflight import check_model, check_samples_fit, check_template, check_window
 from rlm_env.train.rl.scheduler import Scheduler
 from rlm_env.train.run_folder import MODEL, WEIGHTS, OpenRun, open_run
 from rlm_env.train.sync.engine import TrainEngine
@@ -61,6 +61,7 @@ def train(config: TrainConfig, console: Console, options: TrainOptions | None = 
     """
     options = options or TrainOptions()
     model = resolve_folder(config.model)
+    check_model(config, model, live=options.from_samples is None)
     device = pick_device(config.trainer, distributed.local_rank())
     with distributed.process_group(device):
         leads = distributed.rank() == 0

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from rlm_env.train.learner.config import Part
 
+LARGEST_ADAPTER_RANK = 512
+"""The largest rank of an adapter that vLLM serves."""
+
 
 class SyncConfig(Part):
     """How new weights reach the engine."""

@@ -23,6 +23,7 @@ from rlm_env.llm.vllm.model_folder import find_model
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.options import EngineOptions
 from rlm_env.runs.profile import load_profile
+from rlm_env.train.sync.config import LARGEST_ADAPTER_RANK
 from rlm_env.train.sync.request_gate import GatedLLM, RequestGate
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 ADAPTER = "policy"
 """The name under which vLLM serves the trained adapter."""
-ADAPTER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+ADAPTER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, LARGEST_ADAPTER_RANK)
 """The values that vLLM takes for `--max-lora-rank`."""
 NICENESS = 10
 """Niceness of a vLLM on the CPU: where both share cores, the trainer goes first, since every step waits for it."""
@@ -61,8 +62,8 @@ class TrainEngine:
         max_restarts: int = 10,
         progress: Progress | None = None,
     ) -> None:
-        if lora_rank is not None and lora_rank > ADAPTER_RANKS[-1]:
-            raise ConfigError(f"trainer.lora.rank: vLLM serves ranks up to {ADAPTER_RANKS[-1]}, got {lora_rank}")
+        if lora_rank is not None and lora_rank > LARGEST_ADAPTER_RANK:
+            raise ConfigError(f"trainer.lora.rank: vLLM serves ranks up to {LARGEST_ADAPTER_RANK}, got {lora_rank}")
         self.model = find_model(model)
         self.options = options or EngineOptions()
         self.served = self.model.path

@@ -92,7 +92,7 @@ def test_a_small_difference_in_cost_is_no_advantage():
     strict = config(advantage={"cost_weight": 0.1}, groups={"min_advantage": 0})
     assert not RolloutGroup(0, "a", strict, rollouts).is_zero_advantage
     assert not RolloutGroup(0, "a", config(), [*rollouts, rollout(0.0)]).is_zero_advantage
-    with pytest.raises(ValueError, match='cost_weight does not go with advantage.mode = "grpo_std"'):
+    with pytest.raises(ValueError, match=r'cost_weight does not go with advantage\.mode = "grpo_std"'):
         config(advantage={"cost_weight": 0.1, "mode": "grpo_std"})
 
 

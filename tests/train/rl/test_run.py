@@ -64,7 +64,7 @@ def samples(tmp_path_factory):
 def config(tmp_path, model):
     """Writes a config file; keyword arguments are further lines."""
 
-    def write(*lines: str) -> Path:
+    def write(*lines: str, pack_tokens: int = 64) -> Path:
         path = tmp_path / "run.toml"
         text = [
             f'model = "{model}"',
@@ -76,7 +76,7 @@ def config(tmp_path, model):
             "[trainer]",
             'dtype = "float32"',
             'device = "cpu"',
-            "pack_tokens = 64",
+            f"pack_tokens = {pack_tokens}",
             "threads = 1",
             "[optimizer]",
             "lr = 1e-3",
@@ -151,17 +151,62 @@ def test_samples_that_do_not_fit_are_refused_before_they_are_trained(config, sam
         ("sync.method=lora", "needs trainer.lora"),
         ("loss.preset=dr_grpo", "needs loss.norm_tokens"),
         ("groups.min_size=9", "min_size (9) is above size (8)"),
+        ("trainer.pack_tokens=512", "less than the engine's window of 1,024 tokens"),
+        ("engine.max_model_len=2048", "less than the engine's window of 2,048 tokens"),
+        ("groups.pools.by=nonsense", "groups.pools.by: tasks of needle-rlm have no info 'nonsense'"),
+        ("groups.pools={easy=0.1,hard=0.9}", "hard (0.9) must be below easy (0.1)"),
+        ("trainer.attention=sdpaa", "trainer.attention = 'sdpaa'"),
+        ("trainer.lora.targets=['nope']", "trainer.lora.targets = ('nope',)"),
+        ("optimizer.betas=[1.5,0.9]", "optimizer.betas.0: Input should be less than 1"),
+        ("optimizer.lr=inf", "optimizer.lr: Input should be a finite number"),
+        ("optimizer.warmup_steps=1000", "optimizer.warmup_steps is 1000, but the run has 6 steps"),
+        ("optimizer={schedule='constant',final_fraction=0.1}", "optimizer.final_fraction has no effect"),
+        ("engine.extra_args=['--logprobs-mode','raw_logprobs']", "engine.extra_args: --logprobs-mode is not to be set"),
+        ("engine.extra_args=['--dtype=half']", "engine.extra_args: --dtype is not to be set: set engine.dtype"),
+        ("loss={preset='gspo',norm='token'}", 'loss.norm = "token" would weigh it by the sequence\'s length'),
+        ("groups.timeout=0.001", "groups.timeout: Input should be greater than or equal to 0.1"),
+        ("trainer.device=cuda", 'trainer.device = "cuda", but torch finds no CUDA device'),
+        ("rollout.root.extra.temperature=0.5", "set rollout.root.temperature instead"),
+        ("rollout.root.seed=1", "rollout.root.seed is set"),
         ("optimizer.learning_rate=1", "unknown key 'optimizer.learning_rate'"),
         ("model=tiny-rml", "did you mean 'tiny-rlm'?"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_by_name(config, capsys, setting, message):
-    assert main(["train", str(config()), "--dry-run", "--set", setting]) == 2
+    assert main(["train", str(config(pack_tokens=1024)), "--dry-run", "--set", setting]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_an_adapter_that_vllm_cannot_serve_is_refused(config, capsys):
+    settings = ["--set", "trainer.lora.rank=1000", "--set", "sync.method=lora"]
+    assert main(["train", str(config(pack_tokens=1024)), "--dry-run", *settings]) == 2
+    assert "vLLM serves ranks up to 512" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("rollout.root.top_p=0.9", "rollout.root.top_p is 0.9"),
+        ("options.colour=1", "environment needle-rlm: "),
+        ("groups.pools.by=nonsense", "tasks of needle-rlm have no info 'nonsense'"),
+    ],
+)
+def test_a_model_that_is_not_on_disk_leaves_environments_and_sampling_checked(config, capsys, setting, message):
+    command = ["train", str(config(pack_tokens=1024)), "--dry-run", "--set", "model=nobody/not-on-this-disk"]
+    assert main(command) == 0
+    assert "not on this disk" in capsys.readouterr().out
+    assert main([*command, "--set", setting]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_stage_that_is_never_reached_is_pointed_out(capsys):
+    path = REPOSITORY / "configs" / "train" / "qwen3_4b_1gpu.toml"
+    assert main(["train", str(path), "--dry-run", "--set", "steps=6"]) == 0
+    assert "never: the run has 6 steps" in " ".join(capsys.readouterr().out.split())
+
+
 def test_forks_can_be_forbidden(config, capsys, model, tmp_path):
-    assert main(["train", str(config()), "--dry-run", "--set", "allow_forks=false"]) == 0
+    assert main(["train", str(config(pack_tokens=1024)), "--dry-run", "--set", "allow_forks=false"]) == 0
     forgetful = tmp_path / "forgetful"
     forgetful.mkdir()
     for file in model.iterdir():
@@ -173,9 +218,9 @@ def test_forks_can_be_forbidden(config, capsys, model, tmp_path):
     )
     (forgetful / "chat_template.jinja").write_text(template)
     settings = ["--set", f"model='{forgetful}'"]
-    assert main(["train", str(config()), "--dry-run", *settings]) == 0
+    assert main(["train", str(config(pack_tokens=1024)), "--dry-run", *settings]) == 0
     assert "rewrites earlier turns" in capsys.readouterr().out
-    assert main(["train", str(config()), "--dry-run", *settings, "--set", "allow_forks=false"]) == 2
+    assert main(["train", str(config(pack_tokens=1024)), "--dry-run", *settings, "--set", "allow_forks=false"]) == 2
     assert "allow_forks is off, but the chat template" in " ".join(capsys.readouterr().err.split())
 
 
