@@ -12,6 +12,7 @@ import pytest
 
 from rlm_env.runs.errors import RunStopped
 from rlm_env.runs.folder import RunFolder
+from rlm_env.scoring import score
 from rlm_env.train.rl.groups import DropReason
 from rlm_env.train.rl.journal import read_journal
 from tests.train.scheduling import Scaffold, config, scheduling, train_one
@@ -22,9 +23,15 @@ STEP = 10.0
 
 
 @pytest.fixture(autouse=True)
-def no_disk(monkeypatch):
+def nothing_real(monkeypatch):
+    """No disk, and no processes that score: the simulated clock would not wait for them."""
+
+    async def score_here(environment, task, rollout):
+        return score(environment, task, rollout)
+
     monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr(RunFolder, "append", lambda folder, rollout: None)
+    monkeypatch.setattr("rlm_env.train.rl.rollouts.score_rollout", score_here)
 
 
 @dataclass
