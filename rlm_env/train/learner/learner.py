@@ -39,7 +39,7 @@ from rlm_env.train.learner.model import (
 )
 from rlm_env.train.learner.optimizer import Optimizer, split_masters
 from rlm_env.train.learner.packing import Pack, collate
-from rlm_env.train.learner.packing_check import TOLERANCES, can_pack
+from rlm_env.train.learner.packing_check import TOLERANCES, can_pack, shallow_copy
 from rlm_env.train.learner.samples import Sample, SampleKind
 
 _MEANS = ("entropy", "mismatch_kl", "ratio", "log_ratio_abs", "clipped", "clipped_high", "clipped_low")
@@ -94,8 +94,9 @@ class Learner:
             self.packed = can_pack(self.model, self.config.packing, TOLERANCES[dtype])
             return masters
         packed = None
-        if distributed.rank() == 0:  # before sharding, which the check does not know
-            packed = can_pack(self.model, self.config.packing, TOLERANCES[dtype if self.config.lora else torch.float32])
+        if distributed.rank() == 0:  # before sharding; of few layers, since a device need not hold the whole model
+            few = shallow_copy(self.model).to(self.device, dtype)
+            packed = can_pack(few, self.config.packing, TOLERANCES[dtype])
         self.packed = bool(distributed.gather(packed)[0])
         distributed.shard(self.root, list(base_model(self.model).get_decoder().layers), dtype, self.device)
         self.root.to(self.device)  # buffers

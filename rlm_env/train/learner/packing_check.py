@@ -9,6 +9,7 @@ the model (`sync/sync_check.py`).
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Iterator
@@ -21,7 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from rlm_env.train.learner.attention import AttentionError
-from rlm_env.train.learner.forward import input_embeddings, last_hidden_state, pack_logprobs, vocabulary_head
+from rlm_env.train.learner.forward import (
+    base_model,
+    input_embeddings,
+    last_hidden_state,
+    pack_logprobs,
+    vocabulary_head,
+)
 from rlm_env.train.learner.packing import Pack, collate
 from rlm_env.train.learner.samples import Sample
 
@@ -67,6 +74,20 @@ def can_pack(model: nn.Module, wanted: bool | Literal["auto"], tolerance: float)
             warnings.warn(f"{error}. Training one sample at a time instead (trainer.packing).", stacklevel=2)
     check_packing(model, tolerance=tolerance, together=False)
     return False
+
+
+def shallow_copy(model: nn.Module) -> nn.Module:
+    """A copy with the fewest first layers among which every kind of layer occurs. It packs as the whole model does, and
+    fits a device that the whole model does not."""
+    decoder = base_model(model).get_decoder()
+    layers = decoder.layers
+    types = getattr(decoder.config, "layer_types", None) or [None] * len(layers)
+    kinds = [(kind, *map(type, layer.modules())) for kind, layer in zip(types, layers, strict=False)]
+    decoder.layers = layers[: max(map(kinds.index, kinds)) + 1]
+    try:
+        return copy.deepcopy(model)
+    finally:
+        decoder.layers = layers
 
 
 def check_packing(

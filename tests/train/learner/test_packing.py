@@ -12,7 +12,7 @@ from rlm_env.train.learner import forward, packing  # noqa: E402
 from rlm_env.train.learner.attention import BY_SAMPLE, Boundaries, register  # noqa: E402
 from rlm_env.train.learner.forward import pack_logprobs, vocabulary_head  # noqa: E402
 from rlm_env.train.learner.packing import collate, pack_samples  # noqa: E402
-from rlm_env.train.learner.packing_check import PackingError, can_pack, check_packing  # noqa: E402
+from rlm_env.train.learner.packing_check import PackingError, can_pack, check_packing, shallow_copy  # noqa: E402
 from rlm_env.train.learner.samples import Sample  # noqa: E402
 from tests.train.plain_step import PAD  # noqa: E402
 
@@ -200,6 +200,20 @@ def test_a_model_whose_state_leaks_is_trained_one_sample_at_a_time(name, setting
     assert not can_pack(model, False, 1e-5)
     with pytest.raises(PackingError, match=r"trainer\.packing = false"):
         can_pack(model, True, 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*one sample at a time")
+@pytest.mark.parametrize(
+    ("name", "settings", "layers"),
+    [("Qwen3", {}, 1), ("Glm4Moe", {**ROUTED, "first_k_dense_replace": 2}, 3), ("Qwen3_5Text", HYBRID, 4)],
+)
+def test_a_few_layers_stand_for_the_whole_model(name, settings, layers):
+    model = make_model(name, **{"num_hidden_layers": 6, **settings})
+    whole = len(model.model.layers)
+    few = shallow_copy(model)
+    assert (len(few.model.layers), len(model.model.layers)) == (layers, whole)
+    assert few.model.embed_tokens.weight is not model.model.embed_tokens.weight
+    assert can_pack(few, "auto", 1e-5) == (name != "Qwen3_5Text")
 
 
 def test_a_model_that_keeps_samples_apart_is_packed(make_qwen3):
