@@ -1,29 +1,35 @@
-"""The REPL tool protocol as text: the tool schema, the first user message, finding code in a reply, observations.
+"""The REPL tool protocol as text: the tool schema, the first user message, the cells of a reply, observations.
 
 Everything that the root LLM reads about a cell, a time limit included, is worded here. System prompts are in
-`prompts/`, the conversation is in `scaffolds/repl_loop.py`, running code in `repl/`.
+`prompts/`, the forms in which models write code in `replies/`, the conversation in `scaffolds/repl_loop.py`, running
+code in `repl/`.
 """
 
 from __future__ import annotations
 
-import ast
-import json
-import re
-import textwrap
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from rlm_env.context import describe_context
 from rlm_env.repl import StepResult, shorten
+from rlm_env.replies import (
+    TOOL_NAME,
+    Code,
+    TextCall,
+    code_of,
+    handed_in,
+    is_repl,
+    parses,
+    read_arguments,
+    read_forms,
+    visible_text,
+)
 
 if TYPE_CHECKING:
     from rlm_env.messages import Completion, Message
     from rlm_env.task import Task
 
-TOOL_NAME = "python_repl"
 TOOL = {
     "type": "function",
     "function": {
@@ -36,14 +42,6 @@ TOOL = {
         },
     },
 }
-
-_LABELLED = frozenset({"repl", "python", "py", "python3"})
-_FENCE = re.compile(r"^[ \t]*(?P<ticks>`{3,})[ \t]*(?P<label>[\w+-]*)[^`]*$")
-_CLOSE = re.compile(r"^[ \t]*(?P<ticks>`{3,})[ \t]*$")
-_THINK = re.compile(r"^\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
-# A reply is bounded by its token limit; these keep the search for a block's end cheap on adversarial ones.
-_MAX_CLOSERS_TRIED = 32
-_MAX_PARSED_CHARS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,115 +61,68 @@ class Problem:
     tool_call_id: str | None = None
 
 
-def extract_cells(completion: Completion, *, use_tool: bool = False) -> list[Cell | Problem]:
+def extract_cells(completion: Completion, *, use_tool: bool = False, aliases: bool = True) -> list[Cell | Problem]:
     """The cells of a reply in the order to run them, with a `Problem` in place of each that cannot be run.
 
-    Tool calls win over fenced blocks; both are understood whichever was asked for (`use_tool` only words the hint).
+    Tool calls of the engine win over code in the text, and there code that is called so (a call of the tool, a label, a
+    tag) over blocks without a label. All forms are understood whichever was asked for (`use_tool` only words the hint).
+    With `aliases`, a reply without code may hand in its answer as `FINAL(...)` on a line of its own.
     Never empty: a reply without code gives one Problem that says so.
     """
     if completion.tool_calls:
         return [_from_tool_call(call) for call in completion.tool_calls]
     cut_off = completion.finish_reason == "length"
-    text = strip_thinking(completion.text)
-    blocks = _fenced_blocks(text)
-    labelled = [block for block in blocks if block.label in _LABELLED]
-    chosen = labelled or [block for block in blocks if block.label == ""]
+    text = visible_text(completion)
+    forms = read_forms(text)
+    chosen = [form for form in forms if (form.labeled if isinstance(form, Code) else is_repl(form.name))]
+    chosen = chosen or [form for form in forms if isinstance(form, Code)]
+    if not chosen and aliases and (code := handed_in(text)) is not None:
+        return [Cell(code)]
+    chosen = chosen or forms
     if not chosen:
         why = "it was cut off by the token limit before any code" if cut_off else "there was no code in it"
         how = f"Call the tool {TOOL_NAME}." if use_tool else "Put Python code between ```repl and ```."
         return [Problem(f"Nothing ran from your reply: {why}. {how}")]
     found: list[Cell | Problem] = []
-    for block in chosen:
-        if not block.code.strip():
-            found.append(Problem("Nothing ran: the code block was empty."))
-        elif cut_off and not block.closed and not _parses(block.code):
-            found.append(Problem("Nothing ran: your code block was cut off by the token limit. Write a shorter one."))
-        else:
-            found.append(Cell(block.code))
+    for form in chosen:
+        item = _from_code(form, cut_off) if isinstance(form, Code) else _from_text_call(form, cut_off)
+        if not found or isinstance(item, Cell) or item != found[-1]:
+            found.append(item)
     return found
 
 
-def strip_thinking(text: str) -> str:
-    """The text without the `<think>` block at its start, closed or cut off, which some engines leave in the reply."""
-    return _THINK.sub("", text, count=1)
+def _from_code(code: Code, cut_off: bool) -> Cell | Problem:
+    if not code.code.strip():
+        return Problem("Nothing ran: the code block was empty.")
+    if cut_off and not code.closed and not parses(code.code):
+        return Problem("Nothing ran: your code block was cut off by the token limit. Write a shorter one.")
+    return Cell(code.code)
+
+
+def _from_text_call(call: TextCall, cut_off: bool) -> Cell | Problem:
+    item = _from_call(call.name, call.arguments, None)
+    if cut_off and isinstance(item, Problem) and isinstance(call.arguments, str):
+        return Problem("Nothing ran: your tool call was cut off by the token limit. Write a shorter one.")
+    return item
 
 
 def _from_tool_call(call: dict) -> Cell | Problem:
-    call_id = call.get("id")
     function = call.get("function") or {}
-    if function.get("name") != TOOL_NAME:
-        return Problem(f"Nothing ran: there is no tool {function.get('name')!r}, only {TOOL_NAME}(code).", call_id)
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError as error:
-            return Problem(f"Nothing ran: the tool call's arguments are not valid JSON ({error}).", call_id)
-    code = arguments.get("code") if isinstance(arguments, dict) else arguments
-    if not isinstance(code, str) or not code.strip():
+    return _from_call(function.get("name"), function.get("arguments"), call.get("id"))
+
+
+def _from_call(name: object, arguments: object, call_id: str | None) -> Cell | Problem:
+    if name == "":
+        return Problem("Nothing ran: the tool call could not be read, it is not valid JSON.", call_id)
+    if not is_repl(name):
+        return Problem(f"Nothing ran: there is no tool {name!r}, only {TOOL_NAME}(code).", call_id)
+    try:
+        code = code_of(read_arguments(arguments))
+    except ValueError as error:
+        return Problem(f"Nothing ran: the tool call's arguments are not valid JSON ({error}).", call_id)
+    if code is None or not code.strip():
         return Problem('Nothing ran: the tool call needs {"code": "..."} with Python code as a string.', call_id)
     return Cell(code, call_id)
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    label: str
-    code: str
-    closed: bool
-
-
-def _fenced_blocks(text: str) -> list[_Block]:
-    """All top-level fenced blocks of a reply, whatever their label."""
-    lines = text.split("\n")
-    blocks: list[_Block] = []
-    at = 0
-    while at < len(lines):
-        opening = _FENCE.match(lines[at])
-        if not opening:
-            at += 1
-            continue
-        label = opening["label"].lower()
-        closers = list(islice(_closers(lines, at, len(opening["ticks"])), _MAX_CLOSERS_TRIED))
-        if not closers:
-            body = "\n".join(lines[at + 1 :]).rstrip()
-            closed = body.endswith("```")  # ... on the last line of code, as small models do
-            blocks.append(_Block(label, _dedent(body.removesuffix("```")), closed))
-            break
-        # A fence inside a string of the code (a prompt with ```json in it, say) looks like the end of the block:
-        # the end is the first one at which the code is whole; if there is none, simply the first one.
-        end = closers[0]
-        if label in _LABELLED or label == "":
-            end = next((i for i in closers if _parses("\n".join(lines[at + 1 : i]))), end)
-        blocks.append(_Block(label, _dedent("\n".join(lines[at + 1 : end])), closed=True))
-        at = end + 1
-    return blocks
-
-
-def _dedent(code: str) -> str:
-    """The code without the indentation of its first line. Without any it is left alone: `textwrap.dedent` also empties
-    lines of blanks, inside strings too, and a text that is copied verbatim would lose them."""
-    first = next((line for line in code.split("\n") if line.strip()), "")
-    return textwrap.dedent(code) if first.startswith((" ", "\t")) else code
-
-
-def _closers(lines: list[str], opening: int, ticks: int) -> Iterator[int]:
-    """Indices of the lines after `opening` that could close a fence of that many ticks."""
-    for index in range(opening + 1, len(lines)):
-        close = _CLOSE.match(lines[index])
-        if close and len(close["ticks"]) >= ticks:
-            yield index
-
-
-def _parses(code: str) -> bool:
-    if len(code) > _MAX_PARSED_CHARS:
-        return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            compile(_dedent(code), "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return False
-    return True
 
 
 def user_message(task: Task) -> str:

@@ -69,6 +69,8 @@ class ReplConfig:
     """Prompts of one `llm_batch`."""
     max_batch_bytes: int = 256 * 2**20
     """Bytes of prompts of one REPL that may be unanswered at a time."""
+    aliases: bool = True
+    """Define the names that other RLMs give to `answer` and `llm_batch` (see `child/aliases.py`)."""
     interrupt_grace: float = 1.0
     """Seconds between SIGINT, the second SIGINT, and SIGKILL."""
     start_timeout: float = 60.0

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 from rlm_env.messages import Completion, Message
-from rlm_env.protocol import strip_thinking
+from rlm_env.replies import visible_text
 from rlm_env.rollout import StopReason
 from rlm_env.scaffolds.base import Episode, Scaffold
 from rlm_env.scaffolds.conversation import ToolConversation, with_tool_protocol
@@ -74,5 +74,5 @@ class RootChat:
         """Takes a reply as the answer. One that calls tools when its turns are used up is none."""
         if self._conversation.calls(completion):
             return StopReason.MAX_TURNS
-        self._episode.record.answer = strip_thinking(completion.text).strip()
+        self._episode.record.answer = visible_text(completion).strip()
         return StopReason.LENGTH if completion.finish_reason == "length" else StopReason.READY

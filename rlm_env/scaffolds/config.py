@@ -42,6 +42,9 @@ class RLMConfig(BaseModel):
     """Put the environment's tips into the system prompt."""
     sub_llms: bool = True
     """Give the REPL `llm_batch`. Without it, the system prompt does not mention sub-LLMs either."""
+    aliases: bool = True
+    """Give the REPL the names that other RLMs use (`FINAL`, `FINAL_VAR`, `SUBMIT`, `llm_query`, `llm_query_batched`),
+    and take `FINAL(...)` in a reply without code as its answer. No prompt mentions them."""
     sub_system_prompt: str | None = None
     """System message of sub-LLMs, for prompts that bring none."""
     tools_for: Literal["sub", "root", "both", "none"] = "sub"

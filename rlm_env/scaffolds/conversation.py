@@ -37,7 +37,7 @@ class ToolConversation:
 
     def calls(self, reply: Completion) -> list[ToolCall]:
         """The tool calls of a reply; empty where there are no tools, or where it is an answer."""
-        return read_calls(reply, native=self.native) if self.tools else []
+        return read_calls(reply, native=self.native, names=self.tools) if self.tools else []
 
     def add(self, reply: Completion) -> None:
         """Appends a reply of the LLM."""
@@ -47,8 +47,8 @@ class ToolConversation:
     async def run_calls(self, record: Turn | SubTurn) -> list[Message]:
         """Runs the tool calls of the last reply, whose record is given. The results go into the record and, as the
         messages that are returned, into the conversation."""
-        record.tool_results = await self.tools.run(read_calls(record, native=self.native))
-        results = result_messages(record.tool_results, native=self.native)
+        record.tool_results = await self.tools.run(read_calls(record, native=self.native, names=self.tools))
+        results = result_messages(record.tool_results, native=self._called_natively(record))
         self.messages += results
         return results
 
@@ -65,7 +65,13 @@ class ToolConversation:
         """Takes the results of the last calls out again, in a conversation that has outgrown the window."""
         for result in record.tool_results:
             result.error, result.output = RESULT_DROPPED, ""
-        self.messages[self._results_start :] = result_messages(record.tool_results, native=self.native)
+        self.messages[self._results_start :] = result_messages(
+            record.tool_results, native=self._called_natively(record)
+        )
+
+    def _called_natively(self, record: Turn | SubTurn) -> bool:
+        """False where the calls stand in the text, also those of an engine that could parse them."""
+        return self.native and bool(record.tool_calls)
 
 
 def with_tool_protocol(messages: list[Message], tools: ToolBox, *, native: bool) -> list[Message]:

@@ -6,12 +6,11 @@ How code is found in a reply and how observations are worded is in `protocol.py`
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from rlm_env.messages import Completion
 from rlm_env.protocol import (
     TOOL,
-    TOOL_NAME,
     Cell,
     Observation,
     extract_cells,
@@ -20,6 +19,7 @@ from rlm_env.protocol import (
     observation_text,
 )
 from rlm_env.repl import Repl
+from rlm_env.replies import AliasUses, is_repl
 from rlm_env.rollout import StopReason, Turn
 from rlm_env.scaffolds.base import Episode
 from rlm_env.scaffolds.sub_llm import SubLLM
@@ -41,6 +41,7 @@ class ReplLoop:
     failed_cells: int = 0
     truncated_chars: int = 0
     answer_truncated_chars: int = 0
+    alias_uses: AliasUses = field(default_factory=AliasUses)
 
     async def run(self, repl: Repl) -> StopReason:
         """Raises what engine and REPL raise."""
@@ -73,19 +74,26 @@ class ReplLoop:
         """Runs the calls of the root LLM's own tools."""
         if not self._own_tools:
             return []
-        calls = [call for call in read_calls(turn, native=self.use_tool) if call.name != TOOL_NAME]
-        turn.tool_results = await self.episode.tools.run(calls)
+        tools = self.episode.tools
+        calls = read_calls(turn, native=self.use_tool, names=tools)
+        turn.tool_results = await tools.run([call for call in calls if not self._runs_code(call.name)])
         return [Observation(result.observation, result.id) for result in turn.tool_results]
+
+    def _runs_code(self, name: object) -> bool:
+        """True for the name of the tool that runs code, unless the environment has a tool of that name."""
+        return isinstance(name, str) and is_repl(name) and name not in self.episode.tools
 
     async def _act(self, repl: Repl, turn: Turn, completion: Completion, observations: list[Observation]) -> bool:
         """Runs the cells of a reply and tells the model what came of them, after the `observations` of its tools.
         Returns True when the answer is ready."""
         budget = self.episode.budget
         if observations and completion.tool_calls:
-            cells = [call for call in completion.tool_calls if (call.get("function") or {}).get("name") == TOOL_NAME]
+            names = [(call.get("function") or {}).get("name") for call in completion.tool_calls]
+            pairs = zip(names, completion.tool_calls, strict=True)
+            cells = [call for name, call in pairs if self._runs_code(name)]
             completion = replace(completion, tool_calls=cells)
-        items = extract_cells(completion, use_tool=self.use_tool)
-        has_code = completion.tool_calls if self.use_tool else any(isinstance(item, Cell) for item in items)
+        items = extract_cells(completion, use_tool=self.use_tool, aliases=self.episode.config.aliases)
+        has_code = completion.tool_calls or any(isinstance(item, Cell) for item in items)
         if observations and not has_code:
             items = []  # only tools were called, so that there is no code is no problem
         ready = False
@@ -107,6 +115,7 @@ class ReplLoop:
     async def _run_cell(self, repl: Repl, turn: Turn, code: str, seconds_left: float | None) -> tuple[str, bool]:
         """The observation of one cell, and True when the answer is ready."""
         config, record = self.episode.config, self.episode.record
+        self.alias_uses.add(code)
         self.subs.begin_cell(len(record.turns) - 1)
         step = await repl.run(code, timeout=config.code_timeout, wall_timeout=seconds_left)
         failed = step.error is not None or step.timed_out or step.state_lost
@@ -140,6 +149,7 @@ class ReplLoop:
             "states_lost": sum(turn.state_lost for turn in record.turns),
             "observation_chars_truncated": self.truncated_chars,
             "answer_chars_truncated": self.answer_truncated_chars,
+            "alias_uses": self.alias_uses.count,
             "sub_batches": subs.batches,
             "sub_calls_failed": sum(call.error is not None for call in subs.calls),
             "sub_calls_reused": subs.reused,

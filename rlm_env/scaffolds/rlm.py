@@ -16,7 +16,7 @@ from rlm_env.environment import Environment
 from rlm_env.llm.base import LLM
 from rlm_env.prompts import load_prompt, prompt_hash, render_prompt
 from rlm_env.protocol import user_message
-from rlm_env.repl import ReplPool, ReplPools, SandboxReport, SharedContext
+from rlm_env.repl import ReplConfig, ReplPool, ReplPools, SandboxReport, SharedContext
 from rlm_env.rollout import Rollout, Score, StopReason
 from rlm_env.scaffolds.base import Episode, Scaffold, in_thread_if_files
 from rlm_env.scaffolds.config import RLMConfig
@@ -155,9 +155,14 @@ class RLMEnv(Scaffold):
             if self._own_pools is None or self._own_pools[0] is not loop:  # a second asyncio.run gets new ones
                 self._own_pools = loop, ReplPools()
             pools = self._own_pools[1]
-        pool = await pools.get(replace(self.config.repl, max_output_chars=self.config.max_observation_chars))
+        pool = await pools.get(self._repl_config())
         self._sandbox = pool.report
         return pool
+
+    def _repl_config(self) -> ReplConfig:
+        return replace(
+            self.config.repl, max_output_chars=self.config.max_observation_chars, aliases=self.config.aliases
+        )
 
     def describe(self) -> dict[str, Any]:
         """For the record of a run: configuration, prompt hashes, and once a REPL was opened its sandbox."""

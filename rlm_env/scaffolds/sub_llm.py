@@ -15,14 +15,15 @@ from typing import Any
 
 from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError, Request, Sampling
 from rlm_env.messages import Completion, Message
-from rlm_env.protocol import strip_thinking
 from rlm_env.repl import SubError
+from rlm_env.replies import visible_text
 from rlm_env.rollout import StopReason, SubCall, SubTurn
 from rlm_env.scaffolds.budget import Budget
 from rlm_env.scaffolds.conversation import ToolConversation, with_tool_protocol
 from rlm_env.tools.box import ToolBox
 
 ALL_THOUGHT = "its token limit was used up before it had answered"
+ONLY_THOUGHT = "it ended its thoughts without an answer"
 NO_ANSWER = "it called tools instead of giving its answer"
 STOPPED = "it was stopped before it had answered"
 
@@ -142,7 +143,7 @@ class SubLLM:
                 if self._take(item, answer):
                     going_on.append(item)
                 else:
-                    results[item.index] = SubError(item.call.error) if item.call.error else _visible(item.call.text)
+                    results[item.index] = SubError(item.call.error) if item.call.error else visible_text(item.call)
             if self.unavailable is not None:
                 raise self.unavailable
             await asyncio.gather(*(self._use_tools(item) for item in going_on if not item.chat.closing))
@@ -165,10 +166,14 @@ class SubLLM:
                 return True
             call.take(answer)
             call.error = NO_ANSWER if tool_calls and not (chat.native and answer.text.strip()) else None
-            if call.error is None and answer.finish_reason == "length" and not _visible(answer.text):
-                call.error = ALL_THOUGHT
+            visible = visible_text(answer)
+            if call.error is None and not visible.strip():
+                if answer.finish_reason == "length":
+                    call.error = ALL_THOUGHT
+                elif answer.text.strip() or answer.reasoning:
+                    call.error = ONLY_THOUGHT
             if call.error is None:
-                self._paid.append((item.asked, _visible(answer.text)))
+                self._paid.append((item.asked, visible))
             return False
         if isinstance(answer, ContextOverflow) and call.tool_turns and not item.shortened:
             chat.drop_last_results(call.tool_turns[-1])
@@ -224,11 +229,6 @@ def _is_chat(messages: Any) -> bool:
 def _key(messages: list[Message]) -> str:
     """Equal for equal prompts."""
     return json.dumps(messages, sort_keys=True)
-
-
-def _visible(text: str) -> str:
-    """A reply as the root's code gets it: without the thoughts that an engine has left in the text."""
-    return strip_thinking(text).lstrip() if text.lstrip().startswith("<think>") else text
 
 
 def _reason(error: LLMError) -> str:

@@ -17,8 +17,8 @@ from rlm_env.environment import Environment
 from rlm_env.llm.base import LLM, ContextOverflow, Sampling
 from rlm_env.messages import Completion, Message
 from rlm_env.prompts import load_prompt, prompt_hash
-from rlm_env.protocol import strip_thinking
 from rlm_env.repl import ReplPools
+from rlm_env.replies import strip_thinking, visible_text
 from rlm_env.rollout import StopReason, SubCall
 from rlm_env.scaffolds.base import Episode, in_thread_if_files
 from rlm_env.scaffolds.chat import ChatScaffold, RootChat, opening_messages
@@ -199,7 +199,7 @@ class _Reader:
             self.episode.budget.sub_calls -= self.config.summarizer == "sub"  # it was granted, and was not made
             return
         self.reading.answered(messages, completion.usage.prompt_tokens)
-        self.notes = strip_thinking(completion.text).strip()
+        self.notes = visible_text(completion).strip()
         self.at += size
 
     def _limit(self) -> StopReason | None:

@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 from rlm_env.llm.base import ToolSchema
 from rlm_env.messages import Completion, Message
-from rlm_env.protocol import strip_thinking
 from rlm_env.repl import shorten
 from rlm_env.repl.bounds import first_line
+from rlm_env.replies import text_calls, visible_text
 from rlm_env.rollout import SubTurn, ToolResult, Turn
 from rlm_env.tools.schema import Tool
 
@@ -153,14 +153,23 @@ class ToolBox:
             result.error = first_line(f"{type(error).__name__}: {error}", ERROR_CHARS)
 
 
-def read_calls(completion: Completion | Turn | SubTurn, *, native: bool) -> list[ToolCall]:
-    """The tool calls of a reply, in order; an empty list where it is an answer."""
-    if native:
+def read_calls(
+    completion: Completion | Turn | SubTurn, *, native: bool, names: Container[str] = frozenset()
+) -> list[ToolCall]:
+    """The tool calls of a reply, in order; an empty list where it is an answer.
+
+    `names`: the tools that there are. Calls of these are read in whatever form they are written as text, also where
+    tools are called natively: an engine may lack the parser for its model's calls.
+    """
+    if native and completion.tool_calls:
         functions = [(call.get("function") or {}, call.get("id")) for call in completion.tool_calls]
         return [ToolCall(str(f.get("name") or ""), f.get("arguments") or "", id) for f, id in functions]
-    text = strip_thinking(completion.text)
-    found = sorted([*_FENCE.finditer(text), *_TAG.finditer(text)], key=lambda match: match.start())
-    return [_from_text(match[1].strip()) for match in found]
+    text = visible_text(completion)
+    found = [] if native else sorted([*_FENCE.finditer(text), *_TAG.finditer(text)], key=lambda match: match.start())
+    calls = [_from_text(match[1].strip()) for match in found]
+    if any(call.name for call in calls):
+        return calls
+    return [ToolCall(call.name, call.arguments) for call in text_calls(text) if call.name in names] or calls
 
 
 def result_messages(results: Sequence[ToolResult], *, native: bool) -> list[Message]:

@@ -311,3 +311,25 @@ def test_any_arguments_are_a_result(value):
     box = ToolBox([search])
     results = asyncio.run(box.run([ToolCall("search", value), ToolCall("search", json.dumps(value))]))
     assert all(result.error or result.output for result in results)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>\n<function=search>\n<parameter=query>\nx\n</parameter>\n</function>\n</tool_call>",
+        '[TOOL_CALLS][{"name": "search", "arguments": {"query": "x"}}]',
+        '{"name": "search", "parameters": {"query": "x"}}',
+        '<|channel|>commentary to=functions.search <|constrain|>json<|message|>{"query": "x"}<|call|>',
+        'Hm.</think><tool_call>{"name": "search", "arguments": {"query": "x"}}</tool_call>',
+    ],
+)
+def test_calls_of_known_tools_are_read_in_every_form(text, native):
+    (call,) = read_calls(Completion(text), native=native, names={"search"})
+    assert (call.name, call.arguments, call.id) == ("search", {"query": "x"}, None)
+
+
+def test_calls_of_unknown_tools_in_other_forms_are_an_answer():
+    text = '{"name": "Ann", "parameters": {"age": 5}}'
+    assert read_calls(Completion(text), native=True, names={"search"}) == []
+    assert read_calls(Completion(text), native=False, names={"search"}) == []

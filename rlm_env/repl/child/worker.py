@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from rlm_env.repl import context_file
 from rlm_env.repl.child import fork
+from rlm_env.repl.child.aliases import aliases_for
 from rlm_env.repl.child.answer import Answer
 from rlm_env.repl.child.batch import BatchClient
 from rlm_env.repl.child.capture import Descriptors, Recorder
@@ -62,6 +63,7 @@ class WorkerSpec:
     max_items: int
     max_bytes: int
     allow_fork: bool
+    aliases: bool
 
 
 def run_worker(spec: WorkerSpec, parts: Parts, sandbox: PreparedSandbox, parent: int) -> NoReturn:
@@ -150,6 +152,8 @@ class Worker:
         names["context"] = value
         if spec.has_llm:
             names["llm_batch"] = BatchClient(llm, self._interrupts, spec.max_items, spec.max_bytes).call
+        if spec.aliases:
+            names |= aliases_for(names)
         self._answer = Answer(names, spec.max_answer)
         _seed(spec.seed)
 

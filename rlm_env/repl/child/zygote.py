@@ -179,6 +179,7 @@ class ZygoteServer:
             max_items=self._spec["max_items"],
             max_bytes=self._spec["max_bytes"],
             allow_fork=self._spec["allow_fork"],
+            aliases=self._spec["aliases"],
         )
 
     def _reap(self) -> None:

@@ -177,6 +177,7 @@ def zygote_spec(config: ReplConfig, level: str) -> dict[str, Any]:
         "max_items": config.max_batch_items,
         "max_bytes": config.max_batch_bytes,
         "allow_fork": config.allow_fork,
+        "aliases": config.aliases,
         "nice": config.nice,
         "cpus": list(config.cpus or ()),
         "uids": _uid_ranges(),

@@ -1,0 +1,236 @@
+"""Tool calls that are written as text, as models do whose endpoint has no parser for their tool calls.
+
+The forms: JSON behind a marker (Hermes, Qwen, Mistral, Llama, Granite, Phi), a name with JSON behind it (Mistral, Kimi,
+DeepSeek, harmony, ReAct, Qwen 2), XML parameters (Qwen3-Coder, MiniMax, DeepSeek 3.2, GLM), Python calls (Llama, LFM).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rlm_env.replies.arguments import plain_name, read_json
+from rlm_env.replies.source import tree_of
+
+
+@dataclass(frozen=True, slots=True)
+class TextCall:
+    """A tool call in a reply's text. `start` and `end` are its offsets."""
+
+    name: str
+    """Empty where the call cannot be read; `arguments` is then the text that was to be one."""
+    arguments: Any
+    """The parsed value, or the model's text where it could not be parsed."""
+    start: int
+    end: int
+
+
+_BAR = r"[|｜]"
+_WORD = r"(?:tools?|functions?|plugin|action|python)(?:[_▁ ]?(?:calls?|use|tag|start|begin|section))*"
+MARKER = re.compile(
+    rf"<{_BAR}?(?:{_WORD}(?:[_▁](?:start|begin))?){_BAR}?>|\[TOOL_CALLS?\]|\[AVAILABLE_CALLS?\]|<functioncall>",
+    re.IGNORECASE,
+)
+"""What announces a call."""
+_BETWEEN = re.compile(r"(?:\s|,|;|</?[^<>=\"{}]*>|```\w*)*")
+"""What stands between two calls, and between a marker and its call."""
+_NAME = r"(?:functions?[.:])?(?P<name>[A-Za-z_][\w.-]*)(?::\d+)?"
+_SEPARATOR = r"(?:\s|<[^<>={}\[]*>|\[ARGS\]|\[CALL_ID\]\w*|```\w*)*"
+_NAME_FIRST = re.compile(rf"(?:function(?=\s*<)\s*<[^<>]*>)?\s*{_NAME}{_SEPARATOR}(?=[{{\[])")
+_GLM = re.compile(r"\s*(?P<name>[\w.-]+)\s*(?=<arg_key>)")
+_GLM_PAIR = re.compile(r"\s*<arg_key>(?P<key>[^<]*)</arg_key>\s*<arg_value>(?P<value>.*?)</arg_value>", re.DOTALL)
+_ADDRESSED = re.compile(
+    r"(?<![\w.])to=(?P<name>[A-Za-z_][\w.]*)(?:[ \t]|<\|(?!message)[^<>|]*\|>|(?:commentary|analysis|json|code)\b)*"
+    r"(?:<\|message\|>|(?<=json)|(?<=code)|(?<=[ \t])(?=\{))\s*"
+)
+_REACT = re.compile(
+    r"^[ \t*]*Action[ \t*]*:[ \t*]*(?P<name>\w[\w.-]*)[ \t*]*\n+[ \t*]*Action Input[ \t*]*:[ \t*]*", re.M
+)
+_REACT_END = re.compile(r"^[ \t*]*Observation[ \t*]*:", re.M)
+_QWEN2 = re.compile(r"✿FUNCTION✿:?\s*(?P<name>[\w.-]+)\s*✿ARGS✿:?\s*")
+_PREFIX = r"(?:[\w-]+:|[|｜]DSML[|｜])?"
+_XML = re.compile(
+    rf"<{_PREFIX}(?:function|invoke|tool)(?:=|\s+name\s*=\s*)[\"']?(?P<name>[\w.:-]+)[\"']?[^<>]*>"
+    rf"(?P<body>(?:(?!<{_PREFIX}(?:function=|invoke\b)).)*?)"
+    rf"(?:</{_PREFIX}(?:function|invoke|tool)>|(?=<{_PREFIX}(?:function=|invoke\b))|\Z)",
+    re.DOTALL,
+)
+_XML_PARAMETER = re.compile(
+    rf"<{_PREFIX}(?:parameter|param|arg)(?:=|\s+name\s*=\s*)[\"']?(?P<key>[\w.-]+)[\"']?[^<>]*>"
+    rf"(?P<value>.*?)(?:</{_PREFIX}(?:parameter|param|arg)>|(?=<{_PREFIX}(?:parameter|param)\b)|\Z)",
+    re.DOTALL,
+)
+_HARMONY_END = re.compile(r"<\|(?:call|end|return|start|channel)\|>|\Z")
+_SPOKEN_NAME = re.compile(r"""["'](?:name|tool|tool_name)["']\s*:\s*["']([^"']+)["']""")
+_NAME_KEYS = ("name", "tool", "tool_name", "function_name", "recipient_name", "action")
+_ARGUMENT_KEYS = ("arguments", "parameters", "args", "kwargs", "input", "tool_input", "action_input", "params")
+_DECODER = json.JSONDecoder(strict=False)
+
+
+def marked_calls(text: str) -> Iterator[TextCall]:
+    """Calls that are announced by a marker of some model, in no particular order; they may overlap."""
+    if "<" in text or "[TOOL" in text:
+        at = 0
+        while marker := MARKER.search(text, at):
+            calls, at = _behind_marker(text, marker)
+            yield from calls
+        for match in _XML.finditer(text):
+            yield _of_xml(match)
+    if "to=" in text:
+        yield from _one_by_one(text, _ADDRESSED, _HARMONY_END)
+    yield from _one_by_one(text, _REACT, _REACT_END)
+    yield from _one_by_one(text, _QWEN2, _REACT_END)
+
+
+def _one_by_one(text: str, opening: re.Pattern[str], ending: re.Pattern[str]) -> Iterator[TextCall]:
+    """Calls whose arguments go from the end of `opening` to `ending`; none begins inside another."""
+    at = 0
+    while match := opening.search(text, at):
+        stop = ending.search(text, match.end())
+        end = stop.start() if stop else len(text)
+        call = _named(match["name"], text, match.start(), match.end(), end)
+        yield call
+        at = max(call.end, match.end())
+
+
+def whole_text_calls(text: str) -> list[TextCall]:
+    """The calls of a text that is nothing but calls: JSON objects with a name and arguments, or Python calls in
+    brackets."""
+    start = len(text) - len(text.lstrip())
+    if text[start : start + 1] not in ("{", "["):
+        return []
+    calls, at = _json_calls(text, start, start)
+    if calls and not re.sub(r"<[^<>]*>|[;,\s]", "", text[at:]):
+        return calls
+    return _python_calls(text.strip(), start, len(text))
+
+
+def _behind_marker(text: str, marker: re.Match[str]) -> tuple[list[TextCall], int]:
+    """The calls that a marker announces, and the offset from which to look for the next marker."""
+    start = marker.start()
+    at = _skip(text, marker.end())
+    if text[at : at + 1] in ("{", "["):
+        calls, end = _json_calls(text, start, at)
+        if calls:
+            return calls, max(calls[-1].end, marker.end())
+        closing = re.compile(r"</?[^<>]*>|\Z").search(text, at)
+        end = closing.start() if closing else len(text)
+        if calls := _python_calls(text[at:end].strip(), start, end):
+            return calls, end
+        spoken = _SPOKEN_NAME.search(text, at, end)
+        return [TextCall(plain_name(spoken[1]) if spoken else "", text[at:end].strip(), start, end)], end
+    if glm := _GLM.match(text, at):
+        pairs, end = [], glm.end()
+        while pair := _GLM_PAIR.match(text, end):
+            pairs.append(pair)
+            end = pair.end()
+        return [_of_pairs(glm["name"], pairs, start, end)], end
+    calls = []
+    while named := _NAME_FIRST.match(text, at):
+        call = _named(named["name"], text, start, named.end(), None)
+        calls.append(call)
+        start = at = _skip(text, call.end)
+    return calls, max(at, marker.end())
+
+
+def _skip(text: str, at: int) -> int:
+    found = _BETWEEN.match(text, at)
+    return found.end() if found else at
+
+
+def _json_calls(text: str, start: int, at: int) -> tuple[list[TextCall], int]:
+    """The calls of the JSON values at `at`, and the offset behind them; none where one of them is no call."""
+    calls: list[TextCall] = []
+    while text[at : at + 1] in ("{", "["):
+        value, end = _decode(text, at)
+        found = [_of_value(item) for item in (value if isinstance(value, list) else [value])]
+        if not found or not all(found):
+            break
+        calls += [TextCall(call[0], call[1], start, end) for call in found if call]
+        start = at = _skip(text, end)
+        if start > end:
+            start = end
+    return calls, at
+
+
+def _decode(text: str, at: int) -> tuple[Any, int]:
+    """The JSON value at an offset and the offset behind it; None where there is none."""
+    try:
+        return _DECODER.raw_decode(text, at)
+    except (ValueError, RecursionError):
+        return None, at
+
+
+def _of_value(value: Any) -> tuple[str, Any] | None:
+    """Name and arguments of a call in JSON; None where a value is no call."""
+    if not isinstance(value, dict):
+        return None
+    inner = value.get("function")
+    if isinstance(inner, dict):
+        return _of_value(inner)
+    name = inner if isinstance(inner, str) else next((value[key] for key in _NAME_KEYS if key in value), None)
+    key = next((key for key in _ARGUMENT_KEYS if key in value), None)
+    if not isinstance(name, str):
+        return None
+    if key is None:
+        return (plain_name(name), value) if "code" in value else None
+    return plain_name(name), value[key]
+
+
+def _named(name: str, text: str, start: int, at: int, end: int | None) -> TextCall:
+    """The call of a name that stands before its arguments, which are JSON or, up to `end`, anything else."""
+    value, behind = _decode(text, at)
+    if behind > at:
+        return TextCall(plain_name(name), value, start, behind)
+    if end is None:
+        closing = re.compile(r"</?[^<>]*>|\[TOOL_CALLS\]|\Z").search(text, at)
+        end = closing.start() if closing else len(text)
+    raw = text[at:end].strip()
+    try:
+        return TextCall(plain_name(name), read_json(raw), start, end)
+    except ValueError:
+        return TextCall(plain_name(name), raw, start, end)
+
+
+def _of_xml(match: re.Match[str]) -> TextCall:
+    pairs = list(_XML_PARAMETER.finditer(match["body"]))
+    if pairs:
+        return _of_pairs(match["name"], pairs, match.start(), match.end())
+    body = match["body"].strip()
+    try:
+        return TextCall(plain_name(match["name"]), read_json(body), match.start(), match.end())
+    except ValueError:
+        return TextCall(plain_name(match["name"]), body, match.start(), match.end())
+
+
+def _of_pairs(name: str, pairs: list[re.Match[str]], start: int, end: int) -> TextCall:
+    arguments = {pair["key"].strip(): _value(pair["value"]) for pair in pairs}
+    return TextCall(plain_name(name), arguments, start, max(end, pairs[-1].end() if pairs else end))
+
+
+def _value(text: str) -> str:
+    """A parameter without the line breaks that part it from its tags."""
+    return text.removeprefix("\n").removesuffix("\n")
+
+
+def _python_calls(text: str, start: int, end: int) -> list[TextCall]:
+    """The calls of `[name(key="value"), ...]`, or of one call without brackets; none where it is anything else."""
+    tree = tree_of(text)
+    if tree is None or len(tree.body) != 1 or not isinstance(tree.body[0], ast.Expr):
+        return []
+    value = tree.body[0].value
+    calls = []
+    for node in value.elts if isinstance(value, ast.List) else [value]:
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
+            return []
+        try:
+            arguments = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in node.keywords}
+            arguments |= {f"argument_{i}": ast.literal_eval(given) for i, given in enumerate(node.args)}
+        except (ValueError, TypeError, RecursionError, MemoryError):
+            return []
+        calls.append(TextCall(plain_name(ast.unparse(node.func)), arguments, start, end))
+    return calls

@@ -1,0 +1,104 @@
+"""The code and the calls of a reply, in the order in which they are written.
+
+A form inside another is part of that: a fence in the code of a call, a tag in a string of a fenced block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rlm_env.replies.arguments import bare_code, is_repl
+from rlm_env.replies.calls import TextCall, marked_calls, whole_text_calls
+from rlm_env.replies.fences import Block, fenced_blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Code to run, in a fence or a tag. `start` and `end` are offsets in the text."""
+
+    code: str
+    closed: bool
+    bare: bool
+    """It is written as it is, with nothing else wrapped around it."""
+    labeled: bool
+    """It is called code by its label or tag. Other blocks are code only where nothing else is."""
+    start: int
+    end: int
+
+
+Form = Code | TextCall
+
+_TAGS = (
+    "code execute execute_ipython execute_python execute_code python py tool_code python_repl repl interpreter "
+    "code_interpreter ipython python_code run_python jupyter"
+).replace(" ", "|")
+_TAG = re.compile(rf"<(?P<tag>{_TAGS})>(?P<code>.*?)(?:</(?P=tag)>|\Z)", re.DOTALL | re.IGNORECASE)
+_TOKENS = re.compile(
+    r"<\|python_(?:tag|start)\|>(?P<code>.*?)(?:<\|[\w ]*\|>|\Z)|\[PYTHON\](?P<code2>.*?)(?:\[/PYTHON\]|\Z)", re.DOTALL
+)
+_CALL_STARTS = ("{", "[", "<")
+
+
+def read_forms(text: str) -> list[Form]:
+    """What a reply without thoughts holds, in order: code, and calls of any tool. Blocks with another label than
+    Python's are not in it."""
+    if whole := whole_text_calls(text):
+        return [*whole]
+    candidates: list[Form | Block] = [*fenced_blocks(text), *marked_calls(text), *_tagged(text)]
+    candidates.sort(key=lambda form: (form.start, -form.end, not isinstance(form, TextCall)))
+    forms: list[Form] = []
+    end, last = -1, None
+    for form in candidates:
+        several = isinstance(form, TextCall) and isinstance(last, TextCall) and form.start == last.start < form.end
+        if form.start < end and not (several and form.end == end and form is not last):
+            continue
+        end, last = form.end, form
+        forms += _of_block(form) if isinstance(form, Block) else [form]
+    return forms
+
+
+def text_calls(text: str) -> list[TextCall]:
+    """The tool calls that are written in a text, in order."""
+    return [form for form in read_forms(text) if isinstance(form, TextCall)]
+
+
+def _of_block(block: Block) -> list[Form]:
+    """A block's code, or the calls that it holds where it is not labeled as Python."""
+    if not block.is_python and block.code.lstrip().startswith(_CALL_STARTS):
+        calls = whole_text_calls(block.code) or list(marked_calls(block.code))
+        if calls:
+            return [TextCall(call.name, call.arguments, block.start, block.end) for call in calls]
+    if not block.is_python and block.label:
+        return []
+    code = bare_code(block.code)
+    return [Code(code, block.closed, code == block.code, block.is_python, block.start, block.end)]
+
+
+def _tagged(text: str) -> Iterator[Code]:
+    """Code in tags. In a sentence a tag only marks a word."""
+    if "<" not in text and "[PYTHON]" not in text:
+        return
+    for match in _TAG.finditer(text):
+        line_start = text.rfind("\n", 0, match.start()) + 1
+        line_end = text.find("\n", match.end())
+        before = text[line_start : match.start()].strip()
+        behind = text[match.end() : line_end if line_end >= 0 else len(text)].strip()
+        if match["code"].startswith("\n") or not (before or behind):
+            yield _code(match["code"], match, closed=match[0].lower().endswith(f"</{match['tag'].lower()}>"))
+    for match in _TOKENS.finditer(text):
+        code = match["code"] if match["code"] is not None else match["code2"]
+        if not is_call(code):
+            yield _code(code, match, closed=match.end() < len(text) or match[0].endswith((">", "]")))
+
+
+def is_call(text: str) -> bool:
+    """True for text that begins like a call in JSON or Python's notation."""
+    return text.lstrip().startswith("{") or any(is_repl(call.name) for call in whole_text_calls(text))
+
+
+def _code(code: str, match: re.Match[str], *, closed: bool) -> Code:
+    code = code.strip("\n")
+    inner = bare_code(code)
+    return Code(inner, closed, inner == code, True, match.start(), match.end())

@@ -1,0 +1,36 @@
+"""Python source as text: is it whole, and without the indentation of the list that it was written in."""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+import warnings
+
+MAX_PARSED_CHARS = 200_000
+"""Longer texts count as broken, which keeps the search for a block's end cheap."""
+
+
+def tree_of(code: str) -> ast.Module | None:
+    """The syntax tree of a cell's code; None where it is broken, or too long to be looked at."""
+    if len(code) > MAX_PARSED_CHARS:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            tree = compile(dedent(code), "<cell>", "exec", flags, dont_inherit=True)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+    return tree if isinstance(tree, ast.Module) else None
+
+
+def parses(code: str) -> bool:
+    """True for code without syntax errors. Top-level `await` is none."""
+    return tree_of(code) is not None
+
+
+def dedent(code: str) -> str:
+    """The code without the indentation of its first line. Without any it is left alone: `textwrap.dedent` also empties
+    lines of blanks, inside strings too, and a text that is copied verbatim would lose them."""
+    first = next((line for line in code.split("\n") if line.strip()), "")
+    return textwrap.dedent(code) if first.startswith((" ", "\t")) else code

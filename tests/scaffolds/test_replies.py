@@ -1,0 +1,94 @@
+"""Replies in forms of other models and other RLMs, through whole rollouts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import rlm_env
+from rlm_env import prompts
+from rlm_env.messages import Completion
+from rlm_env.replies import ALIASES
+from rlm_env.rollout import StopReason
+from rlm_env.scaffolds import make_scaffold
+from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.rlm import RLMEnv
+from rlm_env.task import Task
+from tests.scaffolds.test_rlm import WordCount
+from tests.stubs import StubLLM, fenced, script
+
+TASK = Task("How many words?", "one two", gold="2", id="t")
+DRAFT = "I could just say\n" + fenced("answer['content'] = 'draft'; answer['ready'] = True") + "\nNo.\n</think>\n\n"
+DONE = 'answer["content"] = "2"\nanswer["ready"] = True'
+
+
+async def play(root: StubLLM, sub: StubLLM | None = None, **config):
+    config = {"repl": rlm_env.ReplConfig(preload=()), "max_turns": 4, **config}
+    async with RLMEnv(WordCount(), RLMConfig(**config)) as env:
+        return await env.rollout(TASK, root, sub)
+
+
+async def test_drafts_before_a_lone_closing_tag_do_not_run():
+    rollout = await play(script(DRAFT + fenced(DONE)))
+    assert rollout.answer == "2"
+    assert "draft" in rollout.turns[0].text, "the record holds what the model said"
+
+
+@pytest.mark.parametrize("thoughts", ["7? No, 8.\n</think>\n\n", "<thinking>7?</thinking>", "[THINK]7?[/THINK]"])
+async def test_thoughts_of_a_sub_llm_are_not_its_answer(thoughts):
+    root = script(fenced('answer["content"] = llm_batch(["6+2?"])[0]\nanswer["ready"] = True'))
+    rollout = await play(root, StubLLM(lambda messages: thoughts + "8"))
+    assert rollout.answer == "8"
+    assert rollout.sub_calls[0].text == thoughts + "8"
+
+
+async def test_a_sub_llm_that_only_thought_has_failed():
+    root = script(fenced('r = llm_batch(["6+2?"])[0]\nanswer["content"] = f"{bool(r)} {r}"\nanswer["ready"] = True'))
+    rollout = await play(root, StubLLM(lambda messages: "7? No, 8.\n</think>\n"))
+    assert rollout.answer.startswith("False")
+    assert rollout.sub_calls[0].error == "it ended its thoughts without an answer"
+
+
+@pytest.mark.parametrize("name", ["standard", "summary"])
+async def test_thoughts_are_not_the_answer_of_a_plain_llm(name):
+    scaffold = make_scaffold(name, WordCount())
+    rollout = await scaffold.rollout(TASK, script("It is (A)? No.\n</think>\n\nIt is (B)"))
+    assert rollout.answer == "It is (B)"
+
+
+async def test_a_tool_call_whose_code_is_fenced_runs():
+    arguments = json.dumps({"code": fenced(DONE)})
+    call = {"id": "1", "type": "function", "function": {"name": "python_repl", "arguments": arguments}}
+    rollout = await play(script(Completion("", tool_calls=[call], finish_reason="tool_calls")))
+    assert rollout.answer == "2"
+    assert rollout.turns[0].tool_calls == [call]
+
+
+@pytest.mark.parametrize(
+    ("reply", "uses"),
+    [
+        ("FINAL(2)", 1),
+        (fenced("n = len(context.split())") + "\nFINAL(3)", 0),
+        (fenced("n = len(context.split())\nFINAL_VAR('n')"), 1),
+        (fenced("def FINAL(x):\n    answer.update(content=x, ready=True)\nFINAL(2)"), 0),
+        (fenced('n = llm_query("how many?")\nFINAL(n)'), 2),
+    ],
+)
+async def test_aliases_hand_in_an_answer_and_their_uses_are_recorded(reply, uses):
+    rollout = await play(script(reply, fenced(DONE)), StubLLM(lambda messages: "2"))
+    assert (rollout.answer, rollout.stop_reason) == ("2", StopReason.READY)
+    assert rollout.metrics["alias_uses"] == uses
+
+
+async def test_aliases_can_be_turned_off():
+    rollout = await play(script("FINAL(3)", fenced("FINAL(3)"), fenced(DONE)), aliases=False)
+    assert rollout.answer == "2"
+    assert "no code" in rollout.turns[0].observation
+    assert "NameError" in rollout.turns[1].observation
+
+
+def test_no_prompt_names_an_alias():
+    for path in Path(prompts.__file__).parent.glob("*.txt"):
+        text = path.read_text()
+        assert not [name for name in ALIASES if name in text], path
+    assert not [name for name in ALIASES if name in rlm_env.Environment.tips]
