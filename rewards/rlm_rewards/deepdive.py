@@ -25,7 +25,7 @@ from itertools import combinations, islice
 from typing import Any
 
 from rlm_rewards.dates import Found, find_dates
-from rlm_rewards.quantities import Quantity, find_quantities, plain_text
+from rlm_rewards.quantities import FILLERS, HEDGES, Quantity, find_quantities, plain_text
 
 MODES = ("official", "strict")
 MAX_QUERIES = 300
@@ -52,26 +52,6 @@ TOKEN = re.compile(r"[0-9]+(?:[.,:/'-][0-9]+)*|\w+|[^\w\s]")
 LETTER_RUN = re.compile(r"[^\W\d_]+")
 PUNCTUATION = set(".,;:!?'\"()[]{}…«»“”„‘’`_¿¡·•|\\™®©")
 """Marks that can be left out of a name. Signs that make it another name (`C++`, `C#`, `A*`) are not among them."""
-FILLERS = frozenset(
-    re.findall(
-        "[a-z]+",
-        "about approximately approx around roughly circa ca c some exactly precisely the a an it is was are "
-        "were on in of at year date there that this total by mon monday tue tuesday wed wednesday thu "
-        "thursday fri friday sat saturday sun sunday",
-    )
-)
-"""Words that do not change the number or date next to them."""
-HEDGES = frozenset(
-    re.findall(
-        "[a-z]+",
-        "not no never neither nor or either maybe possibly perhaps between from to until till since before "
-        "after prior less fewer more over under below above than least most minimum maximum max min up nearly "
-        "almost half double twice triple times quarter third per minus plus negative except without unknown "
-        "unsure other another bc bce",
-    )
-)
-"""Words that may change the number or date next to them."""
-
 OFFICIAL_VERDICT = re.compile(r"correct\s*:\s*(yes|no)", re.I)
 STRICT_VERDICTS = (
     re.compile(r"\*\*correct:\*\*\s*(yes|no)", re.I),

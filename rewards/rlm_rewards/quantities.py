@@ -18,6 +18,25 @@ SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+")
 MAX_EXPONENT = 400
 """Largest exponent of a power of ten that is parsed; keeps numbers small."""
 
+FILLERS = frozenset(
+    re.findall(
+        "[a-z]+",
+        "about approximately approx around roughly circa ca c some exactly precisely the a an it is was are "
+        "were on in of at year date there that this total by mon monday tue tuesday wed wednesday thu "
+        "thursday fri friday sat saturday sun sunday",
+    )
+)
+"""Words that do not change the number or date next to them."""
+HEDGES = frozenset(
+    re.findall(
+        "[a-z]+",
+        "not no never neither nor or either maybe possibly perhaps between from to until till since before "
+        "after prior less fewer more over under below above than least most minimum maximum max min up nearly "
+        "almost half double twice triple times quarter third per minus plus negative except without unknown "
+        "unsure other another bc bce",
+    )
+)
+"""Words that may change the number or date next to them."""
 SCALES = {
     "hundred": 100,
     "dozen": 12,

@@ -23,7 +23,7 @@ class MathPython(Environment):
 
     - `dataset`: `generated`, or `hub` (INTELLECT-3-RL math through `datasets`).
     - `seed`; `num_tasks`: how many tasks a split has (None: endless where generated, all where published).
-    - `scoring`: `official` or `strict` (no credit without a box), see `rewards/rlm_rewards/math_python.py`.
+    - `scoring`: `official` or `strict`, see `rewards/rlm_rewards/math_python.py`.
     - the options of the data set, which are the fields of its class in `math_python_rlm/datasets.py`:
       `GeneratedOptions`, `HubOptions`. An option of another data set is refused.
     """
@@ -50,10 +50,7 @@ class MathPython(Environment):
         return Tasks(lambda: islice(self._stream(split), self.num_tasks), split)
 
     def score(self, task: Task, rollout: Rollout) -> Score:
-        official = math_python.score(rollout.answer, task.gold)
-        # Both modes compare alike; strict also requires a closed box.
-        strict = official if math_python.extract(rollout.answer, "strict") else 0.0
-        metrics = {"official": official, "strict": strict}
+        metrics = math_python.scores(rollout.answer, task.gold)
         return Score(metrics[self.scoring], metrics)
 
     def baselines(self) -> Mapping[str, Callable[[Task], str]]:
