@@ -16,7 +16,9 @@ from aiohttp import web
 ENVIRONMENT = '''
 """Counts of a word in a text of other words."""
 
+import os
 import random
+import time
 
 from rlm_env.environment import Environment
 from rlm_env.rollout import Score
@@ -26,8 +28,10 @@ from rlm_env.task import Task
 class WordCount(Environment):
     name = "word-count"
 
-    def __init__(self, seed=0, lengths=(20, 200), spoilt=""):
+    def __init__(self, seed=0, lengths=(20, 200), spoilt="", flaw="", judge="", bonus=0.0, slow=0.0):
+        """`flaw`: score() fails while there is a file of this name. `judge`: a file that gets a line per question."""
         self.seed, self.lengths, self.spoilt = seed, list(lengths), spoilt
+        self.flaw, self.judge_log, self.bonus, self.slow = flaw, judge, bonus, slow
 
     def tasks(self, split):
         for index in range(1000):
@@ -45,7 +49,18 @@ class WordCount(Environment):
     def baselines(self):
         return {"always seven": lambda task: "7"}
 
+    async def judge(self, task, rollout):
+        if self.judge_log:
+            with open(self.judge_log, "a") as log:
+                log.write(rollout.answer.replace("\\n", " ") + "\\n")
+            rollout.info["verdict"] = rollout.answer.strip() == task.gold
+
     def score(self, task, rollout):
+        time.sleep(self.slow)
+        if self.flaw and os.path.exists(self.flaw) and task.id != "eval-0":
+            raise KeyError("missing key")
+        if self.judge_log:
+            return Score(float(rollout.info["verdict"]), {"bonus": self.bonus})
         if self.spoilt and task.id.endswith(self.spoilt):
             raise ZeroDivisionError("a scorer with a defect")
         if self.spoilt == "metrics":

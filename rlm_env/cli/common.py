@@ -24,7 +24,7 @@ exit codes:
   0    done
   1    nothing could be scored, or the disk refused
   2    a mistake in what was asked for
-  3    the engine did not start or died
+  3    the engine or the judge did not start, died, or refused the same thing again and again
   4    stopped by --max-cost
   130  interrupted (Ctrl-C); 143: by SIGTERM
 """
@@ -77,6 +77,13 @@ def add_command(
 
 def add_run_flags(command: argparse.ArgumentParser, *, out: str, example: str) -> None:
     """The flags of every command that runs something: `--set`, `--out`, `--seed`, `--resume`."""
+    add_set_flag(command, example)
+    command.add_argument("--out", type=Path, metavar="FOLDER", help=f"the output folder (default: {out})")
+    command.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
+
+
+def add_set_flag(command: argparse.ArgumentParser, example: str) -> None:
+    """The flag `--set`."""
     command.add_argument(
         "--set",
         action="append",
@@ -85,8 +92,6 @@ def add_run_flags(command: argparse.ArgumentParser, *, out: str, example: str) -
         help=f"set a key of the config, over the file's value, for example {example}; repeatable. Numbers, true, "
         "false and [lists] are read as in TOML; a,b is a list; anything else is text",
     )
-    command.add_argument("--out", type=Path, metavar="FOLDER", help=f"the output folder (default: {out})")
-    command.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
 
 
 def overrides(arguments: argparse.Namespace, keys: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -20,6 +20,10 @@ from rlm_env.runs.errors import ConfigError, RunStopped, near_matches
 from rlm_env.runs.interrupt import Terminated, interruptible
 from rlm_env.scaffolds import SCAFFOLDS
 
+if TYPE_CHECKING:
+    from rlm_env.evals.matrix import MatrixResult
+    from rlm_env.evals.stored import EvalResult
+
 EXIT_NOTHING_SCORED, EXIT_MAX_COST = 1, 4
 EXAMPLES = f"""\
   {EXAMPLE} --scaffolds standard,rlm --tasks 32 --repeats 2
@@ -31,7 +35,7 @@ EXAMPLES = f"""\
   rlm-env eval outputs/NAME/config.toml --resume
 """
 FLAGS = ("model", "sub_model", "base_url", "api_key_env", "tokens", "scaffolds", "n", "repeats", "split", "seed")
-FLAGS += ("concurrency", "max_cost", "prices", "out")
+FLAGS += ("concurrency", "max_cost", "prices", "out", "baselines", "judge_baselines")
 
 
 def add_eval(commands: Any) -> None:
@@ -76,6 +80,13 @@ def add_eval(commands: Any) -> None:
     add("--concurrency", type=int, metavar="N", help=f"most rollouts at once (default: {_default('concurrency')})")
     add("--max-cost", type=float, metavar="USD", help="start no further rollout once this much is spent")
     add("--prices", metavar="FILE.toml", help="a table of US dollars per million tokens, by model")
+    add("--no-baselines", dest="baselines", action="store_false", default=None, help="measure no baselines at the end")
+    add(
+        "--judge-baselines",
+        action="store_true",
+        default=None,
+        help="ask the environment's judge about the baselines too; it costs five questions or more per task",
+    )
     add_run_flags(command, out="outputs/ENVIRONMENT-MODEL-TIME", example="rollout.max_turns=8")
     add("--markdown", action="store_true", help="print the tables as Markdown")
     command.set_defaults(run=_eval)
@@ -102,6 +113,11 @@ def _eval(arguments: argparse.Namespace) -> int:
         text = f"{result.status}: rollouts are left to do. To go on with a higher limit:\n  {resume} --max-cost ..."
         say(progress, text, "yellow")
         return EXIT_MAX_COST
+    return exit_code(result)
+
+
+def exit_code(result: EvalResult | MatrixResult) -> int:
+    """0 if anything has a score."""
     scaffolds = [scaffold for summary in result.summaries.values() for scaffold in summary.scaffolds]
     failed = all(scaffold.outcomes[Outcome.ERROR] == scaffold.rollouts for scaffold in scaffolds)
     return EXIT_NOTHING_SCORED if failed else 0

@@ -15,6 +15,7 @@ from rlm_env.cli.common import EXIT_CODES, HelpFormatter
 from rlm_env.cli.envs import add_envs
 from rlm_env.cli.eval import add_eval
 from rlm_env.cli.report import add_report
+from rlm_env.cli.score import add_score
 from rlm_env.cli.sft import add_sft
 from rlm_env.cli.train import add_train
 from rlm_env.rollout import RecordError
@@ -48,6 +49,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rlm-env {version('rlm-env')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_eval, add_train, add_sft, add_report, add_envs):
+    for add in (add_eval, add_score, add_train, add_sft, add_report, add_envs):
         add(commands)
     return parser

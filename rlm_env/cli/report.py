@@ -16,7 +16,7 @@ from rlm_env.runs.errors import ConfigError
 
 if TYPE_CHECKING:
     from rlm_env.evals.matrix import MatrixResult
-    from rlm_env.evals.run import EvalResult
+    from rlm_env.evals.stored import EvalResult
 
 PLAIN_WIDTH_OF_MANY = 190
 """As `PLAIN_WIDTH`, for a table with many scaffolds."""

@@ -68,6 +68,12 @@ class EvalConfig(Table):
     """No further rollout starts once this many US dollars are spent; those in flight finish."""
     prices: dict[str, Price] | None = None
     """US dollars per million tokens by model name; in a TOML file also the path of a price table."""
+    baselines: bool = True
+    """Measure answers without understanding on the same tasks, when all rollouts have ended."""
+    judge_baselines: bool = False
+    """Ask the environment's judge about the baselines too: five questions or more per task."""
+    baseline_seconds: float = Field(default=120.0, gt=0)
+    """The baselines end after this time, over the tasks that they have reached by then."""
     out: Path
     """The output folder."""
     environments: tuple[EvalEnvironment, ...] = Field(min_length=1)
@@ -192,7 +198,10 @@ def _run_name(path: Path | None, values: Mapping[str, Any]) -> str:
             return path.stem if path else "eval"
 
 
-RESUMABLE = frozenset({"n", "repeats", "scaffolds", "concurrency", "max_cost", "prices", "out"})
+RESUMABLE = frozenset(
+    {"n", "repeats", "scaffolds", "concurrency", "max_cost", "prices", "out"}
+    | {"baselines", "judge_baselines", "baseline_seconds"}
+)
 """Keys that a resumed run may change. Tasks, repeats and scaffolds may only be added to."""
 
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from rlm_env.evals.config import EvalConfig
-from rlm_env.llm.base import LLM, EngineUnavailable, LLMError
+from rlm_env.llm.base import LLM, EngineUnavailable, LLMError, Sampling
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
+from rlm_env.messages import Usage
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.models import ModelRef
 from rlm_env.runs.options import EngineOptions
@@ -73,6 +74,31 @@ async def open_engines(
                 llms[ref] = server.policy(renderer=load_profile(ref.folder).get("renderer"))
             stack.push_async_callback(llms[ref].aclose)
         yield Engines(llms[models["root"]], llms[models["sub"]], servers)
+
+
+async def ask_each(engines: Engines, sampling: Mapping[str, Sampling]) -> dict[str, Usage]:
+    """Asks every engine one small question, with the sampling of its role, before anything else is paid.
+
+    Returns what that cost by role; an engine with two roles is asked once. Raises RunStopped if one refuses.
+    """
+    roles = {"root": engines.root, "sub": engines.sub}
+    usage: dict[str, Usage] = {}
+    for llm in dict.fromkeys(roles.values()):
+        names = [role for role, other in roles.items() if other is llm]
+        try:
+            usage[names[0]] = await llm.preflight(sampling[names[0]])
+        except LLMError as error:
+            who = f"the {' and '.join(names)} LLM {llm.name}"
+            raise RunStopped(
+                "endpoint refused", f"{who} gave no answer: {error}\nNothing else was asked.", 3
+            ) from error
+    return usage
+
+
+def engine_stop(error: EngineUnavailable, engines: Engines) -> RunStopped:
+    """The end of a run whose engine cannot be asked any more."""
+    log = "".join(f"\nIts log: {path}" for path in engines.logs)
+    return RunStopped("engine unavailable", f"the engine does not answer any more: {error}{log}", 3)
 
 
 def api_key(config: EvalConfig) -> str | None:

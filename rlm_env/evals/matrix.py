@@ -16,7 +16,8 @@ from rich.console import Console
 
 from rlm_env.evals.config import EvalConfig
 from rlm_env.evals.engines import Engines, open_engines
-from rlm_env.evals.run import CostLimit, EvalResult, EvalRun, prepare_run, run_eval, stored_eval, stored_status
+from rlm_env.evals.run import CostLimit, EvalRun, prepare_run, run_eval
+from rlm_env.evals.stored import EvalResult, stored_eval, stored_status
 from rlm_env.evals.summary import EvalSummary
 from rlm_env.repl import ReplPools
 from rlm_env.runs.config import RECORD

@@ -27,7 +27,8 @@ class Outcome(StrEnum):
     OVERFLOW = "overflow"
     """The root prompt did not fit the window; 0 if there was no answer yet."""
     ERROR = "error"
-    """The engine, the REPL or the scorer failed. Left out of every mean, shown, repeated by --resume."""
+    """The engine, the REPL or the scorer failed, or the engine failed in every sub-call. Left out of every mean, shown,
+    and repeated by --resume; where only the scorer failed, scored by it."""
 
 
 BUDGETS = (
@@ -45,6 +46,12 @@ REFUSAL = re.compile(
     r"(?:help|assist|comply|answer|provide|fulfil|do that|continue|discuss)\b",
     re.IGNORECASE,
 )
+SUB_CALLS_FAILED = "every sub-call failed: "
+OWN_FAULT = re.compile(
+    r"prompt too long|the budget of sub-LLM|the time of the task|its token limit was used up|it called tools instead|"
+    r"it was stopped before"
+)
+"""Reasons of failed sub-calls that are not the engine's doing: they count like any other outcome of the policy."""
 REFUSAL_CHARS = 600
 """A longer text is an answer, however it begins."""
 
@@ -52,6 +59,8 @@ REFUSAL_CHARS = 600
 def outcome_of(rollout: Rollout) -> Outcome:
     """The outcome of a rollout; without a score it is an error."""
     if rollout.score is None or rollout.stop_reason in (StopReason.ERROR, StopReason.CANCELLED):
+        return Outcome.ERROR
+    if sub_calls_failed(rollout) is not None:
         return Outcome.ERROR
     if rollout.stop_reason is StopReason.CONTEXT_OVERFLOW:
         return Outcome.OVERFLOW
@@ -65,6 +74,14 @@ def outcome_of(rollout: Rollout) -> Outcome:
         return Outcome.BUDGET
     readable = rollout.answer.strip() and rollout.score.answered
     return Outcome.ANSWERED if readable or rollout.score.value > 0.0 else Outcome.UNPARSED
+
+
+def sub_calls_failed(rollout: Rollout) -> str | None:
+    """The reason, if the rollout made sub-calls and the engine answered none of them; None otherwise."""
+    reasons = [call.error for call in rollout.sub_calls]
+    if not reasons or any(reason is None or OWN_FAULT.search(reason) for reason in reasons):
+        return None
+    return SUB_CALLS_FAILED + str(reasons[0])
 
 
 def refused(rollout: Rollout) -> bool:

@@ -5,8 +5,9 @@ Intervals are computed at the end only (`report.py`).
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -36,6 +37,23 @@ class _Scaffold:
     @property
     def score(self) -> str:
         return f"{self.score_sum / self.scored:.3f}" if self.scored else "-"
+
+
+@contextlib.contextmanager
+def counting(console: Console, doing: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows how far a side task is, once it takes long; yields the function that is called with (done, total)."""
+    start = printed = time.monotonic()
+    with console.status(doing) as status:
+
+        def report(done: int, total: int) -> None:
+            nonlocal printed
+            now = time.monotonic()
+            status.update(f"{doing}: {done} of {total}, {now - start:.0f} s")
+            if not console.is_terminal and now - printed >= LINE_SECONDS:
+                printed = now
+                console.print(f"[{now - start:.0f} s] {doing}: {done} of {total}", markup=False, soft_wrap=True)
+
+        yield report
 
 
 class Progress:

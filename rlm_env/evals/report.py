@@ -14,6 +14,8 @@ from rlm_env.runs.tables import Cells, markdown_tables, print_tables
 
 NONE = "-"
 MANY_SCAFFOLDS = 3
+MANY_FAILED = 0.5
+"""Share of failed sub-calls from which a report warns of them."""
 RARE = (Outcome.UNPARSED, Outcome.REFUSED, Outcome.TIMEOUT)
 """Outcomes whose row is shown only if a rollout has them."""
 
@@ -42,6 +44,8 @@ def scaffold_table(summary: EvalSummary, title: str) -> Cells:
             "  tasks needed to tell (power 0.8)",
             [f"{c.tasks_needed:,}" if c and c.tasks_needed else NONE for c in pairs],
         )
+    for name in dict.fromkeys(name for g in scaffolds for name in g.metrics):
+        add(f"metric {name}", [f"{g.metrics[name]:.3f}" if name in g.metrics else NONE for g in scaffolds])
     for outcome in Outcome:
         values = [str(g.outcomes[outcome]) for g in scaffolds]
         if outcome is Outcome.BUDGET:
@@ -104,28 +108,45 @@ def report_notes(summary: EvalSummary) -> list[str]:
         "Turns, tokens, sub-calls and seconds are means per rollout that ran (overflows and errors did not). Score per "
         "1,000 root tokens is over all that were scored; an overflow is charged with the prompt that did not fit."
     ]
-    for group in summary.scaffolds:
-        if count := group.outcomes[Outcome.ERROR]:
-            reasons = "; ".join(f"{n} x {text}" for text, n in group.errors.items())
-            lines.append(
-                f"{group.scaffold}: {count} rollouts failed and are in no mean ({reasons}). --resume repeats them."
-            )
     if summary.baselines:
         lines.append(
             "Baselines are answers without understanding: what a score may owe to the form of the answer alone."
         )
+    lines += summary.notes
     lines += [f"Not on equal terms: {difference}" for difference in summary.differences]
     return lines
 
 
+def report_warnings(summary: EvalSummary) -> list[str]:
+    """What spoils the numbers above, one sentence each."""
+    lines = []
+    for group in summary.scaffolds:
+        reasons = "; ".join(f"{n} x {text}" for text, n in group.errors.items())
+        if count := group.outcomes[Outcome.ERROR]:
+            lines.append(f"{group.scaffold}: {count} rollouts failed and are in no mean ({reasons}). {_remedy(group)}")
+        if group.failed_sub_calls and group.failed_sub_calls >= MANY_FAILED * group.sub_calls:
+            which = "all" if group.failed_sub_calls == group.sub_calls else f"{group.failed_sub_calls:.1f} of"
+            why = "; ".join(group.sub_errors)
+            lines.append(f"{group.scaffold}: {which} {group.sub_calls:.1f} sub-calls per rollout failed ({why}).")
+    return lines
+
+
+def _remedy(group: ScaffoldSummary) -> str:
+    if group.unscored == group.outcomes[Outcome.ERROR]:
+        return "Their answers are kept: --resume or `rlm-env score FOLDER` scores them, without an engine."
+    if group.unscored:
+        return f"--resume repeats them, but for {group.unscored} that have an answer, which it scores."
+    return "--resume repeats them."
+
+
 def print_report(console: Console, summary: EvalSummary, title: str) -> None:
     """Prints the tables with rich."""
-    print_tables(console, _tables(summary, title), report_notes(summary))
+    print_tables(console, _tables(summary, title), report_notes(summary), report_warnings(summary))
 
 
 def markdown_report(summary: EvalSummary, title: str) -> str:
     """The same tables as GitHub Markdown."""
-    return markdown_tables(_tables(summary, title), report_notes(summary))
+    return markdown_tables(_tables(summary, title), [*report_notes(summary), *report_warnings(summary)])
 
 
 def _tables(summary: EvalSummary, title: str) -> list[Cells]:

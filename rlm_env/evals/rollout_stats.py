@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_env.evals.outcomes import Outcome, outcome_of
+from rlm_env.evals.grading import is_unscored
+from rlm_env.evals.outcomes import Outcome, outcome_of, sub_calls_failed
 from rlm_env.evals.prices import Price, rollout_cost
 from rlm_env.evals.usage import rollout_usage
 from rlm_env.messages import Usage
@@ -31,6 +32,8 @@ class RolloutStats:
     score: float | None
     answer: str
     error: str | None
+    unscored: bool
+    """It ended well, but the scorer or the judge failed."""
     length: int | None
     """Tokens of the context: `length_tokens` of the task's info; None where it has none."""
     turns: int
@@ -38,6 +41,8 @@ class RolloutStats:
     sub: Usage
     sub_calls: int
     failed_sub_calls: int
+    sub_error: str | None
+    """The reason of the first sub-call that failed."""
     longest_prompt: int
     """Tokens of the longest root prompt that the engine accepted."""
     needed_prompt: int | None
@@ -98,13 +103,15 @@ def stats_of(rollout: Rollout, prices: tuple[Price, Price] | None = None) -> Rol
         stop_reason=rollout.stop_reason,
         score=rollout.score.value if rollout.score and outcome is not Outcome.ERROR else None,
         answer=rollout.answer,
-        error=rollout.error,
+        error=rollout.error or sub_calls_failed(rollout),
+        unscored=is_unscored(rollout),
         length=rollout.info.get("task", {}).get("length_tokens"),
         turns=len(rollout.turns),
         root=rollout.root_usage,
         sub=rollout.sub_usage,
         sub_calls=len(rollout.sub_calls),
         failed_sub_calls=sum(call.error is not None for call in rollout.sub_calls),
+        sub_error=next((call.error for call in rollout.sub_calls if call.error is not None), None),
         longest_prompt=max((turn.usage.prompt_tokens for turn in rollout.turns), default=0),
         needed_prompt=None if needed is None else int(needed),
         timing=rollout.timing,

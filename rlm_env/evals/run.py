@@ -8,38 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from rlm_env.environment import Environment, environment_name
-from rlm_env.evals.baselines import Baseline, measure_baselines
+from rlm_env.evals.baselines import Baseline, baseline_notes, measure_in_folder
 from rlm_env.evals.config import EvalRunConfig, check_eval_resume
-from rlm_env.evals.engines import Engines, api_key, open_engines
+from rlm_env.evals.engines import Engines, api_key, ask_each, engine_stop, open_engines
 from rlm_env.evals.fairness import setting_differences
+from rlm_env.evals.grading import failed_rollout, grade, is_scorable, try_scorer
+from rlm_env.evals.guard import Guard
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.prices import Price
-from rlm_env.evals.progress import Progress
+from rlm_env.evals.progress import Progress, counting
+from rlm_env.evals.rescoring import rescore, scoring_name
 from rlm_env.evals.rollout_stats import Key, RolloutStats, stats_of
 from rlm_env.evals.setup import load_tasks, make_environment, make_scaffolds, price_pair
-from rlm_env.evals.stats import Estimate
+from rlm_env.evals.stored import EvalResult, run_title, stored_baselines
 from rlm_env.evals.summary import EvalSummary, summarize
 from rlm_env.llm.base import EngineUnavailable
+from rlm_env.messages import Usage
 from rlm_env.repl import ReplPools
-from rlm_env.rollout import Rollout, StopReason, read_rollouts
+from rlm_env.rollout import RecordError, Rollout
 from rlm_env.runs.config import RECORD
-from rlm_env.runs.errors import ConfigError, RunStopped, explain_validation
-from rlm_env.runs.folder import CONFIG, ROLLOUTS, RunFolder, read_run_config, read_summary
+from rlm_env.runs.errors import RunStopped
+from rlm_env.runs.folder import RunFolder, read_run_config, read_summary
 from rlm_env.runs.models import ModelRef, resolve_models
-from rlm_env.runs.record import check_record, describe_engines, engine_changes, make_record
+from rlm_env.runs.record import adaptation_notes, check_record, describe_engines, engine_changes, make_record
 from rlm_env.scaffolds import Scaffold
-from rlm_env.scoring import score_rollout
 from rlm_env.task import Task
 
 SUMMARY_SECONDS = 5.0
@@ -47,22 +47,6 @@ SUMMARY_SECONDS = 5.0
 
 PlannedRollout = tuple[Scaffold, Task, int]
 """(scaffold, task, repeat)"""
-
-
-@dataclass(frozen=True, slots=True)
-class EvalResult:
-    """How a run on one environment ended; `status` is `complete` or `stopped by max-cost`."""
-
-    path: Path
-    status: str
-    label: str
-    summary: EvalSummary
-    title: str
-
-    @property
-    def summaries(self) -> dict[str, EvalSummary]:
-        """As of several environments: by label."""
-        return {self.label: self.summary}
 
 
 @dataclass(slots=True)
@@ -124,8 +108,9 @@ async def prepare_run(
                     console.print(f"note: {warning}", markup=False, style="yellow")
                 record |= {key: old_record[key] for key in ("started", "engines") if key in old_record}
             run = EvalRun(config, record, environment, tasks, scaffolds, folder, console, prices, cost)
-            run.write_config()
             run.load_stored()
+            await run.try_scorer()
+            run.write_config()
             yield run
 
 
@@ -144,8 +129,13 @@ class EvalRun:
     cost: CostLimit
     stats: dict[Key, RolloutStats] = field(default_factory=dict)
     baselines: list[Baseline] = field(default_factory=list)
+    baselines_complete: bool = False
+    """They were measured on all tasks."""
     spent: float = 0.0
     """US dollars, by this run alone."""
+    side_costs: dict[str, float] = field(default_factory=dict)
+    """US dollars besides the rollouts, by what they were spent on."""
+    guard: Guard = field(default_factory=Guard)
 
     def write_config(self) -> None:
         """Replaces config.toml: what was asked for, and the record."""
@@ -156,13 +146,21 @@ class EvalRun:
         for rollout in self.folder.rollouts():
             self._count(stats_of(rollout, self.prices))
         stored = read_summary(self.config.out) if self.stats else {}
+        for purpose, cost in stored.get("side_costs_usd", {}).items():
+            self._spend(purpose, cost)
         if stored.get("baselines_over") == len(self.tasks):
-            self.baselines = stored_baselines(stored)
+            self.baselines, self.baselines_complete = stored_baselines(stored), True
 
     def _count(self, stats: RolloutStats) -> None:
         self.stats[stats.key] = stats
         self.spent += stats.cost or 0.0
         self.cost.spent += stats.cost or 0.0
+
+    def _spend(self, purpose: str, cost: float) -> None:
+        """Counts dollars that were not spent on a rollout."""
+        self.side_costs[purpose] = self.side_costs.get(purpose, 0.0) + cost
+        self.spent += cost
+        self.cost.spent += cost
 
     def planned(self) -> list[PlannedRollout]:
         """The rollouts left to do: all tasks once before any is repeated, a task's scaffolds side by side."""
@@ -172,21 +170,39 @@ class EvalRun:
             for task in self.tasks
             for scaffold in self.scaffolds.values()
         ]
-        done = {key for key, stats in self.stats.items() if stats.outcome is not Outcome.ERROR}
+        done = {key for key, stats in self.stats.items() if stats.outcome is not Outcome.ERROR or stats.unscored}
         return [one for one in wanted if (one[0].name, one[1].id, one[2]) not in done]
+
+    @property
+    def unscored(self) -> int:
+        """Number of stored rollouts that have an answer and no score."""
+        return sum(stats.unscored for stats in self.stats.values())
+
+    async def try_scorer(self) -> None:
+        """Finds a scorer or a judge that fails before anything is paid. Raises ConfigError and RunStopped."""
+        if not self.unscored and not self.planned():
+            return
+        with self.console.status("trying the scorer"):
+            warning = await try_scorer(self.environment, self.tasks[0])
+        if warning:
+            self.console.print(f"note: {warning}", markup=False, style="yellow")
 
     async def finish(self, engines: OpenEngines) -> EvalResult:
         """Does the rest of the run. Engines are opened only if there is a rest; summary.json says how it ended."""
         status = "failed"
         try:
+            if self.unscored:
+                await self._score_stored()
             if (planned := self.planned()) and not self.cost.reached:
                 async with engines() as opened:
                     await self._record_engines(opened)
-                    await self._work(planned, opened)
+                    await self._preflight(opened)
+                    try:
+                        await self._work(planned, opened)
+                    finally:
+                        await self._record_engines(opened)  # with what was left out because an endpoint refused it
             status = "stopped by max-cost" if self.cost.reached and self.planned() else "complete"
-            if not self.baselines:
-                with self.console.status("measuring the baselines"):
-                    self.baselines = await measure_baselines(self.environment, self.tasks, self.config.seed)
+            await self._measure_baselines()
         except RunStopped as stop:
             status = stop.status
             raise
@@ -195,10 +211,47 @@ class EvalRun:
             raise
         finally:
             with contextlib.suppress(RunStopped):  # the reason that is being raised already says more
-                self.folder.write_summary(self.to_summary(status))
-                self.folder.write_results(stats.result() for stats in self.stats.values())
+                self.write_results(status)
         label = self.config.environments[0].label
         return EvalResult(self.config.out, status, label, self.summarize(), self.title)
+
+    def write_results(self, status: str) -> None:
+        """Replaces summary.json and results.jsonl."""
+        self.folder.write_summary(self.to_summary(status))
+        self.folder.write_results(stats.result() for stats in self.stats.values())
+
+    async def _preflight(self, engines: Engines) -> None:
+        """Asks every engine one small question. Raises RunStopped if one refuses."""
+        config = next(iter(self.scaffolds.values())).config
+        with self.console.status("asking each endpoint one small question"):
+            usage = await ask_each(engines, {"root": config.root, "sub": config.sub})
+        if self.prices is not None:
+            root, sub = self.prices
+            self._spend("preflight", root.of(usage.get("root", Usage())) + sub.of(usage.get("sub", Usage())))
+
+    async def _score_stored(self) -> None:
+        """Scores the stored rollouts whose scorer or judge failed."""
+        with counting(self.console, "scoring stored rollouts") as report:
+            await rescore(
+                self.folder,
+                self.environment,
+                self.tasks,
+                scoring_name(self.environment, self.config.options),
+                everything=False,
+                concurrency=self.config.concurrency,
+                report=report,
+            )
+        self.cost.spent -= self.spent
+        self.spent, self.stats, self.side_costs = 0.0, {}, {}
+        self.load_stored()
+
+    async def _measure_baselines(self) -> None:
+        """Measures the baselines, or the rest of them, as far as the config's limit of time allows."""
+        if not self.config.baselines or self.baselines_complete:
+            return
+        self.baselines, self.baselines_complete = await measure_in_folder(
+            self.config, self.environment, self.tasks, self.console
+        )
 
     async def _record_engines(self, engines: Engines) -> None:
         """Records the engines and their versions; warns if a resumed run began with others."""
@@ -229,10 +282,7 @@ class EvalRun:
                         task.result()
                     pending -= done
             except EngineUnavailable as error:
-                log = "".join(f"\nIts log: {path}" for path in engines.logs)
-                raise RunStopped(
-                    "engine unavailable", f"the engine does not answer any more: {error}{log}", 3
-                ) from error
+                raise engine_stop(error, engines) from error
             finally:
                 for task in (*workers, *helpers):
                     task.cancel()
@@ -242,29 +292,44 @@ class EvalRun:
         for scaffold, task, repeat in left:
             if self.cost.reached:
                 return
-            rollout = await self._one(scaffold, task, repeat, engines)
-            self.folder.append(rollout)
-            stats = stats_of(rollout, self.prices)
-            self._count(stats)
+            rollout = await self._sample(scaffold, task, repeat, engines)
+            error = None
+            try:
+                if is_scorable(rollout):
+                    error = await grade(self.environment, task, rollout)
+            finally:  # a rollout that is paid is kept, also when its scoring is interrupted
+                stats = self._store(rollout)
             progress.add(stats)
+            self.guard.add(stats)
+            if isinstance(error, EngineUnavailable):
+                raise RunStopped("judge unavailable", f"the judge does not answer any more: {error}", 3)
 
-    async def _one(self, scaffold: Scaffold, task: Task, repeat: int, engines: Engines) -> Rollout:
-        """One scored rollout. A defect in a scaffold or a scorer fails this rollout, not the run."""
-        rollout = Rollout(
-            id=f"{scaffold.name}/{task.id}/{repeat}", task_id=task.id, scaffold=scaffold.name, info={"task": task.info}
-        )
+    async def _sample(self, scaffold: Scaffold, task: Task, repeat: int, engines: Engines) -> Rollout:
+        """One rollout without a score. A defect in a scaffold fails this rollout, not the run."""
+        id = f"{scaffold.name}/{task.id}/{repeat}"
         try:
-            rollout = await scaffold.rollout(task, engines.root, engines.sub, id=rollout.id)
-            if rollout.stop_reason not in (StopReason.ERROR, StopReason.CANCELLED):
-                rollout.score = await score_rollout(self.environment, task, rollout)
+            rollout = await scaffold.rollout(task, engines.root, engines.sub, id=id)
         except EngineUnavailable:
             raise
         except Exception as error:
-            rollout.stop_reason, rollout.score = StopReason.ERROR, None
-            rollout.error = f"{type(error).__name__}: {error}"
-            rollout.info["traceback"] = traceback.format_exc()
+            rollout = failed_rollout(Rollout(id=id, task_id=task.id, scaffold=scaffold.name), error)
+            rollout.info["task"] = task.info
         rollout.info["repeat"] = repeat
         return rollout
+
+    def _store(self, rollout: Rollout) -> RolloutStats:
+        """Adds a rollout to the folder; one that cannot be stored as JSON is stored as an error without its texts."""
+        try:
+            self.folder.append(rollout)
+        except RecordError as error:
+            bare = Rollout(rollout.id, rollout.task_id, rollout.environment, rollout.scaffold)
+            bare.root_usage, bare.sub_usage, bare.timing = rollout.root_usage, rollout.sub_usage, rollout.timing
+            bare.info["repeat"] = rollout.info["repeat"]
+            rollout = failed_rollout(bare, error)
+            self.folder.append(rollout)
+        stats = stats_of(rollout, self.prices)
+        self._count(stats)
+        return stats
 
     async def _keep_summary(self) -> None:
         while True:
@@ -279,7 +344,10 @@ class EvalRun:
         """The numbers so far, or those of `stats`."""
         stats = self.stats if stats is None else stats
         differences = setting_differences({name: scaffold.describe() for name, scaffold in self.scaffolds.items()})
-        return summarize(stats.values(), self.config.scaffolds, self.config.seed, self.baselines, differences)
+        notes = adaptation_notes(self.record.get("engines", {}))
+        complete = self.baselines_complete
+        notes += baseline_notes(self.config, self.environment, self.baselines, complete=complete)
+        return summarize(stats.values(), self.config.scaffolds, self.config.seed, self.baselines, differences, notes)
 
     def to_summary(self, status: str, stats: dict[Key, RolloutStats] | None = None) -> dict[str, Any]:
         """The content of summary.json."""
@@ -289,40 +357,7 @@ class EvalRun:
             "rollouts_planned": len(self.tasks) * self.config.repeats * len(self.scaffolds),
             "rollouts_stored": len(self.stats if stats is None else stats),
             "spent_usd": self.spent if self.prices else None,
-            "baselines_over": len(self.tasks) if self.baselines else 0,
+            "side_costs_usd": self.side_costs,
+            "baselines_over": len(self.tasks) if self.baselines_complete else 0,
             **self.summarize(stats).to_dict(),
         }
-
-
-def stored_eval(path: Path) -> EvalResult:
-    """The result of a run on disk, as far as it went. Raises ConfigError if the folder holds none."""
-    stored = read_run_config(path)
-    record = stored.pop(RECORD)
-    try:
-        config = EvalRunConfig.model_validate(stored)
-    except ValidationError as error:
-        raise ConfigError(explain_validation(error, EvalRunConfig, f"{path / CONFIG}")) from error
-    prices = price_pair(config)
-    stats = {one.key: one for one in (stats_of(rollout, prices) for rollout in read_rollouts(path / ROLLOUTS))}
-    baselines = stored_baselines(read_summary(path))
-    differences = setting_differences(record["scaffolds"])
-    summary = summarize(stats.values(), config.scaffolds, config.seed, baselines, differences)
-    label = config.environments[0].label
-    return EvalResult(path, stored_status(path), label, summary, run_title(config, record["tasks"]))
-
-
-def stored_status(path: Path) -> str:
-    """How the run in a folder ended, or `running`."""
-    return read_summary(path).get("status", "running")
-
-
-def stored_baselines(summary: dict[str, Any]) -> list[Baseline]:
-    """The baselines in a summary.json."""
-    return [Baseline(f["name"], f["score"] and Estimate(**f["score"])) for f in summary.get("baselines", ())]
-
-
-def run_title(config: EvalRunConfig, tasks: int) -> str:
-    """One line that says what was run."""
-    sub = f", sub-LLM {config.sub_model}" if config.sub_model else ""
-    repeats = f" x {config.repeats} rollouts" if config.repeats > 1 else ""
-    return f"{config.environment}, {config.model}{sub}: {tasks} tasks{repeats}"

@@ -39,12 +39,16 @@ class ScaffoldSummary:
     """Number of rollouts per stop reason, of those with the outcome `budget`."""
     errors: dict[str, int]
     """First lines of error texts, the most frequent first, at most 5."""
+    unscored: int
+    """Of the errors, the rollouts that have an answer, and whose scorer or judge failed."""
     score: Estimate | None
     """Mean over tasks; errors are left out, an overflow without an answer is 0."""
     scored: int
     """Number of rollouts with a score."""
     pass_at_k: dict[int, Estimate]
     majority: Estimate | None
+    metrics: dict[str, float]
+    """Means of `Score.metrics` over the scored rollouts that have them."""
     ran: int
     """Rollouts with at least one reply; the means below are over these."""
     turns: float
@@ -56,6 +60,8 @@ class ScaffoldSummary:
     """Tokens of the longest prompt that overflowed, where known."""
     sub_calls: float
     failed_sub_calls: float
+    sub_errors: dict[str, int]
+    """Reasons of failed sub-calls with the number of rollouts that met them first, at most 3; errors included."""
     sub_prompt_tokens: float
     sub_completion_tokens: float
     seconds: dict[str, float]
@@ -95,6 +101,8 @@ class EvalSummary:
     """Scores of answers without understanding on the same tasks; empty until a run has ended."""
     differences: list[str] = field(default_factory=list)
     """Settings that are not equal in all scaffolds, one sentence each."""
+    notes: list[str] = field(default_factory=list)
+    """Other remarks, one sentence each: what was left out for an endpoint, how far the baselines went."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -106,6 +114,7 @@ def summarize(
     seed: int = 0,
     baselines: Sequence[Baseline] = (),
     differences: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> EvalSummary:
     """Summarizes rollouts, scaffold by scaffold in the order given. The others are compared with the first one."""
     stats = list(stats)
@@ -122,7 +131,7 @@ def summarize(
         for scaffold in scaffolds[1:]
         if (comparison := _compare(scaffold, by_scaffold[scaffold], scaffolds[0], by_scaffold[scaffolds[0]], seed))
     ]
-    return EvalSummary(whole, by_length, comparisons, list(baselines), list(differences))
+    return EvalSummary(whole, by_length, comparisons, list(baselines), list(differences), list(notes))
 
 
 def _compare(
@@ -167,10 +176,12 @@ def _summarize_scaffold(scaffold: str, length: int | None, stats: list[RolloutSt
         outcomes={outcome.value: outcomes[outcome] for outcome in Outcome},
         budgets=dict(Counter(one.stop_reason.value for one in stats if one.outcome is Outcome.BUDGET)),
         errors=dict(errors.most_common(5)),
+        unscored=sum(one.unscored for one in stats),
         score=clustered_mean(scores, seed),
         scored=sum(map(len, scores.values())),
         pass_at_k={k: estimate for k in powers(most_repeats) if (estimate := mean_pass_at_k(scores, k, seed))},
         majority=majority_vote(votes, seed) if most_repeats > 1 else None,
+        metrics=_metrics(stats),
         ran=len(ran),
         turns=_mean([one.turns for one in ran]),
         root_prompt_tokens=_mean([one.root.prompt_tokens for one in ran]),
@@ -179,6 +190,7 @@ def _summarize_scaffold(scaffold: str, length: int | None, stats: list[RolloutSt
         needed_prompt=max((one.needed_prompt for one in stats if one.needed_prompt is not None), default=None),
         sub_calls=_mean([one.sub_calls for one in ran]),
         failed_sub_calls=_mean([one.failed_sub_calls for one in ran]),
+        sub_errors=dict(Counter(first_line(one.sub_error) for one in stats if one.sub_error).most_common(3)),
         sub_prompt_tokens=_mean([one.sub.prompt_tokens for one in ran]),
         sub_completion_tokens=_mean([one.sub.completion_tokens for one in ran]),
         seconds={
@@ -190,6 +202,16 @@ def _summarize_scaffold(scaffold: str, length: int | None, stats: list[RolloutSt
         sandboxes=tuple(sorted({one.sandbox for one in stats if one.sandbox})),
         cost=math.fsum(costs) if costs else None,
     )
+
+
+def _metrics(stats: list[RolloutStats]) -> dict[str, float]:
+    """Means of the scorer's metrics, by name."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for one in stats:
+        if one.score is not None:
+            for name, value in one.metrics.items():
+                values[name].append(float(value))
+    return {name: _mean(found) for name, found in sorted(values.items())}
 
 
 def _efficiency(stats: list[RolloutStats]) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlm_env.messages import Completion, Message
+from rlm_env.messages import Completion, Message, Usage
 
 ToolSchema = dict[str, Any]
 """A tool in the OpenAI shape: {"type": "function", "function": {"name", "description", "parameters"}}."""
@@ -98,6 +98,10 @@ class LLM(ABC):
     def count_tokens(self, messages: list[Message], tools: list[ToolSchema] | None = None) -> int | None:
         """Length of the prompt in tokens, or None where only the endpoint could count them."""
         return None
+
+    async def preflight(self, sampling: Sampling | None = None) -> Usage:
+        """Asks one small question before anything else is paid, and returns what that cost. Raises LLMError."""
+        return Usage()
 
     async def describe(self) -> dict[str, Any]:
         """What is recorded with a run: the model's name, its window, the engine and its version. JSON values.

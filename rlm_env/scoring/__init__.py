@@ -17,12 +17,13 @@ from rlm_env.task import Task
 __all__ = ["ScorerKilled", "close_scorers", "is_unanswered_overflow", "score", "score_rollout"]
 
 
-async def score_rollout(environment: Environment, task: Task, rollout: Rollout) -> Score:
-    """Asks the environment's judge, where it has one, then scores in a scorer process.
+async def score_rollout(environment: Environment, task: Task, rollout: Rollout, *, ask_judge: bool = True) -> Score:
+    """Asks the environment's judge, where it has one and `ask_judge` is on, then scores in a scorer process.
 
     Raises what judge and scorer raise, and ScorerKilled if the scorer breaks `environment.score_limits` or dies.
     """
     if is_unanswered_overflow(rollout):
         return score(environment, task, rollout)
-    await environment.judge(task, rollout)
+    if ask_judge:
+        await environment.judge(task, rollout)
     return await score_apart(environment, task, rollout)
