@@ -16,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from rich.console import Console
 
 from rlm_env.runs.config import RECORD
+from rlm_env.runs.console import say
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import RunFolder, plain, read_run_config
 from rlm_env.runs.models import resolve_model
@@ -99,9 +100,9 @@ def open_run(
                 if was[key] != value:
                     raise ConfigError(f"{config.out} began with other {name} than are there now; choose another --out")
             record["started"] = was["started"]
-            if (latest := checkpoints.latest()) is not None:
-                checkpoints.load(learner, latest)
-                console.print(f"resumed after {learner.version} steps from {latest}", markup=False)
+            restored = checkpoints.restore(learner, lambda text: say(console, text, "yellow"))
+            if restored is not None:
+                console.print(f"resumed after {learner.version} steps from {restored}", markup=False)
         else:
             for name in (CHECKPOINTS, WEIGHTS, MODEL):
                 shutil.rmtree(config.out / name, ignore_errors=True)

@@ -1,22 +1,35 @@
 """Checkpoints of a run: each is written completely or not at all, and only the newest are kept.
 
+A checkpoint holds the hashes of its files. One that was damaged on disk is not loaded; the one before it is.
 Not covered: the files that a learner writes into one (`learner.py`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from rlm_env.runs.errors import ConfigError, RunStopped
+from rlm_env.runs.files import disk_errors
+
 _NAME = re.compile(r"step-(\d{6,})")
 _UNFINISHED = ".unfinished-"
-_EXTRA = "extra.json"
+_DAMAGED = "damaged-"
+_CONTENTS = "contents.json"
+HASHED_AT_ONCE = 4
+"""Files that are hashed at the same time."""
+
+
+class DamagedCheckpoint(ValueError):
+    """A file of a checkpoint is missing or not as it was written. The message names it."""
 
 
 class Saved(Protocol):
@@ -28,7 +41,8 @@ class Saved(Protocol):
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of a run: `step-000020/` holds what `learner.save` wrote, and `extra.json`.
+    """The folder `checkpoints/` of a run: `step-000020/` holds what `learner.save` wrote, and `contents.json`, with the
+    hashes of these files.
 
     Invariant: a folder with such a name is complete. It is written under another name, flushed to disk, then renamed.
     `keep`: the number of checkpoints to keep. Only one process may write at a time.
@@ -39,19 +53,44 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, step: int, learner: Saved, extra: dict[str, Any]) -> Path:
-        """Writes the checkpoint of `step`, replacing an existing one. `extra`: further values to keep, as JSON."""
+        """Writes the checkpoint of `step`, replacing an existing one. `extra`: further values to keep, as JSON. Raises
+        RunStopped where it cannot be written; the checkpoint before is still there then."""
         path = self.folder / f"step-{step:06d}"
-        text = json.dumps(extra)  # fails before anything is written
-        with atomic_folder(path) as unfinished:
-            learner.save(unfinished)
-            (unfinished / _EXTRA).write_text(text, "utf-8")
+        json.dumps(extra)  # fails before anything is written
+        try:
+            with disk_errors(path, "writing a checkpoint"), atomic_folder(path) as unfinished:
+                learner.save(unfinished)
+                contents = {"extra": extra, "sha256": _hash_files(unfinished)}
+                (unfinished / _CONTENTS).write_text(json.dumps(contents), "utf-8")
+        except RuntimeError as error:  # torch's, for a disk that is full
+            raise RunStopped("disk error", f"{path}: the checkpoint could not be written: {error}", 1) from error
         self.prune()
         return path
 
     def load(self, learner: Saved, path: Path) -> dict[str, Any]:
-        """Restores the learner; returns the `extra` values that were saved with it."""
+        """Restores the learner; returns the `extra` values that were saved with it. Raises DamagedCheckpoint."""
+        extra = _read_contents(path)["extra"]
         learner.load(path)
-        return json.loads((path / _EXTRA).read_text("utf-8"))
+        return extra
+
+    def restore(self, learner: Saved, say: Callable[[str], None]) -> Path | None:
+        """Restores the learner from the newest checkpoint that is whole; returns that one, None if there is none.
+
+        A damaged checkpoint is reported with `say` and renamed. Raises ConfigError where all are damaged.
+        """
+        damage = []
+        for path in reversed(self._complete()):
+            try:
+                self.load(learner, path)
+            except DamagedCheckpoint as error:
+                moved = path.rename(path.with_name(_DAMAGED + path.name))
+                damage.append(f"{error}; it is now {moved.name}")
+                say(f"{damage[-1]}. Going on from the checkpoint before it.")
+                continue
+            return path
+        if damage:
+            raise ConfigError(f"no checkpoint is left to go on from: {'; '.join(damage)}. Choose another --out")
+        return None
 
     def latest(self) -> Path | None:
         """The newest checkpoint, or None."""
@@ -72,6 +111,34 @@ class Checkpoints:
             if match := _NAME.fullmatch(path.name):
                 found[int(match[1])] = path
         return [found[step] for step in sorted(found)]
+
+
+def _read_contents(path: Path) -> dict[str, Any]:
+    """The contents.json of a checkpoint, whose files are as it says. Raises DamagedCheckpoint."""
+    try:
+        contents = json.loads((path / _CONTENTS).read_text("utf-8"))
+        expected = contents["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedCheckpoint(f"{path / _CONTENTS} is damaged ({error})") from error
+    found = _hash_files(path)
+    for name, digest in expected.items():
+        if found.get(name) != digest:
+            what = "is missing" if name not in found else "is not as it was written"
+            raise DamagedCheckpoint(f"{path / name} {what}")
+    return contents
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file, by its path within the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _CONTENTS)
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+        digests = pool.map(_hash_file, files)
+        return {path.relative_to(folder).as_posix(): digest for path, digest in zip(files, digests, strict=True)}
+
+
+def _hash_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

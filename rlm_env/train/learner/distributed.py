@@ -24,7 +24,7 @@ from rlm_env.train.learner.samples import Sample
 
 _TIMEOUT = timedelta(hours=12)
 """How long followers wait for the leader, which may be sampling or evaluating."""
-_FILLER = "filler"
+_FILLER = "\0filler"
 """Rollout id of the sample that fills up a process's share of packs."""
 
 T = TypeVar("T")

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.jsonl import read_jsonl
 from rlm_env.train.learner.samples import Sample, SampleKind
 
 
@@ -37,19 +38,20 @@ def sample_files(folder: Path) -> list[Path]:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """The samples of a file. Raises ConfigError with the line number if one is not as `write_samples` writes it."""
+    """The samples of a file. Raises ConfigError with the line number if one cannot be trained."""
+    return list(read_jsonl(path, _read_sample))
+
+
+def _read_sample(line: str) -> Sample:
+    values = json.loads(line)
     known = {field.name for field in fields(Sample)}
-    samples = []
-    with open(path, encoding="ascii") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                values = json.loads(line)
-                if values.keys() != known:
-                    raise ValueError(f"fields {sorted(values.keys() ^ known)} are missing or unknown")
-                sample = Sample(**{**values, "kind": SampleKind(values["kind"])})
-                if not len(sample.token_ids) == len(sample.mask) == len(sample.behavior_logprobs):
-                    raise ValueError("token_ids, mask and behavior_logprobs differ in length")
-            except (ValueError, TypeError, AttributeError) as error:
-                raise ConfigError(f"{path}, line {number}: not a sample: {error}") from error
-            samples.append(sample)
-    return samples
+    if not isinstance(values, dict):
+        raise ValueError("not a sample: no JSON object")
+    if values.keys() != known:
+        raise ValueError(f"not a sample: fields {sorted(values.keys() ^ known)} are missing or unknown")
+    try:
+        sample = Sample(**{**values, "kind": SampleKind(values["kind"])})
+        sample.check()
+    except ValueError as error:
+        raise ValueError(f"not a sample: {error}") from error
+    return sample

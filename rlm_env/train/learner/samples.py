@@ -14,6 +14,11 @@ from enum import StrEnum
 from rlm_env.rollout import Reply, Rollout
 from rlm_env.train.learner.config import SamplesConfig
 
+LOGPROB_SLACK = 1e-3
+"""How far above 0 a log-probability may be by rounding."""
+MAX_ADVANTAGE = 1e6
+"""Larger advantages (in absolute value) are mistakes: no formula gives one above the size of a group."""
+
 
 class SampleKind(StrEnum):
     """Which role sampled the trained tokens of a sample."""
@@ -49,6 +54,37 @@ class Sample:
     def trained_tokens(self) -> int:
         return sum(self.mask)
 
+    def check(self) -> None:
+        """Raises ValueError where it cannot be trained: wrong types or lengths, numbers that have no meaning."""
+        lists = {"token_ids": (int, self.token_ids), "mask": (bool, self.mask)}
+        for name, (kind, values) in {**lists, "behavior_logprobs": (float, self.behavior_logprobs)}.items():
+            if not isinstance(values, list) or not set(map(type, values)) <= {kind, *([int] if kind is float else [])}:
+                raise ValueError(f"{name} must be a list of {kind.__name__}")
+            if len(values) != len(self.token_ids):
+                raise ValueError("token_ids, mask and behavior_logprobs differ in length")
+        if not self.token_ids:
+            raise ValueError("it has no tokens")
+        if min(self.token_ids) < 0:
+            raise ValueError(f"token id {min(self.token_ids)} is negative")
+        if self.mask[0]:
+            raise ValueError("its first token is trained, but nothing predicts it")
+        if not all(map(math.isfinite, self.behavior_logprobs)):
+            raise ValueError("behavior_logprobs must be finite")
+        if max(self.behavior_logprobs) > LOGPROB_SLACK:
+            raise ValueError(f"behavior_logprobs must not be above 0, got {max(self.behavior_logprobs):g}")
+        for name, low, high in (
+            ("weight", 0.0, math.inf),
+            ("temperature", 0.0, math.inf),
+            ("advantage", -MAX_ADVANTAGE, MAX_ADVANTAGE),
+        ):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not low < value < high:
+                raise ValueError(f"{name} must be a number above {low:g} and below {high:g}, got {value!r}")
+        if type(self.policy_version) is not int or self.policy_version < 0:
+            raise ValueError(f"policy_version must be an int of at least 0, got {self.policy_version!r}")
+        if not isinstance(self.rollout_id, str):
+            raise ValueError(f"rollout_id must be text, got {self.rollout_id!r}")
+
 
 def rollout_samples(rollout: Rollout, config: SamplesConfig | None = None) -> list[Sample]:
     """The samples of a rollout: the root's in the order of their first turns, then those of each sub-call.
@@ -70,7 +106,13 @@ def rollout_samples(rollout: Rollout, config: SamplesConfig | None = None) -> li
         blank = Sample([], [], [], rollout.id, version, SampleKind.SUB, config.sub_weight, temperatures[SampleKind.SUB])
         for call in rollout.sub_calls:
             samples += _conversation(call.replies, blank, f"rollout {rollout.id!r}, sub-call {call.id}")
-    return [sample for sample in samples if any(sample.mask)]
+    found = [sample for sample in samples if any(sample.mask)]
+    for sample in found:
+        try:
+            sample.check()
+        except ValueError as error:
+            raise ValueError(f"rollout {rollout.id!r}: {error}") from error
+    return found
 
 
 def _conversation(replies: Iterable[Reply], blank: Sample, name: str) -> list[Sample]:

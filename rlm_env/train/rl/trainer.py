@@ -41,6 +41,9 @@ from rlm_env.train.sync.engine import TrainEngine
 from rlm_env.train.sync.sync_check import SyncError
 from rlm_env.train.sync.weight_sync import WeightSync, make_sync
 
+MAX_SKIPPED = 3
+"""A run stops after this many steps in a row whose gradient was not finite, or after its last step if that one was."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
@@ -60,6 +63,8 @@ def train(config: TrainConfig, console: Console, options: TrainOptions | None = 
     changed; RunStopped where engine, disk or rollouts fail for good; KeyboardInterrupt. A stopped run can be resumed.
     """
     options = options or TrainOptions()
+    if options.from_samples is not None and options.dump_samples is not None:
+        raise ConfigError("--dump-samples has no effect with --from-samples, whose samples are on disk already")
     model = resolve_folder(config.model)
     check_model(config, model, live=options.from_samples is None)
     device = pick_device(config.trainer, distributed.local_rank())
@@ -101,6 +106,8 @@ class _Run:
     """Step of the newest checkpoint."""
     recorded: int = field(init=False)
     """Steps whose metrics are written. Only these get a checkpoint."""
+    skipped: int = 0
+    """Steps in a row, up to the newest, whose gradient was not finite."""
     publishing: asyncio.Task[dict[str, float]] | None = None
     """Brings the newest weights into the engine while the next batch is trained."""
 
@@ -240,6 +247,14 @@ class _Run:
         self.recorded = step
         if step % self.config.checkpoint.every == 0:
             await self._save()
+        self.skipped = self.skipped + 1 if values["skipped"] else 0
+        if self.skipped == MAX_SKIPPED or (self.skipped and step == steps):
+            raise RunStopped(
+                "gradients not finite",
+                f"the gradients of the last {self.skipped} steps were not finite, and were not applied. Look at loss and "
+                "grad_norm in metrics.jsonl; lower optimizer.lr, or look for samples with extreme log-probabilities",
+                1,
+            )
 
     async def _save(self) -> None:
         if self.saved != self.learner.version == self.recorded:

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, the last few kept, and a learner that goes on to the bit."""
 
+import errno
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.train.learner.checkpoint import Checkpoints, atomic_folder
 
 
@@ -59,11 +61,18 @@ def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path):
     assert names(tmp_path) == ["step-000001"]
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_a_save_that_fails_leaves_the_last_one(tmp_path, error):
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), RunStopped),
+        (RuntimeError("PytorchStreamWriter failed writing file"), RunStopped),  # torch's, for a full disk
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_save_that_fails_leaves_the_last_one(tmp_path, error, raised):
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(1, Stub(1), {})
-    with pytest.raises(type(error)):
+    with pytest.raises(raised):
         checkpoints.save(2, Stub(2, error), {})
     with pytest.raises(TypeError, match="not JSON serializable"):
         checkpoints.save(3, Stub(3), {"path": tmp_path})
@@ -87,6 +96,31 @@ def test_an_error_while_replacing_a_folder_changes_nothing(tmp_path):
         folder.write_text("new")
     assert names(tmp_path) == ["out"]
     assert (tmp_path / "out" / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "contents"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, damage):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2):
+        checkpoints.save(step, Stub(1000 + step), {})
+    newest = tmp_path / "step-000002"
+    if damage == "gone":
+        (newest / "value").unlink()
+    elif damage == "contents":
+        (newest / "contents.json").write_text("")
+    else:
+        (newest / "value").write_text("1003" if damage == "flipped" else "10")
+    said, found = [], Stub()
+    assert checkpoints.restore(found, said.append) == tmp_path / "step-000001"
+    assert found.value == 1001
+    assert len(said) == 1
+    assert str(newest) in said[0]
+    assert names(tmp_path) == ["damaged-step-000002", "step-000001"]
+    assert checkpoints.restore(Stub(), said.append) == tmp_path / "step-000001"
+    (tmp_path / "step-000001" / "value").write_text("7")
+    with pytest.raises(ConfigError, match=r"no checkpoint is left to go on from: .*step-000001"):
+        checkpoints.restore(Stub(), said.append)
+    assert checkpoints.restore(Stub(), said.append) is None
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Samples on disk come back as they were; anything else in their place is refused by name."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +10,7 @@ from rlm_env.runs.errors import ConfigError
 from rlm_env.train.learner.sample_files import read_samples, sample_files, write_samples
 from rlm_env.train.learner.samples import Sample, SampleKind
 
-finite = st.floats(allow_nan=False, allow_infinity=False)
+positive = st.floats(0, 100, exclude_min=True)
 
 
 @st.composite
@@ -17,14 +19,14 @@ def samples(draw):
     fixed = {"min_size": size, "max_size": size}
     return Sample(
         draw(st.lists(st.integers(0, 200_000), **fixed)),
-        draw(st.lists(st.booleans(), **fixed)),
-        draw(st.lists(finite, **fixed)),
+        [False, *draw(st.lists(st.booleans(), min_size=size - 1, max_size=size - 1))],
+        draw(st.lists(st.floats(-1e9, 0), **fixed)),
         draw(st.text(max_size=5)),
         draw(st.integers(0, 9)),
         draw(st.sampled_from(SampleKind)),
-        draw(finite),
-        draw(finite),
-        draw(finite),
+        draw(positive),
+        draw(positive),
+        draw(st.floats(-100, 100)),
     )
 
 
@@ -49,5 +51,53 @@ def test_steps_are_read_in_order_and_a_gap_is_refused(tmp_path):
 def test_a_line_that_is_no_sample_is_named(tmp_path, line):
     path = write_samples(tmp_path, 1, [Sample([1, 2], [False, True], [0.0, -1.0], "r")])
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(ConfigError, match="line 2: not a sample"):
+    with pytest.raises(ConfigError, match="line 2 is damaged: "):
+        read_samples(path)
+
+
+GOOD = {
+    "token_ids": [1, 5, 6, 7],
+    "mask": [False, False, True, True],
+    "behavior_logprobs": [0, 0.0, -1.0, -2.0],
+    "rollout_id": "000000/0",
+    "policy_version": 0,
+    "kind": "root",
+    "weight": 1.0,
+    "temperature": 1,
+    "advantage": -0.5,
+}
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(({"behavior_logprobs": [0, 0, value, -2.0]}, "behavior_logprobs") for value in (NAN, INF, -INF, 3.0, None)),
+        ({"mask": [False, True]}, "differ in length"),
+        ({"mask": ["", "", "x", "x"]}, "mask must be a list of bool"),
+        ({"mask": [0, 0, 1, 1]}, "mask must be a list of bool"),
+        ({"mask": [True] * 4}, "first token"),
+        ({"token_ids": [], "mask": [], "behavior_logprobs": []}, "no tokens"),
+        *(({"token_ids": [1, 5, 6, value]}, "token_ids must be a list of int") for value in (9.5, "9", None)),
+        ({"token_ids": [1, 5, 6, -1]}, "negative"),
+        *(({"advantage": value}, "advantage") for value in (NAN, None, "1", 1e30)),
+        *(({"weight": value}, "weight") for value in (-1.0, 0.0, NAN, INF)),
+        *(({"temperature": value}, "temperature") for value in (0.0, None, NAN)),
+        ({"kind": "judge"}, "'judge' is not a valid SampleKind"),
+        ({"policy_version": -1}, "policy_version"),
+        ({"rollout_id": 3}, "rollout_id"),
+        ({"extra": 1}, r"fields \['extra'\]"),
+    ],
+)
+def test_a_sample_that_cannot_be_trained_is_refused_with_its_line(tmp_path, change, message):
+    path = tmp_path / "step-000001.jsonl"
+    path.write_text("".join(json.dumps(sample) + "\n" for sample in (GOOD, {**GOOD, **change})))
+    with pytest.raises(ConfigError, match=f"line 2 is damaged: not a sample: .*{message}"):
+        read_samples(path)
+
+
+def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path):
+    path = tmp_path / "step-000001.jsonl"
+    path.write_bytes(json.dumps(GOOD).encode() + b"\n\xe9\n")
+    with pytest.raises(ConfigError, match="line 2 is damaged"):
         read_samples(path)

@@ -137,6 +137,25 @@ def test_samples_that_do_not_fit_are_refused_before_they_are_trained(config, sam
     assert "make such files with --dump-samples" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_run_whose_steps_are_skipped_stops_and_says_so(config, tmp_path, capsys):
+    """One token that the policy finds likely and the engine found impossible: its ratio is infinite."""
+    lost = Sample([1, 5, 6], [False, False, True], [0.0, 0.0, -1000.0], "0/0", advantage=-1.0)
+    for step in range(1, 6):
+        write_samples(tmp_path / "lost", step, [lost])
+    for steps, last in ((1, 1), (5, 3)):
+        command = ["train", str(config()), "--from-samples", str(tmp_path / "lost"), "--set", f"steps={steps}"]
+        assert main([*command, "--out", str(tmp_path / f"out-{steps}")]) == 1
+        assert f"gradients of the last {last} steps were not finite" in " ".join(capsys.readouterr().err.split())
+        lines = read_metrics(tmp_path / f"out-{steps}" / "metrics.jsonl")
+        assert [line["skipped"] for line in lines] == [1.0] * last
+
+
+def test_samples_are_not_dumped_from_samples(config, samples, tmp_path, capsys):
+    command = ["train", str(config()), "--from-samples", str(samples), "--dump-samples", str(tmp_path / "again")]
+    assert main(command) == 2
+    assert "--dump-samples has no effect with --from-samples" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
