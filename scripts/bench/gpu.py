@@ -57,14 +57,18 @@ class Run:
 STEPS = {
     "real": [
         Run("0.6B", 16_384),
-        Run("0.6B", 16_384, attention="sdpa"),
-        Run("4B", 16_384, lora=True),
         Run("4B", 16_384),
-        Run("4B", 16_384, attention="sdpa"),
+        Run("4B", 16_384, compile=True),
+        Run("0.6B", 16_384, compile=True),
+        Run("4B", 16_384, lora=True),
+        Run("0.6B", 16_384, attention="sdpa"),
         Run("4B", 32_768),
+        Run("4B", 16_384, attention="sdpa"),
     ],
     "tiny": [Run("tiny", 512), Run("tiny", 512, lora=True), Run("tiny", 512, attention="sdpa")],
 }
+FILL = 0.95
+"""Share of its packs that a step's samples fill: a little room, so that they go into so many packs and no more."""
 
 
 class Bench:
@@ -162,12 +166,19 @@ def model_config(run: Run, device: torch.device) -> ModelConfig:
         attention=run.attention,
         device=device.type,
         pack_tokens=run.pack_tokens,
+        compile=run.compile,
     )
 
 
 def step(bench: Bench, run: Run, folder: Path) -> None:
     """Whole optimizer steps of the learner, on samples with RLM lengths of which a third of the tokens is trained."""
-    what = {"model": run.shape, "lora": run.lora, "attention": run.attention, "pack_tokens": run.pack_tokens}
+    what = {
+        "model": run.shape,
+        "lora": run.lora,
+        "attention": run.attention,
+        "compile": run.compile,
+        "pack_tokens": run.pack_tokens,
+    }
     config = model_config(run, bench.device)
     estimate = training_memory(read_model_config(folder), config).total / GIB
     if bench.device.type == "cuda" and estimate > 0.95 * torch.cuda.mem_get_info()[0] / GIB:
@@ -176,16 +187,19 @@ def step(bench: Bench, run: Run, folder: Path) -> None:
     start = time.monotonic()
     learner = Learner(folder, config, OptimizerConfig(lr=1e-6), LossConfig(), total_steps=100)
     loading = time.monotonic() - start
-    samples = rlm_samples(run.pack_tokens * run.packs, SHAPES[run.shape]["vocab_size"], tiny=bench.shapes == "tiny")
+    samples = rlm_samples(
+        int(FILL * run.pack_tokens * run.packs), SHAPES[run.shape]["vocab_size"], tiny=bench.shapes == "tiny"
+    )
     first = bench.peak_gib()
     bench.forget_peak()
-    ms = bench.milliseconds(lambda: learner.step(samples), 1, 3, 20.0)
+    packs = learner.step(samples)["packs"]
+    ms = bench.milliseconds(lambda: learner.step(samples), 0, 3, 8.0)
     tokens = sum(map(len, samples))
     work = useful_flops(learner.model, samples, lora=run.lora)
     bench.say(
         "step",
         **what,
-        packs=run.packs,
+        packs=int(packs),
         samples=len(samples),
         tokens=tokens,
         ms=ms,

@@ -62,7 +62,8 @@ def _gradient(learner: Learner, samples: list[Sample]) -> torch.Tensor:
     apply = learner.optimizer.step
 
     def keep(version: int) -> Update:
-        kept.extend(master.grad.float().flatten().cpu() for master in learner.optimizer.masters.values())
+        # Joined here, into a copy: the step scales the gradients in place.
+        kept.append(torch.cat([master.grad.float().flatten().cpu() for master in learner.optimizer.masters.values()]))
         return apply(version)
 
     with patch.object(learner.optimizer, "step", keep):

@@ -58,6 +58,9 @@ class ModelConfig(Part):
     packing: bool | Literal["auto"] = "auto"
     """Put several samples into one forward. `auto`: unless the model's state leaks from sample to sample, as in hybrids
     with linear attention or convolutions, which are then trained one sample at a time."""
+    compile: bool = False
+    """Compile norms and MLP of each decoder layer (torch.compile), so that each is a few kernels. The first step then
+    takes half a minute longer."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     pack_tokens: int = Field(default=16_384, ge=1)
     """Token budget of one pack (packed micro-batch), which is one forward and backward."""

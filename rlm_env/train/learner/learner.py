@@ -29,6 +29,7 @@ from rlm_env.train.learner.loss import loss_denominator, policy_loss
 from rlm_env.train.learner.memory import require_memory
 from rlm_env.train.learner.model import (
     PackModel,
+    compile_layers,
     compute_dtype,
     load_model,
     merged_weights,
@@ -82,6 +83,8 @@ class Learner:
         self.model = load_model(self.folder, model, seed)
         self.root = PackModel(self.model)
         masters = self._place()
+        if model.compile:
+            compile_layers(self.model)
         self.optimizer = Optimizer(self.root, masters, optimizer, total_steps)
         self._master_of = {id(p): masters[n] for n, p in self.root.named_parameters() if n in masters}
 

@@ -103,6 +103,20 @@ def load_model(folder: Path, config: ModelConfig, seed: int = 0) -> nn.Module:
     return model.train()
 
 
+def compile_layers(model: nn.Module) -> None:
+    """Compiles what each decoder layer has beside attention (norms, MLP), for any number of tokens.
+
+    Not the layer as a whole: attention differs with the lengths of every pack, and around a part that the compiler must
+    leave out, a layer that is recomputed in the backward pass falls back to no compilation at all.
+    """
+    for layer in base_model(model).get_decoder().layers:
+        for part in layer.children():
+            attends = hasattr(part, "is_causal")
+            for module in part.children() if attends else [part]:
+                if not attends or module.__class__.__name__.endswith("Norm"):
+                    module.compile(dynamic=True)
+
+
 def check_buildable(model_config: Any, config: ModelConfig) -> None:
     """Raises ModelError if a model of this (Hugging Face) configuration knows no such attention, or has no such layers
     for an adapter. Allocates nothing."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
@@ -131,6 +132,20 @@ def test_neither_packs_nor_gradient_checkpointing_change_gradients(folder, prese
         assert distance(found, expected) < 1e-5
         assert metrics["loss"] == pytest.approx(whole["loss"], rel=1e-5)
         assert metrics["mismatch_kl"] == pytest.approx(whole["mismatch_kl"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
+def test_compiled_layers_give_the_same_gradients_for_packs_of_any_length(folder):
+    still = {"lr": 1e-12}
+    plain = learner(folder, **still)
+    compiled = learner(folder, with_(compile=True, gradient_checkpointing=True), **still)
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    for seed, count in enumerate((8, 3, 5)):
+        samples = make_samples(count, seed=seed)
+        assert distance(gradients(compiled, samples)[1], gradients(plain, samples)[1]) < 1e-5
+    assert 0 < counters["stats"]["unique_graphs"] <= 12  # a set for all layers and lengths, not one for each
 
 
 @pytest.mark.parametrize("model", [FLOAT32, with_(dtype="bfloat16"), with_(lora=LoraConfig(rank=4))])
