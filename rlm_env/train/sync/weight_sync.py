@@ -82,9 +82,10 @@ class WeightSync(ABC):
         `learner_free` is set as soon as the learner may be trained further: its weights are exported and its
         log-probabilities computed. It is set on errors too.
 
-        Returns seconds by part (`sync_seconds_export`, `_score`, `_drain`, `_load`, `_verify`) and the result of the
-        check (`sync_mean_abs`, `sync_max_abs`, `sync_cached_mean_abs`, `sync_change_share`). An engine that dies
-        meanwhile is started again on the new weights. Raises SyncError, and EngineUnavailable where it does not start.
+        Returns seconds by part (`sync_seconds_export`, `_score`, `_drain`, `_load`, `_verify`), the number of requests
+        that did not end in time (`sync_requests_cut`) and the result of the check (`sync_mean_abs`, `sync_max_abs`,
+        `sync_cached_mean_abs`, `sync_change_share`). An engine that dies meanwhile is started again on the new
+        weights. Raises SyncError, and EngineUnavailable where it does not start.
         """
         try:
             return await self._publish(version, learner_free)
@@ -114,8 +115,10 @@ class WeightSync(ABC):
             expected = await self._trainer_logprobs()
         if learner_free is not None:
             learner_free.set()
+        cut_before = self._engine.gate.cut
         async with self._engine.paused(self.config.drain_seconds) as drained:
             metrics["sync_seconds_drain"] = drained
+            metrics["sync_requests_cut"] = float(self._engine.gate.cut - cut_before)
             if canary_first:
                 await self._load_canary(folder, version, expected)
             with _timed(metrics, "load"):
