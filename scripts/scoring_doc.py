@@ -193,6 +193,9 @@ BENCHMARKS = [
             Case("B", "The correct answer is Because nothing else fits", "A capital B is enough for the original."),
             Case("B", "The correct answer is (A). No: the correct answer is (B)", "First or last statement."),
             Case("B", "The correct answer is (B) or (C)", "Two choices are one too many in `strict`."),
+            Case("B", "Answer:\n**B**", "On the next line."),
+            Case("B", "B) It returns None", "In front of a line."),
+            Case("B", "The correct answer is (B), A is never called", "A remark on another choice."),
         ],
     ),
     Benchmark(
@@ -236,7 +239,8 @@ BENCHMARKS = [
     Benchmark(
         "Math",
         "verifiers 0.1.9, MathRubric with its default parser, on math-verify 0.9.0",
-        "`official` takes the last box, else all of the text, and asks math-verify. `strict` wants a closed box.",
+        "`official` takes the last box, else all of the text, and asks math-verify. `strict` wants a closed box, reads what "
+        "Python prints, and refuses another unit, scale, currency or base, and more than one answer.",
         {mode: lambda case, mode=mode: math_python.score(case.answer, case.gold, mode) for mode in math_python.MODES},
         {
             "no extraction": "an RLM branch that put the whole answer in a box",
@@ -255,6 +259,10 @@ BENCHMARKS = [
             Case("34", "\\boxed{34", "A box that was cut off.", {"plain math-verify": 0.0}),
             Case("\\frac{1}{2}", "\\boxed{0.5}", "A fraction as a decimal."),
             Case("34", "\\boxed{34.0000001}", "Nearly is not equal."),
+            Case("-2\\pi", "\\boxed{-2*pi}", "What Python prints."),
+            Case("34", "\\boxed{31=32=33=34}", "A chain of guesses."),
+            Case("34\\text{ km}", "\\boxed{34\\text{ miles}}", "The original leaves units out."),
+            Case("101_2", "\\boxed{101_3}", "... and bases."),
         ],
     ),
     Benchmark(

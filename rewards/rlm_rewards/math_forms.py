@@ -12,7 +12,7 @@ import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rlm_rewards.python_latex import CONSTANTS, number, python_to_latex
+from rlm_rewards.python_latex import CONSTANTS, decimal_latex, python_to_latex
 from rlm_rewards.quantities import HEDGES, KNOWN, SCALES, WORDS, find_quantities, plain_text
 
 SYMBOLS = {
@@ -76,6 +76,10 @@ MIXED = re.compile(
     r"(?<![\w.}^/])(\d+)\s*"
     r"(?:\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}|\\[dtc]?frac(\d)(\d)|\s(\d+)/(\d+))(?![\d.])"
 )
+SCIENTIFIC = re.compile(r"(?<![\w.}])(\d+(?:\.\d+)?)\s*\\(?:times|cdot)\s*10\s*\^\s*\{?\s*([+-]?\d{1,3})(?!\d)\s*\}?")
+NAMES = "|".join(["infinity", *(name for name in CONSTANTS if len(name) > 1 and name not in ("True", "False"))])
+CONSTANT = re.compile(rf"(?<![\\A-Za-z])({NAMES})(?![A-Za-z])")
+VARIABLES = re.compile(r"(?<=\d)(?<![\\A-Za-z_{]\d)[A-Za-z]{2,3}(?![A-Za-z(])")
 MARKED = re.compile(r"\\(?:text(?:rm|bf|it|sf|tt)?|mathrm|mathsf|mbox|operatorname)\s*\{([^{}]*)\}")
 FRAME = re.compile(r"\A(?:\$+(.*?)\$+|\\\((.*)\\\)|\\\[(.*)\\\]|\*\*(.*)\*\*|`+(.*?)`+|\"(.*)\"|'(.*)')\Z", re.S)
 MONEY = re.compile(r"\A\s*([-+]?)\s*(\\?\$|€|£|¥|₹|\\pounds|\\euro|\\yen|(?:USD|EUR|GBP|JPY|US\$)(?![A-Za-z]))\s*")
@@ -89,7 +93,7 @@ BASE_NAMES = {
     "hex": 16,
 }
 BASE = re.compile(
-    r"\A\(?([0-9][0-9A-Fa-f]*|[0-9A-F]+)\)?\s*(?:_\s*\{?\s*(?:⟦)?\(?(\d{1,2}|[a-z]+)\)?(?:⟧)?\s*\}?"
+    r"\A[(⟦]?\s*([0-9][0-9A-Fa-f]*|[0-9A-F]+)\s*[)⟧]?\s*(?:_\s*\{?\s*(?:⟦)?\(?(\d{1,2}|[a-z]+)\)?(?:⟧)?\s*\}?"
     r"|[\s⟦(]+(?:in\s+)?base[\s-]+(\d{1,2}|[a-z]+)[⟧)\s]*|[\s⟦(]+(?:in\s+)?(binary|octal|hexadecimal|hex)[⟧)\s]*)\Z"
 )
 LITERAL = re.compile(r"\A0([box])([0-9a-f]+)\Z", re.I)
@@ -221,7 +225,7 @@ def _singular(noun: str) -> str:
 
 def _plain(text: str) -> str:
     """Without frames and Unicode, with whole numbers."""
-    text = re.sub(r"\s+", " ", text).strip()
+    text = re.sub(r"\s+", " ", text).strip().removesuffix("\\").strip()
     while framed := FRAME.match(text):
         inner = next(group for group in framed.groups() if group is not None).strip()
         if "$" in inner or "**" in inner or not inner:
@@ -246,6 +250,8 @@ def _plain(text: str) -> str:
     text = THOUSANDS.sub(lambda run: re.sub(r"\D", "", run[0]) if not _in_brackets(text, run) else run[0], text)
     text = MIXED.sub(_mixed, text)
     text = re.sub(r"(?<=\d)\.(?=\s*\Z)|(?<=[\w})\]])\s*[.,;]\s*\Z", "", text)
+    text = SCIENTIFIC.sub(lambda found: decimal_latex(f"{found[1]}e{found[2]}") or found[0], text)
+    text = re.sub(rf"\A(?:{SPACES.pattern})+|(?:{SPACES.pattern})+\Z", "", text)
     return re.sub(r"\A\s*=(?!=)|\A\s*\\(?:approx|sim)(?![a-z])", "", text).strip()
 
 
@@ -376,9 +382,9 @@ def _latex(body: str) -> tuple[str, ...]:
     plain = re.sub(r"⟦([^⟧]*)⟧", r"\\text{\1}", body).strip()
     python = python_to_latex(re.sub(r"\\(pi|infty)(?![a-z])", lambda m: {"pi": "pi", "infty": "oo"}[m[1]], body))
     if python is not None:
-        return (python,)
-    if found := number(plain):
+        return (python, python.replace(r"\ln(", r"\log(")) if r"\ln(" in python else (python,)
+    if found := decimal_latex(plain):
         return (found,)
-    words = rf"(?<![\\A-Za-z])({'|'.join(name for name in CONSTANTS if len(name) > 1)}|infinity)(?![A-Za-z])"
-    plain = re.sub(words, lambda m: CONSTANTS.get(m[1], r"\infty") + " ", plain)
-    return (plain,)
+    plain = CONSTANT.sub(lambda name: CONSTANTS.get(name[1], r"\infty") + " ", plain)
+    # math-verify takes letters behind a number for a unit and leaves them out.
+    return (VARIABLES.sub(lambda run: "".join(rf" \cdot {letter}" for letter in run[0]), plain),)

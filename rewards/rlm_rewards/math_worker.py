@@ -121,6 +121,8 @@ def answer(request: dict[str, Any]) -> bool:
 
 def is_same_value(gold: str, response: str) -> bool:
     """What math-verify misses: numbers and expressions in other forms, an inequality for an interval."""
+    if gold.split() == response.split():
+        return True
     if INEQUALITY.search(gold + response):
         return is_equal(response, gold)
     return is_same_number(gold, response) or is_same_expression(gold, response)

@@ -110,11 +110,11 @@ class _Writer(ast.NodeVisitor):
         if isinstance(node.value, bool) or node.value is None:
             return rf"\text{{{node.value}}}"
         if isinstance(node.value, str):
-            return number(node.value) or python_to_latex(node.value) or node.value
+            return decimal_latex(node.value) or python_to_latex(node.value) or node.value
         written = ast.get_source_segment(self._source, node) or ""
         if isinstance(node.value, complex):
-            return f"{number(written[:-1])}i"
-        if found := number(written.replace("_", "")):
+            return f"{decimal_latex(written[:-1])}i"
+        if found := decimal_latex(written.replace("_", "")):
             return found
         raise _UnknownError  # 0x1f and the like, which are no decimal numbers
 
@@ -229,6 +229,8 @@ class _Writer(ast.NodeVisitor):
         if not arguments:
             raise _UnknownError
         first = arguments[0]
+        if name == "complex" and len(arguments) == 2:
+            return f"{self.write(first)} + ({self.write(arguments[1])})i"
         if name in SAME_VALUE:
             return self.write(first)
         if name in MATRICES:
@@ -281,7 +283,7 @@ class _Writer(ast.NodeVisitor):
         raise _UnknownError
 
 
-def number(text: str) -> str | None:
+def decimal_latex(text: str) -> str | None:
     """A decimal number without its exponent: `1.5e6` is `1500000`, `5.` is `5`; None if the text is none."""
     if not re.fullmatch(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", text.strip()):
         return None
