@@ -66,6 +66,8 @@ class Environment(ABC):
         """The reward in [0, 1] for `rollout.answer`; a `Score` can add metrics and an explanation.
 
         Must be pure: the same task and answer get the same score, without I/O. What needs I/O belongs into `judge`.
+        It usually runs in another process (see `score_in_process`): what it changes in its arguments or in the
+        environment is lost.
         """
 
     def task(self, split: Split, index: int) -> Task:
