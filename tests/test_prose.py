@@ -23,7 +23,7 @@ ELSEWHERE = {
     "held_out.jsonl": "a training run's scores on held-out tasks",
     "journal.jsonl": "a training run's draws",
     "checkpoints/": "a training run's checkpoints",
-    "extra.json": "part of a checkpoint",
+    "contents.json": "part of a checkpoint",
     "model/": "a training run's model",
     "root/": "the adapter of the root",
     "sub/": "the adapter of the sub-LLMs",

@@ -96,7 +96,7 @@ class GroupsConfig(Part):
     max_zero_advantage_share: float = Field(default=0.75, ge=0, lt=1)
     """Largest share of the groups made for a step that is replaced; beyond it, zero-advantage groups are kept."""
     timeout: float = Field(default=1800.0, ge=0.1)
-    """Seconds from the start of its first rollout until a group is closed with the rollouts that have ended by then."""
+    """Seconds from the start of its first rollout until a group is closed with the rollouts that have ended."""
     min_size: int = Field(default=2, ge=2)
     """A group with fewer scored rollouts is dropped."""
     unfinished: Literal["score", "zero", "drop"] = "score"
@@ -118,7 +118,8 @@ class HeldOutConfig(Part):
     """The periodic evaluation on the environments' `eval` split."""
 
     every: int = Field(default=10, ge=0)
-    """Steps between two evaluations. There is always one before the first step and one after the last; 0: only these."""
+    """Steps between two evaluations; 0: none but those before the first step and after the last one, which are always
+    made."""
     n: int = Field(default=32, ge=0)
     """Tasks of each environment; 0: no evaluation at all."""
     repeats: int = Field(default=1, ge=1)
@@ -173,7 +174,7 @@ def _contradictions(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     )
     yield (
         config.sync.method == "lora" and lora is not None and lora.rank > LARGEST_ADAPTER_RANK,
-        f'trainer.lora.rank: vLLM serves ranks up to {LARGEST_ADAPTER_RANK}; with a larger one use sync.method = "disk"',
+        f'trainer.lora.rank: vLLM serves ranks up to {LARGEST_ADAPTER_RANK}; for more use sync.method = "disk"',
     )
     yield (
         loss.preset == "sft",
@@ -185,8 +186,8 @@ def _contradictions(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     )
     yield (
         loss.preset == "gspo" and loss.norm == "token",
-        'loss.preset = "gspo" has one ratio per sequence; loss.norm = "token" would weigh it by the sequence\'s length: '
-        'use "sequence" or "constant"',
+        'loss.preset = "gspo" has one ratio per sequence; loss.norm = "token" would weigh it by its length: '
+        'use "sequence"',
     )
     yield (
         config.advantage.cost_weight > 0 and config.advantage.mode == "grpo_std",

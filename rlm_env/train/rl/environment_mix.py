@@ -63,11 +63,11 @@ class EnvironmentMix:
         await asyncio.gather(*(scaffold.aclose() for scaffold in (*self._scaffolds.values(), *self._held_out.values())))
 
     def _make(self, entry: TrainEnvironment, further_options: dict[str, Any]) -> RLMEnv:
-        environment = make_environment(self._config, entry, self._model, further_options)
+        environment = make_train_environment(self._config, entry, self._model, further_options)
         return RLMEnv(environment, rollout_config(self._config, entry, self._profile), pools=self._pools)
 
 
-def make_environment(
+def make_train_environment(
     config: TrainConfig, entry: TrainEnvironment, model: Path | None, further_options: Mapping[str, Any]
 ) -> Environment:
     """An environment of the run with its options, and `further_options` over them. Without the model's folder, options

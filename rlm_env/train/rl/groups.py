@@ -26,7 +26,7 @@ class DropReason(StrEnum):
     ZERO_ADVANTAGE = "zero_advantage"
     """None of its advantages is above `groups.min_advantage`, so that it would teach next to nothing."""
     OFF_POLICY = "off_policy"
-    """It began with weights that are more than `max_off_policy_steps` updates old. Only a resumed run has such groups."""
+    """Its weights were more than `max_off_policy_steps` updates old. Only a resumed run has such groups."""
     FAILED = "failed"
     """Fewer than `min_size` of its rollouts have a score."""
 

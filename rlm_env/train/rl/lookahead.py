@@ -18,12 +18,12 @@ STEPS = 5
 STRAGGLER = 2.0
 """A group that takes this many times as long as the median counts as a straggler."""
 RELUCTANCE = 1.25
-"""Groups are begun fewer steps ahead only if that would do with times this much longer, so that the decision is stable
-where two are nearly as good."""
+"""Groups are begun fewer steps ahead only if that would do with times this much longer, so that the decision does not
+flip where two are nearly as good."""
 
 
 class Lookahead:
-    """Measures how long groups, steps and updates of the engine take, and decides how far ahead groups are begun."""
+    """Measures how long groups, steps and updates of the engine take; decides how far ahead groups are begun."""
 
     def __init__(self, config: GroupsConfig) -> None:
         self._config = config
@@ -35,7 +35,7 @@ class Lookahead:
         """Steps ahead, at most `max_off_policy_steps`. Without measurements 0, unless the trainer may never wait."""
 
     def group_ended(self, seconds: float, work: float) -> None:
-        """`seconds`: from the beginning of the first rollout to the end of the last. `work`: of all rollouts, summed."""
+        """`seconds`: from the start of the first rollout to the end of the last. `work`: of all rollouts, summed."""
         self._group_seconds.append(seconds)
         self._work_seconds.append(work)
 
@@ -67,5 +67,5 @@ class Lookahead:
         latency = factor * (median(self._group_seconds) + sync)
         work = factor * fmean(self._work_seconds) * self._config.per_step / self._config.concurrency
         ahead = math.ceil((latency - longest_wait) / step) if latency > longest_wait else 0
-        # With all slots in use, being ahead keeps the engine busy while a step is trained; more than that gains nothing.
+        # With all slots in use, one step ahead keeps the engine busy while a step is trained; more gains nothing.
         return max(ahead, int(work > longest_wait))

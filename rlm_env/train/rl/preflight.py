@@ -24,7 +24,7 @@ from rlm_env.train.learner.memory import GIB, available_memory, training_memory
 from rlm_env.train.learner.model import ModelError, check_buildable, pick_device, read_model_config
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.rl.config import CurriculumStage, TrainConfig
-from rlm_env.train.rl.environment_mix import make_environment, rollout_config
+from rlm_env.train.rl.environment_mix import make_train_environment, rollout_config
 from rlm_env.train.rl.sampler import check_pools
 
 CODE = "```repl\nprint(len(context))\n```"
@@ -32,7 +32,7 @@ REASONING = "<think>\nFirst look.\n</think>\n\n"
 
 
 def keeps_prefix(tokens: ChatTokens) -> bool:
-    """True where the prompt of a second turn begins with exactly the ids of the first turn, including its reasoning where
+    """True where the prompt of a second turn begins with exactly the ids of the first turn, including its reasoning if
     the template has any."""
     thinks = "think" in (tokens.tokenizer.chat_template or "")
     return all(_extends(tokens, reply) for reply in ([CODE, REASONING + CODE] if thinks else [CODE]))
@@ -54,8 +54,8 @@ def check_template(model: Path, config: TrainConfig) -> bool:
     if not kept and not config.allow_forks:
         raise ConfigError(
             f"allow_forks is off, but the chat template of {config.model} (renderer {tokens.renderer_name}) rewrites "
-            "earlier turns, so that each turn would be a separate sample: allow it, or choose a renderer in the model's "
-            'rlm_env.json that keeps them (for Qwen3: {"name": "qwen3", "thinking_retention": "all"})'
+            "earlier turns, so that each turn would be a separate sample: allow it, or choose a renderer in the "
+            'model\'s rlm_env.json that keeps them (for Qwen3: {"name": "qwen3", "thinking_retention": "all"})'
         )
     return kept
 
@@ -169,10 +169,10 @@ def _tasks(config: TrainConfig, model: Path | None) -> list[tuple[str, str]]:
         stages += [("", _from_step(config, stage), stage.options) for stage in entry.curriculum]
         for name, what, options in stages:
             if model is None and MODEL_FOLDER in {**config.options, **entry.options, **options}.values():
-                make_environment(config, entry, None, options)
+                make_train_environment(config, entry, None, options)
                 lines.append((name, f"{what}; its tasks need the model"))
                 continue
-            environment = make_environment(config, entry, model, options)
+            environment = make_train_environment(config, entry, model, options)
             try:
                 task = next(iter(environment.tasks("eval" if what == "held out" else "train")))
                 check_pools(config.groups.pools, entry.label, task)

@@ -5,8 +5,8 @@ oldest first, so that samples are as little off-policy as can be.
 
 Invariants:
 - No group is trained more than `max_off_policy_steps` updates after it was begun. Where the next update would carry a
-  group beyond that, the trainer waits for it rather than drop it, so that slow rollouts are trained as often as they are
-  drawn. A group's own time limit ends the wait.
+  group beyond that, the trainer waits for it rather than drop it, so that slow rollouts are trained as often as they
+  are drawn. A group's own time limit ends the wait.
 - All rollouts of a batch are on disk before it is trained, and no group is trained twice, whatever kills the run.
 """
 

@@ -1,6 +1,6 @@
 """Which sampling settings can be trained: those with which tokens come from softmax(logits / temperature).
 
-The trainer computes the log-probabilities of sampled tokens itself, and knows of no setting but the temperature. Further
+The trainer computes the log-probabilities of sampled tokens itself, and knows no setting but the temperature. Further
 settings are allowed by name, since an engine may have more of them than are known here.
 """
 

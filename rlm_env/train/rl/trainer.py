@@ -251,7 +251,7 @@ class _Run:
         if self.skipped == MAX_SKIPPED or (self.skipped and step == steps):
             raise RunStopped(
                 "gradients not finite",
-                f"the gradients of the last {self.skipped} steps were not finite, and were not applied. Look at loss and "
+                f"the gradients of the last {self.skipped} steps were not finite and not applied. Look at loss and "
                 "grad_norm in metrics.jsonl; lower optimizer.lr, or look for samples with extreme log-probabilities",
                 1,
             )

@@ -1,4 +1,4 @@
-"""How far off-policy samples are, and that slow rollouts are trained as often as they are drawn: on a simulated clock."""
+"""How far off-policy samples are, and how often slow rollouts are trained: on a simulated clock."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def test_samples_are_not_dumped_from_samples(config, samples, tmp_path, capsys):
         ("optimizer={schedule='constant',final_fraction=0.1}", "optimizer.final_fraction has no effect"),
         ("engine.extra_args=['--logprobs-mode','raw_logprobs']", "engine.extra_args: --logprobs-mode is not to be set"),
         ("engine.extra_args=['--dtype=half']", "engine.extra_args: --dtype is not to be set: set engine.dtype"),
-        ("loss={preset='gspo',norm='token'}", 'loss.norm = "token" would weigh it by the sequence\'s length'),
+        ("loss={preset='gspo',norm='token'}", 'loss.norm = "token" would weigh it by its length'),
         ("groups.timeout=0.001", "groups.timeout: Input should be greater than or equal to 0.1"),
         ("trainer.device=cuda", 'trainer.device = "cuda", but torch finds no CUDA device'),
         ("rollout.root.extra.temperature=0.5", "set rollout.root.temperature instead"),

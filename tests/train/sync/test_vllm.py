@@ -1,4 +1,4 @@
-"""Samples of what the real vLLM sampled: the model's log-probabilities over packs are the engine's, and the ratio is 1."""
+"""Samples from the real vLLM: the model's log-probabilities over packs are the engine's, and the ratio is 1."""
 
 from __future__ import annotations
 
