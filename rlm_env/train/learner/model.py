@@ -80,15 +80,18 @@ def load_model(folder: Path, config: ModelConfig, seed: int = 0) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     attention.register()
-    with _quietly():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=read_model_config(folder),
-            dtype=compute_dtype(config) if config.lora else torch.float32,
-            attn_implementation=_implementation(config),
-            local_files_only=True,
-            output_loading_info=True,
-        )
+    try:
+        with _quietly():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=read_model_config(folder),
+                dtype=compute_dtype(config) if config.lora else torch.float32,
+                attn_implementation=attention.BY_SAMPLE if config.attention == "auto" else config.attention,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (ValueError, ImportError) as error:  # an attention that is unknown, not installed or not for this model
+        raise ModelError(f"{folder} cannot be loaded with trainer.attention = {config.attention!r}: {error}") from error
     model, report = loaded
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if missing:

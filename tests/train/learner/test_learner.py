@@ -386,6 +386,12 @@ def test_named_targets_get_adapters_and_unknown_ones_are_refused(folder):
             learner(folder, with_(lora=LoraConfig(targets=(target,))))
 
 
+@pytest.mark.parametrize("name", ["sdpaa", "flash_attention_2"])
+def test_an_attention_that_is_not_there_is_refused(folder, name):
+    with pytest.raises(ModelError, match=rf"trainer\.attention = '{name}'"):
+        learner(folder, with_(attention=name))
+
+
 def test_dropout_is_off(folder):
     assert json.loads((folder / "config.json").read_text())["attention_dropout"] == 0.1
     found = learner(folder)

@@ -157,14 +157,14 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(student, rollouts, tmp_path, 
     assert load_file(parts / "model.safetensors").keys() == load_file(whole / "model.safetensors").keys()
     for name, tensor in load_file(whole / "model.safetensors").items():
         assert torch.equal(load_file(parts / "model.safetensors")[name], tensor), name
-    told = [
+    printed = [
         [
             {key: value for key, value in line.items() if not key.startswith("seconds")}
             for line in read_metrics(tmp_path / run / "metrics.jsonl")
         ]
         for run in ("whole", "parts")
     ]
-    assert told[0] == told[1]
+    assert printed[0] == printed[1]
 
 
 def test_a_run_is_not_resumed_on_other_data(student, rollouts, tmp_path):
@@ -183,9 +183,9 @@ def test_the_command_says_what_is_kept_and_what_is_wrong(student, rollouts, tmp_
     command = ["sft", "--model", str(student), "--rollouts", str(rollouts), "--out", str(tmp_path / "run")]
     small = ["--set", "trainer.dtype=float32", "--set", "trainer.pack_tokens=2048"]
     assert main([*command, *small, "--dry-run"]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for line in ("rollouts read", "dropped, score below 1", "of them encoded from text", "memory"):
-        assert line in told
+        assert line in printed
     assert not (tmp_path / "run").exists()
     assert main([*command, "--set", "keep.min_turns=9"]) == 2
     assert "none of the 20 rollouts is left to train (" in capsys.readouterr().err
