@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from rlm_env.context import Context
+from rlm_env.contexts import CONTEXTS, ContextError, ContextStore, fold_record, unfold_record
 from rlm_env.lines import read_lines
 from rlm_env.messages import Completion, Message, Usage
 
@@ -124,6 +126,8 @@ class Turn(Reply):
     """The short traceback of the last failing cell, if any."""
     timed_out: bool = False
     state_lost: bool = False
+    prompt: list[Message] = field(default_factory=list)
+    """The chat that it answers, where that is not part of `Rollout.messages`."""
     root_seconds: float = 0.0
     code_seconds: float = 0.0
     sub_seconds: float = 0.0
@@ -214,6 +218,9 @@ class Rollout:
     environment: str = ""
     """The environment's own name, as `load_environment` takes it."""
     scaffold: str = "rlm"
+    question: str = ""
+    gold: Any = None
+    """The right answer, in a form that JSON has. For those who read the record; no model sees it."""
     answer: str = ""
     stop_reason: StopReason = StopReason.READY
     error: str | None = None
@@ -231,29 +238,40 @@ class Rollout:
     info: dict[str, Any] = field(default_factory=dict)
     """What is needed to run it again: the task's info, model names, sampling, prompt and its hashes, tools, sandbox.
     JSON values only."""
+    context: Context | None = field(default=None, repr=False, compare=False)
+    """What stored prompts may refer to: the task's context, or of a rollout that was read its text. Not a part of the
+    record; None where prompts refer to none."""
 
     @classmethod
     def from_answer(cls, task: Task, answer: str) -> Rollout:
         """A rollout with an answer and nothing else, which is all that a scorer needs."""
         return cls(task_id=task.id, answer=answer)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, contexts: ContextStore | None = None) -> dict[str, Any]:
         """A dict of JSON values, provided that `info` and `messages` hold nothing else.
 
         Prompt ids that repeat the reply before are stored as their count (`prompt_prefix`), so that a long
-        conversation takes linear space.
+        conversation takes linear space. With `contexts`, stretches of the context are stored there once and referred
+        to (`contexts.py`). Raises OSError where that cannot be written.
         """
-        record = {"schema": SCHEMA_VERSION, **asdict(self)}
+        record = {"schema": SCHEMA_VERSION, **asdict(replace(self, context=None))}
+        del record["context"]
         for conversation in _conversations(record):
             _fold_prompts(conversation)
+        if contexts is not None and self.context is not None:
+            fold_record(record, self.context, contexts)
         return record
 
     @classmethod
-    def from_dict(cls, record: dict[str, Any]) -> Rollout:
-        """The inverse of `to_dict`. Raises RecordError on another schema version, an unknown field or a damaged one."""
+    def from_dict(cls, record: dict[str, Any], contexts: ContextStore | None = None) -> Rollout:
+        """The inverse of `to_dict`. Raises RecordError on another schema version, an unknown field or a damaged one,
+        and on a context that it refers to and that is not in `contexts` any more, which it names."""
         _check_schema(record)
         try:
             record = {name: value for name, value in record.items() if name != "schema"}
+            if "context" in record or "texts" in record:
+                record, context = unfold_record(record, contexts)
+                record["context"] = context
             record["turns"] = [dict(turn) for turn in record.get("turns", ())]
             record["sub_calls"] = [_copied_call(call) for call in record.get("sub_calls", ())]
             for conversation in _conversations(record):
@@ -267,27 +285,30 @@ class Rollout:
                     record[name] = kind(**record[name])
             record["stop_reason"] = StopReason(record["stop_reason"])
             return cls(**record)
+        except ContextError as error:
+            raise RecordError(f"rollout {record.get('id')!r} cannot be read: {error}") from error
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise RecordError(f"damaged rollout ({type(error).__name__}: {error})") from error
 
-    def to_json(self) -> str:
-        """One line of ASCII JSON. Lone surrogates, which a REPL can print, survive as escapes.
+    def to_json(self, contexts: ContextStore | None = None) -> str:
+        """One line of ASCII JSON. Lone surrogates, which a REPL can print, survive as escapes. `contexts`: see
+        `to_dict`.
 
         Raises RecordError where a value has no JSON form: an object, NaN, nesting that is too deep.
         """
         try:
-            return json.dumps(self.to_dict(), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+            return json.dumps(self.to_dict(contexts), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise RecordError(f"rollout {self.id!r} cannot be stored as JSON: {error}") from error
 
     @classmethod
-    def from_json(cls, line: str | bytes) -> Rollout:
+    def from_json(cls, line: str | bytes, contexts: ContextStore | None = None) -> Rollout:
         """The inverse of `to_json`. Raises RecordError."""
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise RecordError(f"not a line of JSON ({error})") from error
-        return cls.from_dict(record)
+        return cls.from_dict(record, contexts)
 
 
 def _check_schema(record: Any) -> None:
@@ -301,7 +322,7 @@ def _check_schema(record: Any) -> None:
         )
     if schema != SCHEMA_VERSION:
         raise RecordError(f"rollout schema {schema!r} is unknown to this version of rlm-env, which reads schema 2")
-    if unknown := record.keys() - {f.name for f in fields(Rollout)} - {"schema"}:
+    if unknown := record.keys() - {f.name for f in fields(Rollout)} - {"schema", "texts"}:
         raise RecordError(f"rollout has unknown fields: {', '.join(sorted(unknown))}")
 
 
@@ -357,11 +378,13 @@ def _sub_call(raw: dict[str, Any]) -> SubCall:
 
 
 def read_rollouts(path: str | Path) -> Iterator[Rollout]:
-    """The rollouts of a JSONL file, in order. A last line without a line break, which a crash left, is skipped.
+    """The rollouts of a JSONL file, in order, with the contexts that lie beside it. A last line without a line break,
+    which a crash left, is skipped.
 
     Raises RecordError, naming file and line, for a line that holds no rollout.
     """
-    return read_lines(path, Rollout.from_json, RecordError)
+    contexts = ContextStore(Path(path).parent / CONTEXTS)
+    return read_lines(path, lambda line: Rollout.from_json(line, contexts), RecordError)
 
 
 def write_rollouts(path: str | Path, rollouts: Iterable[Rollout]) -> None:

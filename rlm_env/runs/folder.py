@@ -1,4 +1,4 @@
-"""The output folder of a run: rollouts.jsonl, config.toml, summary.json, and results.jsonl, which is made of the first.
+"""The output folder of a run: rollouts.jsonl and the contexts it refers to, config.toml, summary.json, results.jsonl.
 
 Invariants: rollouts.jsonl is a `JsonLog`, and its lock is that of the folder: one process writes at a time. The other
 files are replaced as a whole. Of a rollout that is stored twice (an error that was repeated) the last line counts.
@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import tomli_w
 
+from rlm_env.contexts import CONTEXTS, ContextStore
 from rlm_env.rollout import Rollout, read_rollouts
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.files import disk_errors, replace_file
@@ -44,6 +45,7 @@ class RunFolder:
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise ConfigError(f"{path} cannot be used as an output folder: {error.strerror}") from error
         self._log = JsonLog(stored)
+        self._contexts = ContextStore(path / CONTEXTS)
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +57,7 @@ class RunFolder:
 
     def append(self, rollout: Rollout) -> None:
         """Adds one rollout. Raises RunStopped when the disk refuses; the file then ends with the line before."""
-        self._log.append_line(rollout.to_json())
+        self._log.append_line(stored_line(rollout, self._contexts))
 
     def sync(self) -> None:
         """Returns when all rollouts are on the disk and not only in its cache."""
@@ -95,6 +97,12 @@ class RunFolder:
     def write_results(self, results: Iterable[dict[str, Any]]) -> None:
         """One flat record per rollout, without its tokens and texts: what a data frame is made of."""
         write_jsonl(self.path / RESULTS, results)
+
+
+def stored_line(rollout: Rollout, contexts: ContextStore) -> str:
+    """A rollout as one line that refers to its context. Raises RunStopped if the disk refuses."""
+    with disk_errors(contexts.folder, "storing a context"):
+        return rollout.to_json(contexts)
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

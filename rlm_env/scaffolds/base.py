@@ -6,6 +6,7 @@ A scaffold says in `_play` how it gets from the task to an answer. The tool loop
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -28,6 +29,14 @@ from rlm_env.tools.box import ToolBox, ToolUser
 async def in_thread_if_files(read: Callable[[Task], str], task: Task) -> str:
     """`read(task)`, in a thread where the context lies in files, so that reading them does not block the event loop."""
     return await asyncio.to_thread(read, task) if isinstance(task.context, Path) else read(task)
+
+
+def _as_json(value: Any) -> Any:
+    """A value in a form that JSON has: numbers, texts, lists and dicts as they are, anything else as text."""
+    try:
+        return json.loads(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)
 
 
 @dataclass(slots=True)
@@ -136,6 +145,9 @@ class Scaffold(ABC):
             task_id=task.id,
             environment=environment_name(self.environment),
             scaffold=self.name,
+            question=task.question,
+            gold=_as_json(task.gold),
+            context=task.context,
             info={"task": task.info, "root": root.name, "sampling": {"root": config.root.recorded()}},
         )
         if tools:

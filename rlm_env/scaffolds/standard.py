@@ -19,14 +19,11 @@ class StandardScaffold(ChatScaffold):
 
     async def _answer(self, episode: Episode) -> StopReason:
         prompt = await in_thread_if_files(self.environment.standard_prompt, episode.task)
-        messages = opening_messages(episode, prompt)
-        first = len(messages)
+        episode.record.messages = messages = opening_messages(episode, prompt)
         chat = RootChat(episode, messages)
         while (stop := episode.budget.exhausted()) is None:
             completion = await chat.step()
-            # The prompt is the context: its tokens are recorded, it is not stored a second time as text.
-            episode.record.messages = messages[first:]
             if completion is not None:
-                episode.record.messages.append(completion.message())
+                messages.append(completion.message())
                 return chat.finish(completion)
         return stop

@@ -152,6 +152,7 @@ class _Reader:
         """The answer, after the tool calls that it takes. None when their results have filled the window."""
         episode, record = self.episode, self.episode.record
         chat = RootChat(episode, messages)
+        record.messages = messages
         first = len(messages)
         while True:
             try:
@@ -164,9 +165,8 @@ class _Reader:
                     raise
                 self.answering.refused(messages, error)
                 return self._put_away(messages[first:])
-            record.messages = messages[0 if self.notes else first :]
             if completion is not None:
-                record.messages.append(completion.message())
+                messages.append(completion.message())
                 record.metrics["context_chars_read"] = self.at if self.limit else len(self.text)
                 return chat.finish(completion)
             if (stop := episode.budget.exhausted()) is not None:
@@ -192,6 +192,7 @@ class _Reader:
         try:
             if self.config.summarizer == "root":
                 completion = await self.episode.ask_root(messages, sampling=self.sampling)
+                self.episode.record.turns[-1].prompt = messages
             else:
                 completion = await self._ask_sub(messages, self.sampling)
         except ContextOverflow as error:

@@ -161,7 +161,7 @@ def test_profiles(tmp_path):
     (tmp_path / "rlm_env.json").write_text('{"max_turns": 6, "renderer": "default", "root": {"max_tokens": 9}}')
     assert load_profile(tmp_path)["max_turns"] == 6
     (tmp_path / "rlm_env.json").write_text('{"max_turn": 6}')
-    with pytest.raises(ValueError, match=r"rlm_env.json: unknown keys max_turn;"):
+    with pytest.raises(ValueError, match=r"rlm_env.json: unknown key 'max_turn'; did you mean 'max_turns'"):
         load_profile(tmp_path)
 
 

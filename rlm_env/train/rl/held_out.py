@@ -13,8 +13,10 @@ from statistics import fmean
 from types import TracebackType
 from typing import Self
 
+from rlm_env.contexts import CONTEXTS, ContextStore
 from rlm_env.evals.stats import clustered_mean
 from rlm_env.rollout import GroupMember, Rollout
+from rlm_env.runs.folder import stored_line
 from rlm_env.runs.jsonl import JsonLog, read_jsonl
 from rlm_env.task import Task
 from rlm_env.train.rl.config import TrainConfig
@@ -38,9 +40,10 @@ class HeldOut:
         self._tasks: dict[str, list[Task]] = {}
         path = folder / HELD_OUT
         self._log = JsonLog(path)
+        self._contexts = ContextStore(folder / CONTEXTS)
         self._stored: defaultdict[int, dict[str, Rollout]] = defaultdict(dict)
         """Scored rollouts that an earlier process has stored: step -> key -> rollout."""
-        for rollout in read_jsonl(path, Rollout.from_json):
+        for rollout in read_jsonl(path, lambda line: Rollout.from_json(line, self._contexts)):
             place = member_of(rollout)
             if rollout.score is not None and place.step is not None:
                 self._stored[place.step][_key(rollout.task_id, place)] = rollout
@@ -72,7 +75,7 @@ class HeldOut:
                 return
             async with slots:
                 rollout = await scored_rollout(f"{step}/{key}", self._mix.held_out(name), task, self._engine, place)
-            self._log.append_line(rollout.to_json())
+            self._log.append_line(stored_line(rollout, self._contexts))
             done[key] = rollout
 
         await all_of(
