@@ -58,6 +58,9 @@ class Completion:
     history_key: str | None = None
     """An engine's fingerprint of the messages and tools that `prompt_ids` encodes. A history that was edited since has
     another one, and then the ids are not extended."""
+    returned_fields: dict[str, Any] = field(default_factory=dict)
+    """Fields of its own that the endpoint put into the message, such as signatures of its reasoning, which it may want
+    back. Not part of the record."""
 
     def message(self) -> AssistantMessage:
         """This completion as an assistant message for the next turn's history."""

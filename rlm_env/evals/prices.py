@@ -33,7 +33,7 @@ class Price(BaseModel):
     def of(self, usage: Usage) -> float:
         """Dollars for this usage."""
         cached_price = self.prompt if self.cached is None else self.cached
-        fresh = usage.prompt_tokens - usage.cached_tokens
+        fresh = max(0, usage.prompt_tokens - usage.cached_tokens)
         return (
             fresh * self.prompt + usage.cached_tokens * cached_price + usage.completion_tokens * self.completion
         ) / 1e6

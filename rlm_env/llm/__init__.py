@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rlm_env.llm.base import (
     LLM,
     ContextOverflow,
+    EngineRefused,
     EngineUnavailable,
     LLMError,
     Request,
     Sampling,
+    ToolsRefused,
 )
 from rlm_env.messages import AssistantMessage, Completion
 
@@ -33,12 +35,14 @@ __all__ = [
     "AssistantMessage",
     "Completion",
     "ContextOverflow",
+    "EngineRefused",
     "EngineUnavailable",
     "LLMError",
     "OpenAIChat",
     "Request",
     "Sampling",
     "TokenPolicy",
+    "ToolsRefused",
     "VLLMServer",
     "VLLMStartError",
 ]

@@ -6,7 +6,8 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -47,6 +48,9 @@ class Request:
 class LLMError(Exception):
     """A request without a completion. `str(error)` is one line that can be shown to a model."""
 
+    usage: Usage | None = None
+    """Tokens that the failed request cost all the same, where the engine says so."""
+
 
 class ContextOverflow(LLMError):
     """The prompt does not fit the model's window."""
@@ -60,6 +64,22 @@ class ContextOverflow(LLMError):
 
 class EngineUnavailable(LLMError):
     """The engine cannot be reached or has died; no request will succeed until it is back."""
+
+
+class EngineRefused(EngineUnavailable):
+    """The engine is there, but takes no request: the key, the model, the account or the address is wrong.
+
+    `field`: the option to look at (`api_key`, `model`, `base_url`, `quota`); None where the refusal names none.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ToolsRefused(LLMError):
+    """The engine takes no `tools`. `supports_tools` is False from now on, and the model can be asked again for fenced
+    blocks."""
 
 
 class LLM(ABC):
@@ -99,8 +119,15 @@ class LLM(ABC):
         """Length of the prompt in tokens, or None where only the endpoint could count them."""
         return None
 
+    @property
+    def adaptations(self) -> list[str]:
+        """One sentence for each way in which requests differ from what was asked for, because the endpoint refuses
+        that. Grows while the engine is used."""
+        return []
+
     async def preflight(self, sampling: Sampling | None = None) -> Usage:
-        """Asks one small question before anything else is paid, and returns what that cost. Raises LLMError."""
+        """Asks one small question before anything else is paid, where the engine is an endpoint of others, and returns
+        what that cost. Raises EngineRefused, EngineUnavailable or another LLMError."""
         return Usage()
 
     async def describe(self) -> dict[str, Any]:
@@ -113,3 +140,11 @@ class LLM(ABC):
 
     async def aclose(self) -> None:
         """Closes connections. An engine's process is stopped by whoever started it."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

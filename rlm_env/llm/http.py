@@ -1,7 +1,8 @@
 """The HTTP client for engines: one pooled session per event loop, retries, and errors of one line without secrets.
 
 Every request to an engine goes through `Endpoint`: chat (`openai_chat.py`), token ids (`token_policy.py`), and the
-control routes of our own vLLM (`vllm/server.py`). Not covered: streaming.
+control routes of our own vLLM (`vllm/server.py`). When to try again is in `retries.py`, the shapes of errors are in
+`error_body.py`, streams in `stream.py`.
 """
 
 from __future__ import annotations
@@ -9,39 +10,51 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
 from rlm_env.llm.base import EngineUnavailable, LLMError
+from rlm_env.llm.error_body import ErrorBody, error_in_reply, read_error
+from rlm_env.llm.proxy import proxy_for
+from rlm_env.llm.retries import LONGEST_WAIT, is_passing, retry_after
+from rlm_env.llm.stream import StreamBroken, join_stream
 
-RETRIED_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 KEEP_ALIVE = 4.0
 """Seconds for which an idle connection is kept. uvicorn, and so vLLM, closes one after 5."""
-LONGEST_WAIT = 30.0
-"""Upper limit of the seconds between two tries, whatever `Retry-After` says."""
 VERSION_TIMEOUT = 10.0
 """Seconds that an endpoint gets to name its version."""
+ERROR_BYTES = 100_000
+"""Bytes of an error's body that are read."""
+
+Headers = Mapping[str, str] | Callable[[], Mapping[str, str]]
+"""Headers of every request, or a function that is called for each request, for keys that expire."""
+ResultT = TypeVar("ResultT")
 
 
 class EndpointError(LLMError):
-    """The endpoint answered with an error status."""
+    """The endpoint answered with an error: by its status, or in a body of status 200."""
 
-    def __init__(self, message: str, status: int, detail: str) -> None:
+    def __init__(self, message: str, status: int, detail: str, body: ErrorBody | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.detail = detail
         """The server's message, without secrets."""
+        self.body = body or ErrorBody(detail, detail)
+        self.retry_after = 0.0
+        """Seconds that the endpoint asks to wait before the next try."""
 
 
 class Endpoint:
     """A client of one base URL. Safe to use from several event loops, one after the other or at once.
 
-    `timeout`: seconds for one try, from sending to the last byte. `retries`: tries after the first one.
-    `secret`: replaced by asterisks in every error message. `hint`: appended to the message of EngineUnavailable,
-    for example the path of a log.
+    `timeout`: seconds for one try, from sending to the last byte; of a stream, for each of its pieces. `retries`: tries
+    after the first one. `secret`: replaced by asterisks in every error message, as are the values of `headers`.
+    `hint`: appended to the message of EngineUnavailable, for example the path of a log. The proxy that the environment
+    names is used, but not for this machine.
 
     All requests raise EndpointError for an error status, EngineUnavailable if nothing answers, and LLMError after a
     time-out or for a reply that is not JSON.
@@ -51,7 +64,7 @@ class Endpoint:
         self,
         base_url: str,
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers | None = None,
         concurrency: int = 64,
         timeout: float = 600.0,
         retries: int = 4,
@@ -62,7 +75,7 @@ class Endpoint:
         if not base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url must begin with http:// or https://, got {base_url!r}")
         self.base_url = base_url.rstrip("/")
-        self._headers = dict(headers or {})
+        self._headers = headers or {}
         self._concurrency = concurrency
         self._timeout = timeout
         self._retries = retries
@@ -79,30 +92,46 @@ class Endpoint:
 
     async def get(self, path: str) -> Any:
         """The JSON reply to a GET request."""
-        return await self._decode(await self._request("GET", path, None), path)
+        return await self._decode(await self.get_raw(path), path)
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The JSON reply to a POST request."""
-        return await self._decode(await self._request("POST", path, await _encode(body)), path)
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        stream: bool = False,
+        read_failure: Callable[[Any], ErrorBody | None] = error_in_reply,
+        final: Callable[[EndpointError], bool] | None = None,
+    ) -> Any:
+        """The JSON reply to a POST request, with `stream` joined from the pieces of a stream.
+
+        `read_failure(reply)`: the error that stands in a reply of status 200; it is raised like one with a status.
+        `final(error)`: True if another try cannot help."""
+        data = await _encode(body)
+        send = self._send_for_stream if stream else self._send_for_json
+
+        async def once() -> Any:
+            reply = await send(path, data)
+            failure = read_failure(reply)
+            if failure is not None:
+                raise self._error(path, failure.status or 400, "answered 200 with an error", failure)
+            return reply
+
+        return await self._tries(path, once, final)
 
     async def get_raw(self, path: str) -> bytes:
         """The reply to a GET request as it came, for routes that send no JSON."""
-        return await self._request("GET", path, None)
+        return await self._tries(path, lambda: self._send("GET", path, None))
 
     async def post_raw(self, path: str, body: Mapping[str, Any] | None = None) -> bytes:
         """The reply to a POST request as it came, for routes that send no JSON. No `body`: an empty request."""
-        return await self._request("POST", path, b"" if body is None else await _encode(body))
+        data = b"" if body is None else await _encode(body)
+        return await self._tries(path, lambda: self._send("POST", path, data))
 
     async def engine_version(self) -> str | None:
         """The version of a vLLM behind this endpoint, as its route `/version` beside `/v1` tells it; None if the
         server has no such route or does not answer. Never raises LLMError."""
-        root = Endpoint(
-            self.base_url.removesuffix("/v1"),
-            headers=self._headers,
-            timeout=VERSION_TIMEOUT,
-            retries=0,
-            secret=self._secret,
-        )
+        root = self.beside(self.base_url.removesuffix("/v1"))
         try:
             version = (await root.get("/version"))["version"]
         except (LLMError, LookupError, TypeError):
@@ -110,6 +139,10 @@ class Endpoint:
         finally:
             await root.aclose()
         return version if isinstance(version, str) else None
+
+    def beside(self, base_url: str) -> Endpoint:
+        """A client of another address of the same server, for one short question."""
+        return Endpoint(base_url, headers=self._headers, timeout=VERSION_TIMEOUT, retries=0, secret=self._secret)
 
     async def aclose(self) -> None:
         """Closes the sessions of this event loop and of those that have ended."""
@@ -127,29 +160,32 @@ class Endpoint:
         session = self._sessions.get(loop)
         if session is None or session.closed:
             session = self._sessions[loop] = aiohttp.ClientSession(
-                headers=self._headers,
                 connector=aiohttp.TCPConnector(limit=self._concurrency, keepalive_timeout=KEEP_ALIVE),
                 timeout=aiohttp.ClientTimeout(total=None),
             )
             await self._close_dead_sessions()
         return session
 
-    async def _request(self, method: str, path: str, data: bytes | None) -> bytes:
-        url = f"{self.base_url}/{path.lstrip('/')}"
-        headers = {"Content-Type": "application/json"} if data else None
+    async def _tries(
+        self,
+        path: str,
+        once: Callable[[], Awaitable[ResultT]],
+        final: Callable[[EndpointError], bool] | None = None,
+    ) -> ResultT:
+        """`once()`, again after what may pass."""
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             wait = min(LONGEST_WAIT, self._backoff * 2**attempt) * random.uniform(0.75, 1.25)
             try:
-                async with asyncio.timeout(self._timeout):
-                    async with (await self._session()).request(method, url, data=data, headers=headers) as reply:
-                        if reply.status < 400:
-                            return await reply.read()
-                        error = await self._error(reply, path)
-                        if last or error.status not in RETRIED_STATUS:
-                            raise error
-                        wait = max(wait, _retry_after(reply))
-            except aiohttp.InvalidURL:
+                return await once()
+            except EndpointError as error:
+                if last or not is_passing(error.status, error.body.words) or (final is not None and final(error)):
+                    raise
+                wait = max(wait, error.retry_after)
+            except StreamBroken as error:
+                if last:
+                    raise LLMError(f"{self.public_url}: {path}: {error}") from None
+            except (aiohttp.InvalidURL, UnicodeError):
                 raise LLMError(f"not a usable address: {self.public_url}") from None
             except (aiohttp.ClientError, ConnectionError) as error:
                 if last:
@@ -160,31 +196,87 @@ class Endpoint:
             await asyncio.sleep(wait)
         raise AssertionError("unreachable")
 
+    async def _request(self, method: str, path: str, data: bytes | None) -> aiohttp.ClientResponse:
+        """The reply, once its status says that it is none of an error. The caller closes it."""
+        url = f"{self.base_url}/{path.lstrip('/')}"
+        headers = dict(self._current_headers)
+        if data:
+            headers["Content-Type"] = "application/json"
+        proxy = proxy_for(url)
+        if proxy is not None and not proxy.startswith(("http://", "https://")):
+            raise LLMError(f"the proxy {_without_user(proxy)} of the environment is of a kind that is not supported")
+        reply = await (await self._session()).request(method, url, data=data, headers=headers, proxy=proxy)
+        if reply.status < 400:
+            return reply
+        async with reply:
+            text = (await reply.content.read(ERROR_BYTES)).decode(errors="replace")
+            try:
+                body = read_error(json.loads(text))
+            except (ValueError, RecursionError):
+                body = ErrorBody(text, text[:2000])
+            error = self._error(path, reply.status, f"answered {reply.status}", body)
+            error.retry_after = retry_after(reply.headers)
+            raise error
+
+    async def _send(self, method: str, path: str, data: bytes | None) -> bytes:
+        async with asyncio.timeout(self._timeout):
+            async with await self._request(method, path, data) as reply:
+                return await reply.read()
+
+    async def _send_for_json(self, path: str, data: bytes) -> Any:
+        return await self._decode(await self._send("POST", path, data), path)
+
+    async def _send_for_stream(self, path: str, data: bytes) -> Any:
+        async with asyncio.timeout(self._timeout) as limit:
+            async with await self._request("POST", path, data) as reply:
+                limit.reschedule(asyncio.get_running_loop().time() + self._timeout)
+                if "json" in reply.content_type:  # the server does not stream
+                    return await self._decode(await reply.read(), path)
+
+                async def pieces() -> AsyncIterator[bytes]:
+                    async for piece in reply.content.iter_any():
+                        limit.reschedule(asyncio.get_running_loop().time() + self._timeout)
+                        yield piece
+
+                return await join_stream(pieces())
+
     async def _decode(self, raw: bytes, path: str) -> Any:
         try:
             if len(raw) > 1_000_000:
                 return await asyncio.to_thread(json.loads, raw)
             return json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise LLMError(f"{self.public_url}: the reply to {path} is not JSON") from None
 
-    async def _error(self, reply: aiohttp.ClientResponse, path: str) -> EndpointError:
-        text = (await reply.content.read(100_000)).decode(errors="replace")
-        try:
-            decoded = json.loads(text)
-            inner = decoded.get("error", decoded) if isinstance(decoded, dict) else decoded
-            detail = str(inner.get("message") or inner) if isinstance(inner, dict) else str(inner)
-        except ValueError:
-            detail = text
-        detail = self._clean(detail)
-        return EndpointError(f"{self.public_url}: {path} answered {reply.status}: {detail}", reply.status, detail)
+    def _error(self, path: str, status: int, how: str, body: ErrorBody) -> EndpointError:
+        body = replace(
+            body,
+            message=self._without_secrets(body.message),
+            words=self._without_secrets(body.words),
+            failed_generation=body.failed_generation and self._without_secrets(body.failed_generation),
+        )
+        detail = self._clean(body.message)
+        return EndpointError(f"{self.public_url}: {path} {how}: {detail}", status, detail, body)
+
+    @property
+    def _current_headers(self) -> Mapping[str, str]:
+        return self._headers() if callable(self._headers) else self._headers
 
     def _clean(self, text: str) -> str:
-        """One line of at most 500 characters, without the secret."""
-        if self._secret:
-            text = text.replace(self._secret, "***")
-        text = " ".join(text.split())
+        """One line of at most 500 characters, without secrets."""
+        text = " ".join(self._without_secrets(text).split())
         return text if len(text) <= 500 else text[:497] + "..."
+
+    def _without_secrets(self, text: str) -> str:
+        values = (value.removeprefix("Bearer ") for value in self._current_headers.values())
+        for secret in (self._secret or "", *(value for value in values if len(value) >= 8)):
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
+
+def _without_user(url: str) -> str:
+    return url.rpartition("@")[2]
 
 
 async def _encode(body: Mapping[str, Any]) -> bytes:
@@ -192,10 +284,3 @@ async def _encode(body: Mapping[str, Any]) -> bytes:
     if isinstance(prompts, list) and len(prompts) > 64:
         return await asyncio.to_thread(lambda: json.dumps(body).encode())
     return json.dumps(body).encode()
-
-
-def _retry_after(reply: aiohttp.ClientResponse) -> float:
-    try:
-        return min(LONGEST_WAIT, float(reply.headers.get("Retry-After", 0)))
-    except ValueError:
-        return 0.0

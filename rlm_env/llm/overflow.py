@@ -1,4 +1,8 @@
-"""Reads from an endpoint's error message whether a prompt was too long, and how long it was."""
+"""Reads from an endpoint's error whether a prompt was too long, and how long it was.
+
+A limit of tokens per minute is none of the window, and a server in between that refuses a body of so many bytes knows
+nothing of the model.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +10,89 @@ import re
 
 from rlm_env.llm.base import ContextOverflow
 
+CODES = re.compile(
+    r"context_length_exceeded|context_window_exceeded|exceed_context_size_error|model_max_prompt_tokens_exceeded"
+    r"|tokens_limit_reached|request_too_large|max_context_length_exceeded",
+    re.IGNORECASE,
+)
+RATE = re.compile(
+    r"\b(?:tokens?|requests?|input tokens?) per (?:min|minute|second|hour|day)\b|\b[TR]P[MDS]\b|rate[ _-]?limit|quota",
+    re.IGNORECASE,
+)
 TOO_LONG = re.compile(
-    r"context_length_exceeded|maximum context length|context (?:window|size|length)|max_model_len"
-    r"|(?:prompt|input|request)[^.]{0,60} too (?:long|large)|too many (?:input )?tokens"
-    r"|exceeds? the (?:model'?s? )?(?:maximum|max|limit)[^.]{0,40}(?:tokens|context|length)",
+    # the window, by name
+    r"max_model_len|max_seq_len|context (?:window|size|length|limit)|context overflow"
+    r"|exceeds? (?:the )?(?:model'?s? )?(?:maximum )?context"
+    # the prompt, and that it is too long
+    r"|(?:prompt|inputs?|messages?|request|conversation|query)\b[^.]{0,60}\btoo (?:long|large)\b(?! for upload)"
+    r"|too many (?:input |prompt )?tokens|maximum prompt length|prompt exceeds|range of input length"
+    r"|reduce the length of (?:the |your )?(?:messages?|prompt|input)|exceeded model token limit|token limit exceeded"
+    r"|(?:input|prompt|token)s?[` ]*(?:token )?(?:length|count|tokens)?\b[^.]{0,80}?"
+    r"(?:exceeds?|exceeding|exceeded|longer than|larger than|greater than|more than|beyond|cannot exceed"
+    r"|must have (?:less|fewer) than|must be (?:<=?|less|fewer|at most|shorter)|only supports? up to)"
+    r"[^.]{0,60}(?:token|length|limit|max|context|window|size|\d{3})"
+    r"|exceeds? the (?:model'?s? )?(?:maximum|max|limit)[^.]{0,40}(?:tokens|context|length)"
+    r"|must be less than max_seq_len|\.content\W*: string too long|max(?:imum)? tokens of \d+ exceeded"
+    r"|超长|超过[^。]{0,20}(?:上下文|长度)|上下文长度",
     re.IGNORECASE,
 )
-WINDOW = re.compile(
-    r"(?:maximum context length (?:is|of)|context (?:window|length|size) (?:is|of)|maximum (?:is|of)?|> )"
-    r"\s*\(?(\d[\d,]*)",
+OUTPUT_ONLY = re.compile(
+    r"max_(?:completion_|output_|new_)?tokens\S*(?::| is| must| value| cannot| exceeds| too| should| \(|=)"
+    r"|maximum tokens you requested|max_?output_?tokens|(?:output|completion) token limit",
     re.IGNORECASE,
 )
-PROMPT = re.compile(
-    r"(?<!at least )(?<!for )\b(\d[\d,]*) (?:input tokens|tokens? (?:in|from) (?:the|your) (?:messages|prompt|input))"
-    r"|(?:resulted in|contains|has|is too long:) (\d[\d,]*) (?:input |prompt )?tokens",
-    re.IGNORECASE,
+"""About the limit of output tokens, unless the prompt is spoken of too."""
+PROMPT_TOO = re.compile(r"\b(?:prompt|inputs?|messages|context)\b", re.IGNORECASE)
+BODY = re.compile(r"(?:request entity|payload|content|body) too large|\b413 request\b", re.IGNORECASE)
+WINDOW = tuple(
+    re.compile(rf"(?:{words})\s*[(\[`]?(\d[\d,]*)", re.IGNORECASE)
+    for words in (
+        r"exceed context limit: [\d,]+ \+ [\d,]+ >",
+        r"tokens? >",
+        r"maximum (?:context|prompt) length (?:is|of|:)|maximum context length:",
+        r"context (?:window|length|size|limit) (?:is|of only|of)",
+        r"must have less than|must be <=|model token limit:|input length should be \[\d+,|limit (?:is|of)"
+        r"|supports up to|max size:|context size \(",
+        r"(?:exceeds?|cannot exceed|exceeding|exceeded|greater than|larger than|longer than|too large)"
+        r"(?: (?:the|its|a|for|maximum|max|allowed|total|tokens?|input|length|limit|number|of|context|available"
+        r"|model'?s?|configured|size|max_seq_len|window|prompt))*",
+        r"maximum(?: is| of)?",
+    )
+)
+PROMPT = tuple(
+    re.compile(words, re.IGNORECASE)
+    for words in (
+        r"(?<!at least )(?<!for )\b(\d[\d,]*) (?:input tokens|tokens? (?:in|from) (?:the |your )?(?:input )?"
+        r"(?:messages|prompt|input)|in (?:the|your) (?:messages|prompt)|of text input|`inputs` tokens)",
+        r"exceed context limit: (\d[\d,]*)",
+        r"(?:resulted in|contains|has|is too long:|prompt \(|input \(|request \() ?"
+        r"(\d[\d,]*) (?:input |prompt )?tokens",
+        r"(?:given|current length is|received|\(requested|token count of|token count is|token count|prompt length"
+        r"|input length|too long)[: (]+(\d[\d,]*)",
+        r"requested (?:about )?(\d[\d,]*) tokens(?! \()",
+    )
 )
 
 
-def overflow_from_message(message: str) -> ContextOverflow | None:
+def overflow_from_message(message: str, *, code: str = "") -> ContextOverflow | None:
     """ContextOverflow with the numbers in the message, or None if the message is about something else.
 
-    "At least 900 input tokens" and "upper bound for 900 input tokens" hold no usable number: vLLM stops counting there.
+    `code`: the code and type of the error. "At least 900 input tokens" and "upper bound for 900
+    input tokens" hold no usable number: vLLM stops counting there.
     """
-    if not TOO_LONG.search(message):
+    known = CODES.search(code)
+    if RATE.search(message) or RATE.search(code):
         return None
+    if not known:
+        if OUTPUT_ONLY.search(message) and not PROMPT_TOO.search(message):
+            return None
+        if not TOO_LONG.search(message) or (BODY.search(message) and "token" not in message.lower()):
+            return None
     return ContextOverflow(_number(PROMPT, message), _number(WINDOW, message))
 
 
-def _number(pattern: re.Pattern[str], text: str) -> int | None:
-    found = pattern.search(text)
-    digits = next((group for group in found.groups() if group), None) if found else None
-    return int(digits.replace(",", "")) if digits else None
+def _number(patterns: tuple[re.Pattern[str], ...], text: str) -> int | None:
+    for pattern in patterns:
+        if found := pattern.search(text):
+            return int(found[1].replace(",", ""))
+    return None

@@ -114,7 +114,9 @@ async def test_the_engine_and_its_version_are_recorded() -> None:
         facts = await llm.describe()
         assert await llm.describe() == facts
         await llm.aclose()
-    assert facts == {"model": "m", "context_window": 4096, "engine": "vllm", "engine_version": "0.30.0"}
+    assert facts == {"model": "m", "context_window": 4096, "engine": "vllm", "engine_version": "0.30.0"} | {
+        "adaptations": []
+    }
     assert [(path, headers["Authorization"]) for path, _, headers in stub.requests] == [("/version", f"Bearer {KEY}")]
 
 
@@ -173,7 +175,7 @@ OVERFLOWS = [
     # Anthropic
     ("prompt is too long: 208310 tokens > 200000 maximum", 208310, 200000),
     ("Your input exceeds the context window of this model. Please adjust your input and try again.", None, None),
-    ("the request exceeds the available context size (4096 tokens), try increasing it", None, None),
+    ("the request exceeds the available context size (4096 tokens), try increasing it", None, 4096),
 ]
 
 

@@ -1,0 +1,252 @@
+"""What an endpoint refuses of a request, read from its refusals: it is left out or sent otherwise from then on.
+
+Each adaptation is kept for all later requests, and told in a sentence for the record of a run. A value that is out of
+the endpoint's range is not adapted to: that is the user's mistake.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from rlm_env.llm.history import HistoryRules
+from rlm_env.llm.http import EndpointError
+
+REFUSALS = frozenset({400, 404, 405, 413, 415, 422, 500, 501})
+"""Statuses of replies that may be about a part of the request. Some servers send 500 for it."""
+NEVER_LEFT_OUT = frozenset({"model", "messages", "max_tokens", "max_completion_tokens", "stream", "tools"})
+FIRST_LEFT_OUT = ("top_p", "top_k", "min_p")
+"""Of two parameters that cannot go together, one of these goes."""
+SHORT_NAMES = frozenset({"n", "stop", "user", "seed"})
+"""Names that are words too: they count only in quotation marks, or as the parameter that the error names."""
+
+UNSUPPORTED = re.compile(
+    r"unsupported|not? support|n't support|does not allow|not (?:allowed|permitted|available|accepted|compatible)"
+    r"|unknown|unrecogni[sz]ed|unexpected|extra[_ ](?:fields?|inputs?|forbidden)|deprecated|only the default"
+    r"|only [^.]{0,30}(?:allowed|supported)|cannot both|cannot (?:be )?(?:use|specif|set|combin)|incompatible"
+    r"|cannot find|no longer|mutually exclusive|fixed",
+    re.IGNORECASE,
+)
+OUT_OF_RANGE = re.compile(
+    r"between|at (?:most|least)|(?:less|greater|larger|smaller|lower|higher) than|\brange\b|[<>]=?|≤|≥|in \[|exceeds?\b"
+    r"|maximum|minimum",
+    re.IGNORECASE,
+)
+POSITIVE = re.compile(r"strictly positive|greater than 0|> ?0|must be positive|larger than 0", re.IGNORECASE)
+SMALLEST_TEMPERATURE = 0.01
+"""In place of 0, where an endpoint wants a positive number."""
+TOGETHER = re.compile(
+    r"\bboth\b|together|mutually exclusive|simultaneously|at the same time|only one of", re.IGNORECASE
+)
+
+NO_TOOLS = re.compile(
+    r"(?:not|n't|without|no) (?:\w+ ){0,3}(?:support(?:s|ed|ing)? )?(?:for )?(?:\w+ ){0,2}(?:tools?|functions?)\b"
+    r"(?! (?:with|named|call id))"
+    r"|(?:tools?|functions?)(?: call\w*| use| choice)?[`'\" ]* (?:\w+ ){0,3}(?:not|n't|unsupported)\b"
+    r"|tool[ _]choice[^.]{0,20}requires|enable-auto-tool-choice|tool-call-parser|tools? param requires|--jinja"
+    r"|support tool use|unsupported[^.]{0,30}\btools\b|(?:unknown|unrecogni[sz]ed|unexpected|extra)[^.]{0,60}\btools\b"
+    r"|\btools\b[^.]{0,60}(?:not permitted|not allowed|forbidden|unsupported|extra inputs)",
+    re.IGNORECASE,
+)
+NOT_ABOUT_TOOLS = re.compile(r"tool_call_id|tool message|role 'tool'|role \"tool\"|must be followed by", re.IGNORECASE)
+NO_SYSTEM = re.compile(
+    r"(?:system|developer)[`'\" ]*(?:role|message|prompt|instruction)s?\b"
+    r"[^.]{0,60}(?:not|n't|unsupported|unknown|unexpected)"
+    r"|role[`'\": ]*system[`'\" ]*[^.]{0,40}(?:not|n't|unsupported|invalid)"
+    r"|(?:not|n't|unsupported|unknown)[^.]{0,60}['\"`]?(?:system|developer)['\"`]? "
+    r"(?:role|message|prompt|instruction)s?"
+    r"|developer instruction is not enabled",
+    re.IGNORECASE,
+)
+ALTERNATE = re.compile(
+    r"roles? must alternate|alternat\w+[^.]{0,60}(?:user|assistant|role)|consecutive[^.]{0,40}(?:role|messages)", re.I
+)
+EMPTY_TEXT = re.compile(
+    r"(?:content|text|message)s?\b[^.]{0,80}(?:empty|blank|non-?whitespace|must have|at least 1 char|too short)"
+    r"|(?:empty|blank|non-?whitespace)[^.]{0,40}(?:content|text|message)",
+    re.IGNORECASE,
+)
+REASONING_FIELD = re.compile(r"\b(reasoning_content|reasoning_details|reasoning|thinking_blocks)\b")
+DEMANDED = re.compile(
+    r"missing|required|must be (?:passed|provided|included|present|set)|must (?:contain|have|include)|need", re.I
+)
+STREAM_ONLY = re.compile(
+    r"stream\W{0,3}(?:=|must be|should be|to be|set to)?\W{0,3}true|only supports? stream|must (?:use |be )?stream"
+    r"|stream(?:ing)? (?:mode )?(?:is )?required|non-?stream\w*[^.]{0,60}(?:not|n't|unsupported)|enable the stream"
+    r"|false for non-?stream|streaming is (?:strongly )?re(?:quired|commended)",
+    re.IGNORECASE,
+)
+FIELD_OF_MESSAGE = re.compile(
+    r"messages?\W+\d+\W+(?:[\w]+\W+)*?([a-z_]+)['\"`\]]*[^a-z_]|property ['\"`]([a-z_]+)['\"`]", re.I
+)
+
+
+class Adaptations:
+    """What has been learned of one endpoint."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+        """One for each adaptation, in order."""
+        self.history = HistoryRules()
+        self.limit_field: str | None = "max_tokens"
+        """The field for the limit of output tokens; None where no limit is taken."""
+        self.most_output: int | None = None
+        """The largest limit that the endpoint takes."""
+        self.tools_refused: str | None = None
+        """Why it takes no tools."""
+        self.stream = False
+        """It sends streams only."""
+        self._left_out: set[str] = set()
+        self._least_temperature = 0.0
+
+    def applied(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The request without what is refused."""
+        sent = {name: value for name, value in body.items() if name not in self._left_out}
+        if "temperature" in sent and isinstance(sent["temperature"], int | float):
+            sent["temperature"] = max(sent["temperature"], self._least_temperature)
+        return sent
+
+    def learn(self, error: EndpointError, body: Mapping[str, Any]) -> bool:
+        """Adapts to the refusal of a request. Returns True if it is worth sending again."""
+        if error.status not in REFUSALS:
+            return False
+        words = f"{error.body.param} {error.detail} {error.body.words}"
+        return (
+            self._learn_stream(words, error, body)
+            or self._learn_parameter(words, error, body)
+            or self._learn_messages(words, error, body)
+        )
+
+    def refuses_tools(self, error: EndpointError, body: Mapping[str, Any]) -> bool:
+        """True for the refusal of a request because of its tools. Keeps that."""
+        words = f"{error.detail} {error.body.words}"
+        if "tools" not in body or error.status not in REFUSALS or NOT_ABOUT_TOOLS.search(words):
+            return False
+        if any(name in body and _names(name, words, error) for name in ("tool_choice", "parallel_tool_calls")):
+            return False  # one of these is refused
+        if not NO_TOOLS.search(words) and error.body.param != "tools":
+            return False
+        if self.tools_refused is None:
+            self.tools_refused = error.detail
+            self.history.tools = False
+            self._tell("tools are not sent, code and tool calls are asked for in fenced blocks", error)
+        return True
+
+    def rename_limit(self, error: EndpointError, field: str) -> bool:
+        """Changes the field for the limit if `field` is refused as such. Returns True if it did, now or before."""
+        other = "max_completion_tokens" if field == "max_tokens" else "max_tokens"
+        words = f"{error.detail} {error.body.words}"
+        named = error.body.param == field or re.search(rf"\b{field}\b", words) or re.search(rf"\b{other}\b", words)
+        told_other = re.search(rf"use [^.]{{0,20}}{other}|{other}[^.]{{0,20}}instead", words, re.IGNORECASE)
+        numbers = re.search(r"\d{2,}", error.detail)
+        if not named or not (told_other or (UNSUPPORTED.search(words) and not numbers)):
+            return False
+        if self.limit_field != field:
+            return True
+        if f"the limit is not sent as {other}" in self._left_out:
+            self.limit_field = None
+            self._tell("no limit of output tokens is sent", error)
+            return True
+        self._left_out.add(f"the limit is not sent as {field}")
+        self.limit_field = other
+        self._tell(f"the limit of output tokens is sent as {other}", error)
+        return True
+
+    def limit_output(self, most: int, error: EndpointError) -> None:
+        """Keeps the largest limit that is taken."""
+        if self.most_output is None or most < self.most_output:
+            self.most_output = most
+            self._tell(f"max_tokens is at most {most:,}", error)
+
+    def note_returned(self, fields: Iterable[str]) -> None:
+        """Remembers fields that the endpoint put into a reply."""
+        self.history.returned |= set(fields) - self.history.unwanted
+
+    def _learn_stream(self, words: str, error: EndpointError, body: Mapping[str, Any]) -> bool:
+        if "stream" not in body and STREAM_ONLY.search(words):
+            if not self.stream:
+                self.stream = True
+                self._tell("replies are streamed", error)
+            return True
+        return False
+
+    def _learn_parameter(self, words: str, error: EndpointError, body: Mapping[str, Any]) -> bool:
+        named = [name for name in body if name not in NEVER_LEFT_OUT and _names(name, words, error)]
+        exact = [name for name in named if name == error.body.param]
+        named = exact or named
+        if not named:
+            return False
+        told = f"{error.detail} {error.body.code}"
+        if named == ["temperature"] and body["temperature"] == 0 and POSITIVE.search(told):
+            if not self._least_temperature:
+                self._least_temperature = SMALLEST_TEMPERATURE
+                self._tell(f"temperature 0 is sent as {SMALLEST_TEMPERATURE}", error)
+            return True
+        if not UNSUPPORTED.search(told) and OUT_OF_RANGE.search(error.detail):
+            return False
+        if len(named) > 1 and TOGETHER.search(told):
+            named = [next((name for name in FIRST_LEFT_OUT if name in named), named[-1])]
+        for name in named:
+            if name not in self._left_out:
+                self._left_out.add(name)
+                self._tell(f"{name} = {body[name]!r} is not sent", error)
+        return True
+
+    def _learn_messages(self, words: str, error: EndpointError, body: Mapping[str, Any]) -> bool:
+        rules, messages = self.history, body["messages"]
+        field = REASONING_FIELD.search(words)
+        if field and DEMANDED.search(words) and not UNSUPPORTED.search(error.detail):
+            return self._set(rules, "demanded", field[1], f"{field[1]} is sent back with every reply", error)
+        for name in _fields_of_messages(messages) - {"role", "content", "tool_calls", "tool_call_id", "id", "type"}:
+            if re.search(rf"\b{name}\b", words) and UNSUPPORTED.search(words) and FIELD_OF_MESSAGE.search(words):
+                rules.unwanted.add(name)
+                rules.returned.discard(name)
+                rules.demanded = None if rules.demanded == name else rules.demanded
+                self._tell(f"{name} is not sent with messages", error)
+                return True
+        if NO_SYSTEM.search(words) and any(message["role"] == "system" for message in messages):
+            return self._set(rules, "system", False, "the system message is sent as part of the first question", error)
+        if ALTERNATE.search(words) and _has_repeated_roles(messages):
+            return self._set(rules, "repeated_roles", False, "messages of one role in a row are joined", error)
+        if EMPTY_TEXT.search(words) and any(not message.get("content") for message in messages):
+            return self._set(rules, "empty_text", False, "messages without text are sent as (empty)", error)
+        return False
+
+    def _set(self, rules: HistoryRules, name: str, value: Any, sentence: str, error: EndpointError) -> bool:
+        if getattr(rules, name) != value:
+            setattr(rules, name, value)
+            self._tell(sentence, error)
+        return True
+
+    def _tell(self, sentence: str, error: EndpointError) -> None:
+        self.sentences.append(f"{sentence}: the endpoint answered {error.detail[:200]!r}")
+
+
+def _names(name: str, words: str, error: EndpointError) -> bool:
+    """Whether an error is about the parameter `name`."""
+    if error.body.param:
+        return error.body.param.rpartition(".")[2] == name or (
+            error.body.param not in words.replace(error.body.param, "", 1)
+            and bool(re.search(rf"\b{name}\b", error.detail))
+        )
+    if name in SHORT_NAMES:
+        in_sentence = (
+            rf"\b{name}(?: parameter| sequences?| is| are|:|=)|(?:parameter|argument)s?(?: supplied)?:? {name}\b"
+        )
+        return bool(re.search(rf"['\"`]{name}['\"`]|{in_sentence}", words))
+    return bool(re.search(rf"\b{name}\b", words) or re.search(rf"\b{name.replace('_', ' ')}\b", words, re.IGNORECASE))
+
+
+def _fields_of_messages(messages: Iterable[Mapping[str, Any]]) -> set[str]:
+    names: set[str] = set()
+    for message in messages:
+        names |= message.keys()
+        for call in message.get("tool_calls") or ():
+            names |= call.keys() | call["function"].keys() - {"name", "arguments"}
+    return names - {"function"}
+
+
+def _has_repeated_roles(messages: list[Mapping[str, Any]]) -> bool:
+    return any(one["role"] == other["role"] for one, other in pairwise(messages))
