@@ -104,7 +104,7 @@ class EvalEndpoint:
         self.requests: list[dict] = []
         self.before_reply: Callable[[int], None] = lambda count: None
         self.broken = False
-        """Answers 400 to everything."""
+        """Answers 400 to everything but the first small question of a run."""
         self.version: str | None = None
         """What `/version` tells, as a vLLM does; None: nothing."""
         self._loop = asyncio.new_event_loop()
@@ -155,7 +155,7 @@ class EvalEndpoint:
         await asyncio.sleep(self.delay)
         prompt = " ".join(str(message.get("content")) for message in body["messages"])
         words = len(prompt.split())
-        if self.broken:
+        if self.broken and prompt != "Reply with the word ready.":
             return web.json_response({"error": {"message": "this model is out of order"}}, status=400)
         if body["messages"][0]["role"] == "system":
             text = RLM_CODE
