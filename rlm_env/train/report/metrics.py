@@ -142,7 +142,7 @@ def _start_wandb(folder: Path, wandb_config: WandbConfig, config: Mapping[str, A
     id_file = folder / "wandb-id"
     if not id_file.exists():
         id_file.write_text(secrets.token_hex(4))
-    return wandb.init(
+    run = wandb.init(
         project=wandb_config.project,
         entity=wandb_config.entity,
         name=wandb_config.name or folder.name,
@@ -152,3 +152,6 @@ def _start_wandb(folder: Path, wandb_config: WandbConfig, config: Mapping[str, A
         resume="allow",
         config=dict(config),
     )
+    run.define_metric("step")
+    run.define_metric("*", step_metric="step")  # not the number of calls of `log`, which evaluations raise too
+    return run

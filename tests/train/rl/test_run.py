@@ -288,6 +288,28 @@ def test_wandb_offline_gets_the_same_numbers_and_one_run_id(tmp_path, monkeypatc
     assert {path.stem for path in stored} == {f"run-{(tmp_path / 'wandb-id').read_text()}"}
 
 
+def test_wandb_draws_over_steps_not_over_calls(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    axes, logged = {}, []
+
+    class Run:
+        def define_metric(self, name, step_metric=None):
+            axes[name] = step_metric
+
+        def log(self, line):
+            logged.append(line)
+
+        def finish(self):
+            pass
+
+    monkeypatch.setattr(wandb, "init", lambda **_: Run())
+    with MetricsLog(tmp_path, Console(file=io.StringIO()), wandb=OFFLINE) as metrics:
+        metrics.write(0, {"eval/e/score": 0.5})
+        metrics.write(1, {"loss": 0.5})
+    assert axes == {"step": None, "*": "step"}
+    assert [line["step"] for line in logged] == [0, 1]
+
+
 def test_wandb_that_is_missing_is_named_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"pip install 'rlm-env\[wandb\]'"):
