@@ -16,6 +16,7 @@ rate of a matrix product measured on this card in the same run.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import tempfile
@@ -110,6 +111,8 @@ class Bench:
             self.failed.append(stage)
             self.say(stage, **what, failed=traceback.format_exc()[-500:])
         finally:
+            torch.compiler.reset()  # compiled code holds on to the weights that it was compiled for
+            gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 

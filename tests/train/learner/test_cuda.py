@@ -66,7 +66,8 @@ def scores_and_gradient(learner, samples):
     step = learner.optimizer.step
 
     def look(number):
-        kept.extend(master.grad.float().flatten().cpu() for master in learner.optimizer.masters.values())
+        # Joined here, into a copy: the step scales the gradients in place.
+        kept.append(torch.cat([master.grad.float().flatten().cpu() for master in learner.optimizer.masters.values()]))
         return step(number)
 
     learner.optimizer.step = look
