@@ -57,6 +57,7 @@ STRICT_VERDICTS = (
     re.compile(r"\*\*correct:\*\*\s*(yes|no)", re.I),
     re.compile(r"\*\*correct\*\*:\s*(yes|no)", re.I),
     re.compile(r"correct:\s*(yes|no)", re.I),
+    re.compile(r"correct[\s*_`]*:[\s*_`\"']*(yes|no)\b", re.I),
 )
 EXTRACTED = re.compile(r"extracted final answer\s*:\s*(.+)", re.I)
 WORD = re.compile(r"\w+")
@@ -236,14 +237,23 @@ def _signs(rest: str) -> bool:
 
 def judge_verdict(judge_text: Any, mode: str = "official") -> bool:
     """True if the judge calls the answer correct. Raises ValueError for an unknown mode, and nothing else."""
+    return bool(_verdict(judge_text, mode))
+
+
+def judge_has_verdict(judge_text: Any, mode: str = "official") -> bool:
+    """False if the judge's text says neither yes nor no. Raises ValueError for an unknown mode, and nothing else."""
+    return _verdict(judge_text, mode) is not None
+
+
+def _verdict(judge_text: Any, mode: str) -> bool | None:
     if mode not in MODES:
         raise ValueError(f"mode must be official or strict, got {mode!r}")
     if not isinstance(judge_text, str):
-        return False
+        return None
     for pattern in STRICT_VERDICTS if mode == "strict" else (OFFICIAL_VERDICT,):
         if match := pattern.search(judge_text):
             return match[1].lower() == "yes"
-    return False
+    return None
 
 
 def judge_extracted(judge_text: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from deepdive_rlm import trail
 from deepdive_rlm.baselines import BASELINES
 from deepdive_rlm.datasets import DATASETS
-from deepdive_rlm.judge import Judge
+from deepdive_rlm.judge import MAX_TOKENS, Judge
 from deepdive_rlm.tools import make_tools
 from rlm_env.authoring.options import at_least, dataset_options, one_of
 from rlm_env.environment import Environment
@@ -30,8 +30,9 @@ class DeepDive(Environment):
     - `dataset`: `generated` (a small web of our own, served on 127.0.0.1), or `hub` (zai-org/DeepDive on the open web).
     - `seed`; `num_tasks`: how many tasks a split has (None: endless where generated, all where published).
     - `judge`: an LLM, or the options of an `OpenAIChat`, to be asked about answers that the rules do not accept (None:
-      rules only); `judge_mode`: how its verdict is read, see `rewards/rlm_rewards/deepdive.py`; `judge_cache`: a file
-      that keeps its replies.
+      rules only); `judge_mode`: how its verdict is read, see `rewards/rlm_rewards/deepdive.py`; `judge_max_tokens`: of
+      a reply of the judge, its reasoning included; `judge_cache`: a file that keeps its replies. A reply without a
+      verdict is an error of the judge: the answer is not scored, and the reply is not kept.
     - the options of the data set, which are the fields of its class in `deepdive_rlm/datasets.py`: `GeneratedOptions`,
       `HubOptions`. An option of the other data set is refused.
 
@@ -49,10 +50,11 @@ class DeepDive(Environment):
         num_tasks: int | None = None,
         judge: LLM | Mapping[str, Any] | None = None,
         judge_mode: Literal["official", "strict"] = "strict",
+        judge_max_tokens: int | None = MAX_TOKENS,
         judge_cache: str | Path | None = None,
         **options: Any,
     ) -> None:
-        common = ("dataset", "seed", "num_tasks", "judge", "judge_mode", "judge_cache")
+        common = ("dataset", "seed", "num_tasks", "judge", "judge_mode", "judge_max_tokens", "judge_cache")
         self.source = dataset_options(dataset, DATASETS, options, common).source(seed)
         self.dataset, self.num_tasks = dataset, at_least("num_tasks", num_tasks, 1)
         self.judge_mode = one_of("judge_mode", judge_mode, deepdive.MODES)
@@ -60,7 +62,10 @@ class DeepDive(Environment):
             raise ValueError("judge_cache: there is no judge; name one with judge")
         if isinstance(judge, Mapping):
             judge = OpenAIChat(**judge)
-        self._judge = None if judge is None else Judge(judge, judge_cache)
+        limit = at_least("judge_max_tokens", judge_max_tokens, 1)
+        self._judge = (
+            None if judge is None else Judge(judge, judge_cache, mode=self.judge_mode, max_tokens=limit or MAX_TOKENS)
+        )
 
     def tasks(self, split: Split) -> Iterable[Task]:
         one_of("split", split, ("train", "eval"))

@@ -6,17 +6,25 @@ Responses that try to pass for the judge's own reply are defused here. Not cover
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
-from rlm_env.llm.base import LLM, Sampling
+from rlm_env.llm.base import LLM, LLMError, Sampling
+from rlm_env.messages import Completion
+from rlm_env.replies import visible_text
 from rlm_env.runs.jsonl import JsonLog, read_jsonl
+from rlm_rewards import deepdive
 
 RESPONSE_CHARS = 2000
 """Characters at the end of a response that the judge is shown."""
-SAMPLING = Sampling(temperature=0.0, max_tokens=512)
+TEMPERATURE = 0.0
+MAX_TOKENS = 8192
+"""Tokens of a reply, reasoning included. A judge that does not reason needs a hundred."""
 VERDICT_LIKE = re.compile(r"(correct[\s*_`]*):", re.I)
 PROMPT = """You check whether a response to a question gives the right answer.
 
@@ -45,32 +53,73 @@ extracted final answer: the response's final answer
 reason: one sentence"""
 
 
+class NoVerdict(LLMError):
+    """The judge's reply says neither yes nor no: it is empty, cut off, or about something else."""
+
+
 class Judge:
     """Asks `llm`, once for equal cases. `cache`: a JSONL file that keeps the replies; several runs may share it.
 
-    Raises ConfigError if a line of the cache is damaged (a torn last line is cut off), and RunStopped if the disk
-    refuses to open or extend it.
+    `mode`: how a verdict is written, as `rlm_rewards.deepdive.judge_verdict` takes it. `max_tokens`: of a reply, its
+    reasoning included. Raises ConfigError if a line of the cache is damaged (a torn last line is cut off), and
+    RunStopped if the disk refuses to open or extend it.
     """
 
-    def __init__(self, llm: LLM, cache: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        cache: str | Path | None = None,
+        *,
+        mode: Literal["official", "strict"] = "strict",
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
         self.llm = llm
+        self._mode = mode
+        self._sampling = Sampling(temperature=TEMPERATURE, max_tokens=max_tokens)
         self._path = None if cache is None else Path(cache)
         self._replies: dict[str, str] = {}
+        self._asking: dict[str, asyncio.Task[str]] = {}
         if self._path is not None:
             with JsonLog(self._path, shared=True):  # a path that cannot be written fails before a reply is paid for
-                self._replies = dict(read_jsonl(self._path, _cached))
+                cached = read_jsonl(self._path, _cached)
+                self._replies = {key: reply for key, reply in cached if deepdive.judge_has_verdict(reply, mode)}
 
     async def ask(self, question: str, gold: str, response: str) -> str:
-        """The judge's reply. Raises LLMError if there is none: a missing verdict is not a wrong answer."""
+        """The judge's reply, with a verdict. Raises LLMError if there is none: that is not a wrong answer."""
         prompt = judge_prompt(question, gold, response)
-        key = hashlib.sha256(json.dumps([self.llm.name, SAMPLING.recorded(), prompt]).encode()).hexdigest()
-        if key not in self._replies:
-            reply = (await self.llm.complete([{"role": "user", "content": prompt}], None, SAMPLING)).text
-            self._replies[key] = reply
-            if self._path is not None:
-                with JsonLog(self._path, shared=True) as cache:
-                    cache.append({"key": key, "reply": reply})
-        return self._replies[key]
+        key = hashlib.sha256(json.dumps([self.llm.name, TEMPERATURE, prompt]).encode()).hexdigest()
+        if key in self._replies:
+            return self._replies[key]
+        loop = asyncio.get_running_loop()
+        asking = self._asking.get(key)
+        if asking is None or asking.get_loop() is not loop:  # equal cases that come at once are asked once, too
+            asking = self._asking[key] = loop.create_task(self._ask(key, prompt))
+            asking.add_done_callback(partial(self._forget, key))
+        return await asyncio.shield(asking)
+
+    def _forget(self, key: str, asked: asyncio.Task[str]) -> None:
+        self._asking.pop(key, None)
+        if not asked.cancelled():
+            asked.exception()  # nobody may be left to be told
+
+    async def _ask(self, key: str, prompt: str) -> str:
+        completion = await self.llm.complete([{"role": "user", "content": prompt}], None, self._sampling)
+        reply = visible_text(completion)
+        if completion.finish_reason == "length" or not deepdive.judge_has_verdict(reply, self._mode):
+            error = NoVerdict(f"the judge {self.llm.name} gave no verdict: {_why(completion, reply)}")
+            error.usage = completion.usage
+            raise error
+        self._replies[key] = reply
+        if self._path is not None:
+            with JsonLog(self._path, shared=True) as cache:
+                cache.append({"key": key, "reply": reply})
+        return reply
+
+
+def _why(completion: Completion, reply: str) -> str:
+    if completion.finish_reason == "length":
+        return "its reply was cut off by judge_max_tokens"
+    return f"its reply was {' '.join(reply.split())[:200]!r}" if reply.strip() else "its reply was empty"
 
 
 def _cached(line: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 
@@ -9,11 +10,14 @@ import pytest
 
 from deepdive_rlm import DeepDive
 from deepdive_rlm.judge import judge_prompt
+from rlm_env.llm import OpenAIChat
 from rlm_env.llm.base import LLMError
+from rlm_env.messages import Completion
 from rlm_env.rollout import Rollout, StopReason
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.task import Task
 from rlm_rewards import deepdive
+from tests.stub_endpoint import stub_endpoint
 from tests.stubs import StubLLM
 
 TASK = Task("What is the city called?", gold="Velstad", info={"aliases": ["Orsund"]})
@@ -43,16 +47,93 @@ async def test_the_judge_sees_question_gold_and_response_each_in_its_place():
         ("correct: yes\nextracted final answer: the town of Velstad", 1.0),
         ("**Correct:** yes", 1.0),
         ("correct: no\nreason: yes, but another one", 0.0),
-        ("yes", 0.0),
-        ("", 0.0),
-        ("I cannot say.", 0.0),
+        ("correct: **yes**", 1.0),
+        ("<think>correct: yes? no</think>\ncorrect: no", 0.0),
     ],
 )
 async def test_its_verdict_is_read_strictly_and_left_in_the_rollout(reply, value):
     found, _, rollout = await judged(reply, "Answer: the town of Velstad")
     assert found == value
-    assert rollout.info["judge"] == {"model": "stub", "reply": reply}
-    assert Rollout.from_json(rollout.to_json()).info["judge"]["reply"] == reply
+    assert rollout.info["judge"] == {"model": "stub", "reply": reply.partition("</think>\n")[2] or reply}
+    assert Rollout.from_json(rollout.to_json()).info["judge"] == rollout.info["judge"]
+
+
+@pytest.mark.parametrize("mode", deepdive.MODES)
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "yes",
+        "",
+        "I cannot say.",
+        Completion("", reasoning="hm " * 50, finish_reason="length"),
+        Completion("correct: yes\nextracted final answer: the", finish_reason="length"),
+        Completion("", reasoning="correct: yes", finish_reason="stop"),
+        "<think>correct: yes",
+        LLMError("the provider withheld the reply (content_filter)"),
+    ],
+)
+async def test_a_reply_without_a_verdict_is_neither_a_score_nor_kept(tmp_path, mode, reply):
+    cache = tmp_path / "judge.jsonl"
+    rollout = Rollout.from_answer(TASK, "Answer: the town of Velstad")
+    with pytest.raises(LLMError, match=r"no verdict|withheld"):
+        await DeepDive(judge=StubLLM(lambda messages: reply), judge_cache=cache, judge_mode=mode).judge(TASK, rollout)
+    assert "judge" not in rollout.info
+    assert cache.read_text() == ""
+    env = DeepDive(judge=StubLLM(lambda messages: "correct: yes"), judge_cache=cache, judge_mode=mode)
+    await env.judge(TASK, rollout)
+    assert env.score(TASK, rollout).value == 1.0
+
+
+async def test_a_cache_with_replies_without_a_verdict_is_asked_past_them(tmp_path):
+    cache = tmp_path / "judge.jsonl"
+    rollout = Rollout.from_answer(TASK, "Answer: the town of Velstad")
+    await DeepDive(judge=StubLLM(lambda messages: "correct: no"), judge_cache=cache).judge(TASK, rollout)
+    cache.write_text(json.dumps({**json.loads(cache.read_text()), "reply": ""}) + "\n")
+    env = DeepDive(judge=StubLLM(lambda messages: "correct: yes"), judge_cache=cache)
+    await env.judge(TASK, rollout)
+    assert env.score(TASK, rollout).value == 1.0
+
+
+async def test_the_judge_has_room_to_reason_and_the_room_can_be_set():
+    limits = []
+
+    class Asked(StubLLM):
+        async def complete(self, messages, tools=None, sampling=None):
+            limits.append(sampling.max_tokens)
+            return await super().complete(messages, tools, sampling)
+
+    for options in ({}, {"judge_max_tokens": 77}):
+        env = DeepDive(judge=Asked(lambda messages: "correct: yes"), **options)
+        await env.judge(TASK, Rollout.from_answer(TASK, "Answer: x"))
+    assert limits == [8192, 77]
+    with pytest.raises(ValueError, match="judge_max_tokens"):
+        DeepDive(judge_max_tokens=0)
+
+
+async def test_equal_cases_that_come_at_once_are_asked_once():
+    llm = StubLLM(lambda messages: "correct: yes", delay=0.05)
+    env = DeepDive(judge=llm)
+    rollouts = [Rollout.from_answer(TASK, "Answer: a") for _ in range(5)]
+    await asyncio.gather(*(env.judge(TASK, rollout) for rollout in rollouts))
+    assert len(llm.seen) == 1
+    assert all(env.score(TASK, rollout).value == 1.0 for rollout in rollouts)
+
+
+async def test_a_judge_that_takes_no_temperature_is_asked_without():
+    def answer(_, body):
+        if "temperature" in body:
+            words = "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value"
+            return 400, {"error": {"message": words, "param": "temperature", "code": "unsupported_value"}}
+        return {"choices": [{"message": {"role": "assistant", "content": "correct: yes"}, "finish_reason": "stop"}]}
+
+    async with stub_endpoint(answer) as stub, OpenAIChat("judge", stub.base_url, retries=0) as llm:
+        env = DeepDive(judge=llm)
+        for response in ("Answer: x", "Answer: y"):
+            rollout = Rollout.from_answer(TASK, response)
+            await env.judge(TASK, rollout)
+            assert env.score(TASK, rollout).value == 1.0
+        assert ["temperature" in body for body in stub.bodies] == [True, False, False]
+        assert "temperature = 0.0 is not sent" in llm.adaptations[0]
 
 
 async def test_it_is_asked_only_where_the_rules_see_no_equal_answer():
