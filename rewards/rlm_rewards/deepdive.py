@@ -57,7 +57,6 @@ STRICT_VERDICTS = (
     re.compile(r"\*\*correct:\*\*\s*(yes|no)", re.I),
     re.compile(r"\*\*correct\*\*:\s*(yes|no)", re.I),
     re.compile(r"correct:\s*(yes|no)", re.I),
-    re.compile(r"correct[\s*_`]*:[\s*_`\"']*(yes|no)\b", re.I),
 )
 EXTRACTED = re.compile(r"extracted final answer\s*:\s*(.+)", re.I)
 WORD = re.compile(r"\w+")

@@ -26,6 +26,8 @@ TEMPERATURE = 0.0
 MAX_TOKENS = 8192
 """Tokens of a reply, reasoning included. A judge that does not reason needs a hundred."""
 VERDICT_LIKE = re.compile(r"(correct[\s*_`]*):", re.I)
+EMPHASIS = re.compile(r"[*_`]")
+"""Marks that a judge may put around its verdict."""
 PROMPT = """You check whether a response to a question gives the right answer.
 
 Question:
@@ -105,6 +107,8 @@ class Judge:
     async def _ask(self, key: str, prompt: str) -> str:
         completion = await self.llm.complete([{"role": "user", "content": prompt}], None, self._sampling)
         reply = visible_text(completion)
+        if not deepdive.judge_has_verdict(reply, self._mode):
+            reply = EMPHASIS.sub("", reply)
         if completion.finish_reason == "length" or not deepdive.judge_has_verdict(reply, self._mode):
             error = NoVerdict(f"the judge {self.llm.name} gave no verdict: {_why(completion, reply)}")
             error.usage = completion.usage

@@ -47,7 +47,7 @@ async def test_the_judge_sees_question_gold_and_response_each_in_its_place():
         ("correct: yes\nextracted final answer: the town of Velstad", 1.0),
         ("**Correct:** yes", 1.0),
         ("correct: no\nreason: yes, but another one", 0.0),
-        ("correct: **yes**", 1.0),
+        ("**correct: yes**\nreason: the same", 1.0),
         ("<think>correct: yes? no</think>\ncorrect: no", 0.0),
     ],
 )
@@ -56,6 +56,11 @@ async def test_its_verdict_is_read_strictly_and_left_in_the_rollout(reply, value
     assert found == value
     assert rollout.info["judge"] == {"model": "stub", "reply": reply.partition("</think>\n")[2] or reply}
     assert Rollout.from_json(rollout.to_json()).info["judge"] == rollout.info["judge"]
+
+
+async def test_marks_around_a_verdict_are_no_part_of_it():
+    found, _, rollout = await judged("correct: **yes**", "Answer: the town of Velstad")
+    assert (found, rollout.info["judge"]["reply"]) == (1.0, "correct: yes")
 
 
 @pytest.mark.parametrize("mode", deepdive.MODES)
