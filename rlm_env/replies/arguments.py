@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 from typing import Any
@@ -20,7 +21,7 @@ _REPL_NAMES = frozenset(
         *("execute_code", "run_python", "run_code", "run_python_code"),
     )
 )
-_CODE_KEYS = ("code", "python", "source", "python_code", "source_code", "script", "program", "cell", "snippet")
+CODE_KEYS = ("code", "python", "source", "python_code", "source_code", "script", "program", "cell", "snippet")
 _INNER_KEYS = ("arguments", "parameters", "args", "kwargs", "input", "tool_input", "action_input", "params")
 _BEHIND_JSON = re.compile(r"(?:<[^<>]*>|\[/?[A-Z_]+\]|[\s})\];,`])*")
 _MAX_WRAPS = 4
@@ -49,17 +50,26 @@ def read_json(text: str) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except ValueError as error:
-        value = _python_literal(text)
+        value = _python_literal(text) or _closed(text)
         if value is None:
             raise ValueError(str(error)) from None
     return value
+
+
+def _closed(text: str) -> Any:
+    """The value of JSON at whose end brackets are missing; None where more is missing."""
+    if text.startswith("{"):
+        for brackets in ("}", "}}", "]}", "}]", "}}]"):
+            with contextlib.suppress(ValueError, RecursionError):
+                return json.loads(text + brackets, strict=False)
+    return None
 
 
 def _python_literal(text: str) -> Any:
     if not text.startswith(("{", "[")) or tree_of(text) is None:
         return None
     try:
-        return ast.literal_eval(text)
+        return ast.literal_eval(text) or None
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return None
 
@@ -109,7 +119,7 @@ def code_of(arguments: Any) -> str | None:
 
 
 def _inside(arguments: dict[Any, Any]) -> Any:
-    for key in (*_CODE_KEYS, *_INNER_KEYS):
+    for key in (*CODE_KEYS, *_INNER_KEYS):
         if key in arguments:
             return arguments[key]
     texts = [value for value in arguments.values() if isinstance(value, str)]
@@ -149,7 +159,7 @@ def _of_call(tree: ast.Module) -> str | None:
     if isinstance(value, ast.Dict):
         fields = {_constant(key): item for key, item in zip(value.keys, value.values, strict=True)}
         if len(fields) == 1:
-            return next((_constant(fields[key]) for key in _CODE_KEYS if key in fields), None)
+            return next((_constant(fields[key]) for key in CODE_KEYS if key in fields), None)
         if is_repl(_constant(fields.get("name"))):
             arguments = next((fields[key] for key in _INNER_KEYS if key in fields), None)
             return ast.unparse(arguments) if isinstance(arguments, ast.Dict) else _constant(arguments)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_env.replies.arguments import plain_name, read_json
+from rlm_env.replies.arguments import CODE_KEYS, TOOL_NAME, plain_name, read_json
 from rlm_env.replies.source import tree_of
 
 
@@ -30,12 +30,22 @@ class TextCall:
 
 
 _BAR = r"[|｜]"
-_WORD = r"(?:tools?|functions?|plugin|action|python)(?:[_▁ ]?(?:calls?|use|tag|start|begin|section))*"
+_WORD = r"(?:(?:start|begin)[_▁])?(?:tools?|functions?|plugin|action|python)(?:[_▁ ]?(?:calls?|use|tag|section))*"
 MARKER = re.compile(
     rf"<{_BAR}?(?:{_WORD}(?:[_▁](?:start|begin))?){_BAR}?>|\[TOOL_CALLS?\]|\[AVAILABLE_CALLS?\]|<functioncall>",
     re.IGNORECASE,
 )
 """What announces a call."""
+_CALL_END = re.compile(
+    rf"</?[\w:|｜]*(?:calls?|tool_use|tools|function|action)[\w:|｜]*>|<{_BAR}[^<>]*>|<[^<>]*{_BAR}>|\[TOOL_CALLS\]|\Z",
+    re.IGNORECASE,
+)
+_LINE_OF_JSON = re.compile(r"""^[ \t]*(?=\{\s*["'](?:name|type|function|tool|tool_name)["']\s*:)""", re.MULTILINE)
+_GEMMA = re.compile(
+    r"call:(?P<name>[\w.-]+)\{(?P<body>(?:[^{}<]|<escape>.*?<escape>|<\|\"\|>.*?<\|\"\|>)*)\}", re.DOTALL
+)
+_GEMMA_PAIR = re.compile(r"(?P<key>\w+)\s*:\s*(?P<quote><escape>|<\|\"\|>)(?P<value>.*?)(?P=quote)", re.DOTALL)
+_FUNCTIONARY = re.compile(r"^>>>(?P<name>[A-Za-z_]\w*)\n", re.MULTILINE)
 _BETWEEN = re.compile(r"(?:\s|,|;|</?[^<>=\"{}]*>|```\w*)*")
 """What stands between two calls, and between a marker and its call."""
 _NAME = r"(?:functions?[.:])?(?P<name>[A-Za-z_][\w.-]*)(?::\d+)?"
@@ -84,6 +94,14 @@ def marked_calls(text: str) -> Iterator[TextCall]:
         yield from _one_by_one(text, _ADDRESSED, _HARMONY_END)
     yield from _one_by_one(text, _REACT, _REACT_END)
     yield from _one_by_one(text, _QWEN2, _REACT_END)
+    yield from _one_by_one(text, _FUNCTIONARY, _FUNCTIONARY)
+    at = 0
+    while line := _LINE_OF_JSON.search(text, at):
+        calls, end = _json_calls(text, line.start(), line.end())
+        yield from calls
+        at = max(end, line.end() + 1)
+    for match in _GEMMA.finditer(text) if "call:" in text else ():
+        yield _of_pairs(match["name"], list(_GEMMA_PAIR.finditer(match["body"])), match.start(), match.end())
 
 
 def _one_by_one(text: str, opening: re.Pattern[str], ending: re.Pattern[str]) -> Iterator[TextCall]:
@@ -106,7 +124,13 @@ def whole_text_calls(text: str) -> list[TextCall]:
     calls, at = _json_calls(text, start, start)
     if calls and not re.sub(r"<[^<>]*>|[;,\s]", "", text[at:]):
         return calls
-    return _python_calls(text.strip(), start, len(text))
+    if calls := _python_calls(text.strip(), start, len(text)):
+        return calls
+    try:
+        call = _of_value(read_json(text))
+    except ValueError:
+        return []
+    return [TextCall(call[0], call[1], start, len(text))] if call else []
 
 
 def _behind_marker(text: str, marker: re.Match[str]) -> tuple[list[TextCall], int]:
@@ -117,8 +141,7 @@ def _behind_marker(text: str, marker: re.Match[str]) -> tuple[list[TextCall], in
         calls, end = _json_calls(text, start, at)
         if calls:
             return calls, max(calls[-1].end, marker.end())
-        closing = re.compile(r"</?[^<>]*>|\Z").search(text, at)
-        end = closing.start() if closing else len(text)
+        end = _end_of_call(text, at)
         if calls := _python_calls(text[at:end].strip(), start, end):
             return calls, end
         spoken = _SPOKEN_NAME.search(text, at, end)
@@ -129,12 +152,20 @@ def _behind_marker(text: str, marker: re.Match[str]) -> tuple[list[TextCall], in
             pairs.append(pair)
             end = pair.end()
         return [_of_pairs(glm["name"], pairs, start, end)], end
+    if re.compile(r"[A-Za-z_][\w.]*\(").match(text, at):
+        end = _end_of_call(text, at)
+        return _python_calls(text[at:end].strip(), start, end), max(end, marker.end())
     calls = []
     while named := _NAME_FIRST.match(text, at):
         call = _named(named["name"], text, start, named.end(), None)
         calls.append(call)
         start = at = _skip(text, call.end)
     return calls, max(at, marker.end())
+
+
+def _end_of_call(text: str, at: int) -> int:
+    closing = _CALL_END.search(text, at)
+    return closing.start() if closing else len(text)
 
 
 def _skip(text: str, at: int) -> int:
@@ -175,7 +206,8 @@ def _of_value(value: Any) -> tuple[str, Any] | None:
     name = inner if isinstance(inner, str) else next((value[key] for key in _NAME_KEYS if key in value), None)
     key = next((key for key in _ARGUMENT_KEYS if key in value), None)
     if not isinstance(name, str):
-        return None
+        alone = len(value) == 1 and next(iter(value)) in CODE_KEYS and isinstance(next(iter(value.values())), str)
+        return (TOOL_NAME, value) if alone else None
     if key is None:
         return (plain_name(name), value) if "code" in value else None
     return plain_name(name), value[key]
@@ -187,8 +219,7 @@ def _named(name: str, text: str, start: int, at: int, end: int | None) -> TextCa
     if behind > at:
         return TextCall(plain_name(name), value, start, behind)
     if end is None:
-        closing = re.compile(r"</?[^<>]*>|\[TOOL_CALLS\]|\Z").search(text, at)
-        end = closing.start() if closing else len(text)
+        end = _end_of_call(text, at)
     raw = text[at:end].strip()
     try:
         return TextCall(plain_name(name), read_json(raw), start, end)

@@ -27,7 +27,7 @@ _TAIL = r"[ \t]*(?:<[^<>\n]*>[ \t]*)*$"
 """What small models and special tokens leave behind a closing fence."""
 _PURE = re.compile(r"^[ \t>]*(?P<ticks>`{3,}+|~{3,}+)" + _TAIL)
 _GLUED = re.compile(r"^(?P<code>.*[^`~])(?P<ticks>`{3,}+|~{3,}+)" + _TAIL)
-_SETTINGS = re.compile(r"\s*[\w-]+=\S+\s*")
+_SETTINGS = re.compile(r"\s*(?:[\w-]+=\S+|[\d.]+)\s*")
 _QUOTE = re.compile(r"^[ \t]*>[ \t]?")
 _LAST_TOKENS = re.compile(r"(?:\s*(?:<\|[^<>|]*\|>|</?(?:s|end_code|code)>|<end_of_turn>))+\s*$")
 _MAX_ENDS_TRIED = 32

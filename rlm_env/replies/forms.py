@@ -34,7 +34,7 @@ _TAGS = (
     "code execute execute_ipython execute_python execute_code python py tool_code python_repl repl interpreter "
     "code_interpreter ipython python_code run_python jupyter"
 ).replace(" ", "|")
-_TAG = re.compile(rf"<(?P<tag>{_TAGS})>(?P<code>.*?)(?:</(?P=tag)>|\Z)", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(rf"<(?P<tag>{_TAGS})(?:\s[^<>\n]*)?>(?P<code>.*?)(?:</(?P=tag)>|\Z)", re.DOTALL | re.IGNORECASE)
 _TOKENS = re.compile(
     r"<\|python_(?:tag|start)\|>(?P<code>.*?)(?:<\|[\w ]*\|>|\Z)|\[PYTHON\](?P<code2>.*?)(?:\[/PYTHON\]|\Z)", re.DOTALL
 )
@@ -46,17 +46,20 @@ def read_forms(text: str) -> list[Form]:
     Python's are not in it."""
     if whole := whole_text_calls(text):
         return [*whole]
-    candidates: list[Form | Block] = [*fenced_blocks(text), *marked_calls(text), *_tagged(text)]
-    candidates.sort(key=lambda form: (form.start, -form.end, not isinstance(form, TextCall)))
     forms: list[Form] = []
-    end, last = -1, None
-    for form in candidates:
-        several = isinstance(form, TextCall) and isinstance(last, TextCall) and form.start == last.start < form.end
-        if form.start < end and not (several and form.end == end and form is not last):
-            continue
-        end, last = form.end, form
+    for form in _outermost([*fenced_blocks(text), *marked_calls(text), *_tagged(text)]):
         forms += _of_block(form) if isinstance(form, Block) else [form]
     return forms
+
+
+def _outermost(candidates: list[Form | Block]) -> Iterator[Form | Block]:
+    """The forms in order, without those inside another. Calls at the same place are one list of calls."""
+    end, last = -1, None
+    for form in sorted(candidates, key=lambda form: (form.start, -form.end, not isinstance(form, TextCall))):
+        one_list = isinstance(form, TextCall) and isinstance(last, TextCall) and form.start == last.start
+        if form.start >= end or (one_list and form.end == end):
+            end, last = form.end, form
+            yield form
 
 
 def text_calls(text: str) -> list[TextCall]:
@@ -67,9 +70,12 @@ def text_calls(text: str) -> list[TextCall]:
 def _of_block(block: Block) -> list[Form]:
     """A block's code, or the calls that it holds where it is not labeled as Python."""
     if not block.is_python and block.code.lstrip().startswith(_CALL_STARTS):
-        calls = whole_text_calls(block.code) or list(marked_calls(block.code))
+        found = whole_text_calls(block.code) or _outermost([*marked_calls(block.code)])
+        calls = [
+            TextCall(one.name, one.arguments, block.start, block.end) for one in found if isinstance(one, TextCall)
+        ]
         if calls:
-            return [TextCall(call.name, call.arguments, block.start, block.end) for call in calls]
+            return [*calls]
     if not block.is_python and block.label:
         return []
     code = bare_code(block.code)

@@ -12,7 +12,7 @@ from rlm_env.replies.calls import TextCall
 from rlm_env.replies.forms import Code, read_forms
 from rlm_env.replies.source import parses
 
-_NAMES = r"(?:\w+:|\w+_)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|inner_monologue|analysis)"
+_NAMES = r"(?:\w+:|\w+_|ant)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|inner_monologue|analysis)"
 _TAG = re.compile(
     rf"<(?P<close>/?)(?P<name>{_NAMES})>"
     r"|(?P<open2><\|begin_of_(?:thought|thinking)\|>|<\|START_THINKING\|>|<\|(?:think|thinking)_?(?:start|begin)?\|>"
@@ -23,6 +23,11 @@ _TAG = re.compile(
 )
 _LEAKED = re.compile(r"\A\s*analysis(?=[A-Z\s])(?P<thought>.*?)assistant(?:final|(?=commentary))", re.DOTALL)
 """Harmony's channels where the engine has dropped the control tokens between them."""
+_SPELLED_OUT = re.compile(
+    r"\A\s*Here(?:'s| is) my thought process:.*?Here(?:'s| is) my response:|<details type=\"reasoning\".*?</details>",
+    re.DOTALL,
+)
+"""Granite's thoughts, and those that a web interface has folded."""
 _CHANNEL = re.compile(
     r"(?:<\|start\|>[\w. =]*)?<\|channel\|>(?P<header>[^<]*(?:<\|constrain\|>[^<]*)?)<\|message\|>(?P<body>.*?)"
     r"(?P<end><\|(?:end|call|return)\|>|(?=<\|start\|>|<\|channel\|>)|\Z)",
@@ -55,6 +60,8 @@ def strip_thinking(text: str) -> str:
     if "<|channel|>" in text:
         text = _without_analysis(text)
     text = _LEAKED.sub("", text, count=1)
+    if "my thought process:" in text or "<details type=" in text:
+        text = _SPELLED_OUT.sub("", text)
     if not _TAG.search(text):
         return text
     kept = _without_tagged(text)

@@ -77,7 +77,7 @@ class RunFolder:
         new = JsonLog(temporary, fsync_seconds=NEVER)
         try:
             for rollout in rollouts:
-                new.append_line(rollout.to_json())
+                new.append_line(stored_line(rollout, self._contexts))
             new.sync()
             with disk_errors(self.path, f"replacing {ROLLOUTS}"):
                 os.replace(temporary, self.path / ROLLOUTS)

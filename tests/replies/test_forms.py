@@ -70,6 +70,26 @@ FORMS = {
     "json fence": f"I call the tool.\n```json\n{JSON}\n```",
     "tool fence": f"```tool_call\n{JSON}\n```",
     "bare fence with a call": f"```\n{JSON}\n```",
+    "arguments alone": ARGUMENTS,
+    "arguments alone, in a tag": f"<tool_call>{ARGUMENTS}</tool_call>",
+    "arguments alone, in a fence": f"```json\n{ARGUMENTS}\n```",
+    "llama, behind words": f"I call the tool.\n\n{JSON}",
+    "llama, before words": f"{JSON}\n\nThis prints 1.",
+    "llama, with its header": f"<|start_header_id|>assistant<|end_header_id|>\n\n{JSON}<|eot_id|>",
+    "llama, python's notation": "{'name': 'python_repl', 'parameters': {'code': 'print(1)'}}",
+    "a brace is missing": '<tool_call>\n{"name": "python_repl", "arguments": {"code": "print(1)"}\n</tool_call>',
+    "a brace too much": f"<tool_call>\n{JSON}}}\n</tool_call>",
+    "a comma too much": '<tool_call>{"name": "python_repl", "arguments": {"code": "print(1)",},}</tool_call>',
+    "command r": 'Action: ```json\n[{"tool_name": "python_repl", "parameters": {"code": "print(1)"}}]\n```',
+    "command a": '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "python_repl", "parameters": '
+    f"{ARGUMENTS}}}]<|END_ACTION|>",
+    "jamba": f"<tool_calls>[{JSON}]</tool_calls>",
+    "nemotron": f"<TOOLCALL>[{JSON}]</TOOLCALL>",
+    "olmo": '<function_calls>\npython_repl(code="print(1)")\n</function_calls>',
+    "functionary": f">>>python_repl\n{ARGUMENTS}",
+    "function gemma": "<start_function_call>call:python_repl{code:<escape>print(1)<escape>}<end_function_call>",
+    "gemma 4": '<|tool_call>call:python_repl{code:<|"|>print(1)<|"|>}<tool_call|>',
+    "hunyuan": f"<tool_calls><tool_call>python_repl<tool_sep>```json\n{ARGUMENTS}\n```</tool_call></tool_calls>",
     # a name, then its arguments
     "harmony": f"<|channel|>commentary to=functions.python_repl <|constrain|>json<|message|>{ARGUMENTS}<|call|>",
     "harmony, after analysis": "<|channel|>analysis<|message|>```python\nbad()\n```<|end|><|start|>assistant<|channel|>"
@@ -105,6 +125,7 @@ FORMS = {
     # code in tags
     "code tag": "<code>\nprint(1)\n</code>",
     "code tag, one line": "I look.\n<code>print(1)</code>",
+    "code tag, with a language": '<code lang="python">\nprint(1)\n</code>',
     "code tag, stopped before its end": "Thought: look.\n<code>\nprint(1)\n",
     "code tag with a fence": "<code>\n```python\nprint(1)\n```\n</code>",
     "execute tag": "<execute>\nprint(1)\n</execute>",
@@ -143,6 +164,8 @@ FORMS = {
     "kimi-vl": "◁think▷```python\nbad()\n```◁/think▷```python\nprint(1)\n```",
     "seed": "<seed:think>```python\nbad()\n```</seed:think>```python\nprint(1)\n```",
     "cohere": "<|START_THINKING|>```python\nbad()\n```<|END_THINKING|>```python\nprint(1)\n```",
+    "granite, spelled out": "Here is my thought process:\n```python\nbad()\n```\nHere is my response:\n```python\nprint(1)\n```",
+    "folded": '<details type="reasoning" done="true">```python\nbad()\n```</details>\n```python\nprint(1)\n```',
     "thoughts twice": "<think>a</think>\n<think>```python\nbad()\n```</think>\n```python\nprint(1)\n```",
     "thoughts behind words": "I see.\n<think>\n```python\nbad()\n```\n</think>\n```python\nprint(1)\n```",
 }
