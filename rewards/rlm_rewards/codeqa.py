@@ -39,6 +39,7 @@ ARTICLE = re.compile(
     r" (?!(?:is|are|was|because|since|as|and|or|which|due|based|given|for|but|not|would|will|does|has|can|fits)\b)[a-z]"
 )
 """After a capital A: it is an article."""
+WIDE = str.maketrans("：（）．。", ":()..")
 DRESS = re.compile(r"[ \t*`\"'$]+")
 """Decoration that models put around an answer; `strict` reads each run of it as one blank."""
 
@@ -72,7 +73,7 @@ def _stated(text: str, choices: str, *, inside: bool = False) -> str | None:
     """The choice of the strict mode. `inside`: the text is what a reply holds between its answer tags."""
     if not inside and (answer := _tagged_answer(text.strip())) is not None:
         return _stated(answer, choices, inside=True)
-    plain = DRESS.sub(" ", text).strip()
+    plain = DRESS.sub(" ", text.translate(WIDE).replace(r"\(", "(").replace(r"\)", ")")).strip()
     patterns = strict_patterns(choices)
     if alone := patterns.alone.fullmatch(plain):
         return alone["choice"]
@@ -172,8 +173,9 @@ def strict_patterns(choices: str) -> Patterns:
     verb = r"(?i: (?:is|are|was|be|would be|should be|must be|will be))"
     surely = r"(?i: (?:clearly|definitely|therefore|thus|simply|most likely))?"
     link = r" ?(?:[:=]|->|=>|\u2192|[-\u2013\u2014])"
-    answer = rf"(?<![A-Za-z])(?i:answer)(?:{verb}{surely})?(?:{link})?\s{{0,6}}"
-    noun = rf"(?<![A-Za-z])(?i:choice|option|selection)(?:{verb}{surely}(?:{link})?|{link})\s{{0,6}}"
+    answer = rf"(?<![A-Za-z])(?i:answer|答案)(?:{verb}{surely})?(?:{link})?\s{{0,6}}"
+    names = r"(?<![A-Za-z])(?i:choice|option|selection|selected|statement|final)"
+    noun = rf"{names}(?:{verb}{surely}(?:{link})?|{link})\s{{0,6}}"
     chosen = r"\bI (?i:(?:would |will |ll |d )?(?:choose|select|pick|go with)) (?i:the )?"
     boxed = r"\\boxed ?\{? ?"
     marked = r"(?i:option |choice )[(\[]?" if choices.isdigit() else r"(?<![A-Za-z0-9_])"
@@ -181,7 +183,9 @@ def strict_patterns(choices: str) -> Patterns:
     return Patterns(
         re.compile(rf"[\s(\[{{<]*{named}[(\[]?{box}[(\[]? ?(?P<choice>[{choices}])[\s)\]}}>.]*"),
         re.compile(rf"(?:{answer}|{noun}|{chosen}|{boxed}){named}[(\[<]?{box}{named}[(\[{{]? ?{choice}"),
-        re.compile(rf"{marked}{choice}[)\]]? (?i:is (?:the )?(?:only |single |most )?(?:correct|right|best answer))\b"),
+        re.compile(
+            rf"{marked}{choice}[)\]]? (?i:is (?:the )?(?:only |single |most )?(?:correct|right|best answer|answer))\b"
+        ),
         re.compile(
             rf"[)\]}}]{{0,4}}(?P<sign>[., ]{{0,2}}(?i:\b(?:or|and)\b)| ?[,;.&/] ?| ) ?(?:option |choice )?[(\[]? ?"
             rf"(?P<choice>[{choices}])(?![A-Za-z0-9_])"
@@ -193,6 +197,6 @@ def strict_patterns(choices: str) -> Patterns:
         ),
         re.compile(
             rf"(?i:(?:so|therefore|thus|hence),? )?(?i:option |choice )?[(\[]?(?P<choice>[{choices}])"
-            rf"(?:[)\]](?=[ :.,]|$)|[.:)](?= |$)| ?[-\u2013\u2014](?= )|$)"
+            rf"(?:[)\]](?=[ :.,]|$)| ?:(?= |$)|[.)](?= |$)| ?[-\u2013\u2014](?= )|$)"
         ),
     )

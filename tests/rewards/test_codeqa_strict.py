@@ -102,6 +102,15 @@ FORMS = [
     "First I thought the answer is A. No: the answer is B",
     "Answer: A\nWait. Answer: B",
     "The answer is B. The wrong answer is A.",
+    r"The answer is \(B\)",
+    "B is the answer",
+    "Selected: B",
+    "Final: B",
+    "答案：B",
+    "Answer：（B）",
+    "**B**: It returns None",
+    "The answer is most likely B",
+    "The correct statement is B",
     "A) no\nB) yes\nC) no\nAnswer: B",
 ]
 
