@@ -81,6 +81,11 @@ def _find(name: str) -> Callable[..., Any]:
     )
 
 
+def takes_option(name: str, option: str) -> bool:
+    """True if the environment of that name has an option of that name. Raises what `find_environment` raises."""
+    return option in inspect.signature(_find(name)).parameters
+
+
 def _takes_seed(make: Callable[..., Any]) -> bool:
     parameters = inspect.signature(make).parameters.values()
     return any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in parameters)

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
-from tests.word_count import endpoint, workplace  # noqa: F401 - fixtures
+from tests.word_count import endpoint, other_endpoint, workplace  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from rlm_env.llm import VLLMServer

@@ -29,7 +29,8 @@ class WordCount(Environment):
     name = "word-count"
 
     def __init__(self, seed=0, lengths=(20, 200), spoilt="", flaw="", judge="", bonus=0.0, slow=0.0):
-        """`flaw`: score() fails while there is a file of this name. `judge`: a file that gets a line per question."""
+        """`flaw`: score() fails while there is a file of this name. `judge`: an LLM, or a file that gets a line per
+        question."""
         self.seed, self.lengths, self.spoilt = seed, list(lengths), spoilt
         self.flaw, self.judge_log, self.bonus, self.slow = flaw, judge, bonus, slow
 
@@ -50,7 +51,10 @@ class WordCount(Environment):
         return {"always seven": lambda task: "7"}
 
     async def judge(self, task, rollout):
-        if self.judge_log:
+        if hasattr(self.judge_log, "complete"):
+            question = {"role": "user", "content": f"Judge: {rollout.answer} against {task.gold}"}
+            rollout.info["verdict"] = (await self.judge_log.complete([question])).text == "yes"
+        elif self.judge_log:
             with open(self.judge_log, "a") as log:
                 log.write(rollout.answer.replace("\\n", " ") + "\\n")
             rollout.info["verdict"] = rollout.answer.strip() == task.gold
@@ -102,6 +106,8 @@ class EvalEndpoint:
         self.window = 100
         self.delay = 0.0
         self.requests: list[dict] = []
+        self.keys: list[str | None] = []
+        """The header `Authorization` of each request."""
         self.before_reply: Callable[[int], None] = lambda count: None
         self.broken = False
         """Answers 400 to everything but the first small question of a run."""
@@ -151,6 +157,7 @@ class EvalEndpoint:
     async def _complete(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.requests.append(body)
+        self.keys.append(request.headers.get("Authorization"))
         self.before_reply(len(self.requests))
         await asyncio.sleep(self.delay)
         prompt = " ".join(str(message.get("content")) for message in body["messages"])
@@ -161,6 +168,8 @@ class EvalEndpoint:
             text = RLM_CODE
         elif prompt.startswith("Count spam in:"):
             text = "7"
+        elif prompt.startswith("Judge: "):
+            text = "yes" if prompt.split()[1] == prompt.split()[-1] else "no"
         elif words > self.window:
             said = f"maximum context length is {self.window} tokens. However, your messages resulted in {words} tokens"
             error = {"message": f"This model's {said}.", "code": "context_length_exceeded"}
@@ -176,6 +185,14 @@ def lines(path: Path) -> list[dict]:
     """The whole records of a JSONL file that may still be written to; none if there is no file."""
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+@pytest.fixture
+def other_endpoint() -> Iterator[EvalEndpoint]:
+    """A second one, at another port."""
+    stub = EvalEndpoint().start()
+    yield stub
+    stub.end()
 
 
 @pytest.fixture

@@ -31,10 +31,13 @@ EXAMPLES = f"""\
       --set rollout.rlm.max_turns=6 --set engine.max_model_len=2048
   rlm-env eval oolong-rlm --model gpt-5-mini --base-url https://api.openai.com/v1 --api-key-env OPENAI_API_KEY \\
       --max-cost 1.50 --prices prices.toml
+  rlm-env eval oolong-rlm --model gpt-5 --base-url https://api.openai.com/v1 --api-key-env OPENAI_API_KEY \\
+      --sub-model Qwen/Qwen3-4B --sub-base-url local
   rlm-env eval configs/eval/quickstart.toml --tasks 8
   rlm-env eval outputs/NAME/config.toml --resume
 """
-FLAGS = ("model", "sub_model", "base_url", "api_key_env", "tokens", "scaffolds", "n", "repeats", "split", "seed")
+FLAGS = ("model", "sub_model", "judge_model", "base_url", "sub_base_url", "judge_base_url")
+FLAGS += ("api_key_env", "sub_api_key_env", "judge_api_key_env", "tokens", "scaffolds", "n", "repeats", "split", "seed")
 FLAGS += ("concurrency", "max_cost", "prices", "out", "baselines", "judge_baselines")
 
 
@@ -53,8 +56,13 @@ def add_eval(commands: Any) -> None:
     add("target", metavar="ENVIRONMENT|CONFIG.toml", help="the name of an environment (see rlm-env envs), or a config")
     add("--model", help="the root LLM: tiny-rlm, a model folder, or with --base-url the name of a model there")
     add("--sub-model", metavar="MODEL", help="the sub-LLM (default: the root LLM)")
+    add("--judge-model", metavar="MODEL", help="the LLM that judges, for environments that take a judge")
     add("--base-url", metavar="URL", help="an OpenAI-compatible endpoint (default: a local vLLM is started)")
+    add("--sub-base-url", metavar="URL", help="the sub-LLM's endpoint, or local (default: that of the root LLM)")
+    add("--judge-base-url", metavar="URL", help="the judge's endpoint, or local (default: that of the root LLM)")
     add("--api-key-env", metavar="NAME", help="the environment variable that holds the endpoint's key")
+    add("--sub-api-key-env", metavar="NAME", help="the same for the sub-LLM, if its endpoint is another one")
+    add("--judge-api-key-env", metavar="NAME", help="the same for the judge, if its endpoint is another one")
     add(
         "--tokens",
         metavar="FOLDER",
@@ -78,7 +86,13 @@ def add_eval(commands: Any) -> None:
     add("--split", choices=("train", "eval"), help=f"the split that tasks come from (default: {_default('split')})")
     add("--seed", type=int, metavar="N", help=f"seed of the tasks and the bootstrap (default: {_default('seed')})")
     add("--concurrency", type=int, metavar="N", help=f"most rollouts at once (default: {_default('concurrency')})")
-    add("--max-cost", type=float, metavar="USD", help="start no further rollout once this much is spent")
+    add(
+        "--max-cost",
+        type=float,
+        metavar="USD",
+        help="start no further rollout once this much is spent; the up to --concurrency rollouts that are under way "
+        "end and may cost more, so lower both for a tight limit",
+    )
     add("--prices", metavar="FILE.toml", help="a table of US dollars per million tokens, by model")
     add("--no-baselines", dest="baselines", action="store_false", default=None, help="measure no baselines at the end")
     add(

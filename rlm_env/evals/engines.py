@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 
 from rlm_env.evals.config import EvalConfig
-from rlm_env.llm.base import LLM, EngineUnavailable, LLMError, Sampling
+from rlm_env.llm.base import LLM, EngineUnavailable, LLMError, Sampling, ToolSchema
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
-from rlm_env.messages import Usage
+from rlm_env.messages import Completion, Message, Usage
+from rlm_env.runs.engine_table import EngineEntry, Role, by_role
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.models import ModelRef
 from rlm_env.runs.options import EngineOptions
@@ -33,7 +34,7 @@ WATCH_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Engines:
-    """The LLMs of a run, and the local servers behind them."""
+    """The LLMs that sample the rollouts of a run, and the local servers behind all its engines."""
 
     root: LLM
     sub: LLM
@@ -53,27 +54,95 @@ class Engines:
             await asyncio.sleep(WATCH_SECONDS)
 
 
-@contextlib.asynccontextmanager
-async def open_engines(
-    config: EvalConfig, models: Mapping[str, ModelRef], log_folder: Path, console: Console
-) -> AsyncIterator[Engines]:
-    """The engines of a run, ready to answer; closed and stopped at the end.
+class EnginePool:
+    """The engines of a run, or of several together, each started when it is first needed; an async context manager
+    that closes and stops all at its end."""
 
-    Raises ConfigError for a missing key or tokenizer, RunStopped if a server does not start.
-    """
-    async with contextlib.AsyncExitStack() as stack:
-        llms: dict[ModelRef, LLM] = {}
-        servers: list[VLLMServer] = []
-        local = len({ref for ref in models.values() if ref.folder})
-        for ref in dict.fromkeys(models.values()):
-            if ref.base_url is not None:
-                llms[ref] = await connect(config, ref.name, ref.base_url)
-            elif ref.folder is not None:
-                server = await stack.enter_async_context(_serve(config, ref, ref.folder, log_folder, console, local))
-                servers.append(server)
-                llms[ref] = server.policy(renderer=load_profile(ref.folder).get("renderer"))
-            stack.push_async_callback(llms[ref].aclose)
-        yield Engines(llms[models["root"]], llms[models["sub"]], servers)
+    def __init__(self, config: EvalConfig, models: Mapping[Role, ModelRef], log_folder: Path, console: Console) -> None:
+        """`models`: of the roles that are needed. Raises ConfigError for a key of theirs that is not set."""
+        self._config, self._models, self._log_folder, self._console = config, models, log_folder, console
+        self._entries = by_role(config.engine_entries())
+        for role in models:
+            self._entries[role].key()  # a missing one is found before anything is made
+        self._stack = contextlib.AsyncExitStack()
+        self._lock = asyncio.Lock()
+        self._llms: dict[tuple[ModelRef, EngineEntry | EngineOptions], LLM] = {}
+        self.servers: list[VLLMServer] = []
+        self.judge = JudgeEngine(self, self._entries["judge"]) if "judge" in models else None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def engines(self) -> Engines:
+        """Root and sub-LLM, ready to answer. Raises what `get` raises."""
+        return Engines(await self.get("root"), await self.get("sub"), self.servers)
+
+    async def get(self, role: Role) -> LLM:
+        """The engine of a role, ready to answer; roles whose model and place are the same share it.
+
+        Raises ConfigError for a missing tokenizer, RunStopped if a server does not start.
+        """
+        entry, ref = self._entries[role], self._models[role]
+        async with self._lock:
+            key = ref, entry if ref.base_url else entry.server
+            if key not in self._llms:
+                self._llms[key] = llm = await self._open(entry, ref)
+                self._stack.push_async_callback(llm.aclose)
+            return self._llms[key]
+
+    async def _open(self, entry: EngineEntry, ref: ModelRef) -> LLM:
+        if ref.folder is None:
+            return await connect(entry)
+        log = self._log_folder / f"vllm-{ref.name.replace('/', '--')}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        sharing = len({(one, self._entries[role].server) for role, one in self._models.items() if one.folder})
+        serving = _serve(ref, ref.folder, entry.server, self._config.seed, log, self._console, sharing)
+        server = await self._stack.enter_async_context(serving)
+        self.servers.append(server)
+        own = entry.concurrency != EngineEntry.model_fields["concurrency"].default
+        limits: dict[str, Any] = {"concurrency": entry.concurrency} if own else {}
+        return server.policy(renderer=load_profile(ref.folder).get("renderer"), **limits)
+
+
+class JudgeEngine(LLM):
+    """The judge of a run as its environments get it: started when it is first asked, and its tokens are counted."""
+
+    def __init__(self, pool: EnginePool, entry: EngineEntry) -> None:
+        self.name, self.context_window, self.supports_tools = entry.model, entry.window, entry.tools
+        self.concurrency = entry.concurrency
+        self._pool = pool
+        self._usage = Usage()
+        self._asked = False
+
+    async def complete(
+        self, messages: list[Message], tools: list[ToolSchema] | None = None, sampling: Sampling | None = None
+    ) -> Completion:
+        llm = await self._pool.get("judge")
+        self._asked = True
+        completion = await llm.complete(messages, tools, sampling)
+        self._usage += completion.usage
+        return completion
+
+    async def describe(self) -> dict[str, Any]:
+        return await (await self._pool.get("judge")).describe()
+
+    async def aclose(self) -> None:
+        """Nothing: the pool closes its engines, and the environment that calls this may be used again."""
+
+    @property
+    def asked(self) -> bool:
+        """True once it was started."""
+        return self._asked
+
+    def take_usage(self) -> Usage:
+        """The tokens since the last call."""
+        usage, self._usage = self._usage, Usage()
+        return usage
 
 
 async def ask_each(engines: Engines, sampling: Mapping[str, Sampling]) -> dict[str, Usage]:
@@ -101,27 +170,32 @@ def engine_stop(error: EngineUnavailable, engines: Engines) -> RunStopped:
     return RunStopped("engine unavailable", f"the engine does not answer any more: {error}{log}", 3)
 
 
-def api_key(config: EvalConfig) -> str | None:
-    """The endpoint's key from its environment variable. Raises ConfigError if that is not set."""
-    if config.api_key_env is None:
-        return None
-    if key := os.environ.get(config.api_key_env):
-        return key
-    raise ConfigError(f"the environment variable {config.api_key_env} (api_key_env) is not set")
-
-
-async def connect(config: EvalConfig, model: str, base_url: str) -> LLM:
+async def connect(entry: EngineEntry) -> LLM:
     """A client of a model at an endpoint. Raises ConfigError, and RunStopped if a vLLM does not answer."""
-    if config.tokens is None:
+    base_url = entry.base_url or ""
+    if entry.tokens is None:
         from rlm_env.llm.openai_chat import OpenAIChat
 
-        return OpenAIChat(model, base_url, api_key=api_key(config))
+        options: dict[str, Any] = {"stream": True} if entry.stream else {}
+        return OpenAIChat(
+            entry.model,
+            base_url,
+            api_key=entry.key(),
+            context_window=entry.window,
+            concurrency=entry.concurrency,
+            timeout=entry.timeout,
+            retries=entry.retries,
+            supports_tools=entry.tools,
+            **options,
+        )
     from rlm_env.llm.token_policy import TokenPolicy
 
     try:
-        folder = find_model(config.tokens).path
+        folder = find_model(entry.tokens).path
         renderer = load_profile(folder).get("renderer")
-        return await TokenPolicy.connect(base_url, folder, model=model, renderer=renderer)
+        limits = {key: getattr(entry, key) for key in ("concurrency", "timeout", "retries")}
+        own = {key: value for key, value in limits.items() if value != EngineEntry.model_fields[key].default}
+        return await TokenPolicy.connect(base_url, folder, model=entry.model, renderer=renderer, **own)
     except ModelNotFound as error:
         raise ConfigError(f"tokens: {error}") from error
     except LLMError as error:
@@ -139,11 +213,10 @@ def server_options(options: EngineOptions, sharing: int) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def _serve(
-    config: EvalConfig, ref: ModelRef, folder: Path, log_folder: Path, console: Console, servers: int
+    ref: ModelRef, folder: Path, options: EngineOptions, seed: int, log: Path, console: Console, sharing: int
 ) -> AsyncIterator[VLLMServer]:
     from rlm_env.llm.vllm.server import VLLMServer, is_cpu_build
 
-    log = log_folder / f"vllm-{ref.name.replace('/', '--')}.log"
     start = time.monotonic()
     with console.status(f"starting vLLM with {ref.name}") as status:
 
@@ -156,10 +229,10 @@ async def _serve(
             server = VLLMServer(
                 folder,
                 served_name=ref.name,
-                seed=config.seed,
+                seed=seed,
                 log_path=log,
                 progress=show,
-                **server_options(config.engine, 1 if is_cpu_build() else servers),
+                **server_options(options, 1 if is_cpu_build() else sharing),
             )
             await server.__aenter__()
         except EngineUnavailable as error:

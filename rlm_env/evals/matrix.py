@@ -7,7 +7,6 @@ before an engine is started.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,16 @@ from typing import Any
 from rich.console import Console
 
 from rlm_env.evals.config import EvalConfig
-from rlm_env.evals.engines import Engines, open_engines
+from rlm_env.evals.engines import EnginePool
 from rlm_env.evals.run import CostLimit, EvalRun, prepare_run, run_eval
 from rlm_env.evals.stored import EvalResult, stored_eval, stored_status
 from rlm_env.evals.summary import EvalSummary
 from rlm_env.repl import ReplPools
 from rlm_env.runs.config import RECORD
+from rlm_env.runs.engine_table import by_role
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import CONFIG, read_run_config, write_config, write_summary
-from rlm_env.runs.models import resolve_models
+from rlm_env.runs.models import resolve_engines
 from rlm_env.runs.record import new_record
 
 
@@ -52,33 +52,26 @@ async def run_matrix(config: EvalConfig, console: Console, *, resume: bool = Fal
 
     Raises what `run_eval` raises; rollouts that had finished by then are on disk.
     """
-    models = resolve_models(config.model, config.sub_model, config.base_url)
+    models = resolve_engines(by_role(config.engine_entries()))
     cost = CostLimit(config.max_cost)
     record = new_record()
     if resume:
         record["started"] = _check_matrix_resume(config)
     async with contextlib.AsyncExitStack() as stack:
         pools = await stack.enter_async_context(ReplPools())
+        engines = await stack.enter_async_context(EnginePool(config, models, config.out, console))
         prepared: dict[str, EvalRun] = {}
         for label, run_config in config.runs().items():
             again = resume and (run_config.out / CONFIG).exists()
-            run = prepare_run(run_config, models, console, cost, pools, resume=again)
+            run = prepare_run(run_config, models, console, cost, pools, engines, resume=again)
             prepared[label] = await stack.enter_async_context(run)
         write_config(config.out, {**config.as_toml(), RECORD: record})
-        opened: list[Engines] = []
-
-        @contextlib.asynccontextmanager
-        async def shared() -> AsyncIterator[Engines]:
-            if not opened:
-                opened.append(await stack.enter_async_context(open_engines(config, models, config.out, console)))
-            yield opened[0]
-
         statuses = dict.fromkeys(prepared, "not begun")
         try:
             for number, (label, run) in enumerate(prepared.items(), 1):
                 statuses[label] = "failed"
                 console.print(f"{label} ({number} of {len(prepared)})", markup=False, highlight=False)
-                statuses[label] = (await run.finish(shared)).status
+                statuses[label] = (await run.finish()).status
         finally:
             write_summary(config.out, _summary(config, prepared, statuses))
         status = next((status for status in statuses.values() if status != "complete"), "complete")
@@ -119,5 +112,4 @@ def stored_result(path: Path) -> EvalResult | MatrixResult:
 
 def matrix_title(config: EvalConfig) -> str:
     """One line that says what was run."""
-    sub = f", sub-LLM {config.sub_model}" if config.sub_model else ""
-    return f"{config.model}{sub}: {len(config.environments)} environments x {len(config.scaffolds)} scaffolds"
+    return f"{config.models_title}: {len(config.environments)} environments x {len(config.scaffolds)} scaffolds"

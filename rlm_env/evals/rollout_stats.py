@@ -11,10 +11,10 @@ from typing import Any
 
 from rlm_env.evals.grading import is_unscored
 from rlm_env.evals.outcomes import Outcome, outcome_of, sub_calls_failed
-from rlm_env.evals.prices import Price, rollout_cost
 from rlm_env.evals.usage import rollout_usage
 from rlm_env.messages import Usage
 from rlm_env.rollout import Rollout, StopReason, Timing
+from rlm_env.runs.prices import Price, rollout_cost
 
 Key = tuple[str, str, int]
 """(scaffold, task id, repeat): identifies a rollout within a run."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,27 +17,35 @@ from rich.console import Console
 from rlm_env.environment import Environment, environment_name
 from rlm_env.evals.baselines import Baseline, baseline_notes, measure_in_folder
 from rlm_env.evals.config import EvalRunConfig, check_eval_resume
-from rlm_env.evals.engines import Engines, api_key, ask_each, engine_stop, open_engines
+from rlm_env.evals.engines import EnginePool, Engines, ask_each, engine_stop
 from rlm_env.evals.fairness import setting_differences
 from rlm_env.evals.grading import failed_rollout, grade, is_scorable, try_scorer
 from rlm_env.evals.guard import Guard
 from rlm_env.evals.outcomes import Outcome
-from rlm_env.evals.prices import Price
 from rlm_env.evals.progress import Progress, counting
 from rlm_env.evals.rescoring import rescore, scoring_name
 from rlm_env.evals.rollout_stats import Key, RolloutStats, stats_of
-from rlm_env.evals.setup import load_tasks, make_environment, make_scaffolds, price_pair
+from rlm_env.evals.setup import RolePrices, load_tasks, make_environment, make_scaffolds, role_prices
 from rlm_env.evals.stored import EvalResult, run_title, stored_baselines
 from rlm_env.evals.summary import EvalSummary, summarize
-from rlm_env.llm.base import EngineUnavailable
+from rlm_env.llm.base import LLM, EngineUnavailable
 from rlm_env.messages import Usage
+from rlm_env.registry import takes_option
 from rlm_env.repl import ReplPools
 from rlm_env.rollout import RecordError, Rollout
 from rlm_env.runs.config import RECORD
+from rlm_env.runs.engine_table import Role, by_role
 from rlm_env.runs.errors import RunStopped
 from rlm_env.runs.folder import RunFolder, read_run_config, read_summary
-from rlm_env.runs.models import ModelRef, resolve_models
-from rlm_env.runs.record import adaptation_notes, check_record, describe_engines, engine_changes, make_record
+from rlm_env.runs.models import ModelRef, resolve_engines
+from rlm_env.runs.record import (
+    ADAPTATIONS,
+    adaptation_notes,
+    check_record,
+    describe_engines,
+    engine_changes,
+    make_record,
+)
 from rlm_env.scaffolds import Scaffold
 from rlm_env.task import Task
 
@@ -62,37 +69,39 @@ class CostLimit:
         return self.limit is not None and self.spent >= self.limit
 
 
-OpenEngines = Callable[[], AbstractAsyncContextManager[Engines]]
-
-
 async def run_eval(config: EvalRunConfig, console: Console, *, resume: bool = False) -> EvalResult:
     """Runs `config` into its output folder, or the rest of it.
 
     Raises ConfigError before anything is started, RunStopped when the engine or the disk gives up, CancelledError
     when it is interrupted; rollouts that had finished by then are on disk.
     """
-    models = resolve_models(config.model, config.sub_model, config.base_url)
+    models = resolve_engines(by_role(config.engine_entries()))
+    cost = CostLimit(config.max_cost)
     async with (
         ReplPools() as pools,
-        prepare_run(config, models, console, CostLimit(config.max_cost), pools, resume=resume) as run,
+        EnginePool(config, models, config.out, console) as engines,
+        prepare_run(config, models, console, cost, pools, engines, resume=resume) as run,
     ):
-        return await run.finish(lambda: open_engines(config, models, config.out, console))
+        return await run.finish()
 
 
 @contextlib.asynccontextmanager
 async def prepare_run(
     config: EvalRunConfig,
-    models: dict[str, ModelRef],
+    models: dict[Role, ModelRef],
     console: Console,
     cost: CostLimit,
     pools: ReplPools,
+    engines: EnginePool,
     *,
     resume: bool,
 ) -> AsyncIterator[EvalRun]:
-    """A run with all that it needs but engines, and with what is stored of it. Raises ConfigError."""
-    prices = price_pair(config)
-    api_key(config)  # a missing one is found before anything is made
-    environment = make_environment(config, models["root"])
+    """A run with all that it needs, and with what is stored of it; engines are not started yet, but for a judge that
+    is tried. Raises ConfigError and RunStopped."""
+    prices = role_prices(config)
+    environment = make_environment(config, models["root"], engines.judge)
+    if engines.judge is not None and not takes_option(config.environment, "judge"):
+        console.print(f"note: {config.environment} has no option judge; it asks none", markup=False, style="yellow")
     with console.status(f"making the tasks of {config.environment}"):
         tasks = load_tasks(config, environment)
     if len(tasks) < config.n:
@@ -107,7 +116,7 @@ async def prepare_run(
                 for warning in check_record(old_record, record, tasks, config.out):
                     console.print(f"note: {warning}", markup=False, style="yellow")
                 record |= {key: old_record[key] for key in ("started", "engines") if key in old_record}
-            run = EvalRun(config, record, environment, tasks, scaffolds, folder, console, prices, cost)
+            run = EvalRun(config, record, environment, tasks, scaffolds, folder, console, prices, cost, engines)
             run.load_stored()
             await run.try_scorer()
             run.write_config()
@@ -125,8 +134,9 @@ class EvalRun:
     scaffolds: dict[str, Scaffold]
     folder: RunFolder
     console: Console
-    prices: tuple[Price, Price] | None
+    prices: RolePrices | None
     cost: CostLimit
+    pool: EnginePool
     stats: dict[Key, RolloutStats] = field(default_factory=dict)
     baselines: list[Baseline] = field(default_factory=list)
     baselines_complete: bool = False
@@ -144,7 +154,7 @@ class EvalRun:
     def load_stored(self) -> None:
         """Takes in the rollouts and baselines that are on disk."""
         for rollout in self.folder.rollouts():
-            self._count(stats_of(rollout, self.prices))
+            self._count(stats_of(rollout, self.prices and self.prices.pair))
         stored = read_summary(self.config.out) if self.stats else {}
         for purpose, cost in stored.get("side_costs_usd", {}).items():
             self._spend(purpose, cost)
@@ -187,20 +197,20 @@ class EvalRun:
         if warning:
             self.console.print(f"note: {warning}", markup=False, style="yellow")
 
-    async def finish(self, engines: OpenEngines) -> EvalResult:
-        """Does the rest of the run. Engines are opened only if there is a rest; summary.json says how it ended."""
+    async def finish(self) -> EvalResult:
+        """Does the rest of the run. Engines are started only if there is a rest; summary.json says how it ended."""
         status = "failed"
         try:
             if self.unscored:
                 await self._score_stored()
             if (planned := self.planned()) and not self.cost.reached:
-                async with engines() as opened:
-                    await self._record_engines(opened)
-                    await self._preflight(opened)
-                    try:
-                        await self._work(planned, opened)
-                    finally:
-                        await self._record_engines(opened)  # with what was left out because an endpoint refused it
+                engines = await self.pool.engines()
+                await self._record_engines(engines)
+                await self._preflight(engines)
+                try:
+                    await self._work(planned, engines)
+                finally:
+                    await self._record_adaptations(engines)
             status = "stopped by max-cost" if self.cost.reached and self.planned() else "complete"
             await self._measure_baselines()
         except RunStopped as stop:
@@ -210,6 +220,7 @@ class EvalRun:
             status = "interrupted"
             raise
         finally:
+            self._count_judge()
             with contextlib.suppress(RunStopped):  # the reason that is being raised already says more
                 self.write_results(status)
         label = self.config.environments[0].label
@@ -220,14 +231,20 @@ class EvalRun:
         self.folder.write_summary(self.to_summary(status))
         self.folder.write_results(stats.result() for stats in self.stats.values())
 
+    def _count_judge(self) -> None:
+        """Counts what the judge has cost since the last call."""
+        judge = self.pool.judge
+        if judge is not None and self.prices is not None and self.prices.judge is not None:
+            self._spend("judge", self.prices.judge.of(judge.take_usage()))
+
     async def _preflight(self, engines: Engines) -> None:
         """Asks every engine one small question. Raises RunStopped if one refuses."""
         config = next(iter(self.scaffolds.values())).config
         with self.console.status("asking each endpoint one small question"):
             usage = await ask_each(engines, {"root": config.root, "sub": config.sub})
         if self.prices is not None:
-            root, sub = self.prices
-            self._spend("preflight", root.of(usage.get("root", Usage())) + sub.of(usage.get("sub", Usage())))
+            root, sub = usage.get("root", Usage()), usage.get("sub", Usage())
+            self._spend("preflight", self.prices.root.of(root) + self.prices.sub.of(sub))
 
     async def _score_stored(self) -> None:
         """Scores the stored rollouts whose scorer or judge failed."""
@@ -259,6 +276,19 @@ class EvalRun:
         for warning in engine_changes(self.record.get("engines", {}), described):
             self.console.print(f"note: {warning}", markup=False, style="yellow")
         self.record["engines"] = described
+        self.write_config()
+
+    async def _record_adaptations(self, engines: Engines) -> None:
+        """Records what was sent otherwise than asked for, because an endpoint refused it."""
+        llms: dict[str, LLM] = {"root": engines.root, "sub": engines.sub}
+        if self.pool.judge is not None and self.pool.judge.asked:
+            llms["judge"] = self.pool.judge
+        for role, described in (await describe_engines(llms)).items():
+            adapted = described.get(ADAPTATIONS)
+            if role == "judge":
+                self.record["engines"][role] = described
+            elif adapted:
+                self.record["engines"][role][ADAPTATIONS] = adapted
         self.write_config()
 
     async def _work(self, planned: list[PlannedRollout], engines: Engines) -> None:
@@ -299,6 +329,7 @@ class EvalRun:
                     error = await grade(self.environment, task, rollout)
             finally:  # a rollout that is paid is kept, also when its scoring is interrupted
                 stats = self._store(rollout)
+                self._count_judge()
             progress.add(stats)
             self.guard.add(stats)
             if isinstance(error, EngineUnavailable):
@@ -327,7 +358,7 @@ class EvalRun:
             bare.info["repeat"] = rollout.info["repeat"]
             rollout = failed_rollout(bare, error)
             self.folder.append(rollout)
-        stats = stats_of(rollout, self.prices)
+        stats = stats_of(rollout, self.prices and self.prices.pair)
         self._count(stats)
         return stats
 

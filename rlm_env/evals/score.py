@@ -18,19 +18,21 @@ from rich.console import Console
 from rlm_env.environment import Environment
 from rlm_env.evals.baselines import BASELINES, baseline_notes, measure_in_folder
 from rlm_env.evals.config import EvalConfig, EvalRunConfig
+from rlm_env.evals.engines import EnginePool
 from rlm_env.evals.fairness import setting_differences
 from rlm_env.evals.grading import try_scorer
 from rlm_env.evals.matrix import MatrixResult, matrix_title, stored_result
 from rlm_env.evals.progress import counting
 from rlm_env.evals.rescoring import rescore, scoring_name
 from rlm_env.evals.rollout_stats import stats_of
-from rlm_env.evals.setup import load_tasks, make_environment, price_pair
+from rlm_env.evals.setup import load_tasks, make_environment, role_prices
 from rlm_env.evals.stored import EvalResult, stored_baselines, stored_eval
 from rlm_env.evals.summary import summarize
 from rlm_env.runs.config import RECORD, config_differences
+from rlm_env.runs.engine_table import Role
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.folder import CONFIG, RunFolder, read_run_config, read_summary, write_config, write_summary
-from rlm_env.runs.models import ModelRef, resolve_models
+from rlm_env.runs.models import ModelRef, resolve_model
 from rlm_env.runs.options import MODEL_FOLDER, apply_overrides
 from rlm_env.runs.record import adaptation_notes, hash_tasks, versions
 from rlm_env.task import Task
@@ -38,6 +40,7 @@ from rlm_env.task import Task
 AnyConfig = TypeVar("AnyConfig", bound=EvalConfig)
 CHANGEABLE = frozenset(
     {"options", "environments", "concurrency", "prices", "out", "baselines", "judge_baselines", "baseline_seconds"}
+    | {"judge_model", "judge_base_url", "judge_api_key_env", "engines", "api_key_env", "sub_api_key_env"}
 )
 """Keys of a config that scoring again may change."""
 
@@ -87,9 +90,12 @@ async def _score_run(
     values = read_run_config(path)
     record = values.pop(RECORD, {})
     config = _config(EvalRunConfig, values, overrides, path)
-    ask_judge = ask_judge or values.get("options", {}).get("judge") != config.options.get("judge")
-    environment = make_environment(config, _root(config))
-    async with contextlib.AsyncExitStack() as stack:
+    old = _config(EvalRunConfig, values, {}, path)
+    ask_judge = ask_judge or _judge(old) != _judge(config)
+    judge = config.engine_of("judge")
+    models: dict[Role, ModelRef] = {"judge": resolve_model(judge.model, judge.base_url)} if judge else {}
+    async with EnginePool(config, models, path, console) as pool, contextlib.AsyncExitStack() as stack:
+        environment = make_environment(config, _root(config), pool.judge)
         stack.push_async_callback(environment.aclose)
         tasks = _tasks(config, environment, record, path)
         if warning := await try_scorer(environment, tasks[0]):
@@ -127,8 +133,8 @@ async def _summarize(
     console: Console,
 ) -> None:
     """Replaces summary.json and results.jsonl."""
-    prices, old = price_pair(config), read_summary(folder.path)
-    stats = {one.key: one for one in (stats_of(rollout, prices) for rollout in folder.rollouts())}
+    prices, old = role_prices(config), read_summary(folder.path)
+    stats = {one.key: one for one in (stats_of(rollout, prices and prices.pair) for rollout in folder.rollouts())}
     baselines, complete = stored_baselines(old), False
     try:
         if config.baselines:
@@ -150,18 +156,29 @@ def _config(kind: type[AnyConfig], stored: dict[str, Any], overrides: dict[str, 
         new = kind.model_validate({**apply_overrides(stored, overrides), "out": str(path)})
     except ValidationError as error:
         raise ConfigError(explain_validation(error, kind, f"{path / CONFIG}")) from error
-    if differences := config_differences(old.as_toml(), new.as_toml(), CHANGEABLE):
+    differences = config_differences(old.as_toml(), new.as_toml(), CHANGEABLE)
+    differences += [
+        f"the {role} engine was {was.model}, is now {now.model}"
+        for role, was, now in (("root", old.root, new.root), ("sub", old.sub, new.sub))
+        if (was.model, was.base_url) != (now.model, now.base_url)
+    ]
+    if differences:
         raise ConfigError(
             "scoring again can change the options of the environment, not this:\n  " + "\n  ".join(differences)
         )
     return new
 
 
+def _judge(config: EvalRunConfig) -> tuple[Any, ...]:
+    """What decides which judge is asked."""
+    engine = config.engine_of("judge")
+    return config.options.get("judge"), engine and (engine.model, engine.base_url)
+
+
 def _root(config: EvalRunConfig) -> ModelRef:
     """The root model; looked for only if an option of the environment needs its folder."""
-    if MODEL_FOLDER in config.options.values():
-        return resolve_models(config.model, None, config.base_url)["root"]
-    return ModelRef(config.model)
+    root = config.root
+    return resolve_model(root.model, root.base_url) if MODEL_FOLDER in config.options.values() else ModelRef(root.model)
 
 
 def _tasks(config: EvalRunConfig, environment: Environment, record: dict[str, Any], path: Path) -> list[Task]:

@@ -8,44 +8,82 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from rlm_env.environment import Environment
 from rlm_env.evals.config import EvalConfig, EvalRunConfig
-from rlm_env.evals.prices import Price, price_of
-from rlm_env.registry import find_environment
+from rlm_env.evals.grading import describe_exception
+from rlm_env.llm.base import LLM
+from rlm_env.registry import find_environment, takes_option
 from rlm_env.repl import ReplPools
+from rlm_env.runs.engine_table import by_role
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.models import ModelRef
 from rlm_env.runs.options import environment_options
+from rlm_env.runs.prices import Price, price_of
 from rlm_env.runs.profile import load_profile
 from rlm_env.scaffolds import Scaffold, config_type, make_scaffold
 from rlm_env.task import Task, Tasks
 
 
-def price_pair(config: EvalConfig) -> tuple[Price, Price] | None:
-    """Prices of the root and the sub-LLM, by the names that the config gives them. Raises ConfigError."""
-    if config.prices is None:
+@dataclass(frozen=True, slots=True)
+class RolePrices:
+    """The prices of a run's models."""
+
+    root: Price
+    sub: Price
+    judge: Price | None = None
+
+    @property
+    def pair(self) -> tuple[Price, Price]:
+        """Those of the models that sample."""
+        return self.root, self.sub
+
+
+def role_prices(config: EvalConfig) -> RolePrices | None:
+    """Prices of the models: those of their engines, else those of the price table. None without any.
+
+    Raises ConfigError if one is missing.
+    """
+    entries = by_role(config.engine_entries())
+    if config.prices is None and not any(entry.prices for entry in entries.values()):
         return None
-    return price_of(config.prices, config.model), price_of(config.prices, config.sub_model or config.model)
+    return RolePrices(
+        **{role: entry.price or price_of(config.prices or {}, entry.model) for role, entry in entries.items()}
+    )
 
 
-def make_environment(config: EvalRunConfig, root: ModelRef) -> Environment:
-    """The environment with its options; `"@model"` is the root model's folder. Raises ConfigError."""
-    options = environment_options(config.options, root.folder or config.tokens)
+def make_environment(config: EvalRunConfig, root: ModelRef, judge: LLM | None = None) -> Environment:
+    """The environment with its options; `"@model"` is the root model's folder, `judge` its option `judge`.
+
+    Raises ConfigError.
+    """
+    options = environment_options(config.options, root.folder or config.root.tokens)
+    if judge is not None and takes_option(config.environment, "judge"):
+        if "judge" in options:
+            raise ConfigError("options.judge and an engine with the role judge do not go together")
+        options["judge"] = judge
     try:
         return find_environment(config.environment, seed=config.seed, **options)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"environment {config.environment}: {error}") from error
+    except ConfigError:
+        raise
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"environment {config.environment}: its module cannot be imported ({error}); install what it needs"
+        ) from error
+    except Exception as error:
+        raise ConfigError(f"environment {config.environment}: {describe_exception(error)}") from error
 
 
 def load_tasks(config: EvalRunConfig, environment: Environment) -> list[Task]:
     """The tasks of a run. Raises ConfigError if there are none, or if one cannot be recorded."""
     try:
         tasks = Tasks(lambda: environment.tasks(config.split), config.split).take(config.n)
-    except (TypeError, ValueError, OSError) as error:
-        raise ConfigError(f"environment {config.environment} cannot make its tasks: {error}") from error
+    except Exception as error:
+        text = f"environment {config.environment} cannot make its tasks: {describe_exception(error)}"
+        raise ConfigError(text) from error
     if not tasks:
         raise ConfigError(f"environment {config.environment} has no tasks in its split '{config.split}'")
     seen: set[str] = set()

@@ -12,7 +12,7 @@ from rlm_env.evals.baselines import Baseline
 from rlm_env.evals.config import EvalRunConfig
 from rlm_env.evals.fairness import setting_differences
 from rlm_env.evals.rollout_stats import stats_of
-from rlm_env.evals.setup import price_pair
+from rlm_env.evals.setup import role_prices
 from rlm_env.evals.stats import Estimate
 from rlm_env.evals.summary import EvalSummary, summarize
 from rlm_env.rollout import read_rollouts
@@ -45,8 +45,11 @@ def stored_eval(path: Path) -> EvalResult:
         config = EvalRunConfig.model_validate(stored)
     except ValidationError as error:
         raise ConfigError(explain_validation(error, EvalRunConfig, f"{path / CONFIG}")) from error
-    prices = price_pair(config)
-    stats = {one.key: one for one in (stats_of(rollout, prices) for rollout in read_rollouts(path / ROLLOUTS))}
+    prices = role_prices(config)
+    stats = {
+        one.key: one
+        for one in (stats_of(rollout, prices and prices.pair) for rollout in read_rollouts(path / ROLLOUTS))
+    }
     old = read_summary(path)
     differences = setting_differences(record["scaffolds"])
     summary = summarize(
@@ -68,6 +71,5 @@ def stored_baselines(summary: dict[str, Any]) -> list[Baseline]:
 
 def run_title(config: EvalRunConfig, tasks: int) -> str:
     """One line that says what was run."""
-    sub = f", sub-LLM {config.sub_model}" if config.sub_model else ""
     repeats = f" x {config.repeats} rollouts" if config.repeats > 1 else ""
-    return f"{config.environment}, {config.model}{sub}: {tasks} tasks{repeats}"
+    return f"{config.environment}, {config.models_title}: {tasks} tasks{repeats}"

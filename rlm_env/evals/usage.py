@@ -1,7 +1,7 @@
 """Tokens, calls, batches, tool calls and seconds of one rollout, as flat numbers.
 
 The names are those of the old verifiers `RLMEnv` (0.1.x), which dashboards know. Every number is finite, and 0 where
-there was nothing. Not covered: money (`prices.py`), means over rollouts (`summary.py`).
+there was nothing. Not covered: money (`rlm_env/runs/prices.py`), means over rollouts (`summary.py`).
 """
 
 from __future__ import annotations

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
+from rlm_env.runs.engine_table import EngineEntry, Role
 from rlm_env.runs.errors import ConfigError, near_matches
 
 
@@ -19,10 +21,10 @@ class ModelRef:
     base_url: str | None = None
 
 
-def resolve_models(model: str, sub_model: str | None = None, base_url: str | None = None) -> dict[str, ModelRef]:
-    """The models under "root" and "sub"; without `sub_model` both are the same. Raises ConfigError."""
-    root = resolve_model(model, base_url)
-    return {"root": root, "sub": resolve_model(sub_model, base_url) if sub_model else root}
+def resolve_engines(engines: Mapping[Role, EngineEntry]) -> dict[Role, ModelRef]:
+    """The model of each role; equal engines give the same one. Raises ConfigError."""
+    found = {entry: resolve_model(entry.model, entry.base_url) for entry in dict.fromkeys(engines.values())}
+    return {role: found[entry] for role, entry in engines.items()}
 
 
 def resolve_model(spec: str, base_url: str | None = None) -> ModelRef:
@@ -49,7 +51,7 @@ def _find(spec: str) -> tuple[str, Path]:
         hint = near_matches(spec, packaged, listing=False)
         raise ConfigError(
             f"{error}{hint}\nModels shipped with rlm-env: {', '.join(packaged) or 'none'}. "
-            "For a model behind an API add --base-url URL."
+            "A model behind an API is evaluated with `rlm-env eval ... --base-url URL`."
         ) from error
     return found.name, found.path
 

@@ -92,8 +92,15 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
     """The values of a config file with those of the command line over them, tables key by key.
 
     A value of the command line holds for every environment, even if an entry of the file sets that key for itself.
+    Of `[[engines]]` it changes the entry that it names: `engines.NAME.key=value`. Raises ConfigError if there is none.
     """
-    merged = merge(dict(values), dict(overrides))
+    overrides = dict(overrides)
+    engines = overrides.pop("engines", None)
+    merged = merge(dict(values), overrides)
+    if isinstance(engines, dict):
+        merged["engines"] = _apply_to_engines(merged.get("engines", []), engines)
+    elif engines is not None:
+        merged["engines"] = engines
     entries = merged.get("environments")
     if isinstance(entries, list):
         merged["environments"] = [_apply_to_entry(entry, overrides) for entry in entries]
@@ -105,6 +112,16 @@ def environment_options(options: Mapping[str, Any], model_folder: Path | str | N
     if model_folder is None and MODEL_FOLDER in options.values():
         raise ConfigError("an option of the environment is @model, but the model is no folder here; give a path")
     return {key: str(model_folder) if value == MODEL_FOLDER else value for key, value in options.items()}
+
+
+def _apply_to_engines(entries: Any, changes: Mapping[str, Any]) -> list[Any]:
+    """Entries of `[[engines]]` with the changes to them, by name."""
+    named = {str(entry.get("name", entry.get("model"))): dict(entry) for entry in entries}
+    for name, change in changes.items():
+        if name not in named:
+            raise ConfigError(f"engines.{name}: there is no engine of this name{near_matches(name, named)}")
+        named[name] = merge(named[name], change)
+    return list(named.values())
 
 
 def _apply_to_entry(entry: Any, overrides: Mapping[str, Any]) -> Any:

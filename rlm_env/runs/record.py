@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_env.llm.base import LLM
+from rlm_env.runs.engine_table import Role
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import plain
 from rlm_env.runs.models import ModelRef
@@ -29,7 +30,7 @@ WHOLE_FILE_BYTES = 64 << 20
 
 
 def make_record(
-    tasks: list[Task], scaffolds: Mapping[str, Scaffold], models: Mapping[str, ModelRef], environment: str
+    tasks: list[Task], scaffolds: Mapping[str, Scaffold], models: Mapping[Role, ModelRef], environment: str
 ) -> dict[str, Any]:
     """The record of an eval on one environment, as plain TOML values."""
     return new_record(

@@ -3,7 +3,7 @@
 import pytest
 
 from rlm_env.evals.config import load_eval_config
-from rlm_env.evals.engines import api_key, server_options
+from rlm_env.evals.engines import server_options
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.options import EngineOptions
 
@@ -22,9 +22,9 @@ def test_servers_that_share_a_gpu_share_its_memory():
 def test_a_key_comes_from_the_environment_only(monkeypatch):
     monkeypatch.setenv("RLM_ENV_TEST_KEY", "secret")
     with_key = config(base_url="http://x/v1", api_key_env="RLM_ENV_TEST_KEY")
-    assert api_key(with_key) == "secret"
+    assert with_key.root.key() == "secret"
     assert "secret" not in str(with_key.as_toml())
     monkeypatch.delenv("RLM_ENV_TEST_KEY")
     with pytest.raises(ConfigError, match="RLM_ENV_TEST_KEY"):
-        api_key(with_key)
-    assert api_key(config()) is None
+        with_key.root.key()
+    assert config().root.key() is None

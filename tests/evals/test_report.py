@@ -6,12 +6,12 @@ import pytest
 from rich.console import Console
 
 from rlm_env.evals.outcomes import Outcome, outcome_of
-from rlm_env.evals.prices import Price, rollout_cost
 from rlm_env.evals.report import length_table, markdown_report, print_report, scaffold_table
 from rlm_env.evals.rollout_stats import stats_of
 from rlm_env.evals.summary import length_groups, powers, summarize
 from rlm_env.messages import Usage
 from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Timing, Turn
+from rlm_env.runs.prices import Price, rollout_cost
 
 
 def rollout(

@@ -2,8 +2,9 @@
 
 import pytest
 
+from rlm_env.runs.engine_table import EngineEntry, by_role
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.models import ModelRef, resolve_model, resolve_models
+from rlm_env.runs.models import ModelRef, resolve_engines, resolve_model
 
 
 @pytest.fixture
@@ -26,9 +27,10 @@ def test_with_a_base_url_a_name_is_a_name(folder):
 
 
 def test_one_model_for_both_sides_is_one_server(folder):
-    models = resolve_models(str(folder))
+    models = resolve_engines(by_role([EngineEntry(model=str(folder))]))
     assert models["root"] is models["sub"]
-    models = resolve_models(str(folder), f"{folder}/")
+    both = [EngineEntry(model=str(folder), roles=("root",)), EngineEntry(model=f"{folder}/", roles=("sub",))]
+    models = resolve_engines(by_role(both))
     assert models["root"] == models["sub"]
 
 
