@@ -43,6 +43,8 @@ def validation_problems(error: ValidationError, model: type[BaseModel]) -> list[
     found = []
     for detail in error.errors():
         key = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "default_factory_not_called":
+            continue  # it follows from another mistake, which is named too
         if detail["type"] == "extra_forbidden":
             hint = near_matches(str(detail["loc"][-1]), _keys_at(model, detail["loc"][:-1]))
             found.append(f"unknown key '{key}'{hint}")

@@ -77,7 +77,7 @@ def test_a_table_says_it_all(tmp_path):
     [
         ({"model": "m", "engines": [{"model": "m"}]}, "model does not go with [[engines]]"),
         ({"engines": [{"model": "m", "roles": ["sub"]}]}, "none has the role root"),
-        ({"engines": [{"modle": "m"}]}, "unknown key 'engines.0.modle'; did you mean 'model'?"),
+        ({"engines": [{"modle": "m"}]}, "unknown key 'engines.0.modle'; did you mean 'model'"),
         ({"model": "m", "sub_base_url": "x"}, "base_url must begin with http:// or https:// (or be 'local')"),
         ({"model": "m", "judge_base_url": URL}, "judge_base_url and judge_api_key_env go with judge_model"),
         (
