@@ -25,7 +25,7 @@ from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.progress import Progress, counting
 from rlm_env.evals.rescoring import rescore, scoring_name
 from rlm_env.evals.rollout_stats import Key, RolloutStats, stats_of
-from rlm_env.evals.setup import RolePrices, load_tasks, make_environment, make_scaffolds, role_prices
+from rlm_env.evals.setup import RolePrices, load_tasks, environment_of, make_scaffolds, role_prices
 from rlm_env.evals.stored import EvalResult, run_title, stored_baselines
 from rlm_env.evals.summary import EvalSummary, summarize
 from rlm_env.llm.base import LLM, EngineUnavailable
@@ -99,7 +99,7 @@ async def prepare_run(
     """A run with all that it needs, and with what is stored of it; engines are not started yet, but for a judge that
     is tried. Raises ConfigError and RunStopped."""
     prices = role_prices(config)
-    environment = make_environment(config, models["root"], engines.judge)
+    environment = environment_of(config, models["root"], engines.judge)
     if engines.judge is not None and not takes_option(config.environment, "judge"):
         console.print(f"note: {config.environment} has no option judge; it asks none", markup=False, style="yellow")
     with console.status(f"making the tasks of {config.environment}"):

@@ -25,7 +25,7 @@ from rlm_env.evals.matrix import MatrixResult, matrix_title, stored_result
 from rlm_env.evals.progress import counting
 from rlm_env.evals.rescoring import rescore, scoring_name
 from rlm_env.evals.rollout_stats import stats_of
-from rlm_env.evals.setup import load_tasks, make_environment, role_prices
+from rlm_env.evals.setup import load_tasks, environment_of, role_prices
 from rlm_env.evals.stored import EvalResult, stored_baselines, stored_eval
 from rlm_env.evals.summary import summarize
 from rlm_env.runs.config import RECORD, config_differences
@@ -95,7 +95,7 @@ async def _score_run(
     judge = config.engine_of("judge")
     models: dict[Role, ModelRef] = {"judge": resolve_model(judge.model, judge.base_url)} if judge else {}
     async with EnginePool(config, models, path, console) as pool, contextlib.AsyncExitStack() as stack:
-        environment = make_environment(config, _root(config), pool.judge)
+        environment = environment_of(config, _root(config), pool.judge)
         stack.push_async_callback(environment.aclose)
         tasks = _tasks(config, environment, record, path)
         if warning := await try_scorer(environment, tasks[0]):

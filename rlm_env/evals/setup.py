@@ -55,7 +55,7 @@ def role_prices(config: EvalConfig) -> RolePrices | None:
     )
 
 
-def make_environment(config: EvalRunConfig, root: ModelRef, judge: LLM | None = None) -> Environment:
+def environment_of(config: EvalRunConfig, root: ModelRef, judge: LLM | None = None) -> Environment:
     """The environment with its options; `"@model"` is the root model's folder, `judge` its option `judge`.
 
     Raises ConfigError.
