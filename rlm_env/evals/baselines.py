@@ -18,12 +18,11 @@ from rich.console import Console
 from rlm_env.authoring.draw import Draw
 from rlm_env.environment import Environment
 from rlm_env.evals.config import EvalRunConfig
-from rlm_env.evals.grading import has_judge, perfect_answer
+from rlm_env.evals.grading import has_judge, judge_stop, perfect_answer
 from rlm_env.evals.progress import counting
 from rlm_env.evals.stats import Estimate, clustered_mean
 from rlm_env.llm.base import EngineUnavailable
 from rlm_env.rollout import Rollout
-from rlm_env.runs.errors import RunStopped
 from rlm_env.runs.jsonl import NEVER, JsonLog, read_jsonl
 from rlm_env.runs.threads import in_daemon_thread
 from rlm_env.scoring import score_rollout
@@ -174,7 +173,7 @@ async def measure_in_folder(
                 environment, tasks, log, seed=config.seed, seconds=config.baseline_seconds, report=report
             )
         except EngineUnavailable as error:
-            raise RunStopped("judge unavailable", f"the judge does not answer any more: {error}", 3) from error
+            raise judge_stop(error) from error
 
 
 def baseline_notes(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 
 from rlm_env.evals.config import EvalConfig
-from rlm_env.llm.base import LLM, EngineUnavailable, LLMError, Sampling, ToolSchema
+from rlm_env.llm.base import LLM, EngineRefused, EngineUnavailable, LLMError, Sampling, ToolSchema
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
 from rlm_env.messages import Completion, Message, Usage
 from rlm_env.runs.engine_table import EngineEntry, Role, by_role
@@ -166,6 +166,8 @@ async def ask_each(engines: Engines, sampling: Mapping[str, Sampling]) -> dict[s
 
 def engine_stop(error: EngineUnavailable, engines: Engines) -> RunStopped:
     """The end of a run whose engine cannot be asked any more."""
+    if isinstance(error, EngineRefused):
+        return RunStopped("endpoint refused", f"the endpoint refuses: {error}", 3)
     log = "".join(f"\nIts log: {path}" for path in engines.logs)
     return RunStopped("engine unavailable", f"the engine does not answer any more: {error}{log}", 3)
 

@@ -10,7 +10,7 @@ import re
 import traceback
 
 from rlm_env.environment import Environment, environment_name
-from rlm_env.llm.base import LLMError
+from rlm_env.llm.base import EngineRefused, EngineUnavailable, LLMError
 from rlm_env.rollout import Rollout, StopReason
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.scoring import score_rollout
@@ -71,6 +71,12 @@ def failed_rollout(rollout: Rollout, error: Exception) -> Rollout:
     rollout.error = describe_exception(error)
     rollout.info[TRACEBACK] = traceback_text(error)
     return rollout
+
+
+def judge_stop(error: EngineUnavailable) -> RunStopped:
+    """The end of a run whose judge cannot be asked any more. The answers are stored."""
+    said = "refuses" if isinstance(error, EngineRefused) else "does not answer any more"
+    return RunStopped("judge unavailable", f"the judge {said}: {error}", 3)
 
 
 def drop_verdict(rollout: Rollout) -> None:

@@ -16,10 +16,10 @@ from dataclasses import asdict
 from typing import Any
 
 from rlm_env.environment import Environment
-from rlm_env.evals.grading import JUDGED, TRACEBACK, drop_verdict, grade, is_scorable, is_unscored
+from rlm_env.evals.grading import JUDGED, TRACEBACK, drop_verdict, grade, is_scorable, is_unscored, judge_stop
 from rlm_env.llm.base import EngineUnavailable
 from rlm_env.rollout import Rollout, Score
-from rlm_env.runs.errors import ConfigError, RunStopped
+from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import RunFolder
 from rlm_env.runs.jsonl import JsonLog, read_jsonl
 from rlm_env.task import Task
@@ -70,7 +70,7 @@ async def rescore(
                 ask = judge_again or JUDGED not in rollout.info
                 error = await grade(environment, by_id[rollout.task_id], rollout, ask_judge=ask)
                 if isinstance(error, EngineUnavailable):
-                    raise RunStopped("judge unavailable", f"the judge does not answer any more: {error}", 3)
+                    raise judge_stop(error)
                 stored[line] = entry = _entry(line, rollout)
                 log.append(entry)
                 done += 1

@@ -19,13 +19,13 @@ from rlm_env.evals.baselines import Baseline, baseline_notes, measure_in_folder
 from rlm_env.evals.config import EvalRunConfig, check_eval_resume
 from rlm_env.evals.engines import EnginePool, Engines, ask_each, engine_stop
 from rlm_env.evals.fairness import setting_differences
-from rlm_env.evals.grading import failed_rollout, grade, is_scorable, try_scorer
+from rlm_env.evals.grading import failed_rollout, grade, is_scorable, judge_stop, try_scorer
 from rlm_env.evals.guard import Guard
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.progress import Progress, counting
 from rlm_env.evals.rescoring import rescore, scoring_name
 from rlm_env.evals.rollout_stats import Key, RolloutStats, stats_of
-from rlm_env.evals.setup import RolePrices, load_tasks, environment_of, make_scaffolds, role_prices
+from rlm_env.evals.setup import RolePrices, environment_of, load_tasks, make_scaffolds, role_prices
 from rlm_env.evals.stored import EvalResult, run_title, stored_baselines
 from rlm_env.evals.summary import EvalSummary, summarize
 from rlm_env.llm.base import LLM, EngineUnavailable
@@ -333,7 +333,7 @@ class EvalRun:
             progress.add(stats)
             self.guard.add(stats)
             if isinstance(error, EngineUnavailable):
-                raise RunStopped("judge unavailable", f"the judge does not answer any more: {error}", 3)
+                raise judge_stop(error)
 
     async def _sample(self, scaffold: Scaffold, task: Task, repeat: int, engines: Engines) -> Rollout:
         """One rollout without a score. A defect in a scaffold fails this rollout, not the run."""

@@ -25,7 +25,7 @@ from rlm_env.evals.matrix import MatrixResult, matrix_title, stored_result
 from rlm_env.evals.progress import counting
 from rlm_env.evals.rescoring import rescore, scoring_name
 from rlm_env.evals.rollout_stats import stats_of
-from rlm_env.evals.setup import load_tasks, environment_of, role_prices
+from rlm_env.evals.setup import environment_of, load_tasks, role_prices
 from rlm_env.evals.stored import EvalResult, stored_baselines, stored_eval
 from rlm_env.evals.summary import summarize
 from rlm_env.runs.config import RECORD, config_differences
