@@ -388,6 +388,8 @@ def read_rollouts(path: str | Path) -> Iterator[Rollout]:
 
 
 def write_rollouts(path: str | Path, rollouts: Iterable[Rollout]) -> None:
-    """Writes rollouts as JSONL, replacing the file. Raises RecordError where one cannot be stored."""
+    """Writes rollouts as JSONL, replacing the file, and the contexts that they refer to beside it. Raises RecordError
+    where one cannot be stored."""
+    contexts = ContextStore(Path(path).parent / CONTEXTS)
     with open(path, "w", encoding="utf-8") as out:
-        out.writelines(rollout.to_json() + "\n" for rollout in rollouts)
+        out.writelines(rollout.to_json(contexts) + "\n" for rollout in rollouts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import textwrap
 import warnings
 
@@ -10,6 +11,7 @@ MAX_PARSED_CHARS = 200_000
 """Longer texts count as broken, which keeps the search for a block's end cheap."""
 
 
+@functools.lru_cache(8)  # one reply's code is looked at several times
 def tree_of(code: str) -> ast.Module | None:
     """The syntax tree of a cell's code; None where it is broken, or too long to be looked at."""
     if len(code) > MAX_PARSED_CHARS:

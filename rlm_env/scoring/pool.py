@@ -37,7 +37,7 @@ PATIENCE_SECONDS = 1.0
 """For a process that has closed its connection to end: its exit status says why."""
 INLINE_CHARS = 4096
 """A context up to this length is sent along."""
-FETCHED = {"task": ("context",), "rollout": ("messages", "turns", "sub_calls")}
+FETCHED = {"task": ("context",), "rollout": ("messages", "turns", "sub_calls", "context")}
 """Parts that the scorer process asks for when it needs them."""
 
 

@@ -51,12 +51,13 @@ class RemoteTask(Task):
 
 
 class RemoteRollout(Rollout):
-    """A rollout whose messages, turns and sub-calls are fetched on demand."""
+    """A rollout whose messages, turns, sub-calls and context are fetched on demand."""
 
-    __slots__ = ("_fetch", "_messages", "_sub_calls", "_turns")
+    __slots__ = ("_context", "_fetch", "_messages", "_sub_calls", "_turns")
     messages = _fetched("messages")
     turns = _fetched("turns")
     sub_calls = _fetched("sub_calls")
+    context = _fetched("context")
 
 
 REMOTE: dict[str, tuple[type, type]] = {"task": (RemoteTask, Task), "rollout": (RemoteRollout, Rollout)}

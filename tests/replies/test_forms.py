@@ -164,7 +164,8 @@ FORMS = {
     "kimi-vl": "◁think▷```python\nbad()\n```◁/think▷```python\nprint(1)\n```",
     "seed": "<seed:think>```python\nbad()\n```</seed:think>```python\nprint(1)\n```",
     "cohere": "<|START_THINKING|>```python\nbad()\n```<|END_THINKING|>```python\nprint(1)\n```",
-    "granite, spelled out": "Here is my thought process:\n```python\nbad()\n```\nHere is my response:\n```python\nprint(1)\n```",
+    "granite, spelled out": "Here is my thought process:\n```python\nbad()\n```\nHere is my response:\n"
+    "```python\nprint(1)\n```",
     "folded": '<details type="reasoning" done="true">```python\nbad()\n```</details>\n```python\nprint(1)\n```',
     "thoughts twice": "<think>a</think>\n<think>```python\nbad()\n```</think>\n```python\nprint(1)\n```",
     "thoughts behind words": "I see.\n<think>\n```python\nbad()\n```\n</think>\n```python\nprint(1)\n```",
