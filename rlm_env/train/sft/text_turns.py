@@ -138,8 +138,11 @@ def _content(completion: Completion) -> tuple[str, str]:
     return completion.text.strip(), json.dumps(calls, sort_keys=True)
 
 
-def _arguments(text: str) -> object:
+def _arguments(given: object) -> object:
+    """A call's arguments as a value: text that is JSON is read, an object that some endpoints send is one already."""
+    if not isinstance(given, str):
+        return given
     try:
-        return json.loads(text)
+        return json.loads(given)
     except ValueError:
-        return text
+        return given

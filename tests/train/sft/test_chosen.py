@@ -240,3 +240,18 @@ def test_the_config_from_a_file_and_the_command_line(tmp_path):
     assert SFTConfig.model_validate(config.as_toml()) == config
     with pytest.raises(ConfigError, match=r"unknown key 'keep\.min_scor'; did you mean 'min_score'"):
         load_sft_config(path, {"keep": {"min_scor": 0.5}})
+
+
+def test_arguments_that_an_endpoint_sent_as_an_object_are_encoded_like_their_text(tmp_path):
+    tokens = make_tokens(tmp_path, "qwen3")
+
+    def taught(arguments):
+        calls = [{"id": "a", "type": "function", "function": {"name": "python_repl", "arguments": arguments}}]
+        messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+        messages.append({"role": "assistant", "content": "", "tool_calls": calls})
+        turn = Turn(text="", tool_calls=calls, finish_reason="stop")
+        return Rollout(id="r", turns=[turn], score=Score(1.0), messages=messages)
+
+    as_text, _ = in_students_tokens(taught('{"code": "print(1)"}'), tokens)
+    as_object, _ = in_students_tokens(taught({"code": "print(1)"}), tokens)
+    assert as_object.turns[0].completion_ids == as_text.turns[0].completion_ids
