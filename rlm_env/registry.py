@@ -57,7 +57,14 @@ def load_environment(name: str, seed: int = 0, **options: Any) -> RLMEnv:
     `load_environment("oolong-rlm", seed=0, lengths=[4096], max_turns=8)`.
     """
     config = {key: options.pop(key) for key in list(options) if key in RLMConfig.model_fields}
-    return RLMEnv(find_environment(name, seed, **options), RLMConfig(**config))
+    try:
+        environment = find_environment(name, seed, **options)
+    except (TypeError, ValueError) as error:
+        for key in options:
+            if near := difflib.get_close_matches(key, RLMConfig.model_fields, n=1, cutoff=0.8):
+                raise type(error)(f"{error}\nDid you mean {near[0]!r}, an option of the rollout?") from error
+        raise
+    return RLMEnv(environment, RLMConfig(**config))
 
 
 def _find(name: str) -> Callable[..., Any]:

@@ -20,15 +20,18 @@ from rlm_env.cli.sft import add_sft
 from rlm_env.cli.train import add_train
 from rlm_env.rollout import RecordError
 from rlm_env.runs.console import EXIT_INTERRUPTED, say
-from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.errors import ConfigError, near_matches
 
 EXIT_USAGE = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
-    arguments = make_parser().parse_args(argv)
     errors = Console(stderr=True)
+    arguments, unknown = make_parser().parse_known_args(argv)
+    if unknown:
+        say(errors, f"error: {unknown_options(unknown, arguments.options)}", "red")
+        return EXIT_USAGE
     try:
         return arguments.run(arguments)
     except (ConfigError, RecordError) as error:
@@ -37,6 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say(errors, "interrupted")
         return EXIT_INTERRUPTED
+
+
+def unknown_options(unknown: Sequence[str], known: Sequence[str]) -> str:
+    """What is said of arguments that a command does not have."""
+    options = [text.partition("=")[0] for text in unknown if text.startswith("-")]
+    if not options:
+        return f"unexpected arguments: {' '.join(unknown)}"
+    return "; ".join(f"unknown option {option}{near_matches(option, known)}" for option in options)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -51,4 +62,6 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (add_eval, add_score, add_train, add_sft, add_report, add_envs):
         add(commands)
+    for command in commands.choices.values():
+        command.set_defaults(options=sorted(text for text in command._option_string_actions if text.startswith("--")))
     return parser

@@ -273,6 +273,8 @@ def load_eval_config(path: Path | None, overrides: dict[str, Any], default_out: 
     where = f"{path} with the command line" if path else "command line"
     if values.get("model") is None and not values.get("engines"):
         raise ConfigError(f"which model? Add --model, for example: {EXAMPLE}")
+    if values.get("out") is not None and str(values["out"]) in ("", "."):
+        raise ConfigError("--out must name a folder of its own, not the current one")
     if "out" not in values:
         if default_out is None:
             raise ConfigError("--resume needs the run's folder: give --out FOLDER, or FOLDER/config.toml as the config")

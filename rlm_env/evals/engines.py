@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -98,8 +99,7 @@ class EnginePool:
     async def _open(self, entry: EngineEntry, ref: ModelRef) -> LLM:
         if ref.folder is None:
             return await connect(entry)
-        log = self._log_folder / f"vllm-{ref.name.replace('/', '--')}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log = _new_log(self._log_folder, ref.name)
         sharing = len({(one, self._entries[role].server) for role, one in self._models.items() if one.folder})
         serving = _serve(ref, ref.folder, entry.server, self._config.seed, log, self._console, sharing)
         server = await self._stack.enter_async_context(serving)
@@ -202,6 +202,14 @@ async def connect(entry: EngineEntry) -> LLM:
         raise ConfigError(f"tokens: {error}") from error
     except LLMError as error:
         raise RunStopped("engine unavailable", str(error), 3) from error
+
+
+def _new_log(folder: Path, model: str) -> Path:
+    """The path of a log that is not there yet, so that a resumed run keeps the log of the run before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"vllm-{model.replace('/', '--')}"
+    taken = sum(1 for path in folder.glob(f"{glob.escape(name)}*.log"))
+    return folder / (f"{name}-{taken + 1}.log" if taken else f"{name}.log")
 
 
 def server_options(options: EngineOptions, sharing: int) -> dict[str, Any]:

@@ -95,8 +95,8 @@ def traceback_text(error: BaseException) -> str:
 def describe_exception(error: BaseException) -> str:
     """One line: the exception, and the file, line and function that raised it."""
     text = f"{type(error).__name__}: {error}".strip()
-    frames = list(FRAME.finditer(traceback_text(error)))
-    if isinstance(error, LLMError) or not frames:
+    frames = [frame for frame in FRAME.finditer(traceback_text(error)) if not frame["file"].startswith("<")]
+    if isinstance(error, LLMError | SyntaxError) or not frames:
         return text
     last = frames[-1]
     return f"{text} ({last['file'].rsplit('/', 1)[-1]}, line {last['line']}, in {last['function']})"

@@ -82,7 +82,7 @@ def baseline_table(summary: EvalSummary) -> Cells:
 def length_table(summary: EvalSummary) -> Cells:
     """One row per context length and scaffold; empty if the tasks have no `length_tokens`."""
     header = ["context", "scaffold", "score [95 %]", "outcomes", "longest prompt", "sub-calls", "seconds"]
-    table = Cells("By context length (tokens)", header)
+    table = Cells("By context length (tokens)", header, keys=2)
     last = None
     for g in summary.lengths:
         length = f"{g.length:,}" if g.length is not None else NONE

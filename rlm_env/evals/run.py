@@ -36,7 +36,7 @@ from rlm_env.rollout import RecordError, Rollout
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.engine_table import Role, by_role
 from rlm_env.runs.errors import RunStopped
-from rlm_env.runs.folder import RunFolder, read_run_config, read_summary
+from rlm_env.runs.folder import RunFolder, read_run_config, read_summary, refuse_foreign
 from rlm_env.runs.models import ModelRef, resolve_engines
 from rlm_env.runs.record import (
     ADAPTATIONS,
@@ -99,6 +99,7 @@ async def prepare_run(
     """A run with all that it needs, and with what is stored of it; engines are not started yet, but for a judge that
     is tried. Raises ConfigError and RunStopped."""
     prices = role_prices(config)
+    refuse_foreign(config.out)
     environment = environment_of(config, models["root"], engines.judge)
     if engines.judge is not None and not takes_option(config.environment, "judge"):
         console.print(f"note: {config.environment} has no option judge; it asks none", markup=False, style="yellow")

@@ -46,6 +46,8 @@ def stored_eval(path: Path) -> EvalResult:
     except ValidationError as error:
         raise ConfigError(explain_validation(error, EvalRunConfig, f"{path / CONFIG}")) from error
     prices = role_prices(config)
+    if not (path / ROLLOUTS).exists():
+        raise ConfigError(f"{path} holds no rollouts: there is no {ROLLOUTS}")
     stats = {
         one.key: one
         for one in (stats_of(rollout, prices and prices.pair) for rollout in read_rollouts(path / ROLLOUTS))

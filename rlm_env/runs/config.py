@@ -24,6 +24,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         near_files = near_matches(path.name, [p.name for p in path.parent.glob("*.toml")])
         raise ConfigError(f"no such config file: {path}{near_files}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     if values.pop(RECORD, None):

@@ -42,7 +42,7 @@ class RunFolder:
             raise ConfigError(f"there is nothing to resume in {path}; leave out --resume to start the run")
         try:
             path.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        except OSError as error:
             raise ConfigError(f"{path} cannot be used as an output folder: {error.strerror}") from error
         self._log = JsonLog(stored)
         self._contexts = ContextStore(path / CONTEXTS)
@@ -97,6 +97,14 @@ class RunFolder:
     def write_results(self, results: Iterable[dict[str, Any]]) -> None:
         """One flat record per rollout, without its tokens and texts: what a data frame is made of."""
         write_jsonl(self.path / RESULTS, results)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raises ConfigError if the folder holds files, but no run: they may be there for something else."""
+    if not path.is_dir() or (path / CONFIG).exists() or (path / ROLLOUTS).exists():
+        return
+    if others := sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".")):
+        raise ConfigError(f"{path} holds other files ({', '.join(others[:3])}); choose a new --out folder")
 
 
 def stored_line(rollout: Rollout, contexts: ContextStore) -> str:

@@ -13,6 +13,12 @@ TEXT_COLUMNS = ("", "context", "scaffold", "outcomes", "environment", "policy")
 """Columns with these headings hold words and are aligned left; all others hold numbers."""
 
 
+WRAPPED = ("outcomes",)
+"""Columns with these headings may be broken into lines in every table."""
+BORDER, PADDING = 1, 3
+"""Characters at the end of a printed line, and beside each cell."""
+
+
 @dataclass(slots=True)
 class Cells:
     """A table as text."""
@@ -21,23 +27,85 @@ class Cells:
     header: list[str]
     rows: list[list[str]] = field(default_factory=list)
     wrap: bool = False
-    """Wrap cells: for tables with so many columns that a terminal would cut them off."""
+    """Cells may be broken at blanks: for tables with many columns."""
+    keys: int = 1
+    """The first columns, which say what a row is about; they are repeated where a table is split."""
+
+    def column(self, index: int) -> list[str]:
+        """Heading and cells of a column."""
+        return [row[index] for row in (self.header, *self.rows)]
 
 
 def print_tables(console: Console, tables: Iterable[Cells], notes: Iterable[str], warnings: Iterable[str] = ()) -> None:
-    """Prints tables, then notes, then warnings with rich."""
+    """Prints tables, then notes, then warnings with rich. No number is cut: a table that is too wide is split by its
+    columns, and written as lines where even that is too wide."""
     for cells in tables:
-        table = Table(title=cells.title, title_justify="left", title_style="bold")
-        for name in cells.header:
-            whole = name != "outcomes" and not cells.wrap
-            table.add_column(name, justify="left" if name in TEXT_COLUMNS else "right", no_wrap=whole)
-        for row in cells.rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
+        for part in _split(cells, console.width):
+            if _least_width(part) <= console.width:
+                console.print(_rich(part))
+            else:
+                _print_lines(console, part)
     for note in notes:
         console.print(note, markup=False, highlight=False, style="dim")
     for warning in warnings:
         console.print(warning, markup=False, highlight=False, style="yellow")
+
+
+def _rich(cells: Cells) -> Table:
+    table = Table(title=cells.title, title_justify="left", title_style="bold")
+    for index, name in enumerate(cells.header):
+        justify = "left" if name in TEXT_COLUMNS else "right"
+        table.add_column(name, justify=justify, min_width=_least(cells, index), no_wrap=not _wraps(cells, index))
+    for row in cells.rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _print_lines(console: Console, cells: Cells) -> None:
+    """One line per cell, below the cells that say what the row is about."""
+    console.print(cells.title, markup=False, highlight=False, style="bold")
+    for row in cells.rows:
+        console.print(" ".join(row[: cells.keys]).strip(), markup=False, highlight=False, soft_wrap=True)
+        for name, cell in zip(cells.header[cells.keys :], row[cells.keys :], strict=True):
+            console.print(f"  {name}: {cell}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _split(cells: Cells, width: int) -> list[Cells]:
+    """The table in parts of whole columns, each as wide as fits; itself where it fits."""
+    if _least_width(cells) <= width:
+        return [cells]
+    keys = list(range(cells.keys))
+    groups: list[list[int]] = [[]]
+    for index in range(cells.keys, len(cells.header)):
+        if groups[-1] and _least_width(_part(cells, [*keys, *groups[-1], index])) > width:
+            groups.append([])
+        groups[-1].append(index)
+    parts = [_part(cells, [*keys, *group]) for group in groups]
+    for number, part in enumerate(parts, 1):
+        part.title = f"{cells.title} ({number} of {len(parts)})" if len(parts) > 1 else cells.title
+    return parts
+
+
+def _part(cells: Cells, columns: list[int]) -> Cells:
+    header = [cells.header[index] for index in columns]
+    rows = [[row[index] for index in columns] for row in cells.rows]
+    return Cells(cells.title, header, rows, cells.wrap, cells.keys)
+
+
+def _least_width(cells: Cells) -> int:
+    return BORDER + sum(_least(cells, index) + PADDING for index in range(len(cells.header)))
+
+
+def _least(cells: Cells, index: int) -> int:
+    """Characters of a column below which a number would be cut."""
+    column = cells.column(index)
+    if _wraps(cells, index):
+        return max((len(word) for cell in column for word in cell.split()), default=1)
+    return max(map(len, column))
+
+
+def _wraps(cells: Cells, index: int) -> bool:
+    return cells.wrap or cells.header[index] in WRAPPED
 
 
 def markdown_tables(tables: Iterable[Cells], notes: Iterable[str]) -> str:

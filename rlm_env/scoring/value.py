@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
 from rlm_env.environment import Environment
@@ -20,6 +21,8 @@ def score(environment: Environment, task: Task, rollout: Rollout) -> Score:
     if is_unanswered_overflow(rollout):
         return Score(0.0, explanation="the prompt did not fit the window and there was no answer")
     value = environment.score(task, rollout)
+    if inspect.isawaitable(value):
+        raise TypeError("score() must not be async; put what has to be awaited into judge()")
     result = value if isinstance(value, Score) else Score(float(value))
     json.dumps(result.metrics, allow_nan=False)
     return result

@@ -1,0 +1,49 @@
+"""Tables on narrow terminals: no number is cut, whatever the width."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from rlm_env.runs.tables import Cells, print_tables
+
+
+def printed(cells: Cells, width: int) -> str:
+    out = io.StringIO()
+    print_tables(Console(file=out, width=width), [cells], ["a note"], ["a warning"])
+    return out.getvalue()
+
+
+NUMBERS = [f"0.{n}19 [0.{n}45, 0.{n}03]" for n in range(1, 6)]
+TABLE = Cells("Title", ["", "standard", "rlm", "rlm-tips", "rlm-nosub", "summary"], [["score", *NUMBERS]])
+WRAPPED = Cells("Title", TABLE.header, TABLE.rows, wrap=True)
+
+
+@pytest.mark.parametrize("width", [200, 120, 80, 60, 40, 30, 20])
+def test_every_number_is_whole(width):
+    for table in (TABLE, WRAPPED):
+        text = printed(table, width)
+        assert "…" not in text
+        for cell in NUMBERS:
+            for number in cell.replace("[", "").replace("]", "").replace(",", "").split():
+                assert number in text
+        for name in TABLE.header:
+            assert name in text
+        assert "a note" in text
+        assert "a warning" in text
+
+
+def test_a_wide_table_is_split_by_columns():
+    text = printed(TABLE, 80)
+    assert "Title (1 of 2)" in text
+    assert text.count("score") == 2
+    assert "(1 of" not in printed(TABLE, 200)
+
+
+def test_a_very_narrow_one_is_lines():
+    assert "  rlm: 0.219 [0.245, 0.203]" in printed(TABLE, 20)
+
+
+def test_columns_that_tell_rows_apart_are_repeated():
+    table = Cells("T", ["context", "scaffold", "a", "b"], [["512", "rlm", "1" * 30, "2" * 30]], keys=2)
+    assert printed(table, 60).count("rlm") == 2
