@@ -28,6 +28,10 @@ class Usage:
         return self
 
 
+UNREADABLE_CALL = "tool_use_failed"
+"""Finish reason of a reply whose tool call the endpoint itself could not read. Its text is what the model wrote."""
+
+
 class AssistantMessage(dict):
     """A chat message that also holds the completion it came from. It compares equal to the plain dict.
 

@@ -44,7 +44,8 @@ TOGETHER = re.compile(
 NO_TOOLS = re.compile(
     r"(?:not|n't|without|no) (?:\w+ ){0,3}(?:support(?:s|ed|ing)? )?(?:for )?(?:\w+ ){0,2}(?:tools?|functions?)\b"
     r"(?! (?:with|named|call id))"
-    r"|(?:tools?|functions?)(?: call\w*| use| choice)?[`'\" ]* (?:\w+ ){0,3}(?:not|n't|unsupported)\b"
+    r"|(?:tools?|functions?)(?: call\w*| use| choice)?[`'\" ]* (?:\w+ ){0,3}(?:unsupported"
+    r"|(?:not|n't) (?:currently |yet |been )?(?:be )?(?:support|available|enabled|allowed|permitted|implemented|accepted))"
     r"|tool[ _]choice[^.]{0,20}requires|enable-auto-tool-choice|tool-call-parser|tools? param requires|--jinja"
     r"|support tool use|unsupported[^.]{0,30}\btools\b|(?:unknown|unrecogni[sz]ed|unexpected|extra)[^.]{0,60}\btools\b"
     r"|\btools\b[^.]{0,60}(?:not permitted|not allowed|forbidden|unsupported|extra inputs)",
@@ -57,7 +58,7 @@ NO_SYSTEM = re.compile(
     r"|role[`'\": ]*system[`'\" ]*[^.]{0,40}(?:not|n't|unsupported|invalid)"
     r"|(?:not|n't|unsupported|unknown)[^.]{0,60}['\"`]?(?:system|developer)['\"`]? "
     r"(?:role|message|prompt|instruction)s?"
-    r"|developer instruction is not enabled",
+    r"|role['\"`\]]* does not support ['\"`]?(?:system|developer)|developer instruction is not enabled",
     re.IGNORECASE,
 )
 ALTERNATE = re.compile(
@@ -138,6 +139,8 @@ class Adaptations:
         """Changes the field for the limit if `field` is refused as such. Returns True if it did, now or before."""
         other = "max_completion_tokens" if field == "max_tokens" else "max_tokens"
         words = f"{error.detail} {error.body.words}"
+        if error.body.param and error.body.param.rpartition(".")[2] not in (field, other):
+            return False
         named = error.body.param == field or re.search(rf"\b{field}\b", words) or re.search(rf"\b{other}\b", words)
         told_other = re.search(rf"use [^.]{{0,20}}{other}|{other}[^.]{{0,20}}instead", words, re.IGNORECASE)
         numbers = re.search(r"\d{2,}", error.detail)
@@ -235,7 +238,7 @@ def _names(name: str, words: str, error: EndpointError) -> bool:
         in_sentence = (
             rf"\b{name}(?: parameter| sequences?| is| are|:|=)|(?:parameter|argument)s?(?: supplied)?:? {name}\b"
         )
-        return bool(re.search(rf"['\"`]{name}['\"`]|{in_sentence}", words))
+        return bool(re.search(rf"['\"`]{name}['\"`]|{in_sentence}", words) or re.search(rf": {name}\W*$", error.detail))
     return bool(re.search(rf"\b{name}\b", words) or re.search(rf"\b{name.replace('_', ' ')}\b", words, re.IGNORECASE))
 
 

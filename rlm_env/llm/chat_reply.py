@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlm_env.llm.base import LLMError
-from rlm_env.messages import Completion, Usage
+from rlm_env.messages import UNREADABLE_CALL, Completion, Usage
 
 FINISH_REASONS = {
     "stop": "stop",
@@ -30,8 +30,6 @@ FINISH_REASONS = {
 """The names of other APIs, as gateways pass them on."""
 WITHHELD = ("content_filter", "safety", "recitation", "prohibited", "blocklist", "sensitive", "spii", "guardrail")
 """Beginnings of finish reasons of a reply that was withheld."""
-UNREADABLE_CALL = "tool_use_failed"
-"""Finish reason of a reply whose tool call the endpoint itself could not read. Its text is what the model wrote."""
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
 OWN_FIELDS = frozenset(
     {"role", "content", "tool_calls", "function_call", "refusal", "audio", "annotations", "index", "name", "images"}

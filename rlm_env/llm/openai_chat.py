@@ -20,7 +20,7 @@ from rlm_env.llm.base import (
     ToolSchema,
     ToolsRefused,
 )
-from rlm_env.llm.chat_reply import UNREADABLE_CALL, read_completion
+from rlm_env.llm.chat_reply import read_completion
 from rlm_env.llm.error_body import error_in_chat_reply
 from rlm_env.llm.history import valid_history
 from rlm_env.llm.http import Endpoint, EndpointError, Headers
@@ -29,7 +29,7 @@ from rlm_env.llm.overflow import overflow_from_message
 from rlm_env.llm.preflight import ask_small_question, explained
 from rlm_env.llm.refusals import Refusals
 from rlm_env.llm.server_kind import has_own_defaults
-from rlm_env.messages import Completion, Message, Usage
+from rlm_env.messages import UNREADABLE_CALL, Completion, Message, Usage
 
 LIMIT_AT_MOST = re.compile(r"max_(?:completion_)?tokens\S* cannot be greater than [^.]*?=\s*(\d+)")
 """vLLM's message for a `max_tokens` beyond its window."""

@@ -59,7 +59,12 @@ class Episode:
     ) -> Completion:
         """One turn of the root LLM, charged to the budget and recorded. Raises what the engine raises."""
         start = time.monotonic()
-        completion = await self.root.complete(messages, tools, sampling or self.config.root)
+        try:
+            completion = await self.root.complete(messages, tools, sampling or self.config.root)
+        except LLMError as error:
+            if error.usage is not None:
+                self.budget.root += error.usage
+            raise
         seconds = time.monotonic() - start
         self.budget.turns += 1
         self.budget.root += completion.usage

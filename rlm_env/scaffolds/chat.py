@@ -6,7 +6,8 @@ import asyncio
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-from rlm_env.messages import Completion, Message
+from rlm_env.llm.base import LLMError, ToolsRefused
+from rlm_env.messages import UNREADABLE_CALL, Completion, Message
 from rlm_env.replies import visible_text
 from rlm_env.rollout import StopReason
 from rlm_env.scaffolds.base import Episode, Scaffold
@@ -16,6 +17,9 @@ SHARED = frozenset(
     {"root", "max_turns", "max_root_tokens", "max_seconds", "tools_for", "tool_timeout", "max_tool_chars"}
 )
 """Fields of the configuration that have an effect in every scaffold of this kind."""
+
+ONLY_REASONING = "the endpoint sent reasoning and no answer"
+CALL_AGAIN = "Your tool call could not be read. Write it again, with a JSON object as its arguments."
 
 
 class ChatScaffold(Scaffold):
@@ -27,7 +31,12 @@ class ChatScaffold(Scaffold):
     async def _play(self, episode: Episode) -> StopReason:
         try:
             async with asyncio.timeout(episode.budget.seconds_left):
-                return await self._answer(episode)
+                try:
+                    return await self._answer(episode)
+                except ToolsRefused:
+                    if episode.record.turns:
+                        raise
+                    return await self._answer(episode)  # the engine has said that it takes none, and is not sent any
         except TimeoutError:
             return StopReason.WALL_TIME
 
@@ -63,9 +72,14 @@ class RootChat:
         if episode.tools and episode.budget.max_turns - episode.budget.turns <= 1:
             conversation.ask_for_answer()
         completion = await episode.ask_root(conversation.messages, conversation.offered)
-        if conversation.closing or not conversation.calls(completion):
-            return completion
         turn = episode.record.turns[-1]
+        if conversation.closing or not conversation.calls(completion):
+            if completion.finish_reason != UNREADABLE_CALL or conversation.closing:
+                return completion
+            conversation.add(completion)
+            conversation.messages.append({"role": "user", "content": CALL_AGAIN})
+            turn.observation = CALL_AGAIN
+            return None
         conversation.add(completion)
         turn.observation = "\n".join(message["content"] for message in await conversation.run_calls(turn))
         return None
@@ -74,5 +88,15 @@ class RootChat:
         """Takes a reply as the answer. One that calls tools when its turns are used up is none."""
         if self._conversation.calls(completion):
             return StopReason.MAX_TURNS
-        self._episode.record.answer = visible_text(completion).strip()
+        answer = visible_text(completion).strip()
+        if not answer and ended_in_thought(completion):
+            raise LLMError(ONLY_REASONING)
+        self._episode.record.answer = answer
         return StopReason.LENGTH if completion.finish_reason == "length" else StopReason.READY
+
+
+def ended_in_thought(completion: Completion) -> bool:
+    """True for a reply of an endpoint that has nothing but reasoning. Where there are token ids, the text is all that
+    the model wrote, and its answer is empty."""
+    thought = completion.reasoning or completion.text.strip()
+    return bool(thought) and completion.completion_ids is None and completion.finish_reason != "length"

@@ -52,6 +52,11 @@ class ToolConversation:
         self.messages += results
         return results
 
+    def ask_for_text_calls(self) -> None:
+        """Goes on in the text protocol, with an engine that turned out to take no tools."""
+        self.messages = with_tool_protocol(self.messages, self.tools, native=False)
+        self.native = False
+
     def ask_for_answer(self) -> None:
         """Tells the LLM to answer now, without tools."""
         self.closing = True

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rlm_env.environment import Environment
-from rlm_env.llm.base import LLM
+from rlm_env.llm.base import LLM, ToolsRefused
 from rlm_env.prompts import load_prompt, prompt_hash, render_prompt
 from rlm_env.protocol import user_message
 from rlm_env.repl import ReplConfig, ReplPool, ReplPools, SandboxReport, SharedContext
@@ -124,9 +124,22 @@ class RLMEnv(Scaffold):
             seed = zlib.crc32(record.id.encode())
             async with pool.open(held, subs if config.sub_llms else None, seed) as repl:
                 record.timing.setup = time.monotonic() - start
-                return await loop.run(repl)
+                try:
+                    return await loop.run(repl)
+                except ToolsRefused:
+                    if config.action != "auto":
+                        raise
+                    loop.use_tool = False
+                    self._ask_for_fences(episode)
+                    return await loop.run(repl)
         finally:
             loop.close()
+
+    def _ask_for_fences(self, episode: Episode) -> None:
+        """Puts the system prompt that asks for fenced blocks in place of the one that asks for tool calls."""
+        system = self.system_prompt(use_tool=False, tools=episode.tools)
+        episode.record.messages[0] = {"role": "system", "content": system}
+        episode.record.info["prompt_sha256"] = prompt_hash(system)
 
     async def _open_record(self, episode: Episode, use_tool: bool) -> None:
         """Begins the conversation, and records what is needed to repeat it."""

@@ -10,11 +10,12 @@ import asyncio
 import json
 import time
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError, Request, Sampling
-from rlm_env.messages import Completion, Message
+from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError, Request, Sampling, ToolsRefused
+from rlm_env.messages import UNREADABLE_CALL, Completion, Message
 from rlm_env.repl import SubError
 from rlm_env.replies import visible_text
 from rlm_env.rollout import StopReason, SubCall, SubTurn
@@ -25,6 +26,7 @@ from rlm_env.tools.box import ToolBox
 ALL_THOUGHT = "its token limit was used up before it had answered"
 ONLY_THOUGHT = "it ended its thoughts without an answer"
 NO_ANSWER = "it called tools instead of giving its answer"
+UNREADABLE = "its tool call could not be read"
 STOPPED = "it was stopped before it had answered"
 
 _REFUSALS = {
@@ -135,8 +137,7 @@ class SubLLM:
         """Rounds until every item has its answer or its error."""
         start = time.monotonic()
         while items:
-            requests = [Request(item.chat.messages, item.chat.offered, self._sampling) for item in items]
-            answers = await self._llm.complete_many(requests)
+            answers = await self._complete(items)
             going_on = []
             for item, answer in zip(items, answers, strict=True):
                 item.call.seconds = time.monotonic() - start
@@ -153,6 +154,21 @@ class SubLLM:
                 results[item.index] = SubError(item.call.error)
             items = going_on[:granted]
 
+    async def _complete(self, items: Sequence[_Item]) -> list[Completion | LLMError]:
+        """A reply or an error for each item. Where the engine turns out to take no tools, it is asked again in the text
+        protocol."""
+        requests = [Request(item.chat.messages, item.chat.offered, self._sampling) for item in items]
+        answers = await self._llm.complete_many(requests)
+        refused = [i for i, answer in enumerate(answers) if isinstance(answer, ToolsRefused) and items[i].chat.native]
+        if refused:
+            for item in (items[i] for i in refused):
+                item.chat.ask_for_text_calls()
+                if not item.call.tool_turns:
+                    item.call.messages = [*item.chat.messages]
+            for i, answer in zip(refused, await self._complete([items[i] for i in refused]), strict=True):
+                answers[i] = answer
+        return answers
+
     def _take(self, item: _Item, answer: Completion | LLMError) -> bool:
         """Records a reply. Returns True where the conversation goes on."""
         call, chat = item.call, item.chat
@@ -166,6 +182,8 @@ class SubLLM:
                 return True
             call.take(answer)
             call.error = NO_ANSWER if tool_calls and not (chat.native and answer.text.strip()) else None
+            if answer.finish_reason == UNREADABLE_CALL:
+                call.error = UNREADABLE
             visible = visible_text(answer)
             if call.error is None and not visible.strip():
                 if answer.finish_reason == "length":
@@ -180,6 +198,9 @@ class SubLLM:
             chat.ask_for_answer()
             item.shortened = True
             return True
+        if answer.usage is not None:
+            self._budget.sub += answer.usage
+            call.usage += answer.usage
         call.error = _reason(answer)
         if isinstance(answer, EngineUnavailable):
             self.unavailable = answer

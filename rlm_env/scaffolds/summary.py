@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 from rlm_env.context import context_text
 from rlm_env.environment import Environment
-from rlm_env.llm.base import LLM, ContextOverflow, Sampling
+from rlm_env.llm.base import LLM, ContextOverflow, LLMError, Sampling
 from rlm_env.messages import Completion, Message
 from rlm_env.prompts import load_prompt, prompt_hash
 from rlm_env.repl import ReplPools
 from rlm_env.replies import strip_thinking, visible_text
 from rlm_env.rollout import StopReason, SubCall
 from rlm_env.scaffolds.base import Episode, in_thread_if_files
-from rlm_env.scaffolds.chat import ChatScaffold, RootChat, opening_messages
+from rlm_env.scaffolds.chat import ONLY_REASONING, ChatScaffold, RootChat, ended_in_thought, opening_messages
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.window import Window
 
@@ -200,7 +200,10 @@ class _Reader:
             self.episode.budget.sub_calls -= self.config.summarizer == "sub"  # it was granted, and was not made
             return
         self.reading.answered(messages, completion.usage.prompt_tokens)
-        self.notes = visible_text(completion).strip()
+        notes = visible_text(completion).strip()
+        if not notes and ended_in_thought(completion):
+            raise LLMError(ONLY_REASONING)
+        self.notes = notes
         self.at += size
 
     def _limit(self) -> StopReason | None:
