@@ -60,12 +60,17 @@ NAMED_RELATIONS = {"Eq": "=", "Equality": "=", "Ne": r"\neq", "Lt": "<", "Le": r
 FLIPPED = {">": "<", r"\ge": r"\le"}
 
 
+WORD_AFTER_DIGIT = re.compile(r"[0-9](?:and|else|for|if|in|is|not|or)\b")
+
+
 class _UnknownError(Exception):
     """A form that is not read."""
 
 
 def python_to_latex(text: str) -> str | None:
     """The LaTeX of a Python expression; None if it is none, or has parts that are not known."""
+    if "\\" in text or WORD_AFTER_DIGIT.search(text):  # Python warns of them as it reads
+        return None
     for candidate in (text, _with_products(text)):
         try:
             tree = ast.parse(candidate.strip(), mode="eval").body

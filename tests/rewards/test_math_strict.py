@@ -689,9 +689,12 @@ def test_what_counts_as_a_closed_box(reply: str, inside: str):
         ("9**9**9**9", "{9}^{{9}^{{9}^{9}}}"),
         ("0x1f", None),
         ("nonsense", None),
+        ("3or 4", None),
+        ("'\\d'", None),
         ("", None),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_python_is_read_and_never_run(python: str, latex: str | None):
     assert python_to_latex(python) == latex
 

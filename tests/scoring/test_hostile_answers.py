@@ -8,6 +8,7 @@ import pytest
 
 import rlm_env
 from rlm_env.registry import find_environment
+from rlm_env.repl import SubError
 from rlm_env.rollout import Rollout
 from rlm_env.scoring import score_rollout
 
@@ -17,7 +18,7 @@ ENDLESS = [r"\boxed{9^{9^{9^{9}}}}", r"\boxed{(10^8)!}", "$9^{9^{9^{9}}}$", r"\b
 CELL = "import time\nfor _ in range(5):\n    llm_batch(['x'])\n    time.sleep(0.02)"
 
 
-async def echo(prompts: list) -> list[str]:
+async def echo(prompts: list) -> list[str | SubError]:
     return ["ok"] * len(prompts)
 
 
