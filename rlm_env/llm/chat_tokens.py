@@ -24,6 +24,10 @@ RendererSpec = str | dict[str, Any] | None
 {"name": "qwen3", "enable_thinking": False}), or None: chosen by the tokenizer's Hub id, else the chat template."""
 
 
+ENCODES_TEXT_ONLY = frozenset({"gpt-oss"})
+"""Renderers with an encoder of their own that never makes control tokens of a message's text."""
+
+
 @dataclass(slots=True)
 class Prompt:
     """A rendered prompt."""
@@ -92,7 +96,7 @@ class ChatTokens:
         Names of control tokens in the text of messages are encoded as text (`literal_text.py`).
         """
         turns = [self._last_turn(messages, tools) for messages, tools in histories]
-        histories = [(self._literal.marked(messages), tools) for messages, tools in histories]
+        histories = [(self._marked(messages), tools) for messages, tools in histories]
         bridged = [
             None if turn is None else self._bridge_by_renderer(turn, tools)
             for (_, turn), (_, tools) in zip(turns, histories, strict=True)
@@ -123,6 +127,9 @@ class ChatTokens:
         """The part of `LLM.describe` that is about tokens. JSON values."""
         return {"tokenizer_sha256": self.tokenizer_hash, "renderer": self.renderer.config.model_dump(mode="json")}
 
+    def _marked(self, messages: list[Message]) -> list[Message]:
+        return messages if self.renderer_name in ENCODES_TEXT_ONLY else self._literal.marked(messages)
+
     def _last_turn(self, messages: list[Message], tools: list[ToolSchema] | None) -> tuple[str, _LastTurn | None]:
         """The history's key, and the last turn if its ids may be extended."""
         at = next((i for i in range(len(messages) - 1, -1, -1) if messages[i].get("role") == "assistant"), -1)
@@ -137,7 +144,7 @@ class ChatTokens:
 
     def _bridge_by_renderer(self, turn: _LastTurn, tools: list[ToolSchema] | None) -> list[int] | None:
         before = turn.prompt_ids + turn.completion_ids
-        new = self._literal.marked(turn.new)
+        new = self._marked(turn.new)
         bridged = self.renderer.bridge_to_next_turn(turn.prompt_ids, turn.completion_ids, new, tools=tools or None)
         if bridged is None or bridged.token_ids[: len(before)] != before:
             return None
