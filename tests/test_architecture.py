@@ -4,8 +4,9 @@ import ast
 import re
 from pathlib import Path
 
-import modules_doc
 import pytest
+
+import modules_doc
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "architecture.md").read_text("utf-8")

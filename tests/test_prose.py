@@ -22,6 +22,7 @@ ELSEWHERE = {
     "metrics.jsonl": "a training run's metrics",
     "held_out.jsonl": "a training run's scores on held-out tasks",
     "journal.jsonl": "a training run's draws",
+    "contexts/": "a run's contexts, each one once",
     "checkpoints/": "a training run's checkpoints",
     "contents.json": "part of a checkpoint",
     "model/": "a training run's model",
