@@ -13,11 +13,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "modules.md"
-PACKAGES = {"rewards/rlm_rewards": "Scorers", "rlm_env": "The package"}
+PACKAGES = {"rewards/rlm_rewards": "Scorers", "rlm_env": "The package", "environments": "The environments"}
+WITH_CONSTANTS = "rlm_env"
+"""The package whose constants are listed too."""
 HEAD = """\
 # Modules
 
-Every module in one line: what it is, and the public names and constants that it defines. Written by
+Every module in one line: what it is, and the public names that it defines. Written by
 `scripts/modules_doc.py`. What the rooms are and where to change what: [architecture.md](architecture.md).
 """
 
@@ -28,7 +30,7 @@ def page() -> str:
     for package, title in PACKAGES.items():
         folders: dict[str, list[str]] = {}
         for file in sorted((ROOT / package).rglob("*.py")):
-            if row := module_row(file):
+            if "tests" not in file.parts and (row := module_row(file, constants=package == WITH_CONSTANTS)):
                 folders.setdefault(file.parent.relative_to(ROOT).as_posix(), []).append(row)
         for folder, rows in folders.items():
             heading = f"## {title}: `{folder}/`" if folder == package else f"## `{folder}/`"
@@ -36,10 +38,10 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def module_row(file: Path) -> str | None:
+def module_row(file: Path, *, constants: bool) -> str | None:
     """One row of the table; None for a module that only re-exports."""
     tree = ast.parse(file.read_text("utf-8"))
-    names = defined_names(tree)
+    names = defined_names(tree, constants=constants)
     if file.name == "__init__.py" and not names:
         return None
     sentence = (ast.get_docstring(tree) or "").split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
@@ -47,15 +49,15 @@ def module_row(file: Path) -> str | None:
     return f"| `{file.name}` | {sentence} | {listed} |"
 
 
-def defined_names(tree: ast.Module) -> list[str]:
-    """Public functions, classes and constants at the top of a module, in order."""
+def defined_names(tree: ast.Module, *, constants: bool) -> list[str]:
+    """Public functions and classes at the top of a module, and constants where asked for, in order."""
     names: list[str] = []
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.append(node.name)
-        elif isinstance(node, ast.Assign):
+        elif isinstance(node, ast.Assign) and constants:
             names += [target.id for target in node.targets if isinstance(target, ast.Name) and len(target.id) > 1]
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and constants:
             names.append(node.target.id)
     return [name for name in names if not name.startswith("_")]
 

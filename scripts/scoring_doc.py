@@ -239,8 +239,8 @@ BENCHMARKS = [
     Benchmark(
         "Math",
         "verifiers 0.1.9, MathRubric with its default parser, on math-verify 0.9.0",
-        "`official` takes the last box, else all of the text, and asks math-verify. `strict` wants a closed box, reads what "
-        "Python prints, and refuses another unit, scale, currency or base, and more than one answer.",
+        "`official` takes the last box, else all of the text, and asks math-verify. `strict` wants a closed box, reads "
+        "what Python prints, and refuses another unit, scale, currency or base, and more than one answer.",
         {mode: lambda case, mode=mode: math_python.score(case.answer, case.gold, mode) for mode in math_python.MODES},
         {
             "no extraction": "an RLM branch that put the whole answer in a box",
