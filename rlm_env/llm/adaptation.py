@@ -45,7 +45,8 @@ NO_TOOLS = re.compile(
     r"(?:not|n't|without|no) (?:\w+ ){0,3}(?:support(?:s|ed|ing)? )?(?:for )?(?:\w+ ){0,2}(?:tools?|functions?)\b"
     r"(?! (?:with|named|call id))"
     r"|(?:tools?|functions?)(?: call\w*| use| choice)?[`'\" ]* (?:\w+ ){0,3}(?:unsupported"
-    r"|(?:not|n't) (?:currently |yet |been )?(?:be )?(?:support|available|enabled|allowed|permitted|implemented|accepted))"
+    r"|(?:not|n't) (?:currently |yet |been )?(?:be )?"
+    r"(?:support|available|enabled|allowed|permitted|implemented|accepted))"
     r"|tool[ _]choice[^.]{0,20}requires|enable-auto-tool-choice|tool-call-parser|tools? param requires|--jinja"
     r"|support tool use|unsupported[^.]{0,30}\btools\b|(?:unknown|unrecogni[sz]ed|unexpected|extra)[^.]{0,60}\btools\b"
     r"|\btools\b[^.]{0,60}(?:not permitted|not allowed|forbidden|unsupported|extra inputs)",
@@ -113,7 +114,7 @@ class Adaptations:
         """Adapts to the refusal of a request. Returns True if it is worth sending again."""
         if error.status not in REFUSALS:
             return False
-        words = f"{error.body.param} {error.detail} {error.body.words}"
+        words = f"{error.body.param} . {error.detail} . {error.body.words}"
         return (
             self._learn_stream(words, error, body)
             or self._learn_parameter(words, error, body)
@@ -122,7 +123,7 @@ class Adaptations:
 
     def refuses_tools(self, error: EndpointError, body: Mapping[str, Any]) -> bool:
         """True for the refusal of a request because of its tools. Keeps that."""
-        words = f"{error.detail} {error.body.words}"
+        words = f"{error.detail} . {error.body.words}"
         if "tools" not in body or error.status not in REFUSALS or NOT_ABOUT_TOOLS.search(words):
             return False
         if any(name in body and _names(name, words, error) for name in ("tool_choice", "parallel_tool_calls")):
@@ -138,7 +139,7 @@ class Adaptations:
     def rename_limit(self, error: EndpointError, field: str) -> bool:
         """Changes the field for the limit if `field` is refused as such. Returns True if it did, now or before."""
         other = "max_completion_tokens" if field == "max_tokens" else "max_tokens"
-        words = f"{error.detail} {error.body.words}"
+        words = f"{error.detail} . {error.body.words}"
         if error.body.param and error.body.param.rpartition(".")[2] not in (field, other):
             return False
         named = error.body.param == field or re.search(rf"\b{field}\b", words) or re.search(rf"\b{other}\b", words)

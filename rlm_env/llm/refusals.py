@@ -68,7 +68,7 @@ def engine_refused(error: EndpointError) -> EngineRefused:
 
 def refused_field(error: EndpointError) -> str | None:
     """The option that a refusal is about: `api_key`, `model`, `quota` or `base_url`; None for any other error."""
-    words = f"{error.detail} {error.body.words} {error.body.code}"
+    words = f"{error.detail} . {error.body.words} . {error.body.code}"
     status = error.status
     if status == 402 or (status in (400, 403, 429) and QUOTA.search(words)):
         return "quota"
@@ -96,4 +96,4 @@ def _is_about_model(words: str) -> bool:
 
 
 def _is_moderation(error: EndpointError) -> bool:
-    return bool(MODERATION.search(f"{error.detail} {error.body.words}"))
+    return bool(MODERATION.search(f"{error.detail} . {error.body.words}"))
