@@ -63,7 +63,7 @@ class EventParser:
             return
         if line.startswith("data:"):
             self._data.append(line[5:].removeprefix(" "))
-            if len(self._data) == 1 and not _is_whole(self._data[0]):
+            if not _is_whole("\n".join(self._data)):
                 return
             line = ""  # most servers send an event a line, some forget the empty line after it
         if line or not self._data:
