@@ -27,6 +27,7 @@ from rlm_env.task import Task
 
 class WordCount(Environment):
     name = "word-count"
+    tips = "Count with code."
 
     def __init__(self, seed=0, lengths=(20, 200), spoilt="", flaw="", judge="", bonus=0.0, slow=0.0):
         """`flaw`: score() fails while there is a file of this name. `judge`: an LLM, or a file that gets a line per
@@ -111,6 +112,8 @@ class EvalEndpoint:
         self.before_reply: Callable[[int], None] = lambda count: None
         self.broken = False
         """Answers 400 to everything but the first small question of a run."""
+        self.answer: Callable[[dict], web.Response | None] = lambda body: None
+        """Answers a request in place of what follows."""
         self.version: str | None = None
         """What `/version` tells, as a vLLM does; None: nothing."""
         self._loop = asyncio.new_event_loop()
@@ -160,6 +163,8 @@ class EvalEndpoint:
         self.keys.append(request.headers.get("Authorization"))
         self.before_reply(len(self.requests))
         await asyncio.sleep(self.delay)
+        if (reply := self.answer(body)) is not None:
+            return reply
         prompt = " ".join(str(message.get("content")) for message in body["messages"])
         words = len(prompt.split())
         if self.broken and prompt != "Reply with the word ready.":

@@ -21,6 +21,7 @@ from rlm_env.evals.config import EvalConfig
 from rlm_env.llm.base import LLM, EngineRefused, EngineUnavailable, LLMError, Sampling, ToolSchema
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
 from rlm_env.messages import Completion, Message, Usage
+from rlm_env.replies import visible_text
 from rlm_env.runs.engine_table import EngineEntry, Role, by_role
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.models import ModelRef
@@ -110,7 +111,8 @@ class EnginePool:
 
 
 class JudgeEngine(LLM):
-    """The judge of a run as its environments get it: started when it is first asked, and its tokens are counted."""
+    """The judge of a run as its environments get it: started when it is first asked, and its tokens are counted. An
+    empty reply is an error: no verdict is not a wrong answer."""
 
     def __init__(self, pool: EnginePool, entry: EngineEntry) -> None:
         self.name, self.context_window, self.supports_tools = entry.model, entry.window, entry.tools
@@ -126,6 +128,9 @@ class JudgeEngine(LLM):
         self._asked = True
         completion = await llm.complete(messages, tools, sampling)
         self._usage += completion.usage
+        if not visible_text(completion).strip():
+            why = f" (finish_reason {completion.finish_reason})" if completion.finish_reason != "stop" else ""
+            raise LLMError(f"{self.name} gave no verdict: its reply is empty{why}")
         return completion
 
     async def describe(self) -> dict[str, Any]:
