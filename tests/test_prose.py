@@ -23,6 +23,7 @@ ELSEWHERE = {
     "held_out.jsonl": "a training run's scores on held-out tasks",
     "journal.jsonl": "a training run's draws",
     "contexts/": "a run's contexts, each one once",
+    "baselines.jsonl": "an evaluation's baselines, task by task",
     "checkpoints/": "a training run's checkpoints",
     "contents.json": "part of a checkpoint",
     "model/": "a training run's model",
