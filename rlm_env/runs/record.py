@@ -68,8 +68,8 @@ def adaptation_notes(engines: Mapping[str, Any]) -> list[str]:
     notes: dict[str, list[str]] = {}
     for role, engine in engines.items():
         if adapted := engine.get(ADAPTATIONS):
-            text = ", ".join(adapted) if isinstance(adapted, list) else str(adapted)
-            notes.setdefault(f"{engine.get('model')}: adapted to the endpoint: {text}.", []).append(role)
+            text = " ".join(f"{sentence.rstrip('.')}." for sentence in adapted)
+            notes.setdefault(f"{engine.get('model')}, adapted to its endpoint: {text}", []).append(role)
     return [f"{' and '.join(roles)} LLM {note}" for note, roles in notes.items()]
 
 

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from rlm_env.cli import main
 from tests.word_count import lines
@@ -101,3 +102,29 @@ def test_a_missing_key_of_the_sub_llm_is_found_at_once(evaluate, endpoint, other
     assert code == 2
     assert "RLM_ENV_NO_KEY is not set" in err
     assert endpoint.requests == []
+
+
+def test_what_an_endpoint_refuses_is_left_out_recorded_and_told(evaluate, endpoint):
+    def refuse(body: dict) -> web.Response | None:
+        if "temperature" not in body:
+            return None
+        said = "Unsupported parameter: 'temperature' is not supported with this model."
+        error = {"message": said, "type": "invalid_request_error", "param": "temperature"}
+        return web.json_response({"error": error}, status=400)
+
+    endpoint.answer = refuse
+    code, out, err = evaluate("--set", "rollout.root.temperature=0.5")
+    assert code == 0, err
+    record = tomllib.loads(Path("out/config.toml").read_text())["record"]
+    assert any("temperature" in sentence for sentence in record["engines"]["root"]["adaptations"])
+    assert "root and sub LLM big, adapted to its endpoint:" in " ".join(out.split())
+    assert main(["report", "out"]) == 0
+
+
+def test_a_wrong_key_is_found_by_the_first_small_question(evaluate, endpoint):
+    endpoint.answer = lambda body: web.json_response({"error": {"message": "Incorrect API key"}}, status=401)
+    code, _, err = evaluate("-n", "50")
+    assert code == 3
+    assert "Nothing else was asked." in err
+    assert len(endpoint.requests) == 1
+    assert lines(Path("out/rollouts.jsonl")) == []
