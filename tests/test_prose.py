@@ -31,7 +31,6 @@ ELSEWHERE = {
     "sub/": "the adapter of the sub-LLMs",
     "step-000001.jsonl": "a training run's samples of one step",
     "step-000020/": "a checkpoint",
-    "contexts/": "the contexts of a run, in its output folder",
     "out/": "a user's output folder",
     "data.json": "a file of LongBench-v2",
     ".jsonl.gz": "an ending",
