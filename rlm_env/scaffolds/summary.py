@@ -219,7 +219,12 @@ class _Reader:
         """One call of the sub-LLM, charged and recorded."""
         record = self.episode.record
         start = time.monotonic()
-        completion = await self.episode.sub.complete(messages, None, sampling)
+        try:
+            completion = await self.episode.sub.complete(messages, None, sampling)
+        except LLMError as error:
+            if error.usage is not None:
+                self.episode.budget.sub += error.usage
+            raise
         seconds = time.monotonic() - start
         number = len(record.sub_calls)
         call = SubCall(number, len(record.turns), number, list(messages), usage=completion.usage, seconds=seconds)

@@ -265,6 +265,10 @@ async def test_failures_in_band_are_no_answers(failure) -> None:
 async def test_what_a_withheld_reply_cost_is_counted() -> None:
     plain = await roll(lambda *_: said(None, "content_filter"), "standard")
     assert (plain.root_usage.prompt_tokens, plain.root_usage.completion_tokens) == (7, 2)
+    scaffold = make_scaffold("summary", Plain(), {"root": {"max_tokens": 50}, "window": 400})
+    async with stub_endpoint(lambda *_: said(None, "content_filter")) as stub, client(stub) as llm:
+        notes = await scaffold.rollout(Task("q", "abc " * 2000, gold="x", id="t"), llm)
+    assert (notes.stop_reason, notes.sub_usage.prompt_tokens) == (StopReason.ERROR, 7)
 
 
 async def test_a_wrong_sub_model_ends_the_rollout_after_a_few_refusals() -> None:
