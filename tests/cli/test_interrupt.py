@@ -39,6 +39,7 @@ def wait_for_some(process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
@@ -70,6 +71,7 @@ def test_an_interrupted_run_keeps_what_it_has_and_goes_on(workplace, endpoint, n
     assert "score" in out
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(workplace, endpoint):
     endpoint.delay = 0.1
     process = start(endpoint)

@@ -110,6 +110,7 @@ async def test_a_broken_limit_is_an_error_and_the_process_is_replaced(answer: st
     assert (await scored(env, "right_or_wrong right")).value == 1.0
 
 
+@pytest.mark.slow
 async def test_what_a_scorer_started_ends_with_it(tmp_path: Path):
     with pytest.raises(ScorerKilled):
         await scored(Scorer(), f"starts_a_process {tmp_path / 'pid'}")
@@ -222,6 +223,7 @@ async def test_a_thread_can_be_asked_for():
         await scored(env, "raises")
 
 
+@pytest.mark.slow
 async def test_a_late_score_in_a_thread_is_an_error_and_those_after_it_are_scored():
     env = InThread()
     late = asyncio.create_task(scored(env, "sleeps 30"))

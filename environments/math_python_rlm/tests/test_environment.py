@@ -71,7 +71,7 @@ def test_a_second_program_finds_every_gold_by_brute_force(profile: str, n: int):
 
 
 @pytest.mark.parametrize("scoring", ["official", "strict"])
-@pytest.mark.parametrize(("profile", "n"), [("standard", PER_SPLIT), ("tiny", 100)])
+@pytest.mark.parametrize(("profile", "n"), [pytest.param("standard", PER_SPLIT, marks=pytest.mark.slow), ("tiny", 100)])
 def test_perfect_scores_one_empty_zero_another_gold_less(profile: str, n: int, scoring: str):
     env, tasks = stream(n, profile=profile, scoring=scoring, seed=7)
     for task, other in zip(tasks, tasks[1:] + tasks[:1], strict=True):

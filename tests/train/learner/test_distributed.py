@@ -14,6 +14,8 @@ pytest.importorskip("peft")
 from rlm_env.train.learner import distributed  # noqa: E402
 from tests.train.two_processes import CASES, TOLERANCE, work  # noqa: E402
 
+two_processes = pytest.mark.slow  # torchrun
+
 
 @pytest.fixture(scope="module")
 def results(make_qwen3, tmp_path_factory):
@@ -37,6 +39,7 @@ def results(make_qwen3, tmp_path_factory):
     return found
 
 
+@two_processes
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_give_the_same_metrics_and_scores(results, case):
     one, two = (results[processes][0][case] for processes in (1, 2))
@@ -48,6 +51,7 @@ def test_two_processes_give_the_same_metrics_and_scores(results, case):
         assert ours == pytest.approx(theirs, rel=tolerance, abs=tolerance)
 
 
+@two_processes
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_give_the_same_gradients_and_weights(results, case):
     one, two = (torch.load(results[processes][1] / f"{case}.pt") for processes in (1, 2))
@@ -58,6 +62,7 @@ def test_two_processes_give_the_same_gradients_and_weights(results, case):
             assert (two[part][name] - value).norm() <= tolerance * max(value.norm(), 1e-6), name
 
 
+@two_processes
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_export_the_same_model(results, case):
     from safetensors.torch import load_file
@@ -70,6 +75,7 @@ def test_two_processes_export_the_same_model(results, case):
         assert difference <= max(TOLERANCE[CASES[case].dtype], 1e-4) * value.float().norm(), name
 
 
+@two_processes
 @pytest.mark.parametrize("case", CASES)
 def test_a_checkpoint_of_two_goes_on_to_the_bit_and_is_read_by_one(results, case):
     """`again`: the step after the checkpoint, taken once more after loading it."""
