@@ -30,7 +30,7 @@ async def conversation(policy, number: int) -> Rollout:
     rollout = Rollout(id=str(number))
     for observation in ("3 lines", "done"):
         completion = await policy.complete(messages, None, sampling)
-        rollout.turns.append(Turn.from_completion(completion, 0.0))
+        rollout.turns.append(Turn.from_completion(completion))
         messages += [completion.message(), {"role": "user", "content": observation}]
     prompts = [[{"role": "user", "content": f"Label of line {line}?"}] for line in range(4)]
     requests = [Request(prompt, sampling=Sampling(temperature=SUB, max_tokens=8)) for prompt in prompts]
