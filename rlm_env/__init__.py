@@ -4,19 +4,22 @@ A policy answers a question about a context that it never sees: it writes Python
 that holds the context, hands parts of it to sub-LLMs with `llm_batch`, and the answer is scored.
 """
 
-from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from rlm_env.environment import Environment
-from rlm_env.registry import load_environment
-from rlm_env.repl import ReplConfig, ReplPool, ReplPools, SubError
-from rlm_env.rollout import Rollout, Score, StopReason
-from rlm_env.scaffolds.config import RLMConfig
-from rlm_env.scaffolds.rlm import RLMEnv
-from rlm_env.solve import solve
-from rlm_env.task import Task
-from rlm_env.tools import Tool
+from rlm_env.lazy_names import lazy_names
 
-__version__ = version("rlm-env")
+if TYPE_CHECKING:
+    from rlm_env.environment import Environment
+    from rlm_env.registry import load_environment
+    from rlm_env.repl import ReplConfig, ReplPool, ReplPools, SubError
+    from rlm_env.rollout import Rollout, Score, StopReason
+    from rlm_env.scaffolds.config import RLMConfig
+    from rlm_env.scaffolds.rlm import RLMEnv
+    from rlm_env.solving import solve
+    from rlm_env.task import Task
+    from rlm_env.tools import Tool
+
+__version__ = "0.2.0"
 
 __all__ = [
     "Environment",
@@ -34,3 +37,23 @@ __all__ = [
     "load_environment",
     "solve",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Environment": "rlm_env.environment",
+        "RLMConfig": "rlm_env.scaffolds.config",
+        "RLMEnv": "rlm_env.scaffolds.rlm",
+        "ReplConfig": "rlm_env.repl.config",
+        "ReplPool": "rlm_env.repl.host.pool",
+        "ReplPools": "rlm_env.repl.host.pools",
+        "Rollout": "rlm_env.rollout",
+        "Score": "rlm_env.rollout",
+        "StopReason": "rlm_env.rollout",
+        "SubError": "rlm_env.repl.config",
+        "Task": "rlm_env.task",
+        "Tool": "rlm_env.tools.schema",
+        "load_environment": "rlm_env.registry",
+        "solve": "rlm_env.solving",
+    },
+)

@@ -1,24 +1,68 @@
-"""What `import rlm_env` gives, and that it costs little."""
+"""What `import rlm_env` gives, that editors see it too, and that it costs little."""
 
+import ast
+import importlib
 import subprocess
 import sys
 
+import pytest
+
 import rlm_env
 
+LAZY = ("rlm_env", "rlm_env.llm", "rlm_env.repl")
+"""The packages whose public names are imported on first use."""
 HEAVY = ("torch", "vllm", "transformers", "datasets", "numpy", "aiohttp", "rich")
 OTHER_ROOMS = ("rlm_env.runs", "rlm_env.evals", "rlm_env.train", "rlm_env.cli")
 
 
-def test_all_public_names_exist():
+@pytest.mark.parametrize("name", LAZY)
+def test_all_public_names_exist_and_are_listed(name):
+    package = importlib.import_module(name)
+    for public in package.__all__:
+        assert getattr(package, public) is not None
+    assert len(set(package.__all__)) == len(package.__all__)
+    assert set(package.__all__) <= set(dir(package))
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nothing'"):
+        _ = package.nothing
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_type_checkers_see_what_python_gives(name):
+    """What stands under TYPE_CHECKING is what is imported on first use, name by name."""
+    package = importlib.import_module(name)
+    with open(str(package.__file__), encoding="utf-8") as file:
+        body = ast.parse(file.read()).body
+    guarded = next(node.body for node in body if isinstance(node, ast.If))
+    seen = {
+        alias.name: getattr(importlib.import_module(str(node.module)), alias.name)
+        for node in guarded
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == {public: getattr(package, public) for public in package.__all__}
+
+
+def test_solve_is_the_function_whatever_was_imported_before():
     assert rlm_env.__all__ == sorted(rlm_env.__all__, key=lambda name: (name.islower(), name))
-    for name in (*rlm_env.__all__, "__version__"):
-        assert getattr(rlm_env, name) is not None
+    assert callable(rlm_env.solve)
+    importlib.import_module("rlm_env.solving")
+    assert rlm_env.solve.__module__ == "rlm_env.solving"
 
 
-def test_importing_the_package_loads_no_heavy_library_and_no_room_above():
-    program = (
-        f"import sys, rlm_env; loaded = set(sys.modules) & set({HEAVY + OTHER_ROOMS}); print(*loaded); "
-        "sys.exit(bool(loaded))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+def loaded_by(imported: str) -> set[str]:
+    """The modules that a fresh interpreter has after an import."""
+    program = f"import sys, {imported}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_or_its_words_loads_nothing_else_of_it():
+    loaded = loaded_by("rlm_env, rlm_env.messages, rlm_env.lines, rlm_env.repl.bounds")
+    expected = {"rlm_env", "rlm_env.lazy_names", "rlm_env.lines", "rlm_env.messages", "rlm_env.repl"}
+    assert {name for name in loaded if name.startswith("rlm_env")} == {*expected, "rlm_env.repl.bounds"}
+    assert not loaded & {"pydantic", "asyncio", *HEAVY}
+
+
+def test_using_the_package_loads_no_heavy_library_and_no_room_above():
+    used = "rlm_env.registry, rlm_env.repl.host.pool, rlm_env.scaffolds, rlm_env.solving, rlm_env.tools"
+    assert not loaded_by(used) & {*HEAVY, *OTHER_ROOMS}

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from importlib.metadata import version
 
 from rich.console import Console
 
+from rlm_env import __version__
 from rlm_env.cli.common import EXIT_CODES, HelpFormatter
 from rlm_env.cli.envs import add_envs
 from rlm_env.cli.eval import add_eval
@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"rlm-env {version('rlm-env')}")
+    parser.add_argument("--version", action="version", version=f"rlm-env {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (add_eval, add_score, add_train, add_sft, add_report, add_envs):
         add(commands)

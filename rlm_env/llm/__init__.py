@@ -1,34 +1,26 @@
 """Engines that answer prompts. `import rlm_env.llm` needs the core dependencies only: classes that need a tokenizer or
 an engine (`TokenPolicy`, `VLLMServer`) are imported on first use."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from typing import TYPE_CHECKING, Any
-
-from rlm_env.llm.base import (
-    LLM,
-    ContextOverflow,
-    EngineRefused,
-    EngineUnavailable,
-    LLMError,
-    Request,
-    Sampling,
-    ToolsRefused,
-)
-from rlm_env.messages import AssistantMessage, Completion
+from rlm_env.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from rlm_env.llm.base import (
+        LLM,
+        ContextOverflow,
+        EngineRefused,
+        EngineUnavailable,
+        LLMError,
+        Request,
+        Sampling,
+        ToolsRefused,
+    )
     from rlm_env.llm.openai_chat import OpenAIChat
     from rlm_env.llm.token_policy import TokenPolicy
     from rlm_env.llm.vllm.install import VLLMStartError
     from rlm_env.llm.vllm.server import VLLMServer
-
-_LAZY = {
-    "OpenAIChat": "rlm_env.llm.openai_chat",
-    "TokenPolicy": "rlm_env.llm.token_policy",
-    "VLLMServer": "rlm_env.llm.vllm.server",
-    "VLLMStartError": "rlm_env.llm.vllm.install",
-}
+    from rlm_env.messages import AssistantMessage, Completion
 
 __all__ = [
     "LLM",
@@ -47,10 +39,22 @@ __all__ = [
     "VLLMStartError",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(_LAZY[name]), name)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "LLM": "rlm_env.llm.base",
+        "AssistantMessage": "rlm_env.messages",
+        "Completion": "rlm_env.messages",
+        "ContextOverflow": "rlm_env.llm.base",
+        "EngineRefused": "rlm_env.llm.base",
+        "EngineUnavailable": "rlm_env.llm.base",
+        "LLMError": "rlm_env.llm.base",
+        "OpenAIChat": "rlm_env.llm.openai_chat",
+        "Request": "rlm_env.llm.base",
+        "Sampling": "rlm_env.llm.base",
+        "TokenPolicy": "rlm_env.llm.token_policy",
+        "ToolsRefused": "rlm_env.llm.base",
+        "VLLMServer": "rlm_env.llm.vllm.server",
+        "VLLMStartError": "rlm_env.llm.vllm.install",
+    },
+)
