@@ -17,6 +17,7 @@ from rlm_env.llm.base import ToolSchema
 from rlm_env.messages import AssistantMessage, Message
 
 SENT_FIELDS = ("role", "content", "name")
+AS_IT_CAME = (*SENT_FIELDS, "reasoning_content", "tool_calls", "tool_call_id")
 EMPTY_REPLY = "(empty reply)"
 EMPTY_MESSAGE = "(empty)"
 NO_RESULT = "(no result)"
@@ -27,8 +28,13 @@ NO_REASONING = " "
 
 @dataclass(slots=True)
 class HistoryRules:
-    """What an endpoint takes. All but `returned` is changed by its refusals only."""
+    """What an endpoint takes. All but `verbatim`, `reasoning` and `returned` is changed by its refusals only."""
 
+    verbatim: bool = False
+    """Replies go back as they came, reasoning included, and nothing is made valid: for an endpoint that knows a
+    conversation by its messages."""
+    reasoning: bool = False
+    """The reasoning of every reply goes back, unless it is refused."""
     tools: bool = True
     """Tool calls and their results; otherwise they are sent as text."""
     system: bool = True
@@ -49,6 +55,8 @@ def valid_history(
     messages: Sequence[Message], rules: HistoryRules, tools: Sequence[ToolSchema] | None = None
 ) -> list[Message]:
     """The messages as they are sent. `tools`: names the argument that takes text which is no JSON."""
+    if rules.verbatim:
+        return _encodable([{name: message[name] for name in AS_IT_CAME if name in message} for message in messages])
     found = _paired(messages, _TextArguments(tools or ()), rules)
     if not rules.tools:
         found = [_without_calls(message) for message in found]
@@ -191,6 +199,8 @@ def _fields_back(message: Message, rules: HistoryRules, has_calls: bool) -> dict
         if reasoning and not fields:
             name = next((name for name in ("reasoning_content", "reasoning") if name in rules.returned), None)
             fields = {name: reasoning} if name else {}
+    if rules.reasoning and reasoning and not fields.keys() & {"reasoning", "reasoning_content"}:
+        fields["reasoning_content"] = reasoning
     if rules.demanded and not fields.get(rules.demanded):
         fields[rules.demanded] = reasoning or NO_REASONING
     return fields

@@ -99,19 +99,22 @@ class Endpoint:
         path: str,
         body: Mapping[str, Any],
         *,
+        headers: Mapping[str, str] | None = None,
         stream: bool = False,
         read_failure: Callable[[Any], ErrorBody | None] = error_in_reply,
         final: Callable[[EndpointError], bool] | None = None,
     ) -> Any:
         """The JSON reply to a POST request, with `stream` joined from the pieces of a stream.
 
+        `headers`: of this request alone, beside those of every request; equal for all its tries, so that one of them
+        can be an idempotency key.
         `read_failure(reply)`: the error that stands in a reply of status 200; it is raised like one with a status.
         `final(error)`: True if another try cannot help."""
         data = await _encode(body)
         send = self._send_for_stream if stream else self._send_for_json
 
         async def once() -> Any:
-            reply = await send(path, data)
+            reply = await send(path, data, headers)
             failure = read_failure(reply)
             if failure is not None:
                 raise self._error(path, failure.status or 400, "answered 200 with an error", failure)
@@ -196,10 +199,12 @@ class Endpoint:
             await asyncio.sleep(wait)
         raise AssertionError("unreachable")
 
-    async def _request(self, method: str, path: str, data: bytes | None) -> aiohttp.ClientResponse:
+    async def _request(
+        self, method: str, path: str, data: bytes | None, own: Mapping[str, str] | None = None
+    ) -> aiohttp.ClientResponse:
         """The reply, once its status says that it is none of an error. The caller closes it."""
         url = f"{self.base_url}/{path.lstrip('/')}"
-        headers = dict(self._current_headers)
+        headers = {**self._current_headers, **(own or {})}
         if data:
             headers["Content-Type"] = "application/json"
         proxy = proxy_for(url)
@@ -218,17 +223,19 @@ class Endpoint:
             error.retry_after = retry_after(reply.headers)
             raise error
 
-    async def _send(self, method: str, path: str, data: bytes | None) -> bytes:
+    async def _send(
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str] | None = None
+    ) -> bytes:
         async with asyncio.timeout(self._timeout):
-            async with await self._request(method, path, data) as reply:
+            async with await self._request(method, path, data, headers) as reply:
                 return await reply.read()
 
-    async def _send_for_json(self, path: str, data: bytes) -> Any:
-        return await self._decode(await self._send("POST", path, data), path)
+    async def _send_for_json(self, path: str, data: bytes, headers: Mapping[str, str] | None) -> Any:
+        return await self._decode(await self._send("POST", path, data, headers), path)
 
-    async def _send_for_stream(self, path: str, data: bytes) -> Any:
+    async def _send_for_stream(self, path: str, data: bytes, headers: Mapping[str, str] | None) -> Any:
         async with asyncio.timeout(self._timeout) as limit:
-            async with await self._request("POST", path, data) as reply:
+            async with await self._request("POST", path, data, headers) as reply:
                 limit.reschedule(asyncio.get_running_loop().time() + self._timeout)
                 if "json" in reply.content_type:  # the server does not stream
                     return await self._decode(await reply.read(), path)

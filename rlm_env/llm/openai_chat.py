@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from rlm_env.llm.adaptation import Adaptations
 from rlm_env.llm.base import (
@@ -46,6 +46,9 @@ class OpenAIChat(LLM):
     requests in flight. `timeout`: seconds for one try. `retries`: after rate limits, server errors and lost
     connections, with growing pauses. `supports_tools=False` for an endpoint without them. `stream`: replies come in
     pieces, for endpoints that send no others and for replies that outlast a proxy; `timeout` then holds for each piece.
+    `history`: how earlier replies go back. `valid`: repaired where strict endpoints want that, without their reasoning
+    unless the endpoint asks for it; `reasoning`: the same with it; `verbatim`: as they came, for endpoints that know a
+    conversation by its messages.
 
     Parameters that equal the API's default are not sent, unless the server has other defaults. What an endpoint refuses
     is left out from then on (`adaptations` says so). After a few refusals of key, model or quota in a row, requests
@@ -65,6 +68,7 @@ class OpenAIChat(LLM):
         supports_tools: bool = True,
         stream: bool = False,
         headers: Headers | None = None,
+        history: Literal["valid", "reasoning", "verbatim"] = "valid",
     ) -> None:
         if api_key_env is not None and api_key is None:
             api_key = os.environ.get(api_key_env)
@@ -78,6 +82,8 @@ class OpenAIChat(LLM):
         self._learned = Adaptations()
         self._learned.stream = stream
         self._learned.history.tools = supports_tools
+        self._learned.history.reasoning = history == "reasoning"
+        self._learned.history.verbatim = history == "verbatim"
         self._refusals = Refusals()
         self._own_defaults = False
         self._engine_version: str | None = None
@@ -139,6 +145,11 @@ class OpenAIChat(LLM):
         facts = {"engine": kind, "engine_version": self._engine_version, "adaptations": self.adaptations}
         return {**await super().describe(), **facts}
 
+    def request_headers(self) -> Mapping[str, str]:
+        """Headers of the next request alone, equal for all its tries. For subclasses; called once for each body that is
+        sent, also where a completion takes several because of what the endpoint refuses."""
+        return {}
+
     async def aclose(self) -> None:
         await self._endpoint.aclose()
 
@@ -170,6 +181,7 @@ class OpenAIChat(LLM):
         return await self._endpoint.post(
             "/chat/completions",
             body,
+            headers=self.request_headers(),
             stream=bool(body.get("stream")),
             read_failure=error_in_chat_reply,
             final=lambda error: error.status >= 500 and self._is_about_request(error, body),

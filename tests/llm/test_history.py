@@ -162,3 +162,31 @@ def test_lone_surrogates_are_not_sent():
     assert "\udfff" not in found[2]["content"]
     assert found[2]["content"].endswith("\U0001f600")
     json.dumps(found, ensure_ascii=False).encode()
+
+
+def test_replies_go_back_as_they_came_where_the_endpoint_knows_a_conversation_by_its_messages():
+    odd = call("not JSON {", "call_0", name="functions.python_repl<|channel|>")
+    messages = [
+        {"role": "system", "content": "s"},
+        {"role": "assistant", "content": "", "reasoning_content": "only thought"},
+        {"role": "user", "content": "go on"},
+        {**assistant(odd), "reasoning_content": "I look."},
+        result("call_0"),
+        assistant(odd),  # its id again: some renderers number the calls of each reply from 0
+        result("call_0"),
+    ]
+    assert sent(*messages, verbatim=True) == [ASK, *messages]
+    assert sent(*messages)[2]["content"] == EMPTY_REPLY  # elsewhere all of that is repaired
+    message = Completion("text", reasoning="hm", returned_fields={"reasoning": "hm", "signature": "x"}).message()
+    back = {"role": "assistant", "content": "text", "reasoning_content": "hm"}
+    assert sent(message, verbatim=True)[1] == back
+    assert sent(message, reasoning=True)[1] == back
+    assert sent(message)[1] == {"role": "assistant", "content": "text"}
+
+
+def test_reasoning_that_an_endpoint_refuses_is_not_sent_back():
+    message = {"role": "assistant", "content": "text", "reasoning_content": "hm"}
+    assert sent(message, reasoning=True, unwanted={"reasoning_content"})[1] == {"role": "assistant", "content": "text"}
+    theirs = sent(reply(reasoning="I look."), result("c1"), reasoning=True, returned={"reasoning"})[1]
+    assert theirs["reasoning"] == "I look."
+    assert "reasoning_content" not in theirs  # under their own name, and once

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from rlm_env.llm import EngineUnavailable, LLMError, OpenAIChat
+from rlm_env.llm import EngineUnavailable, LLMError, OpenAIChat, Sampling
 from rlm_env.llm.proxy import proxy_for
 from rlm_env.llm.retries import is_passing, retry_after
 from tests.llm.replies import HELLO, client, refusal, said
@@ -172,6 +172,26 @@ async def test_headers_of_each_request() -> None:
     assert [headers.get("X-Token") for _, _, headers in stub.requests] == ["first-token-123", "second-token-456", None]
     assert stub.requests[2][2]["X-Title"] == "me"
     assert stub.requests[2][2]["Authorization"] == "Bearer key-123"
+
+
+async def test_all_tries_of_a_request_carry_the_headers_of_this_request() -> None:
+    class Numbered(OpenAIChat):
+        count = 0
+
+        def request_headers(self) -> dict[str, str]:
+            self.count += 1
+            return {"Idempotency-Key": f"key-{self.count}"}
+
+    replies = iter([refusal("later", 503), refusal("Unsupported parameter: 'top_p'", 400), said("a"), said("b")])
+    async with stub_endpoint(lambda *_: next(replies)) as stub:
+        llm = Numbered("m", stub.base_url)
+        llm._endpoint._backoff = 0.001
+        await llm.complete(HELLO, sampling=Sampling(top_p=0.5))
+        await llm.complete(HELLO, sampling=Sampling(top_p=0.5))
+        await llm.aclose()
+    keys = [headers["Idempotency-Key"] for _, _, headers in stub.requests]
+    assert keys == ["key-1", "key-1", "key-2", "key-3"]  # another body is another request
+    assert "top_p" not in stub.bodies[2]
 
 
 async def test_the_values_of_headers_are_in_no_error() -> None:

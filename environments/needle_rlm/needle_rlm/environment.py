@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from itertools import count, islice
 from typing import Literal
@@ -69,7 +69,7 @@ class Needle(Environment):
 
     def tasks(self, split: Split) -> Iterable[Task]:
         one_of("split", split, ("train", "eval"))
-        return Tasks(lambda: islice(self._generate(split), self.num_tasks), split)
+        return Tasks(lambda: (self.task(split, index) for index in islice(count(), self.num_tasks)), split)
 
     def score(self, task: Task, rollout: Rollout) -> Score:
         both = {mode: needle.score(rollout.answer, task.gold, mode) for mode in needle.MODES}
@@ -81,12 +81,11 @@ class Needle(Environment):
     def perfect_answer(self, task: Task) -> str:
         return f"Answer: {task.gold}"
 
-    def _generate(self, split: Split) -> Iterator[Task]:
-        for index in count():
-            yield self._task(split, index)
-
-    def _task(self, split: Split, index: int) -> Task:
+    def task(self, split: Split, index: int) -> Task:
         """Task number `index`; depends on seed, split, index and the options, on nothing else."""
+        one_of("split", split, ("train", "eval"))
+        if index < 0 or (self.num_tasks is not None and index >= self.num_tasks):
+            raise IndexError(f"task {index} of {split!r}: tasks are counted from 0 and there are {self.num_tasks}")
         draw = Draw("needle", FORMAT, self.seed, split, index)
         length = self.lengths[index % len(self.lengths)]
         depth = draw.random()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from itertools import count, islice
 from typing import Literal
@@ -71,7 +71,7 @@ class VerbatimCopy(Environment):
 
     def tasks(self, split: Split) -> Iterable[Task]:
         one_of("split", split, ("train", "eval"))
-        return Tasks(lambda: islice(self._generate(split), self.num_tasks), split)
+        return Tasks(lambda: (self.task(split, index) for index in islice(count(), self.num_tasks)), split)
 
     def score(self, task: Task, rollout: Rollout) -> Score:
         metrics = verbatim_copy.metrics(task.gold, copy_in(rollout.answer))
@@ -83,12 +83,11 @@ class VerbatimCopy(Environment):
     def perfect_answer(self, task: Task) -> str:
         return f"<answer>{task.gold}</answer>"
 
-    def _generate(self, split: Split) -> Iterator[Task]:
-        for index in count():
-            yield self._task(split, index)
-
-    def _task(self, split: Split, index: int) -> Task:
+    def task(self, split: Split, index: int) -> Task:
         """Task number `index`; depends on seed, split, index and the options, on nothing else."""
+        one_of("split", split, ("train", "eval"))
+        if index < 0 or (self.num_tasks is not None and index >= self.num_tasks):
+            raise IndexError(f"task {index} of {split!r}: tasks are counted from 0 and there are {self.num_tasks}")
         kind = self.kinds[index % len(self.kinds)]
         length = self.lengths[index // len(self.kinds) % len(self.lengths)]
         for attempt in count():

@@ -58,6 +58,7 @@ class VLLMServer:
     `port`: 0 picks a free one. `max_model_len`: the window; None leaves it to the model's config.
     `eager`: no compilation. None means eager on CPU, where compiling costs 30 to 45 seconds and a C++ compiler
     for 1.3 to 1.6 times the tokens per second of a small model, and vLLM's own choice on CUDA.
+    `scale_out`: also serve `/inference/v1/generate`, which takes token ids and which `verifiers` and `prime-rl` ask.
     `log_path`: file for stdout and stderr; None chooses one in the temporary folder.
     `env`: more environment variables for the engine. `niceness`: 0 to 19, the engine's scheduling priority where others
     need the same cores (19: lowest). `progress`: called while it starts.
@@ -76,6 +77,7 @@ class VLLMServer:
         dtype: str = "auto",
         seed: int = 0,
         eager: bool | None = None,
+        scale_out: bool = False,
         log_path: str | os.PathLike[str] | None = None,
         extra_args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
@@ -91,6 +93,7 @@ class VLLMServer:
         self.dtype = dtype
         self.seed = seed
         self.eager = is_cpu_build() if eager is None else eager
+        self.scale_out = scale_out
         self.log_path = Path(log_path or Path(tempfile.gettempdir()) / f"rlm-env-vllm-{uuid.uuid4().hex}.log")
         self.extra_args = tuple(extra_args)
         self.env = dict(env or {})
@@ -250,6 +253,8 @@ class VLLMServer:
             command += ["--max-model-len", str(self.max_model_len)]
         if self.eager:
             command += ["--enforce-eager"]
+        if self.scale_out:
+            command += ["--enable-scale-out"]
         if is_cpu_build():
             command += ["--worker-extension-cls", "rlm_env.llm.vllm.worker.WorkerExtension"]
         if is_tiny_on_cpu(folder):

@@ -58,6 +58,12 @@ class Impostor(VLLMServer):
         return [sys.executable, "-c", self.program, str(self.port), self.served_name]
 
 
+def test_routes_for_token_ids_are_served_where_they_are_asked_for(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "m")
+    assert "--enable-scale-out" in VLLMServer(folder, scale_out=True)._command()
+    assert "--enable-scale-out" not in VLLMServer(folder)._command()
+
+
 async def test_death_during_start_shows_the_log(tmp_path: Path, any_vllm: None) -> None:
     class Dying(Impostor):
         program = "print('Starting to load model'); print('ValueError: no kernel for head_dim 7'); raise SystemExit(3)"
