@@ -75,6 +75,36 @@ def add_command(
     )
 
 
+ENGINE_FLAGS = ("model", "sub_model", "base_url", "sub_base_url", "api_key_env", "sub_api_key_env", "tokens")
+"""Destinations of the flags of `add_engine_flags`: keys of `EngineKeys`."""
+JUDGE_FLAGS = ("judge_model", "judge_base_url", "judge_api_key_env")
+"""Those of `add_judge_flags`."""
+
+
+def add_engine_flags(command: argparse.ArgumentParser) -> None:
+    """The flags that say which LLMs answer, and where they are."""
+    add = command.add_argument
+    add("--model", help="the root LLM: tiny-rlm, a model folder, or with --base-url the name of a model there")
+    add("--sub-model", metavar="MODEL", help="the sub-LLM (default: the root LLM)")
+    add("--base-url", metavar="URL", help="an OpenAI-compatible endpoint (default: a local vLLM is started)")
+    add("--sub-base-url", metavar="URL", help="the sub-LLM's endpoint, or local (default: that of the root LLM)")
+    add("--api-key-env", metavar="NAME", help="the environment variable that holds the endpoint's key")
+    add("--sub-api-key-env", metavar="NAME", help="the same for the sub-LLM, if its endpoint is another one")
+    add(
+        "--tokens",
+        metavar="FOLDER",
+        help="exchange token ids instead of text with the vLLM at --base-url; FOLDER is the model folder it serves",
+    )
+
+
+def add_judge_flags(command: argparse.ArgumentParser) -> None:
+    """The flags that say which LLM judges."""
+    add = command.add_argument
+    add("--judge-model", metavar="MODEL", help="the LLM that judges, for environments that take a judge")
+    add("--judge-base-url", metavar="URL", help="the judge's endpoint, or local (default: that of the root LLM)")
+    add("--judge-api-key-env", metavar="NAME", help="the same for the judge, if its endpoint is another one")
+
+
 def add_run_flags(command: argparse.ArgumentParser, *, out: str, example: str) -> None:
     """The flags of every command that runs something: `--set`, `--out`, `--seed`, `--resume`."""
     add_set_flag(command, example)

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from rlm_env.cli.common import add_command, add_run_flags, end_stopped, overrides, resume_command, set_keys
+from rlm_env.cli.common import (
+    ENGINE_FLAGS,
+    JUDGE_FLAGS,
+    add_command,
+    add_engine_flags,
+    add_judge_flags,
+    add_run_flags,
+    end_stopped,
+    overrides,
+    resume_command,
+    set_keys,
+)
 from rlm_env.cli.report import print_result
 from rlm_env.evals.config import EXAMPLE, EvalConfig, load_eval_config
 from rlm_env.evals.outcomes import Outcome
@@ -36,8 +47,7 @@ EXAMPLES = f"""\
   rlm-env eval configs/eval/quickstart.toml --tasks 8
   rlm-env eval outputs/NAME/config.toml --resume
 """
-FLAGS = ("model", "sub_model", "judge_model", "base_url", "sub_base_url", "judge_base_url")
-FLAGS += ("api_key_env", "sub_api_key_env", "judge_api_key_env", "tokens", "scaffolds", "n", "repeats", "split", "seed")
+FLAGS = (*ENGINE_FLAGS, *JUDGE_FLAGS, "scaffolds", "n", "repeats", "split", "seed")
 FLAGS += ("concurrency", "max_cost", "prices", "out", "baselines", "judge_baselines")
 
 
@@ -54,20 +64,8 @@ def add_eval(commands: Any) -> None:
     )
     add = command.add_argument
     add("target", metavar="ENVIRONMENT|CONFIG.toml", help="the name of an environment (see rlm-env envs), or a config")
-    add("--model", help="the root LLM: tiny-rlm, a model folder, or with --base-url the name of a model there")
-    add("--sub-model", metavar="MODEL", help="the sub-LLM (default: the root LLM)")
-    add("--judge-model", metavar="MODEL", help="the LLM that judges, for environments that take a judge")
-    add("--base-url", metavar="URL", help="an OpenAI-compatible endpoint (default: a local vLLM is started)")
-    add("--sub-base-url", metavar="URL", help="the sub-LLM's endpoint, or local (default: that of the root LLM)")
-    add("--judge-base-url", metavar="URL", help="the judge's endpoint, or local (default: that of the root LLM)")
-    add("--api-key-env", metavar="NAME", help="the environment variable that holds the endpoint's key")
-    add("--sub-api-key-env", metavar="NAME", help="the same for the sub-LLM, if its endpoint is another one")
-    add("--judge-api-key-env", metavar="NAME", help="the same for the judge, if its endpoint is another one")
-    add(
-        "--tokens",
-        metavar="FOLDER",
-        help="exchange token ids instead of text with the vLLM at --base-url; FOLDER is the model folder it serves",
-    )
+    add_engine_flags(command)
+    add_judge_flags(command)
     add(
         "--scaffolds",
         metavar="NAMES",

@@ -6,31 +6,25 @@ found when it is made (`setup.py`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlm_env.runs.config import config_differences, merge, read_config_file
-from rlm_env.runs.engine_table import LOCAL, EngineEntry, Role, by_role
-from rlm_env.runs.errors import ConfigError, explain_validation, near_matches, validation_problems
+from rlm_env.runs.engine_keys import EngineKeys
+from rlm_env.runs.engine_table import EngineEntry
+from rlm_env.runs.errors import ConfigError, explain_validation, near_matches
 from rlm_env.runs.options import (
-    EngineOptions,
     EnvironmentEntry,
     ScaffoldRolloutTable,
-    Table,
     apply_overrides,
     check_labels,
 )
 from rlm_env.runs.prices import Price, load_prices
 from rlm_env.scaffolds import SCAFFOLDS
 
-SHORTHAND = (
-    *("model", "sub_model", "judge_model", "base_url", "sub_base_url", "judge_base_url"),
-    *("api_key_env", "sub_api_key_env", "judge_api_key_env", "tokens", "engine"),
-)
-"""Keys that `[[engines]]` takes the place of."""
 EXAMPLE = "rlm-env eval oolong-rlm --model tiny-rlm"
 
 
@@ -43,18 +37,13 @@ class EvalEnvironment(EnvironmentEntry):
     """For this environment alone, over the config's `[rollout]`."""
 
 
-class EvalConfig(Table):
+class EvalConfig(EngineKeys):
     """An eval on one environment or on several. Unknown keys are errors.
 
     Several share the model, the scaffolds and the engines. Each is a run in its own folder below `out`.
     """
 
-    model: str | None = None
-    """The root LLM: a model folder or `tiny-rlm`, which a local vLLM serves; with `base_url`, a model's name there."""
-    sub_model: str | None = None
-    """The sub-LLM; None: the root LLM."""
-    judge_model: str | None = None
-    """The LLM that judges, for environments with an option `judge`."""
+    example: ClassVar[str] = EXAMPLE
     scaffolds: tuple[str, ...] = ("standard", "rlm")
     """The others are compared with the first."""
     n: int = Field(default=32, ge=1)
@@ -66,20 +55,6 @@ class EvalConfig(Table):
     """Seeds the environments' tasks and the bootstrap."""
     concurrency: int = Field(default=16, ge=1)
     """Most rollouts at once."""
-    base_url: str | None = None
-    """An OpenAI-compatible endpoint, for example `https://api.openai.com/v1`. None: a local vLLM is started."""
-    sub_base_url: str | None = None
-    """The sub-LLM's endpoint; `local`: a local vLLM. None: where the root LLM is."""
-    judge_base_url: str | None = None
-    """The judge's endpoint; `local`: a local vLLM. None: where the root LLM is."""
-    api_key_env: str | None = None
-    """Name of the environment variable that holds the endpoint's key (never the key itself)."""
-    sub_api_key_env: str | None = None
-    """The same for the sub-LLM. None: that of the root LLM if the endpoint is the same, else no key."""
-    judge_api_key_env: str | None = None
-    """The same for the judge."""
-    tokens: str | None = None
-    """The endpoint is a vLLM that serves this model folder: token ids are exchanged instead of text."""
     max_cost: float | None = Field(default=None, gt=0)
     """No further rollout starts once this many US dollars are spent; those in flight finish."""
     prices: dict[str, Price] | None = None
@@ -98,9 +73,6 @@ class EvalConfig(Table):
     rollout: ScaffoldRolloutTable = Field(default_factory=dict)
     """Fields of `RLMConfig` for every scaffold, over the model's own profile; under a scaffold's name for that
     scaffold alone: `max_turns = 8`, `rlm.max_turns = 6`. Some have further fields: `summary.final = "sub"`."""
-    engine: EngineOptions = EngineOptions()
-    engines: tuple[EngineEntry, ...] = ()
-    """Instead of `model`, `base_url`, their like, and `[engine]`: every engine with its roles and settings."""
 
     @model_validator(mode="before")
     @classmethod
@@ -125,20 +97,12 @@ class EvalConfig(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.base_url is None and (self.api_key_env or self.tokens):
-            given = "api_key_env" if self.api_key_env else "tokens"
-            raise ValueError(f"{given} goes with base_url; without it a local vLLM is started")
-        try:
-            roles = by_role(self.engine_entries())
-        except ValidationError as error:
-            raise ValueError("; ".join(validation_problems(error, EngineEntry))) from error
+        roles = self.checked_engines()
         if self.max_cost is not None and (unpriced := self._unpriced(roles.values())):
             raise ValueError(
                 f"max_cost needs prices: give --prices FILE.toml with the US dollars per million tokens, for example\n"
                 f'  ["{unpriced}"]\n  prompt = 0.25\n  completion = 2.0'
             )
-        if self.engine != EngineOptions() and all(entry.base_url for entry in roles.values()):
-            raise ValueError("[engine] is for a local vLLM; it has no effect on the endpoint at base_url")
         check_labels(self.environments)
         for table in (self.rollout, *(entry.rollout for entry in self.environments)):
             for name in table.keys() & SCAFFOLDS.keys():
@@ -153,71 +117,6 @@ class EvalConfig(Table):
         if all(entry.prices is None for entry in entries):
             return next(entry.model for entry in entries)
         return next((entry.model for entry in entries if entry.price is None), None)
-
-    def engine_entries(self) -> tuple[EngineEntry, ...]:
-        """All engines: `[[engines]]`, or those that `model` and the keys beside it describe. Raises ValueError."""
-        if self.engines:
-            if given := [key for key in SHORTHAND if getattr(self, key) != EvalConfig.model_fields[key].default]:
-                raise ValueError(
-                    f"{given[0]} does not go with [[engines]], which says it all; "
-                    f"to change an entry: --set engines.{self.engines[0].name}.KEY=VALUE"
-                )
-            return self.engines
-        if self.model is None:
-            raise ValueError(f"which model? Add --model (or model = ... in a file), for example: {EXAMPLE}")
-        places: dict[tuple[str, str | None, str | None], list[Role]] = {}
-        for role, model, url, key in self._places():
-            places.setdefault((model, url, key), []).append(role)
-        names = [model for model, _, _ in places]
-        return tuple(
-            EngineEntry(
-                name=model if names.count(model) == 1 else f"{model} ({', '.join(roles)})",
-                model=model,
-                roles=tuple(roles),
-                base_url=url,
-                key_env=key,
-                tokens=self.tokens if url is not None and url == self.base_url else None,
-                server=self.engine if url is None else EngineOptions(),
-            )
-            for (model, url, key), roles in places.items()
-        )
-
-    def _places(self) -> Iterator[tuple[Role, str, str | None, str | None]]:
-        """Role, model, base URL and key variable of each engine that the keys beside `[[engines]]` describe."""
-        model = self.model or ""
-        yield "root", model, self.base_url, self.api_key_env
-        more: tuple[tuple[Role, str | None, str | None, str | None], ...] = (
-            ("sub", self.sub_model or model, self.sub_base_url, self.sub_api_key_env),
-            ("judge", self.judge_model, self.judge_base_url, self.judge_api_key_env),
-        )
-        for role, name, url, key in more:
-            if name is None:
-                if url or key:
-                    raise ValueError(f"{role}_base_url and {role}_api_key_env go with {role}_model")
-                continue
-            url = None if url == LOCAL else url or self.base_url
-            if key is None and url is not None and url == self.base_url:
-                key = self.api_key_env  # a key is never sent to another place than its own
-            yield role, name, url, key
-
-    def engine_of(self, role: Role) -> EngineEntry | None:
-        """The engine of a role; None for a judge if there is none."""
-        return by_role(self.engine_entries()).get(role)
-
-    @property
-    def root(self) -> EngineEntry:
-        """The engine of the root LLM."""
-        return by_role(self.engine_entries())["root"]
-
-    @property
-    def sub(self) -> EngineEntry:
-        """The engine of the sub-LLM."""
-        return by_role(self.engine_entries())["sub"]
-
-    @property
-    def models_title(self) -> str:
-        """The models in one line."""
-        return self.root.model + (f", sub-LLM {self.sub.model}" if self.sub.model != self.root.model else "")
 
     @property
     def is_matrix(self) -> bool:

@@ -14,13 +14,13 @@ from typing import Any
 from rich.console import Console
 
 from rlm_env.evals.config import EvalConfig
-from rlm_env.evals.engines import EnginePool
 from rlm_env.evals.run import CostLimit, EvalRun, prepare_run, run_eval
 from rlm_env.evals.stored import EvalResult, stored_eval, stored_status
 from rlm_env.evals.summary import EvalSummary
 from rlm_env.repl import ReplPools
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.engine_table import by_role
+from rlm_env.runs.engines import EnginePool
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import CONFIG, read_run_config, write_config, write_summary
 from rlm_env.runs.models import resolve_engines
@@ -52,14 +52,15 @@ async def run_matrix(config: EvalConfig, console: Console, *, resume: bool = Fal
 
     Raises what `run_eval` raises; rollouts that had finished by then are on disk.
     """
-    models = resolve_engines(by_role(config.engine_entries()))
+    entries = by_role(config.engine_entries())
+    models = resolve_engines(entries)
     cost = CostLimit(config.max_cost)
     record = new_record()
     if resume:
         record["started"] = _check_matrix_resume(config)
     async with contextlib.AsyncExitStack() as stack:
         pools = await stack.enter_async_context(ReplPools())
-        engines = await stack.enter_async_context(EnginePool(config, models, config.out, console))
+        engines = await stack.enter_async_context(EnginePool(entries, models, config.out, console, config.seed))
         prepared: dict[str, EvalRun] = {}
         for label, run_config in config.runs().items():
             again = resume and (run_config.out / CONFIG).exists()

@@ -17,7 +17,6 @@ from rich.console import Console
 from rlm_env.environment import Environment, environment_name
 from rlm_env.evals.baselines import Baseline, baseline_notes, measure_in_folder
 from rlm_env.evals.config import EvalRunConfig, check_eval_resume
-from rlm_env.evals.engines import EnginePool, Engines, ask_each, engine_stop
 from rlm_env.evals.fairness import setting_differences
 from rlm_env.evals.grading import failed_rollout, grade, is_scorable, judge_stop, try_scorer
 from rlm_env.evals.guard import Guard
@@ -35,6 +34,7 @@ from rlm_env.repl import ReplPools
 from rlm_env.rollout import RecordError, Rollout
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.engine_table import Role, by_role
+from rlm_env.runs.engines import EnginePool, Engines, ask_each, engine_stop
 from rlm_env.runs.errors import RunStopped
 from rlm_env.runs.folder import RunFolder, read_run_config, read_summary, refuse_foreign
 from rlm_env.runs.models import ModelRef, resolve_engines
@@ -75,11 +75,12 @@ async def run_eval(config: EvalRunConfig, console: Console, *, resume: bool = Fa
     Raises ConfigError before anything is started, RunStopped when the engine or the disk gives up, CancelledError
     when it is interrupted; rollouts that had finished by then are on disk.
     """
-    models = resolve_engines(by_role(config.engine_entries()))
+    entries = by_role(config.engine_entries())
+    models = resolve_engines(entries)
     cost = CostLimit(config.max_cost)
     async with (
         ReplPools() as pools,
-        EnginePool(config, models, config.out, console) as engines,
+        EnginePool(entries, models, config.out, console, config.seed) as engines,
         prepare_run(config, models, console, cost, pools, engines, resume=resume) as run,
     ):
         return await run.finish()

@@ -18,7 +18,6 @@ from rich.console import Console
 from rlm_env.environment import Environment
 from rlm_env.evals.baselines import BASELINES, baseline_notes, measure_in_folder
 from rlm_env.evals.config import EvalConfig, EvalRunConfig
-from rlm_env.evals.engines import EnginePool
 from rlm_env.evals.fairness import setting_differences
 from rlm_env.evals.grading import try_scorer
 from rlm_env.evals.matrix import MatrixResult, matrix_title, stored_result
@@ -29,7 +28,8 @@ from rlm_env.evals.setup import environment_of, load_tasks, role_prices
 from rlm_env.evals.stored import EvalResult, stored_baselines, stored_eval
 from rlm_env.evals.summary import summarize
 from rlm_env.runs.config import RECORD, config_differences
-from rlm_env.runs.engine_table import Role
+from rlm_env.runs.engine_table import Role, by_role
+from rlm_env.runs.engines import EnginePool
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.folder import CONFIG, RunFolder, read_run_config, read_summary, write_config, write_summary
 from rlm_env.runs.models import ModelRef, resolve_model
@@ -92,9 +92,13 @@ async def _score_run(
     config = _config(EvalRunConfig, values, overrides, path)
     old = _config(EvalRunConfig, values, {}, path)
     ask_judge = ask_judge or _judge(old) != _judge(config)
-    judge = config.engine_of("judge")
+    entries = by_role(config.engine_entries())
+    judge = entries.get("judge")
     models: dict[Role, ModelRef] = {"judge": resolve_model(judge.model, judge.base_url)} if judge else {}
-    async with EnginePool(config, models, path, console) as pool, contextlib.AsyncExitStack() as stack:
+    async with (
+        EnginePool(entries, models, path, console, config.seed) as pool,
+        contextlib.AsyncExitStack() as stack,
+    ):
         environment = environment_of(config, _root(config), pool.judge)
         stack.push_async_callback(environment.aclose)
         tasks = _tasks(config, environment, record, path)

@@ -1,7 +1,7 @@
 """The table `[[engines]]`: which model answers in which role, where it is, and how it is asked.
 
 One entry is one model at one place: an OpenAI-compatible endpoint, or a vLLM that is started on this machine. Not
-covered: starting and closing engines (`rlm_env/evals/engines.py`).
+covered: starting and closing engines (`rlm_env/runs/engines.py`).
 """
 
 from __future__ import annotations

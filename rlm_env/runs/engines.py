@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 
-from rlm_env.evals.config import EvalConfig
 from rlm_env.llm.base import LLM, EngineRefused, EngineUnavailable, LLMError, Sampling, ToolSchema
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
 from rlm_env.messages import Completion, Message, Usage
 from rlm_env.replies import visible_text
-from rlm_env.runs.engine_table import EngineEntry, Role, by_role
+from rlm_env.runs.engine_table import EngineEntry, Role
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.models import ModelRef
 from rlm_env.runs.options import EngineOptions
@@ -60,10 +59,20 @@ class EnginePool:
     """The engines of a run, or of several together, each started when it is first needed; an async context manager
     that closes and stops all at its end."""
 
-    def __init__(self, config: EvalConfig, models: Mapping[Role, ModelRef], log_folder: Path, console: Console) -> None:
-        """`models`: of the roles that are needed. Raises ConfigError for a key of theirs that is not set."""
-        self._config, self._models, self._log_folder, self._console = config, models, log_folder, console
-        self._entries = by_role(config.engine_entries())
+    def __init__(
+        self,
+        entries: Mapping[Role, EngineEntry],
+        models: Mapping[Role, ModelRef],
+        log_folder: Path,
+        console: Console,
+        seed: int = 0,
+    ) -> None:
+        """`models`: of the roles that are needed; `seed`: of the local servers.
+
+        Raises ConfigError for a key of an endpoint that is not set.
+        """
+        self._entries, self._models, self._seed = entries, models, seed
+        self._log_folder, self._console = log_folder, console
         for role in models:
             self._entries[role].key()  # a missing one is found before anything is made
         self._stack = contextlib.AsyncExitStack()
@@ -102,7 +111,7 @@ class EnginePool:
             return await connect(entry)
         log = _new_log(self._log_folder, ref.name)
         sharing = len({(one, self._entries[role].server) for role, one in self._models.items() if one.folder})
-        serving = _serve(ref, ref.folder, entry.server, self._config.seed, log, self._console, sharing)
+        serving = _serve(ref, ref.folder, entry.server, self._seed, log, self._console, sharing)
         server = await self._stack.enter_async_context(serving)
         self.servers.append(server)
         own = entry.concurrency != EngineEntry.model_fields["concurrency"].default

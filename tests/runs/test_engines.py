@@ -3,7 +3,7 @@
 import pytest
 
 from rlm_env.evals.config import load_eval_config
-from rlm_env.evals.engines import server_options
+from rlm_env.runs.engines import server_options
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.options import EngineOptions
 
