@@ -22,6 +22,7 @@ from pydantic_core import PydanticUndefined
 from rlm_env.evals.config import EvalConfig, EvalEnvironment
 from rlm_env.llm.base import Sampling
 from rlm_env.repl.config import ReplConfig
+from rlm_env.runs.engine_keys import EngineKeys
 from rlm_env.runs.engine_table import EngineEntry
 from rlm_env.runs.options import EngineOptions
 from rlm_env.runs.prices import Price
@@ -30,6 +31,7 @@ from rlm_env.scaffolds.summary import SummaryConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "evaluating.md"
 MODELS = (
+    EngineKeys,
     EvalConfig,
     EvalEnvironment,
     EngineEntry,
