@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rlm_env.environment import Environment, environment_name
+from rlm_env.events import BudgetSpent, Emitter, OnEvent, RolloutEnded, TurnReplied
 from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError, Sampling, ToolSchema
 from rlm_env.messages import Completion, Message
 from rlm_env.repl import ReplError, ReplPools
@@ -53,6 +54,7 @@ class Episode:
     """Who may call them; empty where there are none."""
     budget: Budget
     record: Rollout
+    events: Emitter
 
     async def ask_root(
         self, messages: list[Message], tools: list[ToolSchema] | None = None, sampling: Sampling | None = None
@@ -70,7 +72,15 @@ class Episode:
         self.budget.root += completion.usage
         self.record.timing.root += seconds
         self.record.turns.append(Turn.from_completion(completion, root_seconds=seconds))
+        if self.events:
+            self.events.emit(TurnReplied, index=len(self.record.turns) - 1, turn=self.record.turns[-1])
+            self.tell_spent()
         return completion
+
+    def tell_spent(self) -> None:
+        """Emits what the budget has come to."""
+        budget = self.budget
+        self.events.emit(BudgetSpent, turns=budget.turns, sub_calls=budget.sub_calls, root=budget.root, sub=budget.sub)
 
     async def run(self, play: Awaitable[StopReason]) -> Rollout:
         """Awaits the scaffold's part and closes the record. What fails becomes the stop reason, but for
@@ -87,6 +97,7 @@ class Episode:
         except (LLMError, ReplError) as error:
             record.stop_reason, record.error = StopReason.ERROR, f"{type(error).__name__}: {error}"
         self._close()
+        self.events.emit(RolloutEnded, rollout=record)
         return record
 
     def _close(self) -> None:
@@ -115,13 +126,21 @@ class Scaffold(ABC):
         self.environment = environment
         self.config = config or self.Config()
 
-    async def rollout(self, task: Task, root: LLM, sub: LLM | None = None, *, id: str | None = None) -> Rollout:
-        """Runs one rollout; `sub` defaults to `root`. The result is not scored yet.
+    async def rollout(
+        self,
+        task: Task,
+        root: LLM,
+        sub: LLM | None = None,
+        *,
+        id: str | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Rollout:
+        """Runs one rollout; `sub` defaults to `root`. The result is not scored yet. `on_event` is told what happens.
 
         Whatever goes wrong with the model, its code or one request ends in the rollout's `stop_reason`. Raises
         EngineUnavailable where no rollout can succeed any more, and asyncio.CancelledError.
         """
-        episode = self._begin(task, root, sub, id)
+        episode = self._begin(task, root, sub, id, on_event)
         return await episode.run(self._play(episode))
 
     @abstractmethod
@@ -140,7 +159,9 @@ class Scaffold(ABC):
         """Who may call the environment's tools, where it has any."""
         return frozenset() if self.config.tools_for == "none" else frozenset({"root"})
 
-    def _begin(self, task: Task, root: LLM, sub: LLM | None, id: str | None) -> Episode:
+    def _begin(
+        self, task: Task, root: LLM, sub: LLM | None, id: str | None, on_event: OnEvent | None = None
+    ) -> Episode:
         """Opens the record of a rollout and starts its budget."""
         config, budget = self.config, Budget.of(self.config)
         users = self._tool_users()
@@ -157,4 +178,5 @@ class Scaffold(ABC):
         )
         if tools:
             record.info["tools"] = {"for": sorted(users), "names": [tool.name for tool in tools.tools]}
-        return Episode(config, task, root, sub or root, tools, users if tools else frozenset(), budget, record)
+        events = Emitter(record.id, on_event, budget.started)
+        return Episode(config, task, root, sub or root, tools, users if tools else frozenset(), budget, record, events)

@@ -6,6 +6,7 @@ import asyncio
 from abc import abstractmethod
 from typing import Any, ClassVar
 
+from rlm_env.events import AnswerChanged
 from rlm_env.llm.base import LLMError, ToolsRefused
 from rlm_env.messages import UNREADABLE_CALL, Completion, Message
 from rlm_env.replies import visible_text
@@ -92,6 +93,7 @@ class RootChat:
         if not answer and ended_in_thought(completion):
             raise LLMError(ONLY_REASONING)
         self._episode.record.answer = answer
+        self._episode.events.emit(AnswerChanged, content=answer, ready=True)
         return StopReason.LENGTH if completion.finish_reason == "length" else StopReason.READY
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 
+from rlm_env.events import AnswerChanged, CodeEnded, CodeStarted
 from rlm_env.messages import Completion
 from rlm_env.protocol import (
     TOOL,
@@ -18,7 +19,7 @@ from rlm_env.protocol import (
     observation_messages,
     observation_text,
 )
-from rlm_env.repl import Repl
+from rlm_env.repl import Repl, StepResult
 from rlm_env.replies import AliasUses, is_repl
 from rlm_env.rollout import StopReason, Turn
 from rlm_env.scaffolds.base import Episode
@@ -42,6 +43,8 @@ class ReplLoop:
     truncated_chars: int = 0
     answer_truncated_chars: int = 0
     alias_uses: AliasUses = field(default_factory=AliasUses)
+    told_answer: tuple[str, bool] = ("", False)
+    """Content and readiness of the answer that was last emitted."""
 
     async def run(self, repl: Repl) -> StopReason:
         """Raises what engine and REPL raise."""
@@ -117,6 +120,9 @@ class ReplLoop:
         config, record = self.episode.config, self.episode.record
         self.alias_uses.add(code)
         self.subs.begin_cell(len(record.turns) - 1)
+        events, index = self.episode.events, len(record.turns) - 1
+        if events:
+            events.emit(CodeStarted, index=index, code=code)
         step = await repl.run(code, timeout=config.code_timeout, wall_timeout=seconds_left)
         failed = step.error is not None or step.timed_out or step.state_lost
         self.subs.end_cell(failed)
@@ -134,7 +140,18 @@ class ReplLoop:
             self.answer_truncated_chars = step.answer_truncated_chars
         if self.subs.unavailable is not None:
             raise self.subs.unavailable
-        return observation_text(step, 2 * config.max_observation_chars), step.answer["ready"]
+        text = observation_text(step, 2 * config.max_observation_chars)
+        if events:
+            self._tell_step(step, text, index)
+        return text, step.answer["ready"]
+
+    def _tell_step(self, step: StepResult, text: str, index: int) -> None:
+        """Emits the end of a cell, and its answer if that is new."""
+        events, answer = self.episode.events, (step.answer["content"], step.answer["ready"])
+        events.emit(CodeEnded, index=index, output=text, error=step.error, code_seconds=step.seconds)
+        if answer != self.told_answer and not step.state_lost:
+            self.told_answer = answer
+            events.emit(AnswerChanged, content=answer[0], ready=answer[1])
 
     def close(self) -> None:
         """Copies what was counted into the record."""

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rlm_env.environment import Environment
+from rlm_env.events import OnEvent
 from rlm_env.llm.base import LLM, ToolsRefused
 from rlm_env.prompts import load_prompt, prompt_hash, render_prompt
 from rlm_env.protocol import user_message
@@ -99,22 +100,23 @@ class RLMEnv(Scaffold):
         *,
         id: str | None = None,
         context: SharedContext | None = None,
+        on_event: OnEvent | None = None,
     ) -> Rollout:
         """Runs one rollout; `sub` defaults to `root`. The result is not scored yet.
 
-        `context`: what `share(task)` returned; None loads the task's context for this rollout alone. Whatever goes
+        `context`: what `share(task)` returned; None loads the task's context for this rollout alone. `on_event` is told
+        what happens. Whatever goes
         wrong with the model, its code or one request ends in the rollout's `stop_reason`. Raises EngineUnavailable
         where no rollout can succeed any more, and asyncio.CancelledError.
         """
-        episode = self._begin(task, root, sub, id)
+        episode = self._begin(task, root, sub, id, on_event)
         return await episode.run(self._play(episode, context))
 
     async def _play(self, episode: Episode, context: SharedContext | None = None) -> StopReason:
         config, task, record = self.config, episode.task, episode.record
         use_tool = episode.root.supports_tools if config.action == "auto" else config.action == "tool"
         await self._open_record(episode, use_tool)
-        tools = episode.tools if "sub" in episode.tool_users else None
-        subs = SubLLM(episode.sub, config.sub, episode.budget, config.sub_system_prompt, tools, config.max_tool_turns)
+        subs = SubLLM(episode)
         loop = ReplLoop(episode, subs, use_tool)
         start = time.monotonic()
         try:

@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError, Request, Sampling, ToolsRefused
+from rlm_env.events import SubCallEnded, SubCallStarted
+from rlm_env.llm.base import ContextOverflow, EngineUnavailable, LLMError, Request, ToolsRefused
 from rlm_env.messages import UNREADABLE_CALL, Completion, Message
 from rlm_env.repl import SubError
 from rlm_env.replies import visible_text
 from rlm_env.rollout import StopReason, SubCall, SubTurn
-from rlm_env.scaffolds.budget import Budget
+from rlm_env.scaffolds.base import Episode
 from rlm_env.scaffolds.conversation import ToolConversation, with_tool_protocol
 from rlm_env.tools.box import ToolBox
 
@@ -52,36 +53,29 @@ class _Item:
 class SubLLM:
     """The sub-LLM of one rollout; calling it answers one `llm_batch`.
 
-    With `tools`, a sub-LLM may call them in up to `max_tool_turns` replies, then it is asked for its answer. All
-    conversations of a batch advance in rounds, each round one batch of the engine, and every reply counts as a
-    sub-call of the budget. A conversation that outgrows the window loses its last tool results and is asked for its
-    answer.
+    Where it may call the environment's tools, a sub-LLM does so in up to `max_tool_turns` replies, then it is asked for
+    its answer. All conversations of a batch advance in rounds, each round one batch of the engine, and every reply
+    counts as a sub-call of the budget. A conversation that outgrows the window loses its last tool results and is asked
+    for its answer.
 
     Answers that a failed cell has paid for are kept for the next cell: its identical prompts are answered from
     them, each answer once, in the order in which they came. They are dropped as soon as a cell succeeds; equal
     prompts are independent samples otherwise.
     """
 
-    def __init__(
-        self,
-        llm: LLM,
-        sampling: Sampling,
-        budget: Budget,
-        system_prompt: str | None = None,
-        tools: ToolBox | None = None,
-        max_tool_turns: int = 8,
-    ) -> None:
+    def __init__(self, episode: Episode) -> None:
         self.calls: list[SubCall] = []
         self.batches = 0
         self.reused = 0
         self.unavailable: EngineUnavailable | None = None
         """Set when the engine has died: the rollout cannot go on."""
-        self._llm = llm
-        self._sampling = sampling
-        self._budget = budget
-        self._system = system_prompt
-        self._tools = tools or ToolBox(())
-        self._max_tool_turns = max_tool_turns
+        self._episode = episode
+        self._llm = episode.sub
+        self._budget = episode.budget
+        self._sampling = episode.config.sub
+        self._system = episode.config.sub_system_prompt
+        self._tools = episode.tools if "sub" in episode.tool_users else ToolBox(())
+        self._max_tool_turns = episode.config.max_tool_turns
         self._turn = 0
         self._paid: list[tuple[list[Message], str]] = []
         """Prompts of the cell that runs, and their answers."""
@@ -124,12 +118,15 @@ class SubLLM:
         for index, _ in waiting[granted:]:
             results[index] = SubError(self._refusal())
         items: list[_Item] = []
+        events = self._episode.events
         native = self._llm.supports_tools
         for index, asked in waiting[:granted]:
             messages = with_tool_protocol(asked, self._tools, native=native)
             call = SubCall(len(self.calls), self._turn, batch, messages, error=STOPPED)
             self.calls.append(call)
             items.append(_Item(index, asked, ToolConversation(list(messages), self._tools, native), call))
+            if events:
+                events.emit(SubCallStarted, call=call)
         await self._ask(items, results)
         return results
 
@@ -144,15 +141,23 @@ class SubLLM:
                 if self._take(item, answer):
                     going_on.append(item)
                 else:
-                    results[item.index] = SubError(item.call.error) if item.call.error else visible_text(item.call)
+                    results[item.index] = self._end(item.call)
             if self.unavailable is not None:
                 raise self.unavailable
             await asyncio.gather(*(self._use_tools(item) for item in going_on if not item.chat.closing))
             granted = self._budget.grant_sub_calls(len(going_on)) if going_on else 0
             for item in going_on[granted:]:
                 item.call.error = self._refusal()
-                results[item.index] = SubError(item.call.error)
+                results[item.index] = self._end(item.call)
             items = going_on[:granted]
+        if self._episode.events:
+            self._episode.tell_spent()
+
+    def _end(self, call: SubCall) -> str | SubError:
+        """The result of a call that goes on no further."""
+        if self._episode.events:
+            self._episode.events.emit(SubCallEnded, call=call)
+        return SubError(call.error) if call.error else visible_text(call)
 
     async def _complete(self, items: Sequence[_Item]) -> list[Completion | LLMError]:
         """A reply or an error for each item. Where the engine turns out to take no tools, it is asked again in the text

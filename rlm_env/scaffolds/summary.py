@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from rlm_env.context import context_text
 from rlm_env.environment import Environment
+from rlm_env.events import SubCallEnded, SubCallStarted
 from rlm_env.llm.base import LLM, ContextOverflow, LLMError, Sampling
 from rlm_env.messages import Completion, Message
 from rlm_env.prompts import load_prompt, prompt_hash
@@ -217,21 +218,26 @@ class _Reader:
 
     async def _ask_sub(self, messages: list[Message], sampling: Sampling) -> Completion:
         """One call of the sub-LLM, charged and recorded."""
-        record = self.episode.record
+        record, events = self.episode.record, self.episode.events
+        number = len(record.sub_calls)
+        call = SubCall(number, len(record.turns), number, list(messages))
+        events.emit(SubCallStarted, call=call)
         start = time.monotonic()
         try:
             completion = await self.episode.sub.complete(messages, None, sampling)
         except LLMError as error:
+            call.error = str(error)
+            events.emit(SubCallEnded, call=call)
             if error.usage is not None:
                 self.episode.budget.sub += error.usage
             raise
-        seconds = time.monotonic() - start
-        number = len(record.sub_calls)
-        call = SubCall(number, len(record.turns), number, list(messages), usage=completion.usage, seconds=seconds)
+        call.seconds, call.usage = time.monotonic() - start, completion.usage
         call.take(completion)
         record.sub_calls.append(call)
         self.episode.budget.sub += completion.usage
-        record.timing.sub += seconds
+        record.timing.sub += call.seconds
+        events.emit(SubCallEnded, call=call)
+        self.episode.tell_spent()
         return completion
 
     def _llm(self, role: Role) -> LLM:
