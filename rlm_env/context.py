@@ -61,6 +61,7 @@ def context_text(context: Context) -> str:
 
 
 def _section(name: str, data: bytes) -> str:
+    """A file of a folder in the full text: its name as a heading, then its text."""
     try:
         return f"### {_printable(name)}\n{data.decode('utf-8')}"
     except UnicodeDecodeError:
@@ -69,6 +70,8 @@ def _section(name: str, data: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
+    """What one pass over a file has found."""
+
     size: int
     """Bytes."""
     is_text: bool
@@ -78,6 +81,7 @@ class _Scan:
 
 
 def _scan(path: Path) -> _Scan:
+    """Size, characters and lines of a file, and whether it is UTF-8 text; it is read in pieces."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     size = chars = newlines = 0
     is_text = True
@@ -98,10 +102,12 @@ def _scan(path: Path) -> _Scan:
 
 
 def _describe_text(chars: int, newlines: int) -> str:
+    """Characters and lines of a text, in words."""
     return f"str, {chars:,} characters, {newlines + 1:,} lines"
 
 
 def _describe_file(path: Path) -> str:
+    """A file in words: as the text that it holds, else as bytes."""
     scan = _scan(path)
     if scan.is_text:
         return _describe_text(scan.chars, scan.newlines)
@@ -109,6 +115,7 @@ def _describe_file(path: Path) -> str:
 
 
 def _describe_folder(folder: Path) -> str:
+    """A folder in words: number of files, total size, and which of them are not text."""
     scans = {name: _scan(path) for name, path in folder_files(folder).items()}
     binary = [_printable(name) for name, scan in scans.items() if not scan.is_text]
     kind = "text" if not binary else "bytes" if len(binary) == len(scans) else "text or bytes"

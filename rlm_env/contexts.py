@@ -86,6 +86,7 @@ class ContextStore:
         return text
 
     def _path(self, sha256: str) -> Path:
+        """The file of a context, by its hash."""
         return self.folder / f"{sha256}.txt"
 
 

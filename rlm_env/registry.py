@@ -94,15 +94,18 @@ def takes_option(name: str, option: str) -> bool:
 
 
 def _takes_seed(make: Callable[..., Any]) -> bool:
+    """Whether an environment has an option `seed`."""
     parameters = inspect.signature(make).parameters.values()
     return any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _normalized(name: str) -> str:
+    """A name as it is compared: `-` for `_`."""
     return name.replace("_", "-")
 
 
 def _installed() -> list[EntryPoint]:
+    """The entry points of installed packages."""
     return list(entry_points(group=GROUP))
 
 

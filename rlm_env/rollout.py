@@ -312,6 +312,7 @@ class Rollout:
 
 
 def _check_schema(record: Any) -> None:
+    """Raises RecordError for a record of another version, or with unknown fields."""
     if not isinstance(record, dict):
         raise RecordError(f"a rollout is a JSON object, this is a {type(record).__name__}")
     schema = record.get("schema")

@@ -14,15 +14,21 @@ PLACES = sorted(set(re.findall(r"`([\w/]+\.py):([\w.]+)`", TEXT)))
 
 
 def names_in(path: Path) -> set[str]:
-    """Functions and classes of a file, and what stands in its classes as `Class.name`."""
+    """Functions, classes and constants of a file, and what stands in its classes as `Class.name`."""
     found: set[str] = set()
     for node in ast.parse(path.read_text("utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(node.name)
+        found |= names_of(node)
         if isinstance(node, ast.ClassDef):
-            inner = (n for n in node.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
-            found |= {f"{node.name}.{n.name}" for n in inner}
+            found |= {f"{node.name}.{name}" for inner in node.body for name in names_of(inner)}
     return found
+
+
+def names_of(node: ast.stmt) -> set[str]:
+    """What a statement defines."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
 
 
 @pytest.mark.parametrize(("file", "name"), PLACES)
@@ -45,5 +51,12 @@ def test_rooms_are_those_of_the_import_contract():
         assert re.search(rf"`(?:rlm_env/)?{layer}(?:/|\.py)`", table), f"{layer} is not in the table of rooms"
 
 
-def test_the_page_of_modules_is_up_to_date():
-    assert modules_doc.PAGE.read_text("utf-8") == modules_doc.page(), "run python scripts/modules_doc.py"
+def test_the_pages_of_modules_are_up_to_date():
+    assert modules_doc.stored() == modules_doc.pages(), "run python scripts/modules_doc.py"
+
+
+def test_the_pages_of_modules_name_every_function():
+    """A name is in the page of its room, also one that begins with `_` and has no docstring."""
+    pages = "".join(modules_doc.pages().values())
+    for place in ("`Endpoint._tries`", "`_Pools.admits`", "`resource_limits`", "`LONGEST_WAIT`"):
+        assert place in pages

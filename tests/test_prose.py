@@ -66,7 +66,7 @@ def prose_of(path: Path) -> str:
 
 
 def sources() -> list[Path]:
-    patterns = ["*.md", "docs/*.md", "environments/*/*.md"]
+    patterns = ["*.md", "docs/**/*.md", "environments/*/*.md"]
     patterns += [f"{room}/**/*.py" for room in ("rlm_env", "rewards", "environments", "scripts", "examples")]
     return sorted(path for pattern in patterns for path in ROOT.glob(pattern))
 

@@ -23,6 +23,7 @@ def add_envs(commands: Any) -> None:
 
 
 def _envs(arguments: argparse.Namespace) -> int:
+    """Prints the list; returns the exit code."""
     found = environments()
     for name, source in sorted(found.items()):
         print(f"{name:24} {source}")

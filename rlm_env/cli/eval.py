@@ -109,6 +109,7 @@ def _default(key: str) -> Any:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code."""
     config = _config(arguments)
     from rlm_env.evals.matrix import run_any
 
@@ -149,6 +150,7 @@ def _config(arguments: argparse.Namespace) -> EvalConfig:
 
 
 def _check_name(name: str) -> None:
+    """Raises ConfigError for an environment that there is not."""
     known = environments()
     if name.replace("_", "-") not in {found.replace("_", "-") for found in known}:
         raise ConfigError(

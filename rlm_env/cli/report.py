@@ -44,6 +44,7 @@ def add_report(commands: Any) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code."""
     from rlm_env.train.report.metrics import METRICS
 
     training = [(folder / METRICS).exists() for folder in arguments.folders]

@@ -48,6 +48,7 @@ def add_score(commands: Any) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code."""
     from rlm_env.evals.score import score_eval
 
     progress = Console(stderr=True)

@@ -57,6 +57,7 @@ def add_sft(commands: Any) -> None:
 
 
 def _sft(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code."""
     if arguments.config is None and not (arguments.rollouts and arguments.model):
         raise ConfigError(
             "give a CONFIG.toml, or --rollouts and --model, for example: "

@@ -60,6 +60,7 @@ def add_train(commands: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code."""
     console = Console(stderr=True)
     config = load_train_config(arguments.config, overrides(arguments, ("out", "seed")))
     with training_packages():

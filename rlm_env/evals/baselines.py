@@ -104,6 +104,7 @@ class BaselineLog:
             yield cls(log, tasks, judged, scores)
 
     def add(self, policy: str, task_id: str, score: float | None) -> None:
+        """Keeps a score, in memory and in the file."""
         self.scores[policy, task_id] = score
         self.log.append(
             {"policy": policy, "task_id": task_id, "score": score, "tasks": self.tasks, "judged": self.judged}
@@ -192,6 +193,7 @@ def baseline_notes(
 async def _score_of(
     environment: Environment, task: Task, policy: Callable[[Task], str], *, ask_judge: bool
 ) -> float | None:
+    """The score of a policy's answer to a task; None where the policy or the scorer fails."""
     try:
         rollout = Rollout.from_answer(task, await in_daemon_thread(lambda: policy(task)))
         return (await score_rollout(environment, task, rollout, ask_judge=ask_judge)).value

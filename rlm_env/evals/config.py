@@ -77,6 +77,7 @@ class EvalConfig(EngineKeys):
     @model_validator(mode="before")
     @classmethod
     def _price_table(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Reads `prices` where it is the path of a file."""
         values = dict(values)
         if isinstance(values.get("prices"), str | Path):
             values["prices"] = load_prices(Path(values["prices"]))
@@ -85,6 +86,7 @@ class EvalConfig(EngineKeys):
     @field_validator("scaffolds", mode="before")
     @classmethod
     def _known_scaffolds(cls, value: Any) -> Any:
+        """Takes a list or a text with commas, and refuses unknown scaffolds and repeated ones."""
         names = [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
         if not names:
             raise ValueError("name at least one scaffold")
@@ -97,6 +99,7 @@ class EvalConfig(EngineKeys):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        """Refuses keys that do not go together, and a limit of cost without prices."""
         roles = self.checked_engines()
         if self.max_cost is not None and (unpriced := self._unpriced(roles.values())):
             raise ValueError(

@@ -45,6 +45,7 @@ def setting_differences(scaffolds: Mapping[str, Mapping[str, Any]]) -> list[str]
 
 
 def _short(value: Any) -> str:
+    """A setting's value in few words."""
     if isinstance(value, Mapping):
         return "(" + ", ".join(f"{key} {_short(item)}" for key, item in value.items()) + ")"
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

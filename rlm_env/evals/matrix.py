@@ -92,6 +92,7 @@ def _check_matrix_resume(config: EvalConfig) -> str:
 
 
 def _summary(config: EvalConfig, runs: dict[str, EvalRun], statuses: dict[str, str]) -> dict[str, Any]:
+    """The content of a matrix's summary.json."""
     done = all(status == "complete" for status in statuses.values())
     return {
         "status": "complete" if done else "unfinished",

@@ -84,12 +84,14 @@ def _mean(scores: list[Estimate | None]) -> str:
 
 
 def _score(group: ScaffoldSummary | None) -> str:
+    """The cell of a score and its interval."""
     if group is None or group.score is None:
         return NONE
     return f"{group.score.mean:.2f} ±{(group.score.high - group.score.low) / 2:.2f}"
 
 
 def _difference(comparison: Comparison | None) -> str:
+    """The cell of a paired difference."""
     if comparison is None:
         return NONE
     difference = f"{comparison.difference.mean:+.2f}"
@@ -99,6 +101,7 @@ def _difference(comparison: Comparison | None) -> str:
 
 
 def _outcomes(group: ScaffoldSummary | None) -> str:
+    """The cell that counts outcomes."""
     if group is None:
         return NONE
     counts = [f"{count} {name}" for name, count in group.outcomes.items() if count and name != Outcome.ANSWERED]
@@ -106,6 +109,7 @@ def _outcomes(group: ScaffoldSummary | None) -> str:
 
 
 def _tokens(group: ScaffoldSummary | None) -> str:
+    """The cell of tokens per rollout: root + sub."""
     if group is None or not group.ran:
         return NONE
     root = group.root_prompt_tokens + group.root_completion_tokens
@@ -114,6 +118,7 @@ def _tokens(group: ScaffoldSummary | None) -> str:
 
 
 def _best_baseline(summary: EvalSummary) -> str:
+    """The cell of the highest baseline."""
     scores = {baseline.name: baseline.score.mean for baseline in summary.baselines if baseline.score}
     if not scores:
         return NONE

@@ -26,6 +26,8 @@ LINE_SECONDS = 10.0
 
 @dataclass(slots=True)
 class _Scaffold:
+    """The counters of one scaffold."""
+
     total: int
     done: int = 0
     scored: int = 0
@@ -36,6 +38,7 @@ class _Scaffold:
 
     @property
     def score(self) -> str:
+        """The mean score so far, as text."""
         return f"{self.score_sum / self.scored:.3f}" if self.scored else "-"
 
 
@@ -95,6 +98,7 @@ class Progress:
             self._line()
 
     def _line(self) -> None:
+        """Prints a plain line, where there is no terminal and the last one is old enough."""
         done = all(scaffold.done == scaffold.total for scaffold in self._scaffolds.values())
         now = time.monotonic()
         if now - self._printed < LINE_SECONDS and not done:
@@ -111,9 +115,11 @@ class Progress:
         )
 
     def _money(self) -> str:
+        """The dollars so far, as text."""
         return "" if self._cost is None else f" | ${self._cost:.4f}"
 
     def _table(self) -> Table:
+        """The live table on a terminal."""
         table = Table(box=None, title=f"{time.monotonic() - self._start:.0f} s{self._money()}", title_justify="left")
         for name in ("scaffold", "", "done", "score so far", "tokens", "overflowed", "errors"):
             table.add_column(name, justify="left" if name in ("scaffold", "") else "right")

@@ -132,6 +132,7 @@ def report_warnings(summary: EvalSummary) -> list[str]:
 
 
 def _remedy(group: ScaffoldSummary) -> str:
+    """What a warning about failed rollouts advises."""
     if group.unscored == group.outcomes[Outcome.ERROR]:
         return "Their answers are kept: --resume or `rlm-env score FOLDER` scores them, without an engine."
     if group.unscored:
@@ -150,11 +151,13 @@ def markdown_report(summary: EvalSummary, title: str) -> str:
 
 
 def _tables(summary: EvalSummary, title: str) -> list[Cells]:
+    """All tables of the report, in order."""
     more = (length_table(summary) if summary.lengths else None, baseline_table(summary) if summary.baselines else None)
     return [scaffold_table(summary, title), *(table for table in more if table)]
 
 
 def _estimate(estimate: Estimate | None, *, short: bool = False) -> str:
+    """A mean with its interval, as text."""
     if estimate is None:
         return NONE
     digits = 2 if short else 3
@@ -162,10 +165,12 @@ def _estimate(estimate: Estimate | None, *, short: bool = False) -> str:
 
 
 def _signed(estimate: Estimate) -> str:
+    """A difference with its interval, as text."""
     return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
 def _mcnemar(comparison: Comparison | None) -> str:
+    """Tasks that only one of two scaffolds got right, and the test's p, as text."""
     if comparison is None or comparison.mcnemar is None:
         return NONE
     test = comparison.mcnemar
@@ -173,6 +178,7 @@ def _mcnemar(comparison: Comparison | None) -> str:
 
 
 def _number(value: float, group: ScaffoldSummary) -> str:
+    """A mean per rollout, as text."""
     if not group.ran:
         return NONE
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
@@ -183,14 +189,17 @@ def _seconds(value: float, group: ScaffoldSummary) -> str:
 
 
 def _budgets(group: ScaffoldSummary) -> str:
+    """The cell of the outcome `budget`, with the limits that were reached."""
     which = ", ".join(f"{name} {count}" for name, count in sorted(group.budgets.items()))
     return f"{group.outcomes[Outcome.BUDGET]} ({which})" if which else "0"
 
 
 def _overflow(group: ScaffoldSummary) -> str:
+    """The cell of the outcome `overflow`, with the longest prompt."""
     count = group.outcomes[Outcome.OVERFLOW]
     return f"{count} (up to {group.needed_prompt:,} tokens)" if count and group.needed_prompt else str(count)
 
 
 def _sub_calls(group: ScaffoldSummary) -> str:
+    """The cell of sub-calls, failed ones in brackets."""
     return f"{_number(group.sub_calls, group)} ({group.failed_sub_calls:.1f})" if group.sub_calls else NONE

@@ -116,6 +116,7 @@ def _entry(line: int, rollout: Rollout) -> dict[str, Any]:
 
 
 def _with_scores(rollouts: Iterator[Rollout], scores: Mapping[int, Mapping[str, Any]]) -> Iterator[Rollout]:
+    """The rollouts with new scores in place of the old ones."""
     for line, rollout in enumerate(rollouts):
         if entry := scores.get(line):
             drop_verdict(rollout)

@@ -164,6 +164,7 @@ class EvalRun:
             self.baselines, self.baselines_complete = stored_baselines(stored), True
 
     def _count(self, stats: RolloutStats) -> None:
+        """Adds a stored rollout to the numbers and to what was spent."""
         self.stats[stats.key] = stats
         self.spent += stats.cost or 0.0
         self.cost.spent += stats.cost or 0.0
@@ -294,6 +295,7 @@ class EvalRun:
         self.write_config()
 
     async def _work(self, planned: list[PlannedRollout], engines: Engines) -> None:
+        """Samples and scores the planned rollouts, `concurrency` at once, until none is left or the run is stopped."""
         repeats = len(self.tasks) * self.config.repeats
         with Progress(self.console, list(self.scaffolds), repeats) as progress:
             redo = {(scaffold.name, task.id, repeat) for scaffold, task, repeat in planned}

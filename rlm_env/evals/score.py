@@ -87,6 +87,7 @@ async def _score_run(
     ask_judge: bool,
     out: Path | None = None,
 ) -> None:
+    """Scores the stored rollouts of one run."""
     values = read_run_config(path)
     record = values.pop(RECORD, {})
     config = _config(EvalRunConfig, values, overrides, path)

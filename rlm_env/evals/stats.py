@@ -90,6 +90,7 @@ def majority_vote(answers: Mapping[str, Sequence[tuple[str, float]]], seed: int 
 
 
 def _vote(votes: Sequence[tuple[str, float]]) -> float:
+    """The score of the most frequent answer; the mean of several that are equally frequent."""
     ballots: dict[str, list[float]] = defaultdict(list)
     for answer, score in votes:
         if text := " ".join(answer.split()).casefold():

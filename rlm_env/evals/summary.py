@@ -137,6 +137,7 @@ def summarize(
 def _compare(
     scaffold: str, stats: list[RolloutStats], baseline: str, others: list[RolloutStats], seed: int
 ) -> Comparison | None:
+    """The paired comparison of a scaffold with the first one; None without common tasks."""
     ours, theirs = _scores(stats), _scores(others)
     difference = paired_difference(ours, theirs, seed)
     if difference is None:
@@ -156,6 +157,7 @@ def length_groups(stats: Iterable[RolloutStats]) -> list[tuple[int, list[Rollout
 
 
 def _summarize_scaffold(scaffold: str, length: int | None, stats: list[RolloutStats], seed: int) -> ScaffoldSummary:
+    """All numbers of one scaffold's rollouts, of one context length or of all."""
     outcomes = Counter(one.outcome for one in stats)
     scores = _scores(stats)
     ran = [one for one in stats if (one.turns or one.sub_calls) and one.outcome is not Outcome.ERROR]

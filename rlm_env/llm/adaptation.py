@@ -169,6 +169,7 @@ class Adaptations:
         self.history.returned |= set(fields) - self.history.unwanted
 
     def _learn_stream(self, words: str, error: EndpointError, body: Mapping[str, Any]) -> bool:
+        """Streams from now on, where an endpoint sends nothing else."""
         if "stream" not in body and STREAM_ONLY.search(words):
             if not self.stream:
                 self.stream = True
@@ -177,6 +178,7 @@ class Adaptations:
         return False
 
     def _learn_parameter(self, words: str, error: EndpointError, body: Mapping[str, Any]) -> bool:
+        """Leaves out the sampling parameter that a refusal names, or sends a value that is taken."""
         named = [name for name in body if name not in NEVER_LEFT_OUT and _names(name, words, error)]
         exact = [name for name in named if name == error.body.param]
         named = exact or named
@@ -199,6 +201,7 @@ class Adaptations:
         return True
 
     def _learn_messages(self, words: str, error: EndpointError, body: Mapping[str, Any]) -> bool:
+        """Changes how messages are sent: their fields, the system message, roles in a row, empty texts."""
         rules, messages = self.history, body["messages"]
         field = REASONING_FIELD.search(words)
         if field and DEMANDED.search(words) and not UNSUPPORTED.search(error.detail):
@@ -219,12 +222,14 @@ class Adaptations:
         return False
 
     def _set(self, rules: HistoryRules, name: str, value: Any, sentence: str, error: EndpointError) -> bool:
+        """Sets a rule for histories."""
         if getattr(rules, name) != value:
             setattr(rules, name, value)
             self._tell(sentence, error)
         return True
 
     def _tell(self, sentence: str, error: EndpointError) -> None:
+        """Adds a sentence for the record of a run."""
         self.sentences.append(f"{sentence}: the endpoint answered {error.detail[:200]!r}")
 
 
@@ -244,6 +249,7 @@ def _names(name: str, words: str, error: EndpointError) -> bool:
 
 
 def _fields_of_messages(messages: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Names of all fields of messages and of the calls in them."""
     names: set[str] = set()
     for message in messages:
         names |= message.keys()

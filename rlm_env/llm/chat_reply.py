@@ -77,6 +77,7 @@ def read_usage(raw: Any) -> Usage:
 
 
 def _completion(reply: Any, usage: Usage) -> Completion:
+    """The completion in a reply whose usage is known; raises LLMError for a withheld or empty one."""
     choice = reply["choices"][0]
     message = choice.get("message")
     if message is None and isinstance(choice.get("text"), str):  # of the older completions API
@@ -111,6 +112,7 @@ def _completion(reply: Any, usage: Usage) -> Completion:
 
 
 def _finish_reason(raw: Any) -> str | None:
+    """The reason in the words of the OpenAI API."""
     if raw is None:
         return None
     reason = str(raw).strip().lower()

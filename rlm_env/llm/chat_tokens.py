@@ -128,6 +128,7 @@ class ChatTokens:
         return {"tokenizer_sha256": self.tokenizer_hash, "renderer": self.renderer.config.model_dump(mode="json")}
 
     def _marked(self, messages: list[Message]) -> list[Message]:
+        """The messages with control tokens in their text marked as text."""
         return messages if self.renderer_name in ENCODES_TEXT_ONLY else self._literal.marked(messages)
 
     def _last_turn(self, messages: list[Message], tools: list[ToolSchema] | None) -> tuple[str, _LastTurn | None]:
@@ -143,6 +144,7 @@ class ChatTokens:
         return key, _LastTurn(completion.prompt_ids, completion.completion_ids, messages[at + 1 :])
 
     def _bridge_by_renderer(self, turn: _LastTurn, tools: list[ToolSchema] | None) -> list[int] | None:
+        """The next prompt's ids as the renderer extends those before, if it does."""
         before = turn.prompt_ids + turn.completion_ids
         new = self._marked(turn.new)
         bridged = self.renderer.bridge_to_next_turn(turn.prompt_ids, turn.completion_ids, new, tools=tools or None)
@@ -151,6 +153,7 @@ class ChatTokens:
         return bridged.token_ids
 
     def _render(self, histories: Sequence[tuple[list[Message], list[ToolSchema] | None]]) -> list[list[int]]:
+        """Ids of whole conversations, from the template."""
         if self._plain:
             texts = [self._template_text(messages, tools) for messages, tools in histories]
             plain = [text for text in texts if not self._literal.is_marked(text)]
@@ -162,6 +165,7 @@ class ChatTokens:
         ]
 
     def _template_text(self, messages: list[Message], tools: list[ToolSchema] | None) -> str:
+        """The conversation as the model's own chat template writes it."""
         return self.tokenizer.apply_chat_template(
             [_with_parsed_arguments(message) for message in messages],
             tools=tools or None,
@@ -210,6 +214,7 @@ class _CachingTokenizer:
 
 
 def _renderer_config(spec: RendererSpec) -> Any:
+    """The renderer that was asked for; None for the one that suits the tokenizer."""
     from pydantic import TypeAdapter, ValidationError
     from renderers import RendererConfig
 

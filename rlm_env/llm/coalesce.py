@@ -41,6 +41,7 @@ class Coalescer(Generic[ItemT, ResultT]):
         return await future
 
     def _flush(self, key: Hashable) -> None:
+        """Sends the group of a key."""
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
@@ -59,6 +60,7 @@ class Coalescer(Generic[ItemT, ResultT]):
             future.add_done_callback(leave)
 
     async def _deliver(self, group: list[tuple[ItemT, asyncio.Future[ResultT]]]) -> None:
+        """Sends a group and hands each item its result."""
         try:
             results = await self._send([item for item, _ in group])
         except BaseException as error:

@@ -92,6 +92,7 @@ def error_in_chat_reply(reply: Any) -> ErrorBody | None:
 
 
 def _message(error: Mapping[str, Any]) -> str:
+    """The error's message, whatever its field is called."""
     for name in ("message", "Message", "msg", "error", "detail", "title"):
         value = error.get(name)
         if value and not isinstance(value, list | Mapping):
@@ -112,6 +113,7 @@ def _message(error: Mapping[str, Any]) -> str:
 
 
 def _status(code: Any, words: str) -> int | None:
+    """The status that an error's code or words stand for."""
     try:
         number = int(code)
     except (TypeError, ValueError):
@@ -122,10 +124,12 @@ def _status(code: Any, words: str) -> int | None:
 
 
 def _leaves_text(value: Any) -> str:
+    """All texts within a value, as one text."""
     return " ".join(_leaves(value))[:8000]
 
 
 def _leaves(value: Any, depth: int = 0) -> Iterator[str]:
+    """The texts within a value, at any depth."""
     if depth > 8:
         return
     if isinstance(value, Mapping):

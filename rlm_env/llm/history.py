@@ -181,6 +181,7 @@ def _paired(messages: Sequence[Message], texts: _TextArguments, rules: HistoryRu
 
 
 def _sent_call(call: Mapping[str, Any], ids: _Ids, texts: _TextArguments, rules: HistoryRules) -> dict[str, Any]:
+    """A tool call in the shape and with the fields that are sent."""
     function = call.get("function") or {}
     name = valid_name(function.get("name"))
     sent: dict[str, Any] = {"name": name, "arguments": object_text(function.get("arguments"), texts.of(name))}
@@ -228,6 +229,7 @@ def _without_calls(message: Message) -> Message:
 
 
 def _without_system(messages: list[Message]) -> list[Message]:
+    """System messages as part of the next user message."""
     found: list[Message] = []
     heads: list[str] = []
     for message in messages:
@@ -246,6 +248,7 @@ def _with_head(head: str, content: Any) -> Any:
 
 
 def _joined_roles(messages: list[Message]) -> list[Message]:
+    """Messages of one role in a row joined into one."""
     found: list[Message] = []
     for message in messages:
         last = found[-1] if found else None

@@ -159,6 +159,7 @@ class Endpoint:
             await self._sessions.pop(loop).close()
 
     async def _session(self) -> aiohttp.ClientSession:
+        """The session of this event loop."""
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
         if session is None or session.closed:
@@ -226,14 +227,17 @@ class Endpoint:
     async def _send(
         self, method: str, path: str, data: bytes | None, headers: Mapping[str, str] | None = None
     ) -> bytes:
+        """One try of a request: the bytes of the reply."""
         async with asyncio.timeout(self._timeout):
             async with await self._request(method, path, data, headers) as reply:
                 return await reply.read()
 
     async def _send_for_json(self, path: str, data: bytes, headers: Mapping[str, str] | None) -> Any:
+        """One try of a POST request: the JSON reply."""
         return await self._decode(await self._send("POST", path, data, headers), path)
 
     async def _send_for_stream(self, path: str, data: bytes, headers: Mapping[str, str] | None) -> Any:
+        """One try of a POST request whose reply is a stream, joined."""
         async with asyncio.timeout(self._timeout) as limit:
             async with await self._request("POST", path, data, headers) as reply:
                 limit.reschedule(asyncio.get_running_loop().time() + self._timeout)
@@ -248,6 +252,7 @@ class Endpoint:
                 return await join_stream(pieces())
 
     async def _decode(self, raw: bytes, path: str) -> Any:
+        """The JSON in a reply, in a thread where it is long."""
         try:
             if len(raw) > 1_000_000:
                 return await asyncio.to_thread(json.loads, raw)
@@ -256,6 +261,7 @@ class Endpoint:
             raise LLMError(f"{self.public_url}: the reply to {path} is not JSON") from None
 
     def _error(self, path: str, status: int, how: str, body: ErrorBody) -> EndpointError:
+        """The error to raise for what an endpoint said, without secrets."""
         body = replace(
             body,
             message=self._without_secrets(body.message),
@@ -267,6 +273,7 @@ class Endpoint:
 
     @property
     def _current_headers(self) -> Mapping[str, str]:
+        """The headers of every request, made anew where they are a function."""
         return self._headers() if callable(self._headers) else self._headers
 
     def _clean(self, text: str) -> str:
@@ -275,6 +282,7 @@ class Endpoint:
         return text if len(text) <= 500 else text[:497] + "..."
 
     def _without_secrets(self, text: str) -> str:
+        """A text with key and header values replaced by asterisks."""
         values = (value.removeprefix("Bearer ") for value in self._current_headers.values())
         for secret in (self._secret or "", *(value for value in values if len(value) >= 8)):
             if secret:
@@ -287,6 +295,7 @@ def _without_user(url: str) -> str:
 
 
 async def _encode(body: Mapping[str, Any]) -> bytes:
+    """A body as JSON, in a thread where it holds many prompts."""
     prompts = body.get("prompt")
     if isinstance(prompts, list) and len(prompts) > 64:
         return await asyncio.to_thread(lambda: json.dumps(body).encode())

@@ -156,6 +156,7 @@ class OpenAIChat(LLM):
     def _body(
         self, messages: list[Message], tools: list[ToolSchema] | None, sampling: Sampling, limit: int
     ) -> dict[str, Any]:
+        """The body of a request: model, messages, limit, sampling, tools; without what the endpoint refuses."""
         learned = self._learned
         body: dict[str, Any] = {
             "model": self.name,
@@ -178,6 +179,7 @@ class OpenAIChat(LLM):
         return learned.applied({name: value for name, value in body.items() if value is not None})
 
     async def _send(self, body: dict[str, Any]) -> Any:
+        """Sends a body; raises EndpointError."""
         return await self._endpoint.post(
             "/chat/completions",
             body,
@@ -193,6 +195,7 @@ class OpenAIChat(LLM):
         return overflow is not None or self._learned.refuses_tools(error, body)
 
     def _read(self, reply: Any) -> Completion:
+        """The completion in a reply; LLMError where it holds no answer."""
         try:
             completion = read_completion(reply)
         except LLMError as error:
@@ -251,10 +254,12 @@ class OpenAIChat(LLM):
         return limit // 4 if counted and limit >= 64 else None
 
     def _limit(self, wanted: int) -> int:
+        """The `max_tokens` to send: what is wanted, or less where endpoint or window have less."""
         bounds = (self._learned.most_output, self.context_window and self.context_window - 1)
         return min([wanted, *(bound for bound in bounds if bound)])
 
     def _tools_refused(self) -> ToolsRefused:
+        """The error for an endpoint that takes no tools."""
         return ToolsRefused(
             f"{self._endpoint.public_url} takes no tools ({self._learned.tools_refused}); "
             'action = "fence" asks for code in fenced blocks'
@@ -273,6 +278,7 @@ def _answer_in_refusal(error: EndpointError) -> Completion | None:
 
 
 def _all_headers(api_key: str | None, headers: Headers | None) -> Headers:
+    """The caller's headers and the one with the key."""
     key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     if callable(headers):
         return lambda: {**key, **headers()}

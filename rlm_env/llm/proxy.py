@@ -24,6 +24,7 @@ def proxy_for(url: str) -> str | None:
 
 
 def _is_this_machine(host: str) -> bool:
+    """True for addresses of this machine, for which no proxy is used."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -34,6 +35,7 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _in_network(host: str, excepted: str) -> bool:
+    """True where the host is within one of the networks in `no_proxy`."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

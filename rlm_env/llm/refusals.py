@@ -96,4 +96,5 @@ def _is_about_model(words: str) -> bool:
 
 
 def _is_moderation(error: EndpointError) -> bool:
+    """True where a filter refused the content, not the account."""
     return bool(MODERATION.search(f"{error.detail} . {error.body.words}"))

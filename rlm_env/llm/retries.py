@@ -41,6 +41,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _bounded(seconds: float) -> float:
+    """Seconds between 0 and the longest wait that an endpoint can ask for."""
     return min(LONGEST_RETRY_AFTER, max(0.0, seconds)) if seconds == seconds else 0.0
 
 

@@ -43,6 +43,7 @@ class EventParser:
         self._data: list[str] = []
 
     def feed(self, piece: bytes) -> Iterator[str]:
+        """The events that are complete with these further bytes."""
         text = self._rest + self._decoder.decode(piece)
         # A carriage return at the end may be the first half of a line end.
         held = text.endswith("\r")
@@ -115,6 +116,7 @@ class JoinedReply:
         return self._head | {"choices": [self._choice | {"message": self._message}]}
 
     def _add_choice(self, choice: Mapping[str, Any]) -> None:
+        """Takes in the piece of a message."""
         self._begun = True
         for name, value in choice.items():
             if name not in ("delta", "message", "index") and value is not None:
@@ -131,6 +133,7 @@ class JoinedReply:
                 self._message[name] = _joined(self._message.get(name), value)
 
     def _add_call(self, delta: Mapping[str, Any]) -> None:
+        """Takes in the piece of a tool call."""
         call = self._call_of(delta)
         function = call["function"]
         for name, value in (delta.get("function") or {}).items():

@@ -96,6 +96,7 @@ class TokenBatches:
         return jobs
 
     async def _request(self, jobs: list[TokenJob]) -> None:
+        """One request for all jobs; their failures become their `error`."""
         if len(jobs) > 1 and not self.batches:
             await asyncio.gather(*(self._request([job]) for job in jobs))
             return
@@ -125,6 +126,7 @@ class TokenBatches:
             self.batches = False
 
     def _body(self, jobs: list[TokenJob]) -> dict[str, Any]:
+        """The body of a request: prompts as ids, sampling, and what is asked back (ids, logprobs)."""
         sampling = jobs[0].sampling
         prompts = [job.prompt_ids + job.completion_ids for job in jobs]
         body = {
@@ -166,6 +168,7 @@ def _read(reply: dict[str, Any], jobs: list[TokenJob]) -> None:
 
 
 def _fail(jobs: list[TokenJob], error: LLMError) -> None:
+    """Gives each job the error."""
     for job in jobs:
         job.error = error
 

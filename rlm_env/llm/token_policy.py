@@ -119,6 +119,7 @@ class TokenPolicy(LLM):
         return result
 
     async def complete_many(self, requests: Sequence[Request]) -> list[Completion | LLMError]:
+        """Answers a batch: rendered together, and sent as one request for each sampling."""
         size = sum(len(str(message.get("content", ""))) for request in requests for message in request.messages)
         prompts = await _maybe_in_thread(
             size > THREAD_CHARS, self.tokens.prompts, [(request.messages, request.tools) for request in requests]
@@ -160,6 +161,7 @@ class TokenPolicy(LLM):
         await self._endpoint.aclose()
 
     def _job(self, prompt: Prompt, request: Request) -> TokenJob:
+        """The request for a rendered prompt, with the room that the window leaves; too long a one is failed here."""
         sampling = request.sampling or Sampling()
         window = self.context_window
         job = TokenJob(prompt.ids, sampling, sampling.max_tokens)
@@ -172,6 +174,7 @@ class TokenPolicy(LLM):
         return job
 
     async def _run(self, group: list[TokenJob]) -> None:
+        """Sends a group at once, or lets a small one wait some milliseconds for others."""
         longest = max(job.room for job in group)
         if group[0].seeded or len(group) >= SMALL_BATCH or longest > self._coalesce_max_tokens:
             await self._engine.run(group)
@@ -188,6 +191,7 @@ class TokenPolicy(LLM):
         ]
 
     def _completion(self, job: TokenJob, prompt: Prompt, tools: list[ToolSchema] | None) -> Completion:
+        """The completion of a job, with ids, logprobs and usage, and its text parsed."""
         completion = Completion(
             text="",
             finish_reason=job.finish_reason,

@@ -56,6 +56,7 @@ class _Pickler(pickle.Pickler):
     """Refuses what is not plain data. Exact built-in types never reach `reducer_override`."""
 
     def reducer_override(self, value: Any) -> Any:
+        """Raises TypeError with the remedy."""
         kind = type(value)
         name = f"{kind.__module__}.{kind.__qualname__}"
         raise TypeError(f"the context holds a {name}, which cannot be sent to a REPL: {REMEDY}")
@@ -91,6 +92,7 @@ def _utf8(text: str) -> bytes | memoryview:
 
 
 def _store(kind: str, data: bytes | bytearray | memoryview) -> EncodedContext:
+    """Writes bytes into a sealed memory file."""
     fd = _memory_file()
     view, written = memoryview(data), 0
     while written < len(view):
@@ -99,6 +101,7 @@ def _store(kind: str, data: bytes | bytearray | memoryview) -> EncodedContext:
 
 
 def _store_pickle(value: Any) -> EncodedContext:
+    """Writes a list or dict into a sealed memory file, as a pickle."""
     fd = _memory_file()
     try:
         with io.BufferedWriter(io.FileIO(fd, "w", closefd=False), 2**20) as out:
@@ -132,6 +135,7 @@ def _sealed(fd: int, kind: str, size: int) -> EncodedContext:
 
 
 def _open_file(path: Path) -> EncodedContext:
+    """The file at a path itself, which is mapped and not copied."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     status = os.fstat(fd)
     if stat.S_ISDIR(status.st_mode):

@@ -97,6 +97,7 @@ def read_arguments(raw: Any) -> Any:
 
 
 def _complaint(text: str) -> str:
+    """Why arguments cannot be read."""
     try:
         json.loads(text)
     except ValueError as error:
@@ -137,6 +138,7 @@ def bare_code(code: str) -> str:
 
 
 def _unwrapped(code: str) -> str | None:
+    """Code without one layer of fence, quotes or call."""
     tree = tree_of(code)
     if tree is not None:
         return _of_call(tree)

@@ -228,6 +228,7 @@ def _named(name: str, text: str, start: int, at: int, end: int | None) -> TextCa
 
 
 def _of_xml(match: re.Match[str]) -> TextCall:
+    """The call in XML tags."""
     pairs = list(_XML_PARAMETER.finditer(match["body"]))
     if pairs:
         return _of_pairs(match["name"], pairs, match.start(), match.end())
@@ -239,6 +240,7 @@ def _of_xml(match: re.Match[str]) -> TextCall:
 
 
 def _of_pairs(name: str, pairs: list[re.Match[str]], start: int, end: int) -> TextCall:
+    """The call in pairs of key and value."""
     arguments = {pair["key"].strip(): _value(pair["value"]) for pair in pairs}
     return TextCall(plain_name(name), arguments, start, max(end, pairs[-1].end() if pairs else end))
 

@@ -100,6 +100,7 @@ def fenced_blocks(text: str) -> list[Block]:
 
 
 def _opening(line: str) -> _Opening | None:
+    """The opening fence in a line, if it is one."""
     found = _OPENING.search(line)
     if not found:
         return None
@@ -151,6 +152,7 @@ def _read_block(lines: list[str], offsets: list[int], at: int, opening: _Opening
 
 
 def _body(lines: list[str], at: int, opening: _Opening, end: _End) -> str:
+    """The lines of a block, without the marks of a quotation around it."""
     inner = lines[at + 1 : end.line]
     if end.kind == "glued":
         inner = [*inner, end.last]

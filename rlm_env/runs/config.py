@@ -64,6 +64,7 @@ def merge_options(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
+    """The value in `key=value`: as in TOML, else a list at commas, else text."""
     try:
         parsed = tomllib.loads(f"value = {text}")
         if list(parsed) == ["value"]:

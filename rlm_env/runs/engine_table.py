@@ -62,6 +62,7 @@ class EngineEntry(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        """Refuses keys that have no effect on the kind of engine."""
         if len(set(self.roles)) < len(self.roles):
             raise ValueError("a role is named twice")
         if self.base_url is None:
@@ -106,6 +107,7 @@ def by_role(entries: Sequence[EngineEntry]) -> dict[Role, EngineEntry]:
 
 
 def _check_names(entries: Iterable[EngineEntry]) -> None:
+    """Raises ValueError if two entries have the same name."""
     names = [entry.name for entry in entries]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"engines: '{min(twice)}' is there twice; give each its own name")

@@ -43,6 +43,7 @@ class Engines:
 
     @property
     def logs(self) -> list[Path]:
+        """Logs of the local servers."""
         return [server.log_path for server in self.servers]
 
     async def watch(self) -> None:
@@ -107,6 +108,7 @@ class EnginePool:
             return self._llms[key]
 
     async def _open(self, entry: EngineEntry, ref: ModelRef) -> LLM:
+        """Starts a vLLM on a model folder, or makes a client of an endpoint."""
         if ref.folder is None:
             return await connect(entry)
         log = _new_log(self._log_folder, ref.name)
@@ -133,6 +135,7 @@ class JudgeEngine(LLM):
     async def complete(
         self, messages: list[Message], tools: list[ToolSchema] | None = None, sampling: Sampling | None = None
     ) -> Completion:
+        """Asks the judge; LLMError where its reply is empty."""
         llm = await self._pool.get("judge")
         self._asked = True
         completion = await llm.complete(messages, tools, sampling)
@@ -239,6 +242,7 @@ def server_options(options: EngineOptions, sharing: int) -> dict[str, Any]:
 async def _serve(
     ref: ModelRef, folder: Path, options: EngineOptions, seed: int, log: Path, console: Console, sharing: int
 ) -> AsyncIterator[VLLMServer]:
+    """A local vLLM while the block runs, with its start shown on the console."""
     from rlm_env.llm.vllm.server import VLLMServer, is_cpu_build
 
     start = time.monotonic()

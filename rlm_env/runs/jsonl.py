@@ -105,6 +105,7 @@ class JsonLog:
         self._file = -1
 
     def _take_lock(self) -> None:
+        """Locks the file; ConfigError that names the process that holds it."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -125,6 +125,7 @@ def _apply_to_engines(entries: Any, changes: Mapping[str, Any]) -> list[Any]:
 
 
 def _apply_to_entry(entry: Any, overrides: Mapping[str, Any]) -> Any:
+    """An entry of `[[environments]]` with the command line's values over it."""
     if not isinstance(entry, dict):
         return entry  # refused by validation
     return {
@@ -134,6 +135,7 @@ def _apply_to_entry(entry: Any, overrides: Mapping[str, Any]) -> Any:
 
 
 def _check_fields(table: Any, model: type[BaseModel], prefix: str = "", known: Iterable[str] = ()) -> None:
+    """Raises ValueError for unknown keys, with near matches, and for values that are not allowed."""
     if not isinstance(table, dict):
         raise ValueError(f"{prefix.rstrip('.')} must be a table, got {table!r}")
     for key in table:

@@ -52,6 +52,7 @@ def print_tables(console: Console, tables: Iterable[Cells], notes: Iterable[str]
 
 
 def _rich(cells: Cells) -> Table:
+    """The table for a terminal."""
     table = Table(title=cells.title, title_justify="left", title_style="bold")
     for index, name in enumerate(cells.header):
         justify = "left" if name in TEXT_COLUMNS else "right"

@@ -101,6 +101,7 @@ class Episode:
         return record
 
     def _close(self) -> None:
+        """Copies times, usage and counts into the record."""
         record = self.record
         record.timing.total = time.monotonic() - self.budget.started
         record.root_usage, record.sub_usage = self.budget.root, self.budget.sub

@@ -30,6 +30,7 @@ class ChatScaffold(Scaffold):
     """Fields of the configuration that have an effect, besides those in `SHARED`."""
 
     async def _play(self, episode: Episode) -> StopReason:
+        """Awaits the answer under the time limit, a second time without native tools where the engine takes none."""
         try:
             async with asyncio.timeout(episode.budget.seconds_left):
                 try:

@@ -67,6 +67,7 @@ class ReplLoop:
         return "root" in self.episode.tool_users
 
     async def _ask_root(self) -> Completion:
+        """One reply of the root LLM, with the schema of the REPL's tool and of its own tools."""
         episode = self.episode
         schemas = [TOOL, *(episode.tools.schemas if self._own_tools else ())] if self.use_tool else None
         completion = await episode.ask_root(episode.record.messages, schemas)

@@ -113,6 +113,7 @@ class RLMEnv(Scaffold):
         return await episode.run(self._play(episode, context))
 
     async def _play(self, episode: Episode, context: SharedContext | None = None) -> StopReason:
+        """Opens a REPL with the context and the seed, and runs the turns in it."""
         config, task, record = self.config, episode.task, episode.record
         use_tool = episode.root.supports_tools if config.action == "auto" else config.action == "tool"
         await self._open_record(episode, use_tool)
@@ -164,6 +165,7 @@ class RLMEnv(Scaffold):
         return frozenset({"root", "sub"}) if users == "both" else frozenset({users})
 
     async def _pool(self) -> ReplPool:
+        """The pool of REPLs, given or its own."""
         pools = self._given_pools
         if pools is None:
             loop = asyncio.get_running_loop()

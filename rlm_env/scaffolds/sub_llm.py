@@ -212,6 +212,7 @@ class SubLLM:
         return False
 
     async def _use_tools(self, item: _Item) -> None:
+        """Runs the tools that a reply calls; after the last allowed turn, asks for the answer."""
         await item.chat.run_calls(item.call.tool_turns[-1])
         if len(item.call.tool_turns) >= self._max_tool_turns:
             item.chat.ask_for_answer()
@@ -258,6 +259,7 @@ def _key(messages: list[Message]) -> str:
 
 
 def _reason(error: LLMError) -> str:
+    """Why a sub-call failed, as the code in the REPL sees it."""
     if isinstance(error, ContextOverflow):
         return f"{error}; give it a shorter piece"
     return str(error)

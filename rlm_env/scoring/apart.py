@@ -136,6 +136,7 @@ async def _in_pool(environment: Environment, carried: Carried, task: Task, rollo
 
 
 async def _in_thread(environment: Environment, carried: Carried, task: Task, rollout: Rollout) -> Score:
+    """The score from a thread of this process."""
     if carried.runner is None or carried.runner.lost:
         carried.runner = ThreadScorer()
     name = _name(environment)
@@ -154,6 +155,7 @@ def _decide(environment: Environment, carried: Carried) -> None:
 
 
 def _choose_thread(environment: Environment, carried: Carried, reason: str) -> None:
+    """Scores this environment in a thread from now on, and warns once."""
     carried.in_thread = reason
     warnings.warn(
         f"{_name(environment)} is scored in a thread of this process: {reason}. A slow score() then slows everything "

@@ -35,6 +35,7 @@ class Missing:
         object.__setattr__(self, "_what", what)
 
     def _use(self, *args: object, **kwargs: object) -> NoReturn:
+        """Raises NotCarried: the scorer has used what could not be sent."""
         what = object.__getattribute__(self, "_what")
         Missing.touched.append(what)
         raise NotCarried(f"score() uses {what}")
@@ -66,6 +67,7 @@ def dumps_leniently(value: Any) -> bytes:
 
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
+        """Sends what can be made again in another process, and a Missing in place of anything else."""
         kind = type(value)
         if isinstance(value, type | types.FunctionType):
             return NotImplemented if is_importable(value) else _missing(value)

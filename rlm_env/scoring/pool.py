@@ -145,6 +145,7 @@ class _Driver(threading.Thread):
         self.worker: ScorerProcess | None = None
 
     def run(self) -> None:
+        """Scores jobs until the pool closes."""
         while (job := self._pool.next_job(self)) is not None:
             if not job.future.set_running_or_notify_cancel():
                 continue
@@ -162,6 +163,7 @@ class _Driver(threading.Thread):
         return 0 if worker is None else worker.end(patience)
 
     def _score(self, job: Job) -> Score:
+        """Sends a job and waits for its score under the limit of time."""
         limits = job.limits
         try:
             worker = self._ready(job)
@@ -232,6 +234,7 @@ class _Driver(threading.Thread):
 
 
 def _cause_of_death(status: int, limits: ScoreLimits) -> str:
+    """Why a scorer process ended, in words."""
     if status == -signal.SIGPROF:
         return f"score() took more than {limits.cpu_seconds:g} s of processor time{REMEDY}"
     if status == -signal.SIGKILL:

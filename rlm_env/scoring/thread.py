@@ -22,6 +22,7 @@ class ThreadScorer:
         threading.Thread(target=self._run, name="rlm-env scorer", daemon=True).start()
 
     def _run(self) -> None:
+        """The thread: does one piece of work after the other."""
         while not self.lost:
             work, future, started = self._jobs.get()
             started.set()

@@ -82,6 +82,7 @@ class ScorerLoop:
                 self._channel.send(reply)
 
     def _answer(self, kind: str, *message: Any) -> bytes | None:
+        """Carries out one message; what it raises becomes the reply."""
         try:
             return getattr(self, f"_{kind}")(*message)
         except NotCarried as error:
@@ -105,6 +106,7 @@ class ScorerLoop:
         return pickle.dumps(("loaded",))
 
     def _score(self, key: Any, task: bytes, rollout: bytes, cpu_seconds: float, memory_bytes: int) -> bytes:
+        """Scores under limits of processor time and memory."""
         environment = self._environments[key]
         arguments = [self._received("task", task), self._received("rollout", rollout)]
         Missing.touched.clear()

@@ -112,6 +112,7 @@ class ToolBox:
         return found
 
     async def _run(self, call: ToolCall, index: int) -> ToolResult:
+        """Validates and runs one call, and counts it."""
         tool = self._by_name.get(call.name)
         text = call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments, ensure_ascii=False)
         result = ToolResult(call.name, text, id=call.id)
@@ -134,6 +135,7 @@ class ToolBox:
         return result
 
     async def _call(self, tool: Tool, arguments: dict[str, Any], result: ToolResult) -> None:
+        """Runs a function under its time limit; its result or error goes into `result`."""
         limit = tool.timeout or self.timeout
         timer = asyncio.timeout(limit)
         try:
@@ -197,6 +199,7 @@ def root_note(tools: ToolBox, users: Container[ToolUser], *, native: bool) -> st
 
 
 def _from_text(body: str) -> ToolCall:
+    """A call in the text protocol; its name is empty where it cannot be read."""
     try:
         call = json.loads(body)
     except (ValueError, RecursionError):
@@ -207,6 +210,7 @@ def _from_text(body: str) -> ToolCall:
 
 
 async def _invoke(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """Awaits an async function, and runs a sync one in a thread."""
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
         return await function(**arguments)
     value = await _in_thread(function, arguments)
@@ -241,6 +245,7 @@ async def _in_thread(function: Callable[..., Any], arguments: dict[str, Any]) ->
 
 
 def _text(value: Any) -> str:
+    """A tool's result as text."""
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, default=str)

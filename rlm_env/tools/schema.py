@@ -112,6 +112,7 @@ def _described(function: Callable[..., Any], name: str, description: str | None)
 def _describe(
     function: Callable[..., Any], name: str, description: str | None, parameters: list[inspect.Parameter]
 ) -> Description:
+    """Reads signature and docstring of a function into a schema."""
     doc = parse_docstring(inspect.getdoc(function) or "")
     description = description or (doc.description or "").strip()
     if not description:

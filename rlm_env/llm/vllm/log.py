@@ -54,6 +54,7 @@ def describe_failure(text: str, path: Path) -> str:
 
 
 def _cause(text: str) -> str:
+    """The last exception in the log, in one line."""
     found = EXCEPTION.search(text)
     if found is None:
         return ""

@@ -75,6 +75,7 @@ def find_model(model: str | os.PathLike[str]) -> ModelFolder:
 
 
 def _cached_snapshot(name: str) -> Path | None:
+    """The folder of a Hub id in the local cache, if it is complete there."""
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         return None
     try:

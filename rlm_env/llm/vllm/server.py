@@ -212,6 +212,7 @@ class VLLMServer:
         await self._call("/v1/completions", body)
 
     async def _shut_down(self) -> None:
+        """Stops the engine, also where this task is cancelled meanwhile."""
         stopping = asyncio.ensure_future(asyncio.to_thread(self.stop))
         try:
             await asyncio.shield(stopping)  # the thread goes on if this task is cancelled meanwhile
@@ -219,6 +220,7 @@ class VLLMServer:
             await self._control.aclose()
 
     def _spawn(self) -> None:
+        """Starts the process, behind `supervise.py`, with its log in a file."""
         check_installed()
         _claim_port(self.port)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -239,6 +241,7 @@ class VLLMServer:
         )
 
     def _command(self) -> list[str]:
+        """The command line of vLLM, with every argument that we give it."""
         folder = self.folder
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
         command += ["--model", str(folder.path), "--served-model-name", self.served_name]
@@ -262,6 +265,7 @@ class VLLMServer:
         return [*command, *self.extra_args]
 
     async def _wait_until_ready(self) -> None:
+        """Polls until the engine serves our model; VLLMStartError if it dies or takes too long."""
         started = time.monotonic()
         while not await self._serves_our_model():
             log = read_log(self.log_path)
@@ -278,6 +282,7 @@ class VLLMServer:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _serves_our_model(self) -> bool:
+        """Whether the engine is healthy and lists our model."""
         try:
             async with asyncio.timeout(5):
                 await self._control.get_raw("/health")

@@ -39,6 +39,7 @@ def _lower_priority(niceness: int) -> None:
 
 
 def _group_is_empty(group: int) -> bool:
+    """Whether no process of the group is left."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -49,6 +50,7 @@ def _group_is_empty(group: int) -> bool:
 
 
 def _end_group(child: subprocess.Popen, grace: float) -> None:
+    """SIGTERM to the group, SIGKILL after the grace period."""
     deadline = time.monotonic() + grace
     child.terminate()  # alone at first: it ends its children in order
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -64,6 +66,7 @@ def _end_group(child: subprocess.Popen, grace: float) -> None:
 
 
 def supervise() -> int:
+    """Runs the command until it ends or the parent is gone; returns its exit status."""
     parent, grace, niceness = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     log_path, scratch, *command = sys.argv[4:]
     if niceness:

@@ -53,6 +53,7 @@ class Answer:
 
 
 def _truth(value: Any) -> bool:
+    """`ready` as a bool: of texts, `true`, `yes`, `done` and the like are true."""
     if isinstance(value, str):
         return value.strip().lower() in _TRUE
     try:

@@ -50,6 +50,7 @@ class FailedCall:
         return type(self), (self.reason,)
 
     def _refuse(self, *_arguments: Any) -> NoReturn:
+        """Raises SubCallError: a failed sub-call was used as if it were a text."""
         raise SubCallError(f"this sub-call failed, so there is no answer: {self.reason} (test it with `if answer:`)")
 
     def __getattr__(self, name: str) -> Any:
@@ -63,6 +64,8 @@ class FailedCall:
 
 
 class _Call:
+    """A batch in flight."""
+
     __slots__ = ("answers", "failure", "missing", "wakeups")
 
     def __init__(self, count: int) -> None:
@@ -125,6 +128,7 @@ class BatchClient:
         return call.answers
 
     def _wait(self, call: _Call, before: bool) -> None:
+        """Waits for all answers of a batch, interruptible; one of several callers reads for all."""
         interrupts = self._interrupts
         poll = self._poll()
         poll.register(self._sock.fileno(), select.POLLIN)
@@ -152,6 +156,7 @@ class BatchClient:
                 return
 
     def _read_frame(self) -> None:
+        """Reads one frame of the host and files its answers; a failed one becomes a FailedCall."""
         (length,) = HEADER.unpack(self._receive(HEADER.size))
         frame: list[Any] = unpack(self._receive(length))  # from our own host: the types are as agreed
         kind, number, *fields = frame
@@ -193,6 +198,7 @@ def _items(prompts: Any) -> list[str | bytes]:
 
 
 def _item(index: int, prompt: Any) -> str | bytes:
+    """One prompt as it is sent; raises TypeError or ValueError that tells the model what a prompt may be."""
     if isinstance(prompt, str):
         return str.__str__(prompt)
     if isinstance(prompt, FailedCall):
@@ -218,6 +224,7 @@ def _item(index: int, prompt: Any) -> str | bytes:
 
 
 def _check_json(value: Any, where: str, depth: int) -> None:
+    """Raises TypeError for a value that JSON does not have."""
     if depth > 32:
         raise TypeError(f"{where} is nested more than 32 deep")
     if value is None or isinstance(value, (str, bool, int)):

@@ -36,6 +36,7 @@ class _Finder:
 
 
 def _boot() -> None:
+    """Gets the instructions from the host and becomes the zygote."""
     for name in ("rlm_env", "rlm_env.repl", "rlm_env.repl.child", "rlm_env.repl.sandbox"):
         package = sys.modules[name] = ModuleType(name)
         package.__path__ = []

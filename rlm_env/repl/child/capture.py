@@ -33,6 +33,7 @@ class Recorder:
         self._total = 0
 
     def write(self, text: str) -> None:
+        """Adds text, of which head and tail are kept."""
         with self._lock:
             self._total += len(text)
             if len(text) > 4 * self.limit:
@@ -117,6 +118,7 @@ class NoInput(io.TextIOBase):
         return True
 
     def read(self, _size: int | None = -1, /) -> str:
+        """Raises EOFError with the message that a cell gets for `input()`."""
         raise EOFError("input() cannot be used here: nobody is there to answer")
 
     def readline(self, _size: int = -1, /) -> str:  # pyright: ignore[reportIncompatibleMethodOverride] (typeshed's bases differ)

@@ -72,6 +72,7 @@ class Namespace:
                 self._recorder.write(self._echo(value) + "\n")
 
     def _execute(self, code: CodeType) -> Any:
+        """Runs compiled code, with top-level `await` in an event loop of the REPL."""
         if not code.co_flags & inspect.CO_COROUTINE:
             return _eval(code, self.names)
         if self._loop is None or self._loop.is_closed():
@@ -80,6 +81,7 @@ class Namespace:
         return self._loop.run_until_complete(_eval(code, self.names))
 
     def _echo(self, value: Any) -> str:
+        """The value of the last expression, as it is printed."""
         limit = self._recorder.limit
         if type(value) in (str, bytes) and len(value) > 8 * limit:
             return shorten(repr(value[: 2 * limit]), limit, len(value) + 2, repr(value[-2 * limit :]))
@@ -104,6 +106,7 @@ class Namespace:
 
 
 def _drop_own_frames(report: traceback.TracebackException) -> None:
+    """Takes our own frames out of a traceback."""
     seen: set[int] = set()
     todo: list[Any] = [report]
     while todo:

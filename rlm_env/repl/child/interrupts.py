@@ -34,6 +34,7 @@ class Interrupts:
             _setitimer(timer, 0)
 
     def _strike(self, _signal: int, _frame: Any) -> None:
+        """The handler of SIGINT."""
         if self._allowed:
             raise KeyboardInterrupt
         self._pending = True

@@ -194,6 +194,7 @@ class Worker:
         self._control.sendall(pack("ready", os.getpid()))
 
     def _cell(self, number: int, name: str, source: str) -> None:
+        """Runs a cell, tidies up after it, and sends its report."""
         if self._reserve is None:
             self._reserve = _reserve()
         error = self._run(source, name)
@@ -244,6 +245,7 @@ class Worker:
         return error
 
     def _report(self, number: int, error: str | None) -> bytes:
+        """The frame that reports a cell: output, error, answer."""
         self._descriptors.drain(self._recorder)
         output, total = self._recorder.take()
         content = self._answer.content
@@ -270,6 +272,7 @@ class Worker:
         return data
 
     def _free_reserve(self) -> None:
+        """Gives the address space held in reserve back."""
         if self._reserve is not None:
             self._reserve.close()
             self._reserve = None

@@ -129,6 +129,7 @@ class ZygoteServer:
                     return task
 
     def _handle(self, request: dict[str, Any], fds: list[int]) -> WorkerSpec | GroupSpec | None:
+        """Carries out one request of the host."""
         try:
             if request["op"] == "self-test":
                 result = selftest.run_self_test(self.sandbox, request["host"])
@@ -147,6 +148,7 @@ class ZygoteServer:
                     os.close(fd)
 
     def _fork(self, request: dict[str, Any], fds: list[int]) -> WorkerSpec | GroupSpec | None:
+        """Forks a REPL or a group's zygote; returns its spec in the child, None in the parent."""
         self._serial += 1
         try:
             pid = _fork()
@@ -183,6 +185,7 @@ class ZygoteServer:
         )
 
     def _reap(self) -> None:
+        """Collects children that have ended and tells the host."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

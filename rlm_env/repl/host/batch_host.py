@@ -87,6 +87,7 @@ class BatchHost:
             self._start(number, batch)
 
     def _check(self, fields: list[Scalar]) -> tuple[int, int, int, list[str | bytes]]:
+        """The parts of a frame; ProtocolError where one is out of bounds."""
         if len(fields) < 4 or fields[0] != "batch":
             raise ProtocolError("not a batch frame")
         _, number, total, start, *received = fields
@@ -100,6 +101,7 @@ class BatchHost:
         return number, total, start, items
 
     def _start(self, number: int, batch: _Incoming) -> None:
+        """Begins to answer a batch of which all frames are here."""
         self._running += 1
         batch.busy = True
         if self._running == 1:
@@ -123,6 +125,7 @@ class BatchHost:
                 self._on_busy(False)
 
     async def _answer(self, number: int, batch: _Incoming) -> None:
+        """Asks the handler and sends the answers, or why there are none."""
         try:
             if self._handler is None:
                 raise RuntimeError("this REPL has no sub-LLMs")
@@ -168,6 +171,7 @@ def _no_constant(name: str) -> None:
 
 
 def _answer_frames(number: int, answers: list[str | SubError], total: int) -> list[bytes]:
+    """Answers as frames; raises where the handler returned something else."""
     if len(answers) != total:
         raise ValueError(f"the handler returned {len(answers)} answers for {total} prompts")
     items: list[str | bytes] = []

@@ -38,6 +38,7 @@ class Channel(asyncio.BufferedProtocol):
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """The other side is gone, or broke the protocol."""
         self._transport = None
         self._writable.set()
         self._on_lost(self._why)

@@ -35,6 +35,7 @@ class StepClock:
                 self._cpu_since = self._cpu()
 
     def _book(self) -> None:
+        """Books the time since the last call as code, waiting or queueing."""
         now = time.monotonic()
         passed, self._since = now - self._since, now
         queued = 0.0
@@ -57,6 +58,7 @@ class StepClock:
 
     @property
     def code_seconds(self) -> float:
+        """Time of the code alone: without waits in `llm_batch`, and without waiting for a core."""
         self._book()
         return self._code
 
@@ -68,6 +70,7 @@ class StepClock:
 
     @property
     def wall_seconds(self) -> float:
+        """All time since the start."""
         return time.monotonic() - self.started
 
     @property

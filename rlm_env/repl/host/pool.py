@@ -76,6 +76,7 @@ class ReplPool:
         return self._zygote
 
     async def _open(self, context: Any, handler: Handler | None, seed: int) -> Repl:
+        """Encodes the context and forks a REPL."""
         zygote = self._started()
         if isinstance(context, SharedContext):
             return await Repl.open(context, self.config, LOADED, handler, seed)

@@ -131,6 +131,7 @@ class ReplProcess:
         return process
 
     async def _connect(self) -> None:
+        """Hands both sockets to the event loop."""
         loop = asyncio.get_running_loop()
         control, llm = self._sockets
         await loop.create_unix_connection(lambda: self._control, sock=control)
@@ -224,6 +225,7 @@ class ReplProcess:
         self._control.write(pack("run", number, name, source))
 
     def interrupt(self) -> None:
+        """SIGINT, if it is alive."""
         if self.alive:
             self._child.signal(signal.SIGINT)
 
@@ -243,6 +245,7 @@ class ReplProcess:
             self._cell.on_busy(busy)
 
     def _control_frame(self, fields: list[Scalar]) -> None:
+        """A frame on the control channel: ready, done, broken, forked."""
         if not self._ready.done():
             match fields:
                 case ["ready", int()]:
@@ -267,12 +270,14 @@ class ReplProcess:
                 raise ProtocolError("a report that was not asked for")
 
     def _done(self, cell: _RunningCell, report: CellReport) -> None:
+        """The cell has reported."""
         self._cell = None
         self.batches.open = False
         self.batches.cancel()
         cell.on_done(report)
 
     def _llm_frame(self, fields: list[Scalar]) -> None:
+        """A frame on the channel of `llm_batch`."""
         if not self._ready.done():
             raise ProtocolError("a batch before the process was ready")
         self.batches.receive(fields)
@@ -305,6 +310,7 @@ class ReplProcess:
         self.ended.set_result(text)
 
     def _describe(self, status: int | None, killed: bool) -> str:
+        """How the process ended, in words for the model."""
         if self._why:
             return self._why
         if killed or status is None:

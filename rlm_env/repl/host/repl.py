@@ -182,6 +182,7 @@ class Repl:
         return lost
 
     def _result(self, step: Step, report: CellReport, lost_before: bool) -> StepResult:
+        """The result of a cell that has reported, every part of it bounded."""
         config = self._config
         if report.content is not None:
             self._content = report.content[: config.max_answer_chars]

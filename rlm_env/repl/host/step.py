@@ -81,9 +81,11 @@ class Step:
         self._finish(report)
 
     def _died(self, _ended: asyncio.Future[str]) -> None:
+        """The process has ended."""
         self._finish(None)
 
     def _finish(self, report: CellReport | None) -> None:
+        """Resolves `report`."""
         self._cancel_timer()
         self._outcome.append(report)
         if not self.report.done():

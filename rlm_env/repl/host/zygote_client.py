@@ -121,6 +121,7 @@ class ZygoteClient:
         return zygote
 
     async def _come_up(self, limit: float, spec: dict[str, Any] | None = None) -> None:
+        """Sends the instructions and waits until the zygote answers."""
         self._waiting[0] = self._loop.create_future()
         self._loop.add_reader(self._control, self._readable)
         try:
@@ -168,6 +169,7 @@ class ZygoteClient:
     async def _request_fork(
         self, request: dict[str, Any], fds: tuple[int, ...], on_exit: Callable[[int], None]
     ) -> Child:
+        """Asks for a child; ReplError where it cannot be forked."""
         reply, received = await self._ask(request, fds)
         if reply["op"] != "forked":
             raise ReplError(f"no REPL can be forked: {reply['error']}")
@@ -204,6 +206,7 @@ class ZygoteClient:
             self._errors = -1
 
     async def _ask(self, request: dict[str, Any], fds: tuple[int, ...]) -> tuple[dict[str, Any], list[int]]:
+        """Sends a request and waits for its reply."""
         if not self.alive:
             raise ReplError("the zygote is gone")
         self._next_id += 1
@@ -237,6 +240,7 @@ class ZygoteClient:
             self._loop.remove_writer(self._control)
 
     def _readable(self) -> None:
+        """Reads replies and reports of ended children."""
         for _ in range(64):
             try:
                 data, fds, _flags, _address = socket.recv_fds(
@@ -268,6 +272,7 @@ class ZygoteClient:
             self._on_exit[message["serial"]] = lambda _status: None
 
     def _exited(self, serial: int | None, pid: int, status: int) -> None:
+        """A child has ended: tells whoever owns it."""
         callback = self._on_fork_exit.pop(pid, None) if serial is None else self._on_exit.pop(serial, None)
         if callback is not None:
             callback(status)
@@ -275,6 +280,7 @@ class ZygoteClient:
             self._early_exits[serial] = status
 
     def _lost(self, why: str) -> None:
+        """The zygote is gone: everybody who waits gets SandboxError."""
         if not self.alive:
             return
         self.alive = False
@@ -297,6 +303,7 @@ class ZygoteClient:
             callback(-signal.SIGKILL)
 
     def _last_words(self) -> str:
+        """The last line that the zygote wrote to its standard error."""
         text = os.pread(self._errors, 16_384, 0).decode("utf-8", "replace").strip() if self._errors >= 0 else ""
         return text.splitlines()[-1] if text else "no message"
 

@@ -99,6 +99,7 @@ def address_space() -> int:
 
 
 def _limit(which: int, value: int) -> None:
+    """Sets a limit, no higher than this process may."""
     hard = resource.getrlimit(which)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(which, (value, value))

@@ -48,6 +48,7 @@ def build_ruleset(read: Iterable[str], list_only: Iterable[str], write: Iterable
 
 
 def _allow(ruleset: landlockpy.Ruleset, path: str, rights: AccessFS) -> None:
+    """Allows rights below a path; none where it does not exist."""
     if not os.path.isdir(path):
         rights &= ~AccessFS.READ_DIR
     try:

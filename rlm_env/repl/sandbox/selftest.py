@@ -47,6 +47,7 @@ def run_self_test(sandbox: PreparedSandbox, host: int) -> dict[str, Any]:
 
 
 def _outcome(attack: Callable[[], object]) -> str:
+    """What became of an attack: the name of its error, or "leaked"."""
     try:
         attack()
     except OSError as error:

@@ -40,6 +40,7 @@ class Boundaries:
 
     @classmethod
     def of(cls, lengths: Sequence[int]) -> Boundaries:
+        """The boundaries of samples of these lengths."""
         ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
         return cls(tuple(lengths), ends)
 
@@ -100,6 +101,7 @@ def _refuse(
     boundaries: Boundaries | None,
     others: dict[str, Any],
 ) -> None:
+    """Raises AttentionError for what a model asks of attention that is not computed here."""
     name = type(module).__name__
     for option, what in (("softcap", "caps attention logits"), ("s_aux", "has attention sinks")):
         if others.get(option) is not None:

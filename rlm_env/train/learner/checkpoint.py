@@ -175,6 +175,7 @@ def atomic_folder(path: Path, durable: bool = True) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
+    """Waits until a file is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -138,6 +138,7 @@ class LossConfig(Part):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
+        """Fills in the preset's values for what is not given."""
         preset = values.get("preset", "prime") if isinstance(values, dict) else None
         if not isinstance(preset, str) or preset not in PRESETS:
             return values  # the field's own error explains it
@@ -146,6 +147,7 @@ class LossConfig(Part):
 
     @model_validator(mode="after")
     def _fits_the_preset(self) -> Self:
+        """Refuses settings that have no effect with the preset."""
         known = {"preset", "norm_tokens", *PRESETS[self.preset]}
         for name in type(self).model_fields:
             if name not in known and getattr(self, name) is not None:

@@ -121,11 +121,13 @@ def gather(value: Any) -> list[Any]:
 
 
 def barrier() -> None:
+    """Waits for all processes."""
     if world_size() > 1:
         dist.barrier()
 
 
 def _filler() -> Sample:
+    """A sample without weight, for a process that has fewer packs than others."""
     return Sample([0, 0], [False, True], [0.0, 0.0], _FILLER, weight=0.0)
 
 

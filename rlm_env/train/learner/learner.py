@@ -149,6 +149,7 @@ class Learner:
         }
 
     def _collate(self, samples: list[Sample]) -> Pack:
+        """The tensors of a pack; ValueError for ids outside of the vocabulary."""
         pack = collate(samples)
         vocab = input_embeddings(self.model).num_embeddings
         if int(pack.input_ids.max()) >= vocab or int(pack.input_ids.min()) < 0:

@@ -140,6 +140,7 @@ def _sample_means(values: Tensor, samples: Tensor | None) -> Tensor:
 
 
 def _metrics(log_ratio: Tensor, clipped: Tensor, advantages: Tensor) -> MetricSums:
+    """Sums over the trained tokens: ratios, mismatch, clipped shares."""
     ratio = torch.exp(log_ratio)
     return {
         "tokens": torch.tensor(float(len(ratio)), device=ratio.device),
@@ -160,6 +161,7 @@ def _check_shapes(
     sequence_ids: Tensor | None,
     weights: Tensor | None,
 ) -> None:
+    """Raises ValueError where the arguments of the loss do not fit each other."""
     if logprobs.ndim != 1:
         raise ValueError(f"logprobs must have the shape [tokens], got {list(logprobs.shape)}")
     others = {

@@ -159,6 +159,7 @@ def _adapter_size(model: Any, lora: LoraConfig) -> int:
 
 
 def _remedies(config: ModelConfig) -> str:
+    """What could make the training fit, in words."""
     found = [] if config.gradient_checkpointing else ["trainer.gradient_checkpointing = true"]
     if config.lora is None:
         found.append("an adapter (trainer.lora)")

@@ -44,6 +44,7 @@ class PackModel(nn.Module):
 
 
 def compute_dtype(config: ModelConfig) -> torch.dtype:
+    """The type of the forward pass."""
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
 
 
@@ -223,6 +224,7 @@ def write_adapter(model: nn.Module, weights: dict[str, Tensor], folder: Path) ->
 
 
 def copy_side_files(source: Path, folder: Path) -> None:
+    """Copies what belongs to a model beside its weights: tokenizer, template, generation config."""
     for path in sorted(source.iterdir()):
         wanted = path.is_file() and path.suffix not in _NOT_COPIED and not path.name.endswith(".index.json")
         if wanted and path.name != "config.json" and not path.name.startswith((".", "adapter_")):

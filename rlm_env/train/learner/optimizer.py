@@ -150,6 +150,8 @@ def decayed_names(module: nn.Module) -> set[str]:
 
 
 def _adds_to(master: nn.Parameter) -> Callable[[Tensor], None]:
+    """A hook that adds each gradient to the master's, in float32."""
+
     def add(parameter: Tensor) -> None:
         gradient, parameter.grad = parameter.grad, None
         assert gradient is not None  # the hook runs right after it was accumulated

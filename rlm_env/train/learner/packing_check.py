@@ -128,6 +128,7 @@ def check_packing(
 
 
 def _judge(check: PackingCheck, model: nn.Module, tolerance: float) -> None:
+    """Raises PackingError for differences that rounding does not explain."""
     name = type(model).__name__
     attention = getattr(getattr(model, "config", None), "_attn_implementation", "unknown")
     if check.leak != 0:
@@ -151,6 +152,7 @@ def _judge(check: PackingCheck, model: nn.Module, tolerance: float) -> None:
 
 
 def _leak(model: nn.Module, pack: Pack, temperature: float) -> float:
+    """The largest gradient of a sample with respect to other samples' embeddings."""
     embedded: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
@@ -172,6 +174,7 @@ def _leak(model: nn.Module, pack: Pack, temperature: float) -> float:
 
 @torch.no_grad()
 def _head_difference(model: nn.Module, ids: Tensor) -> float:
+    """How far the model's own logits are from hidden states times head, relative."""
     positions = torch.arange(ids.shape[1], device=ids.device)[None]
     own = model(input_ids=ids, use_cache=False).logits[0]
     plain = last_hidden_state(model, ids, positions)[0] @ vocabulary_head(model).T

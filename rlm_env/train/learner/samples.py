@@ -140,6 +140,7 @@ def _longest_prefix(samples: Iterable[Sample], prompt: list[int]) -> Sample | No
 
 
 def _extend(sample: Sample, prompt: list[int], sampled: list[int], logprobs: list[float]) -> None:
+    """Adds a reply to a sample: what is new in its prompt as context, the sampled ids as trained."""
     new = prompt[len(sample) :]
     sample.token_ids += new + sampled
     sample.mask += [False] * len(new) + [True] * len(sampled)

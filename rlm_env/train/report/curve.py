@@ -67,6 +67,7 @@ def _series(lines: Sequence[Line], key: str) -> dict[int, float]:
 
 
 def _draw_training(axes: Any, series: Sequence[dict[int, float]], label: str) -> None:
+    """Draws the training reward: smoothed for one run, with its spread for several."""
     if len(series) == 1:
         steps, values = zip(*series[0].items(), strict=True)
         axes.plot(steps, values, color=TRAINING, alpha=0.3, linewidth=1)
@@ -79,6 +80,7 @@ def _draw_training(axes: Any, series: Sequence[dict[int, float]], label: str) ->
 
 
 def _draw_held_out(axes: Any, runs: Sequence[RunMetrics], key: str, label: str, color: str) -> None:
+    """Draws a held-out score with its intervals."""
     series = [_series(run.evaluations, key) for run in runs]
     if len(series) > 1:
         steps, means, spreads = _over_runs(series)

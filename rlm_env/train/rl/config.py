@@ -109,6 +109,7 @@ class GroupsConfig(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        """Refuses settings of groups that contradict each other."""
         if self.min_size > self.size:
             raise ValueError(f"min_size ({self.min_size}) is above size ({self.size})")
         return self
@@ -155,6 +156,7 @@ class TrainConfig(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        """Refuses a config with settings that contradict each other."""
         check_labels(self.environments)
         if problems := [message for applies, message in _contradictions(self) if applies]:
             raise ValueError("; ".join(problems))

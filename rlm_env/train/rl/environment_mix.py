@@ -63,6 +63,7 @@ class EnvironmentMix:
         await asyncio.gather(*(scaffold.aclose() for scaffold in (*self._scaffolds.values(), *self._held_out.values())))
 
     def _make(self, entry: TrainEnvironment, further_options: dict[str, Any]) -> RLMEnv:
+        """A scaffold over an environment with its options."""
         environment = make_train_environment(self._config, entry, self._model, further_options)
         return RLMEnv(environment, rollout_config(self._config, entry, self._profile), pools=self._pools)
 

@@ -94,6 +94,7 @@ class GroupMaker:
         progress: GroupProgress,
         limit: asyncio.Timeout,
     ) -> None:
+        """One rollout of a group: waits for a slot, rolls out, scores, stores."""
         async with self._slots, self._counted(progress):
             if progress.begun is None:
                 progress.begun = asyncio.get_running_loop().time()

@@ -128,6 +128,7 @@ def cost_of(rollout: Rollout, unit: str) -> float:
 
 
 def _with_advantage(samples: Sequence[Sample], advantage: float) -> Sequence[Sample]:
+    """A copy of a sample with its advantage."""
     for sample in samples:
         sample.advantage = advantage
     return samples

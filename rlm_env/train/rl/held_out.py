@@ -92,6 +92,7 @@ class HeldOut:
         return {name: self._mix.held_out(name).tasks("eval").take(self._config.n) for name in self._mix.labels}
 
     def _metrics(self, rollouts: list[Rollout]) -> dict[str, float]:
+        """The line of metrics of an evaluation."""
         metrics: dict[str, float] = {}
         for name in self._mix.labels:
             mine = [rollout for rollout in rollouts if member_of(rollout).label == name]

@@ -54,6 +54,7 @@ class Lookahead:
         return STRAGGLER * median(self._group_seconds) if self._group_seconds else math.inf
 
     def _decide(self) -> None:
+        """Sets the number of steps from the measured times."""
         if self._group_seconds and self._step_seconds:
             more, fewer = self._needed(1.0), self._needed(RELUCTANCE)
             self.steps = min(self._config.max_off_policy_steps, max(more, min(self.steps, fewer)))

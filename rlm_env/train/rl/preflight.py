@@ -126,6 +126,7 @@ def check_model(config: TrainConfig, folder: Path, *, live: bool = True) -> None
 
 
 def _memory(config: TrainConfig, folder: Path) -> list[tuple[str, str]]:
+    """The lines of `--dry-run` about memory; refuses what does not fit."""
     check_model(config, folder)
     device = pick_device(config.trainer)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -150,6 +151,7 @@ def _model_on_disk(config: TrainConfig) -> Path | None:
 
 
 def _how_trained(config: TrainConfig) -> str:
+    """Which weights are trained and how, in words."""
     lora = config.trainer.lora
     weights = f"LoRA of rank {lora.rank}" if lora else "all weights"
     return f"{weights}, {config.trainer.dtype}, lr {config.optimizer.lr:g} ({config.optimizer.schedule})"

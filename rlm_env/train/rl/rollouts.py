@@ -78,4 +78,5 @@ async def all_of(*work: Coroutine[Any, Any, None]) -> None:
 
 
 def _failed(name: str, task: Task, error: str) -> Rollout:
+    """The record of a rollout that failed."""
     return Rollout(id=name, task_id=task.id, stop_reason=StopReason.ERROR, error=error)

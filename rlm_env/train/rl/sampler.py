@@ -126,6 +126,7 @@ class _Pools:
         self._rewards: dict[tuple[str, str], deque[float]] = defaultdict(lambda: deque(maxlen=config.window))
 
     def admits(self, environment: str, task: Task, chance: random.Random) -> bool:
+        """Whether a task may be drawn now: of easy and hard pools only some are."""
         rewards = self._rewards.get(self._key(environment, task))
         if not rewards or len(rewards) < self._config.window:
             return True
@@ -137,9 +138,11 @@ class _Pools:
         return True
 
     def observe(self, environment: str, task: Task, reward: float) -> None:
+        """Takes in the reward of a group."""
         self._rewards[self._key(environment, task)].append(reward)
 
     def _key(self, environment: str, task: Task) -> tuple[str, str]:
+        """The pool of a task."""
         by = self._config.by
         if by is None:
             return environment, task.id

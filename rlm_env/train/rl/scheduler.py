@@ -217,6 +217,7 @@ class Scheduler:
             self._journal.dropped(group.number, reason)
 
     def _is_too_old(self, group: RolloutGroup) -> bool:
+        """Whether a group has more off-policy steps than are allowed."""
         return self._trained - group.oldest_policy_version > self._groups.max_off_policy_steps
 
     def _fill(self) -> None:
@@ -246,12 +247,14 @@ class Scheduler:
         return [run.begun + limit for run in self._running.values() if run.begun is not None]
 
     def _begin(self) -> None:
+        """Begins one group."""
         progress = GroupProgress()
         task = asyncio.create_task(self._make(progress))
         self._running[task] = progress
         task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[RolloutGroup]) -> None:
+        """A group has ended, or failed."""
         progress = self._running.pop(task)
         if self._closing or task.cancelled():
             return
@@ -264,6 +267,7 @@ class Scheduler:
         self._changed.set()
 
     async def _make(self, progress: GroupProgress) -> RolloutGroup:
+        """Draws a task and makes its group."""
         draw = await self._draw()
         group = await self._maker.make(draw, self._work.rollouts.pop(draw.group, {}), progress)
         if group.scored:
@@ -281,6 +285,7 @@ class Scheduler:
 
 
 def _too_many_failures(groups: list[RolloutGroup]) -> RunStopped:
+    """The end of a run in which too many groups of one step failed."""
     errors = sorted({rollout.error for group in groups for rollout in group.rollouts if rollout.error})
     timed_out = sum(group.timed_out for group in groups)
     reasons = [f"{timed_out} were closed by groups.timeout"] if timed_out else []

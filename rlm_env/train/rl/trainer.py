@@ -148,6 +148,7 @@ class _Run:
             raise RunStopped(status, str(error), 3) from error
 
     async def _live(self, mix: EnvironmentMix, engine: TrainEngine) -> None:
+        """The loop of a live run: evaluate where due, step, to the last step."""
         config = self.config
         check_window(config, engine.policy.context_window)
         self.opened.add_to_record(engines=await describe_engines({"policy": engine.llm}))
@@ -168,6 +169,7 @@ class _Run:
         await self._finish()
 
     async def _step(self, scheduler: Scheduler, sync: WeightSync) -> None:
+        """One step: a batch, an update, its publication, its metrics."""
         start = time.monotonic()
         step = self.learner.version + 1
         replayed = scheduler.replaying
@@ -237,11 +239,13 @@ class _Run:
                 await asyncio.gather(self.publishing, return_exceptions=True)
 
     async def _update(self, samples: list[Sample]) -> dict[str, float]:
+        """The optimizer step, in a thread."""
         start = time.monotonic()
         values = await _to_its_end(self.learner.step, samples)
         return values | {"seconds/train": time.monotonic() - start}
 
     async def _record(self, step: int, steps: int, values: dict[str, float]) -> None:
+        """Writes and shows the metrics of a step, saves a checkpoint if due, stops after too many skipped ones."""
         self.opened.metrics.write(step, values)
         self.opened.metrics.show_step(step, steps, values)
         self.recorded = step
@@ -257,6 +261,7 @@ class _Run:
             )
 
     async def _save(self) -> None:
+        """Saves a checkpoint, unless the last step has one."""
         if self.saved != self.learner.version == self.recorded:
             await _to_its_end(self.opened.checkpoints.save, self.recorded, self.learner, {"step": self.recorded})
             self.saved = self.recorded
@@ -289,6 +294,7 @@ class _Run:
 
     @contextlib.asynccontextmanager
     async def _engine(self, model: Path) -> AsyncIterator[TrainEngine]:
+        """The vLLM of the run, with its start shown."""
         config = self.config
         with self.console.status("starting vLLM") as status:
 

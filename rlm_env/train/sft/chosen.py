@@ -103,6 +103,7 @@ def _refused(rollout: Rollout, keep: KeepConfig) -> str | None:
 
 
 def _distinct(rollouts: list[Rollout], keep: KeepConfig, dropped: Counter[str]) -> list[Rollout]:
+    """One of the rollouts of a task whose root replies are the same."""
     if not keep.dedupe:
         return rollouts
     said = {}
@@ -115,6 +116,7 @@ def _distinct(rollouts: list[Rollout], keep: KeepConfig, dropped: Counter[str]) 
 
 
 def _best(rollouts: list[Rollout], keep: KeepConfig, dropped: Counter[str]) -> list[Rollout]:
+    """The best rollouts of each task."""
     if keep.best_of is None:
         return rollouts
     by_task: dict[tuple[str, str], list[Rollout]] = defaultdict(list)
@@ -127,6 +129,7 @@ def _best(rollouts: list[Rollout], keep: KeepConfig, dropped: Counter[str]) -> l
 
 
 def _rank(rollout: Rollout) -> tuple[float, int]:
+    """The order within a task: score, then fewest sampled tokens."""
     sampled = rollout.root_usage.completion_tokens + rollout.sub_usage.completion_tokens
     return -(rollout.score.value if rollout.score is not None else 0.0), sampled
 

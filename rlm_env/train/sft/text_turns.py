@@ -76,6 +76,7 @@ def _with_logprobs(reply: R) -> R:
 
 
 def _encode_root(rollout: Rollout, tokens: ChatTokens) -> list[Turn]:
+    """The root turns with ids of the student's tokenizer, encoded from the recorded messages."""
     messages = rollout.messages
     if not messages or messages[0]["role"] == "assistant":
         raise CannotEncode("no recorded prompt as text")
@@ -96,6 +97,7 @@ def _encode_root(rollout: Rollout, tokens: ChatTokens) -> list[Turn]:
 
 
 def _encode_sub_call(call: SubCall, tokens: ChatTokens) -> SubCall | None:
+    """A sub-call with ids of the student's tokenizer; None where that is not exact."""
     try:
         return _with_ids(call, _encode(call, call.messages, None, tokens))
     except CannotEncode:

@@ -125,6 +125,7 @@ def select_rollouts(config: SFTConfig, folder: Path, console: Console) -> Chosen
 
 
 def _selection_table(chosen: Chosen) -> Table:
+    """The table of what was read, kept and dropped."""
     samples = [*chosen.samples, *chosen.held_out]
     by_kind = {kind: [sample for sample in samples if sample.kind is kind] for kind in SampleKind}
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -144,6 +145,7 @@ def _selection_table(chosen: Chosen) -> Table:
 
 
 def _train(plan: Plan, held_out: list[Sample], learner: Learner, run: OpenRun[SFTConfig]) -> None:
+    """The loop over steps, with metrics, held-out loss and checkpoints."""
     config = run.config
     with Progress(
         TextColumn("step"),

@@ -200,6 +200,7 @@ class TrainEngine:
         return isinstance(error, EngineUnavailable) or not await self._running().is_healthy(HEALTH_SECONDS)
 
     async def _restart(self) -> None:
+        """Replaces the engine if it does not answer."""
         async with self._lifecycle:
             if self._policy is None or not await self._running().is_healthy(HEALTH_SECONDS):
                 await self._replace()
@@ -213,6 +214,7 @@ class TrainEngine:
         await self._start()
 
     async def _start(self) -> None:
+        """Starts a vLLM on the weights that are to be served."""
         from rlm_env.llm.vllm.server import VLLMServer
 
         options = self.options.model_dump(include=set(EngineOptions.model_fields))

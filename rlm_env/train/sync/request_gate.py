@@ -74,6 +74,7 @@ class RequestGate:
                 self.seconds_closed += time.monotonic() - start
 
     async def _drain(self, seconds: float) -> None:
+        """Waits for requests in flight, and cuts off those that take too long."""
         if not self._inside:
             return
         _, slow = await asyncio.wait(self._inside, timeout=seconds)

@@ -104,6 +104,7 @@ class WeightSync(ABC):
     async def _publish(
         self, version: int, learner_free: asyncio.Event | None = None, *, canary_first: bool = False
     ) -> dict[str, float]:
+        """Export, score, close the gate, load, compare, open the gate."""
         metrics: dict[str, float] = {}
         served = self._engine.served
         folder = self.folder / f"v{version:06d}"
@@ -131,6 +132,7 @@ class WeightSync(ABC):
         return metrics | _as_metrics(check)
 
     async def _load_canary(self, folder: Path, version: int, expected: Logprobs) -> None:
+        """Loads canary weights and requires that the engine's answers change."""
         canary = self.folder / CANARY
         await asyncio.to_thread(write_canary_weights, folder, canary)
         await self._replace(canary, version)
@@ -141,6 +143,7 @@ class WeightSync(ABC):
             )
 
     async def _replace(self, folder: Path, version: int) -> None:
+        """Makes the engine serve the weights in a folder."""
         try:
             with suppress(EngineUnavailable):  # then it is started again on the new weights
                 await self._conversation.fill_cache(self._engine)
@@ -162,6 +165,7 @@ class WeightSync(ABC):
             return await self._conversation.engine_logprobs(self._engine)
 
     async def _check(self, expected: Logprobs, version: int) -> SyncCheck:
+        """Compares the engine's answers with the trainer's; SyncError where they differ."""
         answers = BothLogprobs(await self._engine_logprobs(), expected)
         check = compare(answers, self._last_check)
         require_agreement(check, self.tolerance, version)
