@@ -41,7 +41,7 @@ def find_environment(name: str, seed: int = 0, **options: Any) -> Environment:
     Raises ValueError for an unknown name (with near matches), TypeError for an unknown option and for an entry point
     that gives no `Environment`.
     """
-    make = _find(name)
+    make = environment_maker(name)
     if _takes_seed(make):
         options = {"seed": seed, **options}
     environment = make(**options)
@@ -67,18 +67,18 @@ def load_environment(name: str, seed: int = 0, **options: Any) -> RLMEnv:
     return RLMEnv(environment, RLMConfig(**config))
 
 
-def _find(name: str) -> Callable[..., Any]:
-    """The class or function that an entry point names; a folder of a checkout is put on `sys.path` first."""
+def entry_of(name: str) -> tuple[EntryPoint, Path | None]:
+    """The entry point of the environment of that name, and the folder of its project where it is not installed.
+
+    Raises ValueError for an unknown name, with near matches.
+    """
     wanted = _normalized(name)
     entry = next((e for e in _installed() if _normalized(e.name) == wanted), None)
     if entry is not None:
-        return entry.load()
+        return entry, None
     for entry, folder in _in_folder():
         if _normalized(entry.name) == wanted:
-            if str(folder.resolve()) not in sys.path:
-                sys.path.insert(0, str(folder.resolve()))
-                importlib.invalidate_caches()
-            return entry.load()
+            return entry, folder
     known = environments()
     near = difflib.get_close_matches(name, known, n=1)
     raise ValueError(
@@ -88,9 +88,21 @@ def _find(name: str) -> Callable[..., Any]:
     )
 
 
+def environment_maker(name: str) -> Callable[..., Environment]:
+    """The class or function that an entry point names; a folder of a checkout is put on `sys.path` first.
+
+    Raises ValueError for an unknown name, and what importing the module raises.
+    """
+    entry, folder = entry_of(name)
+    if folder is not None and str(folder.resolve()) not in sys.path:
+        sys.path.insert(0, str(folder.resolve()))
+        importlib.invalidate_caches()
+    return entry.load()
+
+
 def takes_option(name: str, option: str) -> bool:
     """True if the environment of that name has an option of that name. Raises what `find_environment` raises."""
-    return option in inspect.signature(_find(name)).parameters
+    return option in inspect.signature(environment_maker(name)).parameters
 
 
 def _takes_seed(make: Callable[..., Any]) -> bool:

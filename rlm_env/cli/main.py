@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from rlm_env import __version__
+from rlm_env.cli.check import add_check
 from rlm_env.cli.common import EXIT_CODES, HelpFormatter
 from rlm_env.cli.envs import add_envs
 from rlm_env.cli.eval import add_eval
@@ -60,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rlm-env {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_eval, add_score, add_train, add_sft, add_report, add_envs):
+    for add in (add_eval, add_score, add_train, add_sft, add_report, add_envs, add_check):
         add(commands)
     for command in commands.choices.values():
         command.set_defaults(options=sorted(text for text in command._option_string_actions if text.startswith("--")))

@@ -29,6 +29,7 @@ from rlm_env.evals.stored import EvalResult, run_title, stored_baselines
 from rlm_env.evals.summary import EvalSummary, summarize
 from rlm_env.llm.base import LLM, EngineUnavailable
 from rlm_env.messages import Usage
+from rlm_env.origin import origin_of
 from rlm_env.registry import takes_option
 from rlm_env.repl import ReplPools
 from rlm_env.rollout import RecordError, Rollout
@@ -109,7 +110,7 @@ async def prepare_run(
     if len(tasks) < config.n:
         console.print(f"note: the split '{config.split}' has {len(tasks)} tasks only", markup=False, style="yellow")
     async with make_scaffolds(config, environment, models["root"], pools) as scaffolds:
-        record = make_record(tasks, scaffolds, models, environment_name(environment))
+        record = make_record(tasks, scaffolds, models, environment_name(environment), origin_of(config.environment))
         with RunFolder(config.out, resume=resume) as folder:
             if resume:
                 old = read_run_config(config.out)

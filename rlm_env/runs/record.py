@@ -17,6 +17,7 @@ from typing import Any
 
 from rlm_env import __version__
 from rlm_env.llm.base import LLM
+from rlm_env.origin import Origin
 from rlm_env.runs.engine_table import Role
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import plain
@@ -31,11 +32,16 @@ WHOLE_FILE_BYTES = 64 << 20
 
 
 def make_record(
-    tasks: list[Task], scaffolds: Mapping[str, Scaffold], models: Mapping[Role, ModelRef], environment: str
+    tasks: list[Task],
+    scaffolds: Mapping[str, Scaffold],
+    models: Mapping[Role, ModelRef],
+    environment: str,
+    origin: Origin,
 ) -> dict[str, Any]:
     """The record of an eval on one environment, as plain TOML values."""
     return new_record(
         environment=environment,
+        package=describe_package(origin),
         tasks=len(tasks),
         tasks_sha256=hash_tasks(tasks),
         models={role: describe_model(ref) for role, ref in models.items()},
@@ -103,10 +109,33 @@ def check_record(old: Mapping[str, Any], new: Mapping[str, Any], tasks: list[Tas
             f"{where} cannot be resumed:\n  " + "\n  ".join(differences) + "\nChoose another --out for a new run."
         )
     return [
-        f"{package} was {old['versions'].get(package)} when the run began, is now {new['versions'].get(package)}"
-        for package in sorted(old["versions"].keys() | new["versions"].keys())
-        if old["versions"].get(package) != new["versions"].get(package)
+        *_package_changes(old.get("package", {}), new["package"]),
+        *(
+            f"{package} was {old['versions'].get(package)} when the run began, is now {new['versions'].get(package)}"
+            for package in sorted(old["versions"].keys() | new["versions"].keys())
+            if old["versions"].get(package) != new["versions"].get(package)
+        ),
     ]
+
+
+def _package_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """A warning if the environment's code or data is not what it was; none for a record without a package."""
+    if not old or old == new:
+        return []
+    was, now = (f"{record['name']} {record['version']} (content {record['sha256'][:12]})" for record in (old, new))
+    return [f"the environment was {was} when the run began, is now {now}: its scores may differ"]
+
+
+def describe_package(origin: Origin) -> dict[str, Any]:
+    """The package of an environment: its name, version and content hash, and the one that it was published with if it
+    has been changed since."""
+    published = origin.published_sha256 if origin.changed else None
+    return {
+        "name": origin.package,
+        "version": origin.version,
+        "sha256": origin.sha256,
+        "published_sha256": published,
+    }
 
 
 def hash_tasks(tasks: Iterable[Task]) -> str:

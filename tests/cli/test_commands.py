@@ -8,7 +8,7 @@ from rlm_env.cli.main import make_parser
 from rlm_env.runs.errors import ConfigError
 from rlm_env.scaffolds import SCAFFOLDS
 
-COMMANDS = ("eval", "train", "sft", "report", "envs")
+COMMANDS = ("eval", "train", "sft", "report", "envs", "check")
 
 
 def help_of(capfd, *arguments: str) -> str:

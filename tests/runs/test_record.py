@@ -1,6 +1,10 @@
 """The record of a run: engines with their versions, and how a resumed run's engines differ."""
 
-from rlm_env.runs.record import describe_engines, engine_changes, new_record
+from pathlib import Path
+
+from rlm_env.origin import Origin
+from rlm_env.runs.record import check_record, describe_engines, engine_changes, make_record, new_record
+from rlm_env.task import Task
 from tests.stubs import StubLLM
 
 
@@ -28,3 +32,25 @@ async def test_engines_are_described_by_role_and_changes_are_told():
     assert engine_changes(old, old) == []
     new = await describe_engines({"root": Engine("0.31.0"), "judge": Engine("1")})
     assert engine_changes(old, new) == ["root engine: engine_version was 0.30.0 when the run began, is now 0.31.0"]
+
+
+def origin(version: str = "0.2.0", sha256: str = "a" * 64, published: str | None = None) -> Origin:
+    return Origin("needle-rlm", version, "needle_rlm", Path("needle_rlm"), None, sha256, published)
+
+
+def test_a_record_names_the_package_of_the_environment_and_its_content():
+    record = make_record([Task("?", id="eval-0")], {}, {}, "needle-rlm", origin())
+    assert record["package"] == {"name": "needle-rlm", "version": "0.2.0", "sha256": "a" * 64}
+    changed = make_record([Task("?", id="eval-0")], {}, {}, "needle-rlm", origin(published="b" * 64))
+    assert changed["package"]["published_sha256"] == "b" * 64
+
+
+def test_a_resumed_run_is_told_that_the_environment_has_changed(tmp_path):
+    tasks = [Task("?", id="eval-0")]
+    old, new = (make_record(tasks, {}, {}, "needle-rlm", origin(sha256=char * 64)) for char in "ab")
+    assert check_record(old, old, tasks, tmp_path) == []
+    [warning] = check_record(old, new, tasks, tmp_path)
+    assert "needle-rlm 0.2.0 (content aaaaaaaaaaaa) when the run began" in warning
+    assert "now needle-rlm 0.2.0 (content bbbbbbbbbbbb)" in warning
+    del old["package"]  # of a run of an earlier version
+    assert check_record(old, new, tasks, tmp_path) == []

@@ -41,13 +41,19 @@ def slip(change: str, task: Task) -> str:
     return f"<answer>{CHANGES[change](task.gold)}</answer>"
 
 
+def asked(task: Task) -> str:
+    """The text to be copied, read out of the question."""
+    return task.question.partition("<text>")[2].rpartition("</text>")[0]
+
+
 def shuffled(task: Task) -> str:
-    return f"<answer>{''.join(Draw('random', task.id).shuffled(task.gold))}</answer>"
+    return f"<answer>{''.join(Draw('random', task.id).shuffled(asked(task)))}</answer>"
 
 
 def commonest(task: Task) -> str:
-    [(character, _)] = Counter(task.gold).most_common(1)
-    return f"<answer>{character * len(task.gold)}</answer>"
+    text = asked(task)
+    [(character, _)] = Counter(text).most_common(1)
+    return f"<answer>{character * len(text)}</answer>"
 
 
 BASELINES: dict[str, Callable[[Task], str]] = {

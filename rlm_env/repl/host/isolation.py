@@ -129,6 +129,7 @@ def _own_top_levels() -> set[str]:
         own.add(entry.value.partition(":")[0].partition(".")[0])
         if entry.dist is not None:
             distributions.add(entry.dist.name)
+            own |= {file.parts[0].partition(".")[0] for file in entry.dist.files or () if file.parts[0] != ".."}
     prefixes = tuple(name.lower().replace("-", "_") for name in distributions)
     return own | {f"{prefix}-" for prefix in prefixes}
 

@@ -3,7 +3,7 @@
 import importlib.metadata
 import shutil
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +21,7 @@ def test_packages_of_ours_are_left_out(tmp_path: Path, monkeypatch: pytest.Monke
         "rlm_env",
         "rlm_rewards",
         "my_task",
+        "my_task_data",
         "rlm_env-0.1.dist-info",
         "my_task-1.0.dist-info",
     ]
@@ -28,7 +29,8 @@ def test_packages_of_ours_are_left_out(tmp_path: Path, monkeypatch: pytest.Monke
         (site / name).mkdir()
     for name in ("six.py", "_editable.pth", "my_task.py"):
         (site / name).touch()
-    entry = SimpleNamespace(value="my_task.env:load", dist=SimpleNamespace(name="my-task"))
+    files = [PurePosixPath(name) for name in ("my_task/env.py", "my_task_data/golds.json", "../../bin/my-task")]
+    entry = SimpleNamespace(value="my_task.env:load", dist=SimpleNamespace(name="my-task", files=files))
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry])
     read, listed = isolation.readable_paths([str(site)])
     assert listed == [str(site)]

@@ -1,0 +1,1 @@
+"""Environment packages: making one, checking and validating it, publishing it, describing it."""

@@ -1,0 +1,183 @@
+"""Checks an environment in seconds: its tasks, scores, tools, baselines, and what of it a REPL can reach.
+
+The rules themselves are in `task_rules.py`, `scores.py`, `extras.py`, `contexts.py` and `reachable.py`. The package
+around the environment (README, license, version, wheel) is not checked here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from rlm_env.environment import Environment
+from rlm_env.hub import contexts, extras, reachable, scores, task_rules
+from rlm_env.hub.findings import Finding, Findings
+from rlm_env.origin import Origin, origin_of
+from rlm_env.registry import environment_maker, find_environment
+from rlm_env.repl import ReplError
+from rlm_env.runs.errors import ConfigError, near_matches
+from rlm_env.task import Task
+
+TASKS = 20
+"""Tasks of each split that are looked at."""
+JUDGED = 3
+"""Tasks whose answers a judge is asked about."""
+RULES = (
+    "loads",
+    "options",
+    "tasks",
+    "ids",
+    "splits",
+    "same-bytes",
+    "perfect-answer",
+    "empty-answer",
+    "other-answer",
+    "score",
+    "judge",
+    "tools",
+    "baselines",
+    "context-type",
+    "gold-in-context",
+    "info-in-context",
+    "package-in-repl",
+    "gold-in-files",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """What is to be checked."""
+
+    name: str
+    options: Mapping[str, Any]
+    """Options of the environment."""
+    tasks: int = TASKS
+    """Of each split."""
+    seed: int = 0
+    judge: bool = False
+    """Ask the environment's judge. It may cost money."""
+
+
+async def check_environment(request: CheckRequest) -> Findings:
+    """Applies all rules to the environment of that name.
+
+    Raises ConfigError for an unknown name, and if the package allows a rule that does not exist.
+    """
+    try:
+        origin = origin_of(request.name)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(str(error)) from error
+    findings = Findings(f"{request.name} ({origin.package} {origin.version}, content {origin.sha256[:12]})")
+    allow = allowed_rules(origin)
+    try:
+        make = environment_maker(request.name)
+        found, names = extras.option_findings(make)
+        findings.judge("options", found, ", ".join(names) or "none", allow)
+        environment = find_environment(request.name, request.seed, **request.options)
+    except Exception as error:
+        finding = Finding("loads", request.name, f"raises {type(error).__name__}: {error}", "make it load by name")
+        findings.judge("loads", [finding], "")
+        return findings
+    findings.judge("loads", [], "by name, with its default options" if not request.options else "by name")
+    try:
+        await _Check(request, origin, environment, findings, allow).run()
+    finally:
+        await environment.aclose()
+    return findings
+
+
+def allowed_rules(origin: Origin) -> dict[str, str]:
+    """Rule -> the reason why the package's pyproject.toml allows its findings. Raises ConfigError for unknown rules."""
+    if origin.project is None:
+        return {}
+    tool = tomllib.loads((origin.project / "pyproject.toml").read_text("utf-8")).get("tool", {})
+    allow = tool.get("rlm-env", {}).get("check", {}).get("allow", {})
+    for rule, reason in allow.items():
+        where = f"{origin.project / 'pyproject.toml'}, [tool.rlm-env.check.allow]"
+        if rule not in RULES:
+            raise ConfigError(f"{where}: there is no rule '{rule}'{near_matches(rule, RULES)}")
+        if not isinstance(reason, str) or not reason.strip():
+            raise ConfigError(f"{where}: give the reason for '{rule}' as text")
+    return dict(allow)
+
+
+@dataclass(slots=True)
+class _Check:
+    """One environment under check."""
+
+    request: CheckRequest
+    origin: Origin
+    environment: Environment
+    findings: Findings
+    allow: dict[str, str]
+
+    async def run(self) -> None:
+        samples, missing = task_rules.sample_tasks(self.environment, self.request.tasks)
+        tasks = [task for pair in zip_longest(*samples.values()) for task in pair if task is not None]
+        counted = " and ".join(f"{len(found)} of {split}" for split, found in samples.items())
+        self._judge("tasks", missing + task_rules.unstorable_info(tasks), counted)
+        if not tasks:
+            return
+        self._judge("ids", task_rules.repeated_ids(samples), f"{len(tasks)} are unique")
+        self._judge("splits", task_rules.shared_tasks(samples), "train and eval share no task")
+        name, options, seed = self.request.name, self.request.options, self.request.seed
+        self._judge(
+            "same-bytes", task_rules.other_bytes(name, options, seed, samples), "another process makes the same"
+        )
+        answers = await self._check_scores(tasks)
+        await self._check_extras(tasks)
+        self._judge("context-type", contexts.context_types(tasks), "plain data")
+        self._judge("gold-in-context", contexts.gold_places(tasks, answers), "no place holds it in every task")
+        self._judge("info-in-context", contexts.info_places(tasks), "Task.info stands in no context")
+        await self._check_files(tasks, answers)
+
+    def _judge(self, rule: str, found: list[Finding], seen: str) -> None:
+        self.findings.judge(rule, found, seen, self.allow)
+
+    async def _check_scores(self, tasks: list[Task]) -> scores.Answers:
+        answers, found = await scores.perfect_answers(self.environment, tasks)
+        self._judge("perfect-answer", found, f"scores 1 in {len(tasks)} tasks")
+        self._judge("empty-answer", await scores.empty_answers(self.environment, tasks), "scores 0")
+        others = await scores.other_answers(self.environment, tasks, answers)
+        if len({repr(task.gold) for task in tasks}) == 1:
+            message = f"all {len(tasks)} tasks have the same right answer"
+            others.append(Finding("other-answer", "Task.gold", message, "let the right answers differ"))
+        self._judge("other-answer", others, "the answer to another task scores less than 1")
+        steady = await scores.unsteady_scores(self.environment, tasks[:JUDGED], answers)
+        self._judge("score", steady, "the same answer gets the same score and finite metrics")
+        await self._check_judge(tasks[:JUDGED], answers)
+        return answers
+
+    async def _check_judge(self, tasks: list[Task], answers: scores.Answers) -> None:
+        if type(self.environment).judge is Environment.judge:
+            return
+        if not self.request.judge:
+            self.findings.unchecked["judge"] = (
+                "it costs calls of an LLM; --judge asks it, with the environment's options for it given by --set"
+            )
+            return
+        _, found = await scores.perfect_answers(self.environment, tasks, ask_judge=True)
+        found += await scores.empty_answers(self.environment, tasks, ask_judge=True)
+        found += await scores.other_answers(self.environment, tasks, answers, ask_judge=True)
+        found = [Finding("judge", one.where, f"with its judge, {one.message}", one.remedy) for one in found]
+        self._judge("judge", found, f"asked about {len(tasks)} tasks: right, empty and wrong answers are told apart")
+
+    async def _check_extras(self, tasks: list[Task]) -> None:
+        found, names = extras.undocumented_tools(self.environment, tasks[0])
+        self._judge("tools", found, ", ".join(names) or "none")
+        found, names = await extras.baseline_findings(self.environment, tasks[:JUDGED])
+        self._judge("baselines", found, ", ".join(names))
+
+    async def _check_files(self, tasks: list[Task], answers: scores.Answers) -> None:
+        golds = {form for task in tasks for form in contexts.gold_forms(task, answers)}
+        try:
+            found, tried = await reachable.reachable_files(self.origin, golds)
+        except ReplError as error:
+            why = f"no REPL can be started here ({error})"
+            self.findings.unchecked |= {"package-in-repl": why, "gold-in-files": why}
+            return
+        for rule in ("package-in-repl", "gold-in-files"):
+            self._judge(rule, [finding for finding in found if finding.rule == rule], tried)

@@ -1,0 +1,3 @@
+"""Fixtures of the tests of packages."""
+
+from tests.hub.planting import planted  # noqa: F401 - a fixture
