@@ -8,7 +8,7 @@ ways. Blocks that occur once are tried first: they lead to the right place in a 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 SHORTEST = 64
@@ -216,27 +216,21 @@ def _powers() -> list[Any]:
 def _common(a: str, i: int, b: str, j: int, limit: int) -> int:
     """Length of the common text from a[i] and b[j] on, at most `limit`."""
     limit = min(limit, len(a) - i, len(b) - j)
-    length, step = 0, _BLOCK
-    while length < limit:
-        step = min(step, limit - length)
-        if a[i + length : i + length + step] == b[j + length : j + length + step]:
-            length += step
-            step *= 2
-        elif step == 1:
-            break
-        else:
-            step //= 2
-            limit = min(limit, length + 2 * step + 1)
-    return length
+    return _longest(limit, lambda at, end: a[i + at : i + end] == b[j + at : j + end])
 
 
 def _common_back(a: str, i: int, b: str, j: int, limit: int) -> int:
     """Length of the common text that ends before a[i] and b[j], at most `limit`."""
-    limit = min(limit, i, j)
+    return _longest(min(limit, i, j), lambda at, end: a[i - end : i - at] == b[j - end : j - at])
+
+
+def _longest(limit: int, equal: Callable[[int, int], bool]) -> int:
+    """The length up to which two texts are equal, at most `limit`; `equal(at, end)` compares a part of them. In steps
+    that double while the texts are equal, and are halved where they are not."""
     length, step = 0, _BLOCK
     while length < limit:
         step = min(step, limit - length)
-        if a[i - length - step : i - length] == b[j - length - step : j - length]:
+        if equal(length, length + step):
             length += step
             step *= 2
         elif step == 1:

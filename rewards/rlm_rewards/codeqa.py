@@ -19,18 +19,17 @@ Not covered: LongBench-v2's switch, off by default, that gives 0.25 if nothing w
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache
 from typing import Any, NamedTuple
+
+from rlm_rewards.final_answer import TAGGED, json_object
 
 MODES = ("official", "strict")
 STRICT_LENGTH = 100_000
 """The strict mode reads so many last characters of a response."""
 ANSWER_KEYS = ("answer", "final_answer", "final answer", "correct_answer", "choice", "option")
 """Keys of a response in JSON that may hold the choice."""
-TAGGED = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.I | re.S)
-FENCE = re.compile(r"\A```\w*\s(.*)```\Z", re.S)
 DENIAL = re.compile(r"\b(?i:incorrect|not correct|wrong|false|not|not the|nor)[\w ]{0,8}$")
 """Before a statement: it is no answer."""
 ONE_OF_SEVERAL = re.compile(r"[A-Z0-9][)\]]? ?(?:or|and|[,;/&]) ?[(\[]?$")
@@ -94,14 +93,7 @@ def _tagged_answer(text: str) -> str | None:
     """The content of the last `<answer>` tag, or the value of `answer` if the text is a JSON object."""
     if tagged := TAGGED.findall(text):
         return tagged[-1]
-    fenced = FENCE.match(text)
-    body = fenced[1].strip() if fenced else text
-    if not body.startswith("{"):
-        return None
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+    found = json_object(text) or {}
     values = [found[key] for key in ANSWER_KEYS if key in found]
     return str(values[0]) if values and isinstance(values[0], str | int | list) else None
 

@@ -16,7 +16,6 @@ Not covered: asking the judge (`environments/deepdive_rlm/deepdive_rlm/judge.py`
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections import Counter
@@ -25,6 +24,7 @@ from itertools import combinations, islice
 from typing import Any
 
 from rlm_rewards.dates import Found, find_dates
+from rlm_rewards.final_answer import TAGGED, json_object
 from rlm_rewards.quantities import FILLERS, HEDGES, Quantity, find_quantities, plain_text
 
 MODES = ("official", "strict")
@@ -41,11 +41,9 @@ ANSWER_LENGTH = 300
 """Longer answers match nothing."""
 
 FINAL = re.compile(r"\banswer[*_`\"']{0,3}[ \t]{0,3}:[*_ \t]*(?:\r?\n[*_ \t]*){0,3}(\S.*)", re.I)
-TAGGED = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.I | re.S)
 BOX = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 LATEX = ((re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}"), r"\1"), (re.compile(r"\\([$%&#_ ])"), r"\1"))
 UNIT_ASKED = re.compile(r"\bhow many ([a-z]+)", re.I)
-FENCE = re.compile(r"\A```\w*\s(.*)```\Z", re.S)
 BRACKETS = re.compile(r"\((?!(?:or|not|no|maybe|possibly|perhaps)\b)[^()?]*\)\s*$")
 EMPHASIS = re.compile(r"\*\*(.+?)\*\*|__(.+?)__|`([^`]+)`")
 TOKEN = re.compile(r"[0-9]+(?:[.,:/'-][0-9]+)*|\w+|[^\w\s]")
@@ -94,14 +92,7 @@ def extract_answer(output: Any) -> str:
 
 def _json_answer(text: str) -> str | None:
     """The answer in a text that is one JSON object with the key `answer`, `final_answer` or `final answer`."""
-    fenced = FENCE.match(text)
-    body = fenced[1].strip() if fenced else text
-    if not body.startswith("{"):
-        return None
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+    found = json_object(text) or {}
     for key in ("answer", "final_answer", "final answer"):
         if isinstance(value := found.get(key), str | int | float) and not isinstance(value, bool):
             return str(value).strip()

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from rlm_env.cli.common import add_command
-from rlm_env.runs.console import PLAIN_WIDTH, say, standard_output
+from rlm_env.runs.console import PLAIN_WIDTH, standard_output
 from rlm_env.runs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,19 +90,3 @@ def _report_training(folders: Sequence[Path], curve: Path | None, *, markdown: b
         print_training_report(standard_output(), runs)
     if curve is not None:
         draw_curve(runs, curve)
-
-
-def conclude_training(folder: Path, model: Path, console: Console) -> None:
-    """Prints the table of a training run that has ended, and draws its curve into its folder if matplotlib is
-    installed."""
-    from rlm_env.train.report.curve import CURVE, draw_curve
-    from rlm_env.train.report.report import load_run, print_training_report
-
-    run = load_run(folder)
-    print_training_report(console, [run])
-    try:
-        text = f"curve: {draw_curve([run], folder / CURVE)}"
-    except ConfigError as error:
-        text = f"no curve: {error}"
-    say(console, text)
-    say(console, f"the trained model is in {model}")

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from rlm_env.cli.common import (
-    add_command,
-    add_run_flags,
-    end_stopped,
-    overrides,
-    resume_command,
-    set_keys,
-    training_packages,
-)
-from rlm_env.cli.report import conclude_training
-from rlm_env.runs.errors import ConfigError, RunStopped
+from rlm_env.cli.common import add_command, add_run_flags, overrides, resume_command, set_keys
+from rlm_env.cli.training import run_training, training_packages
+from rlm_env.runs.errors import ConfigError
 from rlm_env.train.sft.config import SFTConfig, load_sft_config
 
 EXAMPLES = """\
@@ -66,14 +59,9 @@ def _sft(arguments: argparse.Namespace) -> int:
     config = load_sft_config(arguments.config, overrides(arguments, ("model", "rollouts", "out", "seed")))
     with training_packages():
         from rlm_env.train.sft.trainer import preview_sft, sft
-    console = Console(stderr=True)
     if arguments.dry_run:
         preview_sft(config, Console())
         return 0
-    try:
-        model = sft(config, console, resume=arguments.resume)
-    except (RunStopped, KeyboardInterrupt) as stop:
-        return end_stopped(console, stop, resume_command("sft", config.out))
-    if model is not None:
-        conclude_training(config.out, model, console)
-    return 0
+    console = Console(stderr=True)
+    work = partial(sft, config, console, resume=arguments.resume)
+    return run_training(work, config.out, resume_command("sft", config.out), console)

@@ -5,23 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from rlm_env.cli.common import (
-    add_command,
-    add_run_flags,
-    end_stopped,
-    overrides,
-    resume_command,
-    set_keys,
-    training_packages,
-)
-from rlm_env.cli.report import conclude_training
-from rlm_env.runs.errors import RunStopped
-from rlm_env.runs.interrupt import Terminated
+from rlm_env.cli.common import add_command, add_run_flags, overrides, resume_command, set_keys
+from rlm_env.cli.training import run_training, training_packages
 from rlm_env.train.rl.config import TrainConfig, load_train_config
 
 EXAMPLES = """\
@@ -70,14 +61,8 @@ def _train(arguments: argparse.Namespace) -> int:
         if os.environ.get("RANK", "0") == "0":
             preflight(config, Console())
         return 0
+    command = resume_command("train", config.out)
+    if arguments.from_samples:
+        command += f" --from-samples {shlex.quote(str(arguments.from_samples))}"
     options = TrainOptions(arguments.resume, arguments.dump_samples, arguments.from_samples)
-    try:
-        model = train(config, console, options)
-    except (RunStopped, KeyboardInterrupt, Terminated) as stop:
-        command = resume_command("train", config.out)
-        if arguments.from_samples:
-            command += f" --from-samples {shlex.quote(str(arguments.from_samples))}"
-        return end_stopped(console, stop, command)
-    if model is not None:
-        conclude_training(config.out, model, console)
-    return 0
+    return run_training(partial(train, config, console, options), config.out, command, console)

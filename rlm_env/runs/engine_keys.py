@@ -10,9 +10,10 @@ from typing import ClassVar
 
 from pydantic import ValidationError
 
+from rlm_env.runs.config_table import Table
 from rlm_env.runs.engine_table import LOCAL, EngineEntry, Role, by_role
 from rlm_env.runs.errors import validation_problems
-from rlm_env.runs.options import EngineOptions, Table
+from rlm_env.runs.options import EngineOptions
 
 SHORTHAND = (
     *("model", "sub_model", "judge_model", "base_url", "sub_base_url", "judge_base_url"),

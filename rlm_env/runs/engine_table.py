@@ -12,8 +12,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from rlm_env.runs.config_table import Table
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.options import EngineOptions, Table
+from rlm_env.runs.options import EngineOptions
 from rlm_env.runs.prices import Price
 
 Role = Literal["root", "sub", "judge"]

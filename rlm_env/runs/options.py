@@ -10,21 +10,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from rlm_env.runs.config import merge
+from rlm_env.runs.config_table import Table
 from rlm_env.runs.errors import ConfigError, near_matches, validation_problems
 from rlm_env.scaffolds import SCAFFOLDS, config_type
 from rlm_env.scaffolds.config import RLMConfig
 
 MODEL_FOLDER = "@model"
 """An option of an environment with this value gets the folder of the run's model, so that it can count tokens."""
-
-
-class Table(BaseModel):
-    """A table of a config: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class EngineOptions(Table):

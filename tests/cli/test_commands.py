@@ -3,8 +3,8 @@
 import pytest
 
 from rlm_env.cli import main
-from rlm_env.cli.common import training_packages
 from rlm_env.cli.main import make_parser
+from rlm_env.cli.training import training_packages
 from rlm_env.runs.errors import ConfigError
 from rlm_env.scaffolds import SCAFFOLDS
 

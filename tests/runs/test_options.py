@@ -3,15 +3,17 @@
 import pytest
 from pydantic import Field, ValidationError
 
+from rlm_env.runs.config_table import Table
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.options import (
+    EngineOptions,
     EnvironmentEntry,
     ScaffoldRolloutTable,
-    Table,
     apply_overrides,
     check_labels,
     environment_options,
 )
+from rlm_env.train.learner.config import OptimizerConfig
 
 
 class Config(Table):
@@ -85,3 +87,9 @@ def test_the_folder_of_the_model_is_filled_in():
     assert environment_options({"n": 3}, None) == {"n": 3}
     with pytest.raises(ConfigError, match="@model, but the model is no folder"):
         environment_options({"tokenizer": "@model"}, None)
+
+
+@pytest.mark.parametrize(("table", "key"), [(EngineOptions, "startup_timeout"), (OptimizerConfig, "lr")])
+def test_tables_refuse_numbers_that_are_not_finite(table: type[Table], key: str):
+    with pytest.raises(ValidationError, match="finite number"):
+        table.model_validate({key: float("inf")})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from codeqa_rlm import CodeQA
 from codeqa_rlm.hub import DOMAIN, ITEMS, PUBLISHED
 from rlm_env.rollout import Rollout
+from tests.published_rows import write_changed, write_rows
 
 datasets = pytest.importorskip("datasets", reason="the extra `data` is not installed")
 
@@ -35,13 +35,8 @@ def row(i: int, **changes: object) -> dict:
 ROWS = [row(i) for i in range(6)] + [row(6, domain="Single-Document QA")]
 
 
-def write(path: Path, rows: list[dict]) -> Path:
-    path.write_text(json.dumps(rows))
-    return path
-
-
 def test_rows_of_the_domain_become_tasks(tmp_path: Path):
-    env = CodeQA(dataset="hub", files=write(tmp_path / "data.json", ROWS))
+    env = CodeQA(dataset="hub", files=write_rows(tmp_path / "data.json", ROWS))
     tasks = list(env.tasks("eval"))
     assert [task.gold for task in tasks] == list("ABCDAB")
     assert tasks[1].context == ROWS[1]["context"]
@@ -56,7 +51,7 @@ def test_rows_of_the_domain_become_tasks(tmp_path: Path):
 
 
 def test_the_form_of_the_rlm_paper(tmp_path: Path):
-    env = CodeQA(dataset="hub", files=write(tmp_path / "train.json", ROWS), choices="0123")
+    env = CodeQA(dataset="hub", files=write_rows(tmp_path / "train.json", ROWS), choices="0123")
     tasks = list(env.tasks("eval"))
     assert [task.gold for task in tasks] == list("012301")
     assert "\n(0) Reader\n(1) Writer\n" in tasks[0].question
@@ -64,7 +59,7 @@ def test_the_form_of_the_rlm_paper(tmp_path: Path):
 
 
 def test_it_is_no_training_set(tmp_path: Path):
-    env = CodeQA(dataset="hub", files=write(tmp_path / "data.json", ROWS))
+    env = CodeQA(dataset="hub", files=write_rows(tmp_path / "data.json", ROWS))
     with pytest.raises(ValueError, match="has no split train: LongBench-v2 is an evaluation set"):
         list(env.tasks("train"))
 
@@ -79,16 +74,15 @@ def test_it_is_no_training_set(tmp_path: Path):
     ],
 )
 def test_other_schemas_are_refused(tmp_path: Path, change, message: str):
-    changed = row(0)
-    change(changed)
+    files = write_changed(tmp_path / "data.json", row(0), change)
     with pytest.raises(ValueError, match=message):
-        list(CodeQA(dataset="hub", files=write(tmp_path / "data.json", [changed])).tasks("eval"))
+        list(CodeQA(dataset="hub", files=files).tasks("eval"))
 
 
 def test_branches_and_contradictions_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=r"'main' is not a commit of 40 hex digits.*The tested one is 2b48e4"):
         list(CodeQA(dataset="hub", revision="main").tasks("eval"))
-    path = write(tmp_path / "data.json", ROWS)
+    path = write_rows(tmp_path / "data.json", ROWS)
     with pytest.raises(ValueError, match="local files have none"):
         list(CodeQA(dataset="hub", files=path, revision="0" * 40).tasks("eval"))
 

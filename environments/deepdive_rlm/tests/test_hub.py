@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from deepdive_rlm import DeepDive
 from rlm_env.rollout import Rollout
+from tests.published_rows import write_rows
 
 pytest.importorskip("datasets")
 ROWS = [
@@ -16,13 +15,9 @@ ROWS = [
 ]
 
 
-def write(path, rows) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def test_rows_are_tasks(tmp_path):
-    write(tmp_path / "qa_rl.jsonl", ROWS)
-    write(tmp_path / "qa_sft.jsonl", ROWS[:1])
+    write_rows(tmp_path / "qa_rl.jsonl", ROWS)
+    write_rows(tmp_path / "qa_sft.jsonl", ROWS[:1])
     env = DeepDive(dataset="hub", files=tmp_path)
     first, second = env.tasks("train")
     assert first.id == "hub-qa_rl-7"
@@ -44,7 +39,7 @@ def test_rows_are_tasks(tmp_path):
     ],
 )
 def test_other_rows_are_refused(tmp_path, row, message):
-    write(tmp_path / "qa_rl.jsonl", [row])
+    write_rows(tmp_path / "qa_rl.jsonl", [row])
     with pytest.raises(ValueError, match=message):
         DeepDive(dataset="hub", files=tmp_path).tasks("train").take(1)
 

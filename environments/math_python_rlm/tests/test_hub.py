@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from math_python_rlm import MathPython
 from math_python_rlm.hub import DIFFICULTY, PUBLISHED
 from rlm_env.rollout import Rollout
+from tests.published_rows import write_changed, write_rows
 
 datasets = pytest.importorskip("datasets", reason="the extra `data` is not installed")
 pytest.importorskip("math_verify", reason="the extra `math` is not installed")
@@ -25,17 +25,9 @@ ROWS = [
 ]
 
 
-def write(path: Path, rows: list[dict]) -> Path:
-    if path.suffix == ".parquet":
-        datasets.Dataset.from_list(rows).to_parquet(str(path))
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
 def test_rows_become_tasks_of_two_disjoint_splits(tmp_path: Path, ending: str):
-    write(tmp_path / f"train-00000.{ending}", ROWS)
+    write_rows(tmp_path / f"train-00000.{ending}", ROWS)
     env = MathPython(dataset="hub", files=tmp_path)
     train, evaluation = list(env.tasks("train")), list(env.tasks("eval"))
     assert len(train) + len(evaluation) == len(ROWS)
@@ -49,10 +41,10 @@ def test_rows_become_tasks_of_two_disjoint_splits(tmp_path: Path, ending: str):
 
 
 def test_rows_are_chosen_by_solve_rate(tmp_path: Path):
-    write(tmp_path / "train.jsonl", ROWS)
+    write_rows(tmp_path / "train.jsonl", ROWS)
     chosen = MathPython(dataset="hub", files=tmp_path, solve_rate=(0.25, 0.5)).tasks("train")
     assert {task.info["solve_rate"] for task in chosen} == {0.25, 0.375, 0.5}
-    write(tmp_path / "train.jsonl", [{"question": "Q?", "answer": "1"}] * 3)
+    write_rows(tmp_path / "train.jsonl", [{"question": "Q?", "answer": "1"}] * 3)
     with pytest.raises(ValueError, match="solve_rate: PrimeIntellect/INTELLECT-3-RL has no number in column"):
         list(MathPython(dataset="hub", files=tmp_path, solve_rate=(0, 1)).tasks("train"))
 
@@ -66,11 +58,9 @@ def test_rows_are_chosen_by_solve_rate(tmp_path: Path):
     ],
 )
 def test_other_schemas_are_refused(tmp_path: Path, change, message: str):
-    row = dict(ROWS[0])
-    change(row)
-    write(tmp_path / "train.jsonl", [row])
+    files = write_changed(tmp_path / "train.jsonl", ROWS[0], change)
     with pytest.raises(ValueError, match=message):
-        list(MathPython(dataset="hub", files=tmp_path).tasks("train"))
+        list(MathPython(dataset="hub", files=files).tasks("train"))
 
 
 def test_branches_and_contradictions_are_refused(tmp_path: Path):
@@ -78,7 +68,7 @@ def test_branches_and_contradictions_are_refused(tmp_path: Path):
         list(MathPython(dataset="hub", revision="main").tasks("eval"))
     with pytest.raises(FileNotFoundError, match=r"holds none named train\*"):
         list(MathPython(dataset="hub", files=tmp_path).tasks("train"))
-    write(tmp_path / "train.jsonl", ROWS[:1])
+    write_rows(tmp_path / "train.jsonl", ROWS[:1])
     with pytest.raises(ValueError, match="local files have none"):
         list(MathPython(dataset="hub", files=tmp_path, revision="0" * 40).tasks("train"))
 

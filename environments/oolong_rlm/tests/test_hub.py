@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from oolong_rlm import Oolong
 from oolong_rlm.hub import PUBLISHED
 from rlm_env.rollout import Rollout
+from tests.published_rows import write_changed, write_rows
 
 datasets = pytest.importorskip("datasets", reason="the extra `data` is not installed")
 
@@ -62,17 +62,9 @@ REAL = {
 }
 
 
-def write(path: Path, rows: list[dict]) -> Path:
-    if path.suffix == ".parquet":
-        datasets.Dataset.from_list(rows).to_parquet(str(path))
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
 def test_synth_rows_become_tasks(tmp_path: Path, ending: str):
-    write(tmp_path / f"test-00000.{ending}", ROWS)
+    write_rows(tmp_path / f"test-00000.{ending}", ROWS)
     env = Oolong(dataset="hub-synth", files=tmp_path)
     tasks = list(env.tasks("eval"))
     assert [task.gold for task in tasks] == [row["answer"] for row in ROWS]
@@ -85,7 +77,7 @@ def test_synth_rows_become_tasks(tmp_path: Path, ending: str):
 
 
 def test_synth_rows_are_chosen_by_length_and_source_and_may_show_labels(tmp_path: Path):
-    write(tmp_path / "validation.jsonl", ROWS)
+    write_rows(tmp_path / "validation.jsonl", ROWS)
     chosen = list(Oolong(dataset="hub-synth", files=tmp_path, lengths=2048).tasks("train"))
     assert [task.info["length_tokens"] for task in chosen] == [2048]
     assert len(list(Oolong(dataset="hub-synth", files=tmp_path, sources=["spam"]).tasks("train"))) == 7
@@ -98,7 +90,7 @@ def test_real_rows_become_tasks_whose_question_names_the_box(tmp_path: Path):
         REAL,
         REAL | {"id": "b", "answer": "Fireball, Shield", "question_type": "multidoc_spells", "episodes": [2, 16]},
     ]
-    write(tmp_path / "test.parquet", rows)
+    write_rows(tmp_path / "test.parquet", rows)
     env = Oolong(dataset="hub-real", files=tmp_path / "test.parquet")
     tasks = list(env.tasks("eval"))
     assert tasks[0].question == "Total number of rolls in this episode? Return the final answer in \\boxed{}."
@@ -116,7 +108,7 @@ def test_each_window_is_asked_for_pairs_once(tmp_path: Path):
     window = {"context_window_text": plain, "context_window_text_with_labels": labeled}
     rows = [synth_row(i, "Well?", "[1]", "NUMERIC", dataset="trec_coarse", **window) for i in range(3)]
     rows.append(rows[0] | {"context_len": 2048})
-    write(tmp_path / "test.jsonl", [*ROWS, *rows])
+    write_rows(tmp_path / "test.jsonl", [*ROWS, *rows])
     env = Oolong(dataset="hub-pairs", files=tmp_path, lengths=1024)
     tasks = list(env.tasks("eval"))
     assert len({task.id for task in tasks}) == len(tasks) > 8
@@ -141,17 +133,15 @@ def test_each_window_is_asked_for_pairs_once(tmp_path: Path):
     ],
 )
 def test_other_schemas_are_refused(tmp_path: Path, change, message: str):
-    row = dict(ROWS[0])
-    change(row)
-    write(tmp_path / "test.jsonl", [row])
+    files = write_changed(tmp_path / "test.jsonl", ROWS[0], change)
     with pytest.raises(ValueError, match=message):
-        list(Oolong(dataset="hub-synth", files=tmp_path).tasks("eval"))
+        list(Oolong(dataset="hub-synth", files=files).tasks("eval"))
 
 
 def test_branches_tags_and_contradictions_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=r"'main' is not a commit of 40 hex digits.*The tested one is f0d59"):
         list(Oolong(dataset="hub-synth", revision="main").tasks("eval"))
-    write(tmp_path / "test.jsonl", ROWS)
+    write_rows(tmp_path / "test.jsonl", ROWS)
     with pytest.raises(ValueError, match="local files have none"):
         list(Oolong(dataset="hub-synth", files=tmp_path, revision="0" * 40).tasks("eval"))
     with pytest.raises(FileNotFoundError, match=r"is no parquet or json file and holds none named validation\*"):

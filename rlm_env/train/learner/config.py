@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from rlm_env.runs.config_table import Table
 
 Preset = Literal["prime", "dapo", "dr_grpo", "gspo", "cispo", "sft"]
 Norm = Literal["token", "sequence", "constant"]
@@ -30,13 +32,7 @@ replies chosen beforehand: it uses neither advantages nor behavior logprobs.
 """
 
 
-class Part(BaseModel):
-    """A table of a configuration: unknown keys and numbers that are not finite are errors, values are immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class LoraConfig(Part):
+class LoraConfig(Table):
     """Train a low-rank adapter (peft) instead of all weights."""
 
     rank: int = Field(default=16, ge=1)
@@ -45,7 +41,7 @@ class LoraConfig(Part):
     """Names of the linear layers to adapt; never the vocabulary head."""
 
 
-class ModelConfig(Part):
+class ModelConfig(Table):
     """How the trainer holds and runs the policy."""
 
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -68,7 +64,7 @@ class ModelConfig(Part):
     """CPU threads of the trainer; None: torch's default. An engine on the same machine needs some too."""
 
 
-class OptimizerConfig(Part):
+class OptimizerConfig(Table):
     """AdamW and its schedule."""
 
     lr: float = Field(default=1e-6, gt=0)
@@ -84,7 +80,7 @@ class OptimizerConfig(Part):
     """Learning rate at the last step of a decaying schedule, as a fraction of `lr`."""
 
 
-class CheckpointConfig(Part):
+class CheckpointConfig(Table):
     """How often the training state is saved, and how many checkpoints are kept."""
 
     every: int = Field(default=10, ge=1)
@@ -93,7 +89,7 @@ class CheckpointConfig(Part):
     """The number of checkpoints to keep; older ones are removed."""
 
 
-class SamplesConfig(Part):
+class SamplesConfig(Table):
     """Which tokens of a rollout are trained."""
 
     train_sub_calls: bool = True
@@ -102,7 +98,7 @@ class SamplesConfig(Part):
     """Weight of a sub-call's token relative to a root token, in the loss and in its denominator."""
 
 
-class LossConfig(Part):
+class LossConfig(Table):
     """The policy loss: a preset, and changes to its settings.
 
     Settings left out take the preset's value (`PRESETS`); setting one that the preset has no use for is an error.

@@ -14,10 +14,10 @@ from typing import Any, Literal, Self
 
 from rich.console import Console
 
+from rlm_env.runs.config_table import Table
 from rlm_env.runs.console import say
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.jsonl import JsonLog, read_jsonl, write_jsonl
-from rlm_env.train.learner.config import Part
 
 METRICS = "metrics.jsonl"
 COLUMNS = (
@@ -40,7 +40,7 @@ HEADING_EVERY = 20
 """Rows of the console's table between two headings."""
 
 
-class WandbConfig(Part):
+class WandbConfig(Table):
     """Weights & Biases, in addition to metrics.jsonl."""
 
     project: str

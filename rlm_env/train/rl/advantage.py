@@ -12,13 +12,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlm_env.train.learner.config import Part
+from rlm_env.runs.config_table import Table
 
 _STD_EPSILON = 1e-4
 """Added to the standard deviation, as in TRL 1.16 (`GRPOTrainer`)."""
 
 
-class AdvantageConfig(Part):
+class AdvantageConfig(Table):
     """How the rewards of a group become advantages; the formulas are in `group_advantages`."""
 
     mode: Literal["grpo", "grpo_std", "rloo", "max_rl", "dr_grpo"] = "grpo"

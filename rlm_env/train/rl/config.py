@@ -13,15 +13,16 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlm_env.runs.config import config_differences, read_config_file, refuse_differences
+from rlm_env.runs.config_table import Table
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.options import EngineOptions, EnvironmentEntry, RolloutTable, apply_overrides, check_labels
-from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, Part, SamplesConfig
+from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, SamplesConfig
 from rlm_env.train.report.metrics import WandbConfig
 from rlm_env.train.rl.advantage import AdvantageConfig
 from rlm_env.train.sync.config import LARGEST_ADAPTER_RANK, SyncConfig
 
 
-class CurriculumStage(Part):
+class CurriculumStage(Table):
     """A stage of an environment's curriculum: options that hold from a step on."""
 
     from_step: int = Field(ge=0)
@@ -47,7 +48,7 @@ class TrainEnvironment(EnvironmentEntry):
         return value
 
 
-class DifficultyPools(Part):
+class DifficultyPools(Table):
     """Pools of tasks that are drawn less often while they are too easy or too hard to teach anything.
 
     Tasks with equal `info[by]`, for example a length or a family, form a pool; without `by`, each task is a pool,
@@ -73,7 +74,7 @@ class DifficultyPools(Part):
         return self
 
 
-class GroupsConfig(Part):
+class GroupsConfig(Table):
     """How groups of rollouts are made, and which of them a step trains."""
 
     size: int = Field(default=8, ge=2)
@@ -115,7 +116,7 @@ class GroupsConfig(Part):
         return self
 
 
-class HeldOutConfig(Part):
+class HeldOutConfig(Table):
     """The periodic evaluation on the environments' `eval` split."""
 
     every: int = Field(default=10, ge=0)
@@ -127,7 +128,7 @@ class HeldOutConfig(Part):
     """Rollouts of each task."""
 
 
-class TrainConfig(Part):
+class TrainConfig(Table):
     """Everything that decides a training run of `rlm-env train`."""
 
     model: str

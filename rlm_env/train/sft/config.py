@@ -12,12 +12,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlm_env.rollout import StopReason
 from rlm_env.runs.config import config_differences, merge, read_config_file, refuse_differences
+from rlm_env.runs.config_table import Table
 from rlm_env.runs.errors import ConfigError, explain_validation
-from rlm_env.train.learner.config import CheckpointConfig, ModelConfig, OptimizerConfig, Part, SamplesConfig
+from rlm_env.train.learner.config import CheckpointConfig, ModelConfig, OptimizerConfig, SamplesConfig
 from rlm_env.train.report.metrics import WandbConfig
 
 
-class KeepConfig(Part):
+class KeepConfig(Table):
     """Which rollouts are trained (rejection sampling)."""
 
     min_score: float = Field(default=1.0, ge=0, le=1)
@@ -39,7 +40,7 @@ class KeepConfig(Part):
     """Keep only one of several rollouts of a task with identical root replies."""
 
 
-class SFTConfig(Part):
+class SFTConfig(Table):
     """Everything that determines a run of `rlm-env sft`."""
 
     model: str

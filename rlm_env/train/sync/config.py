@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlm_env.train.learner.config import Part
+from rlm_env.runs.config_table import Table
 
 LARGEST_ADAPTER_RANK = 512
 """The largest rank of an adapter that vLLM serves."""
 
 
-class SyncConfig(Part):
+class SyncConfig(Table):
     """How new weights reach the engine."""
 
     method: Literal["disk", "lora"] = "disk"

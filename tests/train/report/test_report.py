@@ -11,7 +11,7 @@ from rich.console import Console
 
 import rlm_env
 from rlm_env.cli import main
-from rlm_env.cli.report import conclude_training
+from rlm_env.cli.training import conclude_training
 from rlm_env.runs.errors import ConfigError
 from rlm_env.train.report import curve
 from rlm_env.train.report.report import before_after_table, load_run, training_notes
