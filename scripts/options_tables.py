@@ -1,9 +1,9 @@
-"""Writes the tables of options in docs/evaluating.md from the models of the configs.
+"""Writes the tables of options in docs/evaluating.md and docs/training-options.md from the models of the configs.
 
 Usage: python scripts/options_tables.py
 
-A table stands between `<!-- options: NAME -->` and `<!-- end -->`; names are in `TABLES`. A test checks that they are
-up to date.
+A table stands between `<!-- options: NAME -->` and `<!-- end -->`; names are in `PAGES`. A test checks that they are up
+to date.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import dataclasses
 import inspect
 import re
 import textwrap
+import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -24,25 +25,69 @@ from rlm_env.llm.base import Sampling
 from rlm_env.repl.config import ReplConfig
 from rlm_env.runs.engine_keys import EngineKeys
 from rlm_env.runs.engine_table import EngineEntry
-from rlm_env.runs.options import EngineOptions
+from rlm_env.runs.errors import table_model
+from rlm_env.runs.options import EngineOptions, EnvironmentEntry
 from rlm_env.runs.prices import Price
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.summary import SummaryConfig
-
-PAGE = Path(__file__).parents[1] / "docs" / "evaluating.md"
-MODELS = (
-    EngineKeys,
-    EvalConfig,
-    EvalEnvironment,
-    EngineEntry,
-    EngineOptions,
-    Price,
-    RLMConfig,
-    SummaryConfig,
-    Sampling,
-    ReplConfig,
+from rlm_env.train.learner.config import (
+    CheckpointConfig,
+    LoraConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    SamplesConfig,
 )
-TABLES: dict[str, type[Any]] = {model.__name__: model for model in MODELS}
+from rlm_env.train.report.metrics import WandbConfig
+from rlm_env.train.rl.advantage import AdvantageConfig
+from rlm_env.train.rl.config import (
+    CurriculumStage,
+    DifficultyPools,
+    GroupsConfig,
+    HeldOutConfig,
+    TrainConfig,
+    TrainEnvironment,
+)
+from rlm_env.train.sft.config import KeepConfig, SFTConfig
+from rlm_env.train.sync.config import SyncConfig
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES: dict[Path, tuple[type[Any], ...]] = {
+    DOCS / "evaluating.md": (
+        EngineKeys,
+        EvalConfig,
+        EvalEnvironment,
+        EngineEntry,
+        EngineOptions,
+        Price,
+        RLMConfig,
+        SummaryConfig,
+        Sampling,
+        ReplConfig,
+    ),
+    DOCS / "training-options.md": (
+        TrainConfig,
+        EnvironmentEntry,
+        TrainEnvironment,
+        CurriculumStage,
+        GroupsConfig,
+        DifficultyPools,
+        AdvantageConfig,
+        LossConfig,
+        SyncConfig,
+        HeldOutConfig,
+        ModelConfig,
+        LoraConfig,
+        OptimizerConfig,
+        SamplesConfig,
+        CheckpointConfig,
+        WandbConfig,
+        SFTConfig,
+        KeepConfig,
+    ),
+}
+"""Each page, and the models whose tables it has."""
+TABLES: dict[str, type[Any]] = {model.__name__: model for models in PAGES.values() for model in models}
 BLOCK = re.compile(r"(<!-- options: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -53,8 +98,26 @@ def with_tables(text: str) -> str:
 
 def table(model: type[Any]) -> str:
     """One row per field that the model itself declares: name, default, meaning."""
-    rows = [f"| `{name}` | {default(model, name)} | {text} |" for name, text in field_texts(model).items()]
+    rows = [
+        f"| `{name}` | {default(model, name)} | {' '.join(filter(None, (text, choices(model, name, text))))} |"
+        for name, text in field_texts(model).items()
+    ]
     return "\n".join(["| key | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
+
+
+def choices(model: type[Any], name: str, text: str) -> str:
+    """The values that a field may have, where they are few and its text does not name them all; or that it is a
+    table."""
+    annotation = typing.get_type_hints(model, include_extras=True)[name]
+    if table_model(annotation) is not None:
+        if text:
+            return ""
+        return f"Tables, `[[{name}]]`." if typing.get_origin(annotation) is tuple else f"A table, `[{name}]`."
+    kinds = [annotation, *typing.get_args(annotation)]
+    known = [value for kind in kinds if typing.get_origin(kind) is Literal for value in typing.get_args(kind)]
+    if all(f"`{value}`" in text for value in known):
+        return ""
+    return f"One of {', '.join(f'`{value}`' for value in known)}."
 
 
 def field_texts(model: type[Any]) -> dict[str, str]:
@@ -99,4 +162,5 @@ def default(model: type[Any], name: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text("utf-8")), "utf-8")
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text("utf-8")), "utf-8")

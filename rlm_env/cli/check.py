@@ -33,7 +33,7 @@ def add_check(commands: Any) -> None:
     add = command.add_argument
     add("name", metavar="NAME", help="the environment's name, as listed by rlm-env envs")
     add("-n", "--tasks", type=int, default=20, metavar="N", help="tasks of each split that are checked (default: 20)")
-    add("--seed", type=int, default=0, help="the seed of the tasks (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="the seed of the tasks (default: 0)")
     add("--judge", action="store_true", help="also ask the environment's judge, which may cost money")
     add("--json", action="store_true", help="print the findings as JSON")
     add_set_flag(command, "options.lengths=512")
@@ -41,6 +41,7 @@ def add_check(commands: Any) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code."""
     from rlm_env.hub.check import CheckRequest, check_environment
 
     if arguments.tasks < 2:

@@ -21,7 +21,7 @@ from rlm_env.scaffolds.config import RLMConfig
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    nothing could be scored, or the disk refused
+  1    nothing could be scored, the disk refused, or check found something
   2    a mistake in what was asked for
   3    the engine or the judge did not start, died, or refused the same thing again and again
   4    stopped by --max-cost
@@ -41,8 +41,8 @@ class HelpFormatter(argparse.HelpFormatter):
         return "".join(indent + line for line in text.splitlines(keepends=True))
 
 
-def set_keys(config: type[BaseModel]) -> str:
-    """The part of a help text that lists the keys of `--set`."""
+def set_keys(config: type[BaseModel], page: str) -> str:
+    """The part of a help text that lists the keys of `--set`. `page`: where each is described."""
     plain: list[str] = []
     tables: list[str] = []
     for name, field in config.model_fields.items():
@@ -50,15 +50,16 @@ def set_keys(config: type[BaseModel]) -> str:
         if name == "options":
             tables.append("options.KEY: an option of the environment, see its README")
         elif inner is not None and name != "environments":
+            key = "engines.NAME.KEY" if name == "engines" else f"{name}.KEY"
             one_scaffold = (
                 f" or {name}.SCAFFOLD.KEY" if name == "rollout" and "scaffolds" in config.model_fields else ""
             )
-            tables.append(f"{name}.KEY{one_scaffold}: {', '.join(inner.model_fields)}")
+            tables.append(f"{key}{one_scaffold}: {', '.join(inner.model_fields)}")
         elif name != "environments":
             plain.append(name)
     lines = [*tables, f"at the top: {', '.join(plain)}"]
     wrapped = [textwrap.fill(line, 110, initial_indent="  ", subsequent_indent="      ") for line in lines]
-    return "keys of --set:\n" + "\n".join(wrapped) + "\n\n"
+    return f"keys of --set (each is described in {page}):\n" + "\n".join(wrapped) + "\n\n"
 
 
 def add_command(
@@ -82,7 +83,7 @@ JUDGE_FLAGS = ("judge_model", "judge_base_url", "judge_api_key_env")
 
 def add_engine_flags(command: argparse.ArgumentParser) -> None:
     """The flags that say which LLMs answer, and where they are."""
-    add = command.add_argument
+    add = command.add_argument_group("models").add_argument
     add("--model", help="the root LLM: tiny-rlm, a model folder, or with --base-url the name of a model there")
     add("--sub-model", metavar="MODEL", help="the sub-LLM (default: the root LLM)")
     add("--base-url", metavar="URL", help="an OpenAI-compatible endpoint (default: a local vLLM is started)")
@@ -98,22 +99,23 @@ def add_engine_flags(command: argparse.ArgumentParser) -> None:
 
 def add_judge_flags(command: argparse.ArgumentParser) -> None:
     """The flags that say which LLM judges."""
-    add = command.add_argument
+    add = command.add_argument_group("judge").add_argument
     add("--judge-model", metavar="MODEL", help="the LLM that judges, for environments that take a judge")
     add("--judge-base-url", metavar="URL", help="the judge's endpoint, or local (default: that of the root LLM)")
     add("--judge-api-key-env", metavar="NAME", help="the same for the judge, if its endpoint is another one")
 
 
 def add_run_flags(command: argparse.ArgumentParser, *, out: str, example: str) -> None:
-    """The flags of every command that runs something: `--set`, `--out`, `--seed`, `--resume`."""
-    add_set_flag(command, example)
-    command.add_argument("--out", type=Path, metavar="FOLDER", help=f"the output folder (default: {out})")
-    command.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
+    """The flags of every command that runs something: `--set`, `--out`, `--resume`."""
+    group = command.add_argument_group("the run")
+    add_set_flag(group, example)
+    group.add_argument("--out", type=Path, metavar="FOLDER", help=f"the output folder (default: {out})")
+    group.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
 
 
-def add_set_flag(command: argparse.ArgumentParser, example: str) -> None:
-    """The flag `--set`."""
-    command.add_argument(
+def add_set_flag(to: argparse._ActionsContainer, example: str) -> None:
+    """The flag `--set`, for a command or a group of its flags."""
+    to.add_argument(
         "--set",
         action="append",
         default=[],

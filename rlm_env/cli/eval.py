@@ -60,12 +60,13 @@ def add_eval(commands: Any) -> None:
         description="Runs each scaffold on the same tasks, scores the answers and prints a table. Every rollout is "
         "stored when it ends; a run that was stopped goes on with --resume.",
         examples=EXAMPLES,
-        keys=set_keys(EvalConfig),
+        keys=set_keys(EvalConfig, "docs/evaluating.md"),
     )
     add = command.add_argument
     add("target", metavar="ENVIRONMENT|CONFIG.toml", help="the name of an environment (see rlm-env envs), or a config")
     add_engine_flags(command)
     add_judge_flags(command)
+    add = command.add_argument_group("tasks").add_argument
     add(
         "--scaffolds",
         metavar="NAMES",
@@ -84,14 +85,16 @@ def add_eval(commands: Any) -> None:
     add("--split", choices=("train", "eval"), help=f"the split that tasks come from (default: {_default('split')})")
     add("--seed", type=int, metavar="N", help=f"seed of the tasks and the bootstrap (default: {_default('seed')})")
     add("--concurrency", type=int, metavar="N", help=f"most rollouts at once (default: {_default('concurrency')})")
+    add = command.add_argument_group("money").add_argument
     add(
         "--max-cost",
         type=float,
         metavar="USD",
         help="start no further rollout once this much is spent; the up to --concurrency rollouts that are under way "
-        "end and may cost more, so lower both for a tight limit",
+        "end and may cost more, so lower both for a tight limit (default: no limit)",
     )
     add("--prices", metavar="FILE.toml", help="a table of US dollars per million tokens, by model")
+    add = command.add_argument_group("baselines").add_argument
     add("--no-baselines", dest="baselines", action="store_false", default=None, help="measure no baselines at the end")
     add(
         "--judge-baselines",
@@ -100,7 +103,7 @@ def add_eval(commands: Any) -> None:
         help="ask the environment's judge about the baselines too; it costs five questions or more per task",
     )
     add_run_flags(command, out="outputs/ENVIRONMENT-MODEL-TIME", example="rollout.max_turns=8")
-    add("--markdown", action="store_true", help="print the tables as Markdown")
+    command.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     command.set_defaults(run=_eval)
 
 

@@ -56,7 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rlm-env",
         description="Evaluate and train Recursive Language Models.",
-        epilog=EXIT_CODES,
+        epilog=f"rlm-env COMMAND --help shows its flags, with examples.\n\n{EXIT_CODES}",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"rlm-env {__version__}")

@@ -31,7 +31,7 @@ def add_sft(commands: Any) -> None:
         description="Keeps the rollouts of evals or training runs that pass the filters of [keep], and trains the "
         "model on the replies in them, of root and sub-LLM alike. A run that was stopped goes on with --resume.",
         examples=EXAMPLES,
-        keys=set_keys(SFTConfig),
+        keys=set_keys(SFTConfig, "docs/training-options.md"),
     )
     add = command.add_argument
     add(

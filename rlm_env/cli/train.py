@@ -33,7 +33,7 @@ def add_train(commands: Any) -> None:
         description="Samples groups of rollouts on a local vLLM, scores them, updates the policy and brings the new "
         "weights into the engine, step by step. A run that was stopped goes on with --resume.",
         examples=EXAMPLES,
-        keys=set_keys(TrainConfig),
+        keys=set_keys(TrainConfig, "docs/training-options.md"),
     )
     add = command.add_argument
     add("config", type=Path, metavar="CONFIG.toml", help="the config of the run; see configs/train/, docs/training.md")

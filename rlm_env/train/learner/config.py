@@ -36,7 +36,9 @@ class LoraConfig(Table):
     """Train a low-rank adapter (peft) instead of all weights."""
 
     rank: int = Field(default=16, ge=1)
+    """Rank of the two factors of each adapted layer."""
     alpha: float = Field(default=32.0, gt=0)
+    """The adapter is scaled by alpha / rank."""
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Names of the linear layers to adapt; never the vocabulary head."""
 
@@ -47,7 +49,9 @@ class ModelConfig(Table):
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """The type of forward and backward. Master weights, optimizer state and reductions are always float32."""
     lora: LoraConfig | None = None
+    """An adapter is trained instead of all weights; None: all weights."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
     attention: str = "auto"
     """`auto`: attention by sample (`attention.py`), whose cost does not grow with the pack. Otherwise the name of an
     implementation in transformers, such as `sdpa` or `eager`, which mask the whole pack, or `flash_attention_2`."""
@@ -58,6 +62,7 @@ class ModelConfig(Table):
     """Compile norms and MLP of each decoder layer (torch.compile), so that each is a few kernels. The first step then
     takes half a minute longer."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: CUDA where there is a card."""
     pack_tokens: int = Field(default=16_384, ge=1)
     """Token budget of one pack (packed micro-batch), which is one forward and backward."""
     threads: int | None = Field(default=None, ge=1)
@@ -68,14 +73,19 @@ class OptimizerConfig(Table):
     """AdamW and its schedule."""
 
     lr: float = Field(default=1e-6, gt=0)
+    """The learning rate, after warm-up and before decay."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Decay rates of AdamW's first and second moments."""
     eps: float = Field(default=1e-8, gt=0)
+    """Added to the root of the second moment."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Not applied to norms, biases and embeddings."""
     max_grad_norm: float | None = Field(default=1.0, ge=0)
     """Gradients are scaled down to this norm; 0 or None: never."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes on after the warm-up."""
     warmup_steps: int = Field(default=0, ge=0)
+    """Steps over which the learning rate rises linearly to `lr`."""
     final_fraction: float = Field(default=0.0, ge=0, le=1)
     """Learning rate at the last step of a decaying schedule, as a fraction of `lr`."""
 
@@ -105,6 +115,7 @@ class LossConfig(Table):
     """
 
     preset: Preset = "prime"
+    """The formula, with the settings of its publication. `sft` is cross-entropy, for `rlm-env sft` alone."""
     norm: Norm | None = None
     """The divisor of the sum over all tokens of an optimizer step. `token`: the number of trained tokens. `sequence`:
     the number of samples, after dividing each token by the trained tokens of its sample. `constant`: the number of

@@ -44,10 +44,13 @@ class WandbConfig(Table):
     """Weights & Biases, in addition to metrics.jsonl."""
 
     project: str
+    """The project that the run belongs to."""
     name: str | None = None
     """None: the name of the output folder."""
     entity: str | None = None
+    """The user or team that owns it; None: your default."""
     mode: Literal["online", "offline"] = "online"
+    """`offline`: written to the output folder, for `wandb sync`."""
 
 
 class MetricsLog:

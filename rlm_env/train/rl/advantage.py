@@ -22,6 +22,8 @@ class AdvantageConfig(Table):
     """How the rewards of a group become advantages; the formulas are in `group_advantages`."""
 
     mode: Literal["grpo", "grpo_std", "rloo", "max_rl", "dr_grpo"] = "grpo"
+    """`grpo`, `dr_grpo`: reward minus the group's mean. `grpo_std`: that, divided by the standard deviation. `rloo`:
+    reward minus the mean of the others. `max_rl`: reward minus the mean, divided by the mean."""
     cost_weight: float = Field(default=0.0, ge=0, lt=1)
     """Largest part of a reward that a costly rollout loses against the cheapest of its group; 0: cost does not count.
     Below 1, so that a success is never worth less than a failure."""

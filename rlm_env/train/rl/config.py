@@ -26,7 +26,9 @@ class CurriculumStage(Table):
     """A stage of an environment's curriculum: options that hold from a step on."""
 
     from_step: int = Field(ge=0)
+    """The first optimizer step, counted from 0, whose groups are drawn with these options."""
     options: dict[str, Any]
+    """Over the environment's own options."""
 
 
 class TrainEnvironment(EnvironmentEntry):
@@ -56,6 +58,7 @@ class DifficultyPools(Table):
     """
 
     by: str | None = None
+    """Key of a task's `info`: tasks with equal values form a pool. None: each task is one."""
     easy: float = Field(default=0.95, ge=0, le=1)
     """A pool is easy while the mean reward of its last groups is at least this."""
     hard: float = Field(default=0.0, ge=0, le=1)
@@ -107,6 +110,7 @@ class GroupsConfig(Table):
     cost: Literal["sub_calls", "tokens"] = "sub_calls"
     """The cost that `advantage.cost_weight` penalizes."""
     pools: DifficultyPools | None = None
+    """None: every task may be drawn at any time."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -134,9 +138,13 @@ class TrainConfig(Table):
     model: str
     """The policy to begin with: a model folder, a Hub id in the local cache, or `tiny-rlm`."""
     out: Path
+    """The output folder; if left out, outputs/NAME after the config file."""
     environments: tuple[TrainEnvironment, ...] = Field(min_length=1)
+    """What is trained on: `[[environments]]`."""
     steps: int = Field(default=100, ge=1)
+    """Optimizer steps."""
     seed: int = 0
+    """Seeds the order of tasks, the engine and the trainer."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of every environment, below its own."""
     rollout: RolloutTable = Field(default_factory=dict)

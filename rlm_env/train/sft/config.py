@@ -30,7 +30,9 @@ class KeepConfig(Table):
     environments: tuple[str, ...] | None = None
     """None: all environments."""
     min_turns: int = Field(default=1, ge=1)
+    """Fewest replies of the root LLM."""
     max_turns: int | None = Field(default=None, ge=1)
+    """Most replies of the root LLM."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Maximum length of a rollout's longest sample; at most `trainer.pack_tokens`."""
     best_of: int | None = Field(default=None, ge=1)
@@ -48,11 +50,13 @@ class SFTConfig(Table):
     rollouts: tuple[str, ...] = Field(min_length=1)
     """Files of rollouts, or run folders with a rollouts.jsonl."""
     out: Path
+    """The output folder; if left out, outputs/NAME after the config file, else outputs/sft-MODEL."""
     keep: KeepConfig = KeepConfig()
     samples: SamplesConfig = SamplesConfig()
     train_root: bool = True
     """Train the root's tokens; if false, only those of sub-calls."""
     epochs: int = Field(default=1, ge=1)
+    """Passes over the samples."""
     batch_size: int = Field(default=64, ge=1)
     """Samples per optimizer step."""
     max_steps: int | None = Field(default=None, ge=1)
@@ -62,6 +66,7 @@ class SFTConfig(Table):
     held_out_every: int = Field(default=20, ge=1)
     """Steps between two measurements of the held-out loss; also measured before the first step and after the last."""
     seed: int = 0
+    """Seeds the order of samples and the choice of held-out tasks."""
     trainer: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5, schedule="cosine", final_fraction=0.1)
     checkpoint: CheckpointConfig = CheckpointConfig(every=50)
