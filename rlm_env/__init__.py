@@ -7,6 +7,7 @@ that holds the context, hands parts of it to sub-LLMs with `llm_batch`, and the 
 from typing import TYPE_CHECKING
 
 from rlm_env.lazy_names import lazy_names
+from rlm_env.plugins import PLUGINS
 
 if TYPE_CHECKING:
     from rlm_env.environment import Environment
@@ -37,6 +38,7 @@ __all__ = [
     "load_environment",
     "solve",
 ]
+__all__ += PLUGINS  # pyright: ignore[reportUnsupportedDunderAll]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -55,5 +57,6 @@ __getattr__, __dir__ = lazy_names(
         "Tool": "rlm_env.tools.schema",
         "load_environment": "rlm_env.registry",
         "solve": "rlm_env.solving",
+        **PLUGINS,
     },
 )

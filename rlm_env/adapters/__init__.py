@@ -1,0 +1,1 @@
+"""Our environments in other people's frameworks. The only room that imports them, each in its own package."""
