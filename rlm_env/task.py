@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import datasets
 
 Split = Literal["train", "eval"]
+MOST_ROWS, MOST_CHARS = 100_000, 10**9
+"""Tasks, and characters of their contexts, beyond which `Tasks.to_dataset` takes a split without limit for endless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +69,21 @@ class Tasks:
 
     def to_dataset(self, limit: int | None = None) -> datasets.Dataset:
         """A `datasets.Dataset` with the columns id, question, context, gold and info; the last three are JSON unless
-        they are str. Needs the extra `data`, and `limit` where the split is endless."""
+        they are str. Needs the extra `data`, and `limit` where the split is endless or very large (ValueError)."""
         import datasets
 
         def text(value: Any) -> str:
             return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
-        tasks = self if limit is None else self.take(limit)
-        return datasets.Dataset.from_list(
-            [
-                {
-                    "id": t.id,
-                    "question": t.question,
-                    "context": text(t.context),
-                    "gold": text(t.gold),
-                    "info": text(t.info),
-                }
-                for t in tasks
-            ]
-        )
+        rows: list[dict[str, str]] = []
+        chars = 0
+        for task in self if limit is None else self.take(limit):
+            row = {name: text(getattr(task, name)) for name in ("id", "question", "context", "gold", "info")}
+            rows.append(row)
+            chars += len(row["context"])
+            if limit is None and (len(rows) > MOST_ROWS or chars > MOST_CHARS):
+                raise ValueError(
+                    f"the split {self._split!r} has more than {len(rows) - 1:,} tasks, and may be endless: "
+                    "to_dataset(limit=...) says how many are wanted"
+                )
+        return datasets.Dataset.from_list(rows)

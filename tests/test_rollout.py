@@ -1,6 +1,7 @@
 """The record: JSONL in and out."""
 
 import json
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,15 @@ def test_tasks_to_dataset():
     data = Tasks(lambda: [Task("Q?", {"a": [1]}, gold=3, info={"k": 1})], "eval").to_dataset()
     assert data[0] == {"id": "eval-0", "question": "Q?", "context": '{"a": [1]}', "gold": "3", "info": '{"k": 1}'}
     assert json.loads(data[0]["info"]) == {"k": 1}
+
+
+def test_an_endless_split_is_no_dataset_without_a_limit(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setattr("rlm_env.task.MOST_ROWS", 3)
+    tasks = Tasks(lambda: (Task("Q?", "c" * 100) for _ in count()), "train")
+    with pytest.raises(ValueError, match=r"'train' has more than 3 tasks, and may be endless: to_dataset\(limit=...\)"):
+        tasks.to_dataset()
+    assert len(tasks.to_dataset(limit=5)) == 5
+    monkeypatch.setattr("rlm_env.task.MOST_CHARS", 150)
+    with pytest.raises(ValueError, match="more than 1 tasks"):
+        tasks.to_dataset()
