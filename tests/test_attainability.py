@@ -16,7 +16,7 @@ from tests.stubs import StubLLM, fenced
 VARIANTS = {
     "oolong-rlm, easy": ("oolong-rlm", {"vocabulary": "easy", "lengths": [200, 400]}),
     "oolong-rlm, standard": ("oolong-rlm", {"lengths": [1000, 2000]}),
-    "oolong-rlm, labelled": ("oolong-rlm", {"lengths": [1000], "with_labels": True}),
+    "oolong-rlm, labeled": ("oolong-rlm", {"lengths": [1000], "with_labels": True}),
     "oolong-pairs-rlm, easy": ("oolong-pairs-rlm", {"vocabulary": "easy", "lines": [8, 24]}),
     "oolong-pairs-rlm, standard": ("oolong-pairs-rlm", {"lengths": [1000, 2000]}),
     "needle-rlm, tiny": ("needle-rlm", {"profile": "tiny"}),

@@ -30,7 +30,7 @@ def test_every_usual_fence_is_code(label):
     assert cells(f"I look first.\n```{label}\nprint(1)\n```\nThen more.") == ["print(1)"]
 
 
-def test_all_labelled_blocks_run_in_order_and_other_blocks_do_not():
+def test_all_labeled_blocks_run_in_order_and_other_blocks_do_not():
     text = "```json\n{}\n```\n```repl\na = 1\n```\n```\nnot code\n```\n```python\nb = 2\n```"
     assert cells(text) == ["a = 1", "b = 2"]
 

@@ -116,8 +116,8 @@ async def test_every_teacher_ends_and_the_sound_ones_are_right():
     from tiny_rlm.teachers import STRATEGIES, make_plan
 
     oracle = LabelOracle()
-    labelled = rlm_env.load_environment("oolong-rlm", **EASY, with_labels=True)
-    for task in islice(labelled.tasks("eval"), 60):
+    labeled = rlm_env.load_environment("oolong-rlm", **EASY, with_labels=True)
+    for task in islice(labeled.tasks("eval"), 60):
         oracle.learn(task.context)
     async with rlm_env.load_environment("oolong-rlm", **EASY, **config()) as env:
         by_family = {task.info["family"]: task for task in islice(env.tasks("eval"), 60)}

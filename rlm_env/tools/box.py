@@ -1,6 +1,6 @@
 """Running the tool calls of a reply: on the host (never in the REPL), side by side, under a time limit.
 
-With an engine without native tool calls (`LLM.supports_tools` is False), calls are fenced blocks labelled `tool`, with
+With an engine without native tool calls (`LLM.supports_tools` is False), calls are fenced blocks labeled `tool`, with
 one JSON object each, and their results come back as one user message. Schemas are in `schema.py`, the tool loop is in
 `scaffolds/conversation.py`.
 """

@@ -39,7 +39,7 @@ def test_an_option_without_key_or_value_is_refused(text):
         parse_option(text)
 
 
-def test_later_options_win_and_neighbours_stay():
+def test_later_options_win_and_neighbors_stay():
     assert merge_options(["root.top_p=0.5", "root.temperature=1", "root.temperature=0"]) == {
         "root": {"top_p": 0.5, "temperature": 0}
     }

@@ -1,7 +1,7 @@
 """The model of a synthetic function: which calls it makes and what it raises, as data that can be interpreted.
 
 A function has one *switch*, an integer parameter that decides which steps are taken. Everything else that its text
-does (sums, strings, comments) changes neither calls nor exceptions, and is not modelled.
+does (sums, strings, comments) changes neither calls nor exceptions, and is not modeled.
 """
 
 from __future__ import annotations

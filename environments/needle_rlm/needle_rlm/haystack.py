@@ -49,8 +49,8 @@ def make_haystack(vocabulary: Vocabulary, length: int, distractors: int, depth: 
 
     Raises ValueError where the planted sentences alone are longer.
     """
-    colour, animal = draw.choice(vocabulary.colours), draw.choice(vocabulary.animals)
-    name, gold = f"{colour}-{animal}", fresh_number(vocabulary.digits, draw, "")
+    color, animal = draw.choice(vocabulary.colors), draw.choice(vocabulary.animals)
+    name, gold = f"{color}-{animal}", fresh_number(vocabulary.digits, draw, "")
 
     def number() -> str:
         return fresh_number(vocabulary.digits, draw, gold)
@@ -59,7 +59,7 @@ def make_haystack(vocabulary: Vocabulary, length: int, distractors: int, depth: 
     planted = []
     for i in range(distractors):
         if i % 2 == 0 or vocabulary.name == "tiny":
-            planted.append(NEEDLE.format(name=near_name(vocabulary, colour, animal, draw), n=number()))
+            planted.append(NEEDLE.format(name=near_name(vocabulary, color, animal, draw), n=number()))
         else:
             planted.append(draw.choice(NEAR_WORDS).format(name=name, n=number()))
     room = length - len(needle) - sum(map(len, planted)) - len(planted) - 1
@@ -102,10 +102,10 @@ def fresh_number(digits: int, draw: Draw, taken: str) -> str:
             return number
 
 
-def near_name(vocabulary: Vocabulary, colour: str, animal: str, draw: Draw) -> str:
+def near_name(vocabulary: Vocabulary, color: str, animal: str, draw: Draw) -> str:
     """Another name that shares a word: `amber-falcon` becomes `amber-heron`, `azure-falcon`, `falcon-amber` or
     `amber-falcons`."""
-    other_colour = draw.choice([c for c in vocabulary.colours if c != colour])
+    other_color = draw.choice([c for c in vocabulary.colors if c != color])
     other_animal = draw.choice([a for a in vocabulary.animals if a != animal])
-    near = [f"{colour}-{other_animal}", f"{other_colour}-{animal}", f"{animal}-{colour}", f"{colour}-{animal}s"]
+    near = [f"{color}-{other_animal}", f"{other_color}-{animal}", f"{animal}-{color}", f"{color}-{animal}s"]
     return near[draw.below(2 if vocabulary.name == "tiny" else 4)]

@@ -24,7 +24,7 @@ class Vocabulary:
     places: list[str]
     counted: list[str]
     """Sentences with the slot {n} for a number that is nobody's."""
-    colours: list[str]
+    colors: list[str]
     """First half of a name such as `amber-falcon`; `animals` is the second."""
     animals: list[str]
     digits: int
@@ -81,7 +81,7 @@ STANDARD = Vocabulary(
         "Ticket {n} was never claimed.",
         "The lottery drew {n} that year, and the baker lost again.",
     ],
-    colours=[
+    colors=[
         "amber", "ashen", "azure", "brazen", "bright", "broken", "burnt", "calm", "carved", "cedar", "clever", "cobalt",
         "coral", "crimson", "crooked", "dappled", "distant", "dusty", "ember", "faded", "frosted", "gentle", "gilded",
         "golden", "hidden", "hollow", "humble", "indigo", "ivory", "jade", "keen", "lilac", "little", "lonely", "lunar",
@@ -108,7 +108,7 @@ TINY = Vocabulary(
     things=["a cup", "a red hat", "the book", "one egg"],
     places=["at home", "in town", "by the lake", "on the road"],
     counted=["The book has {n} lines.", "A bus has the number {n}."],
-    colours=["red", "blue", "green", "white", "black", "pink", "grey", "brown"],
+    colors=["red", "blue", "green", "white", "black", "pink", "grey", "brown"],
     animals=["cat", "dog", "fox", "cow", "hen", "bee", "owl", "pig"],
     digits=3,
 )

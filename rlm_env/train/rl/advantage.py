@@ -91,7 +91,7 @@ def _advantages(values: list[float], mode: str) -> list[float]:
     if len(values) < 2 or min(values) == max(values):
         return [0.0] * len(values)
     mean = fmean(values)
-    centred = [value - mean for value in values]
+    centered = [value - mean for value in values]
     if mode == "grpo_std":
         scale = 1 / (stdev(values) + _STD_EPSILON)
     elif mode == "rloo":
@@ -102,4 +102,4 @@ def _advantages(values: list[float], mode: str) -> list[float]:
         scale = 1 / mean
     else:
         scale = 1.0
-    return [value * scale for value in centred]
+    return [value * scale for value in centered]

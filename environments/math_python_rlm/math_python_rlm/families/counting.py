@@ -29,11 +29,11 @@ def apart(draw: Draw) -> Problem:
 
 
 def round_table(draw: Draw) -> Problem:
-    seats, colours = draw.between(10, 60), draw.between(4, 20)
+    seats, colors = draw.between(10, 60), draw.between(4, 20)
     return Problem(
-        f"${seats}$ numbered chairs stand around a table. In how many ways can each be painted in one of ${colours}$ "
+        f"${seats}$ numbered chairs stand around a table. In how many ways can each be painted in one of ${colors}$ "
         "colours so that neighbours always differ? (Paintings that only differ by a turn of the table count apart.)",
-        lambda: (colours - 1) ** seats + (-1) ** seats * (colours - 1),
+        lambda: (colors - 1) ** seats + (-1) ** seats * (colors - 1),
     )
 
 
@@ -57,20 +57,18 @@ def bounded_sums(draw: Draw) -> Problem:
 
 def tilings(draw: Draw) -> Problem:
     length, short = draw.between(30, 70), draw.between(1, 3)
-    long, short_colours, long_colours = short + draw.between(1, 3), draw.between(1, 4), draw.between(2, 5)
+    long, short_colors, long_colors = short + draw.between(1, 3), draw.between(1, 4), draw.between(2, 5)
 
     def solve() -> int:
         return sum(
-            comb(i + (length - long * i) // short, i)
-            * long_colours**i
-            * short_colours ** ((length - long * i) // short)
+            comb(i + (length - long * i) // short, i) * long_colors**i * short_colors ** ((length - long * i) // short)
             for i in range(length // long + 1)
             if (length - long * i) % short == 0
         )
 
     return Problem(
-        f"A strip of length ${length}$ is covered by tiles of length ${short}$, of which there are ${short_colours}$ "
-        f"colours, and of length ${long}$, of which there are ${long_colours}$ colours. In how many ways is that "
+        f"A strip of length ${length}$ is covered by tiles of length ${short}$, of which there are ${short_colors}$ "
+        f"colours, and of length ${long}$, of which there are ${long_colors}$ colours. In how many ways is that "
         "possible, if the strip is not turned?",
         solve,
     )
