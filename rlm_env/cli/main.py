@@ -18,7 +18,9 @@ from rlm_env.cli.eval import add_eval
 from rlm_env.cli.report import add_report
 from rlm_env.cli.score import add_score
 from rlm_env.cli.sft import add_sft
+from rlm_env.cli.show import add_show
 from rlm_env.cli.train import add_train
+from rlm_env.cli.view import add_view
 from rlm_env.rollout import RecordError
 from rlm_env.runs.console import EXIT_INTERRUPTED, say
 from rlm_env.runs.errors import ConfigError, near_matches
@@ -61,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rlm-env {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_eval, add_score, add_train, add_sft, add_report, add_envs, add_check):
+    for add in (add_eval, add_score, add_train, add_sft, add_report, add_show, add_view, add_envs, add_check):
         add(commands)
     for command in commands.choices.values():
         command.set_defaults(options=sorted(text for text in command._option_string_actions if text.startswith("--")))

@@ -142,15 +142,15 @@ def _remedy(group: ScaffoldSummary) -> str:
 
 def print_report(console: Console, summary: EvalSummary, title: str) -> None:
     """Prints the tables with rich."""
-    print_tables(console, _tables(summary, title), report_notes(summary), report_warnings(summary))
+    print_tables(console, report_tables(summary, title), report_notes(summary), report_warnings(summary))
 
 
 def markdown_report(summary: EvalSummary, title: str) -> str:
     """The same tables as GitHub Markdown."""
-    return markdown_tables(_tables(summary, title), [*report_notes(summary), *report_warnings(summary)])
+    return markdown_tables(report_tables(summary, title), [*report_notes(summary), *report_warnings(summary)])
 
 
-def _tables(summary: EvalSummary, title: str) -> list[Cells]:
+def report_tables(summary: EvalSummary, title: str) -> list[Cells]:
     """All tables of the report, in order."""
     more = (length_table(summary) if summary.lengths else None, baseline_table(summary) if summary.baselines else None)
     return [scaffold_table(summary, title), *(table for table in more if table)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from pydantic import ValidationError
 from rlm_env.evals.baselines import Baseline
 from rlm_env.evals.config import EvalRunConfig
 from rlm_env.evals.fairness import setting_differences
-from rlm_env.evals.rollout_stats import stats_of
-from rlm_env.evals.setup import role_prices
+from rlm_env.evals.outline import outline
+from rlm_env.evals.rollout_stats import RolloutStats, stats_of
+from rlm_env.evals.setup import RolePrices, role_prices
 from rlm_env.evals.stats import Estimate
 from rlm_env.evals.summary import EvalSummary, summarize
-from rlm_env.rollout import read_rollouts
+from rlm_env.lines import read_lines
+from rlm_env.rollout import RecordError, Rollout
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.folder import CONFIG, ROLLOUTS, read_run_config, read_summary
@@ -37,28 +40,53 @@ class EvalResult:
         return {self.label: self.summary}
 
 
-def stored_eval(path: Path) -> EvalResult:
-    """The result of a run on disk, as far as it went. Raises ConfigError if the folder holds none."""
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """The folder of an eval on one environment: what was asked for, what it was made of, and its numbers."""
+
+    path: Path
+    config: EvalRunConfig
+    record: dict[str, Any]
+    """The table `[record]` of config.toml."""
+    prices: RolePrices | None
+
+    def stats_of(self, rollout: Rollout) -> RolloutStats:
+        """The numbers of one of its rollouts."""
+        return stats_of(rollout, self.prices and self.prices.pair)
+
+    def result(self, stats: Iterable[RolloutStats]) -> EvalResult:
+        """The result that these rollouts are; of one that was stored twice, the last counts."""
+        old = read_summary(self.path)
+        last = {one.key: one for one in stats}
+        summary = summarize(
+            last.values(),
+            self.config.scaffolds,
+            self.config.seed,
+            stored_baselines(old),
+            setting_differences(self.record["scaffolds"]),
+            old.get("notes", ()),
+        )
+        title = run_title(self.config, self.record["tasks"])
+        return EvalResult(self.path, old.get("status", "running"), self.config.environments[0].label, summary, title)
+
+
+def open_stored(path: Path) -> StoredRun:
+    """The eval in a folder. Raises ConfigError if the folder holds none, or one on several environments."""
     stored = read_run_config(path)
-    record = stored.pop(RECORD)
+    record = stored.pop(RECORD, {})
     try:
         config = EvalRunConfig.model_validate(stored)
     except ValidationError as error:
         raise ConfigError(explain_validation(error, EvalRunConfig, f"{path / CONFIG}")) from error
-    prices = role_prices(config)
+    return StoredRun(path, config, record, role_prices(config))
+
+
+def stored_eval(path: Path) -> EvalResult:
+    """The result of a run on disk, as far as it went. Raises ConfigError if the folder holds none."""
+    run = open_stored(path)
     if not (path / ROLLOUTS).exists():
         raise ConfigError(f"{path} holds no rollouts: there is no {ROLLOUTS}")
-    stats = {
-        one.key: one
-        for one in (stats_of(rollout, prices and prices.pair) for rollout in read_rollouts(path / ROLLOUTS))
-    }
-    old = read_summary(path)
-    differences = setting_differences(record["scaffolds"])
-    summary = summarize(
-        stats.values(), config.scaffolds, config.seed, stored_baselines(old), differences, old.get("notes", ())
-    )
-    label = config.environments[0].label
-    return EvalResult(path, stored_status(path), label, summary, run_title(config, record["tasks"]))
+    return run.result(run.stats_of(one) for one in read_lines(path / ROLLOUTS, outline, RecordError))
 
 
 def stored_status(path: Path) -> str:

@@ -153,14 +153,28 @@ def _cut_torn_line(file: int) -> int:
     return end
 
 
+def is_written(path: Path) -> bool:
+    """True while a process has the file open for appending. The file is not touched. False where the kernel does not
+    list locks."""
+    try:
+        return _lock_holder(path.stat().st_ino) is not None
+    except OSError:
+        return False
+
+
 def _holder(file: int) -> str:
     """The process that holds the lock of an open file, with its command line where the kernel shows it."""
-    inode = str(os.fstat(file).st_ino)
     with contextlib.suppress(OSError):
-        for lock in Path("/proc/locks").read_text("ascii").splitlines():
-            fields = lock.split()  # 1: FLOCK ADVISORY WRITE <pid> <device>:<inode> <start> <end>
-            if "FLOCK" in fields and fields[-3].endswith(f":{inode}") and int(fields[-4]) > 0:
-                pid = fields[-4]
-                command = Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").replace("\0", " ")
-                return f"process {pid} ({' '.join(command.split())[:COMMAND_CHARS]})"
+        if (pid := _lock_holder(os.fstat(file).st_ino)) is not None:
+            command = Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").replace("\0", " ")
+            return f"process {pid} ({' '.join(command.split())[:COMMAND_CHARS]})"
     return "another process"
+
+
+def _lock_holder(inode: int) -> int | None:
+    """The process that has locked the file with this inode. Raises OSError where the kernel does not tell."""
+    for lock in Path("/proc/locks").read_text("ascii").splitlines():
+        fields = lock.split()  # 1: FLOCK ADVISORY WRITE <pid> <device>:<inode> <start> <end>
+        if "FLOCK" in fields and fields[-3].endswith(f":{inode}") and int(fields[-4]) > 0:
+            return int(fields[-4])
+    return None

@@ -137,6 +137,8 @@ class ReplLoop:
         turn.code_seconds += step.seconds
         turn.sub_seconds += step.sub_llm_seconds
         if not step.state_lost:  # a lost REPL begins with an empty answer; what was there before still counts
+            if step.answer["content"] != record.answer:
+                turn.answer = step.answer["content"]
             record.answer = step.answer["content"]
             self.answer_truncated_chars = step.answer_truncated_chars
         if self.subs.unavailable is not None:

@@ -117,6 +117,14 @@ async def test_the_answer_so_far_counts_when_the_turns_run_out():
     assert len(rollout.turns) == 2
 
 
+async def test_each_turn_says_how_it_changed_the_answer(env):
+    first = fenced('answer["content"] = "a"') + "\n" + fenced('answer["content"] = "b"')
+    root = script(first, fenced("x = 1"), fenced('answer["content"] = "b"'), fenced('answer["content"] = ""'), DONE)
+    rollout = await env.rollout(env.tasks("eval").take(1)[0], root)
+    assert [turn.answer for turn in rollout.turns] == ["b", None, None, "", "1"]
+    assert Rollout.from_json(rollout.to_json()).turns == rollout.turns
+
+
 async def test_root_tokens_end_a_rollout():
     root = script(Completion(fenced("pass"), finish_reason="stop", usage=Usage(10, 5, 0, 1)))
     async with configured(max_root_tokens=40) as env:

@@ -1,0 +1,149 @@
+"""What the page asks for, as JSON values by path. The server answers from here, and an export holds the same answers.
+
+A path is a list of parts, `["runs", RUN, "rollouts", KEY]`; run and rollout are names that the page got from here
+before. Nothing in a path becomes the name of a file. Not covered: HTTP (`server.py`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlm_env.rollout import RecordError
+from rlm_env.runs.errors import ConfigError
+from rlm_env.view.coverage import readers
+from rlm_env.view.index import RolloutIndex
+from rlm_env.view.rollout_page import open_context, rollout_page
+from rlm_env.view.runs import ViewedRun
+from rlm_env.view.sub_calls import CALL_QUOTE_CHARS, call_block, call_list
+from rlm_env.view.texts import Texts
+from rlm_env.view.tokens import sample_list, samples_of, token_page
+from rlm_env.view.training import ViewedTraining
+from rlm_env.view.workplace import Workplace, matrices
+
+ROWS = 2_000
+"""Rows in one answer."""
+READ_SECONDS = 0.15
+"""An answer with rows reads this much further in the files."""
+CONTEXT_PAGE = 6_000
+"""Characters of a context in one answer."""
+
+
+class NotFound(LookupError):
+    """There is nothing at this path. The message says what is missing."""
+
+
+class Api:
+    """Answers for a workplace. Safe to use from several threads."""
+
+    def __init__(self, workplace: Workplace) -> None:
+        self.workplace = workplace
+        self._numbers: dict[str, tuple[int, dict[str, Any]]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, parts: Sequence[str], query: Mapping[str, str]) -> Any:
+        """The answer at a path. Raises NotFound, and OSError where a file is gone."""
+        try:
+            match list(parts):
+                case ["runs"]:
+                    return self.runs()
+                case ["runs", name, "rows"]:
+                    return self.rows(self.workplace.run(name), query.get("after", ""))
+                case ["runs", name, "numbers"]:
+                    return self.numbers(self.workplace.run(name))
+                case ["runs", name, "groups"]:
+                    return self.groups(self.workplace.run(name))
+                case ["runs", name, "rollouts", key, *rest]:
+                    run = self.workplace.run(name)
+                    return self._of_rollout(run, *run.find(key), rest)
+        except (ConfigError, RecordError, ValueError, LookupError) as error:
+            raise NotFound(str(error)) from error
+        raise NotFound(f"there is nothing at {'/'.join(parts)}")
+
+    def runs(self) -> dict[str, Any]:
+        """All runs, and which of them belong to one eval on several environments."""
+        runs = self.workplace.runs()
+        return {"runs": [run.header() for run in runs], "matrices": matrices(self.workplace)}
+
+    def rows(self, run: ViewedRun, after: str) -> dict[str, Any]:
+        """Rows behind those that the page has, after reading on for a moment.
+
+        `after`: for each file "generation:rows", joined by commas; empty for the first time. A file that was replaced
+        meanwhile begins again, and then all files do (`reset`).
+        """
+        run.refresh(READ_SECONDS)
+        have = [tuple(map(int, part.split(":"))) for part in after.split(",") if part]
+        now = [source.generation for source in run.sources]
+        reset = len(have) != len(now) or any(one[0] != new for one, new in zip(have, now, strict=True))
+        starts = [0] * len(now) if reset else [one[1] for one in have]
+        rows: list[dict[str, Any]] = []
+        ends: list[int] = []
+        for number, (source, start) in enumerate(zip(run.sources, starts, strict=True)):
+            new = source.rows[start : start + max(ROWS - len(rows), 0)]
+            rows += [row | {"file": number} for row in new] if number else new
+            ends.append(start + len(new))
+        behind = any(end < len(source.rows) for end, source in zip(ends, run.sources, strict=True))
+        return {
+            "rows": rows,
+            "reset": reset,
+            "after": ",".join(f"{generation}:{end}" for generation, end in zip(now, ends, strict=True)),
+            "more": behind or not run.complete,
+            "share": min((source.share for source in run.sources), default=1.0),
+            "problems": [problem for source in run.sources for problem in source.problems][:5],
+            "status": run.header().get("status", ""),
+        }
+
+    def numbers(self, run: ViewedRun) -> dict[str, Any]:
+        """Tables, notes and summary over all rollouts that there are now."""
+        run.refresh()
+        count = sum(len(source.rows) + 1_000_000 * source.generation for source in run.sources)
+        with self._lock:
+            kept = self._numbers.get(run.name)
+            live = run.header().get("status") == "running"
+            if kept is None or kept[0] != count or live or isinstance(run, ViewedTraining):
+                kept = (count, run.numbers() | {"rollouts": len(run.stats)})
+                self._numbers[run.name] = kept
+        return kept[1]
+
+    def groups(self, run: ViewedRun) -> dict[str, Any]:
+        """The groups of a training run; none of other runs."""
+        run.refresh()
+        return {"groups": run.groups() if isinstance(run, ViewedTraining) else []}
+
+    def line(self, name: str, key: str) -> bytes:
+        """The line of a rollout as it is stored. Raises NotFound, OSError."""
+        try:
+            source, number = self.workplace.run(name).find(key)
+        except (ConfigError, RecordError) as error:
+            raise NotFound(str(error)) from error
+        return source.line(number)
+
+    def _of_rollout(self, run: ViewedRun, source: RolloutIndex, number: int, rest: Sequence[str]) -> Any:
+        record = source.record(number)
+        match rest:
+            case []:
+                return rollout_page(record, source.stats[number], run.contexts, run.limits(record))
+            case ["calls", batch]:
+                return {"calls": call_list(record, int(batch), _texts(run, record))}
+            case ["calls", batch, block]:
+                return {"calls": call_block(record, int(batch), int(block), _texts(run, record))}
+            case ["samples"]:
+                return {"samples": sample_list(samples_of(record))}
+            case ["samples", sample, start]:
+                return token_page(samples_of(record)[int(sample)], int(start), run.model_folder())
+            case ["context", page]:
+                return self._context(run, record, int(page))
+        raise NotFound(f"there is nothing at {'/'.join(rest)}")
+
+    def _context(self, run: ViewedRun, record: dict[str, Any], page: int) -> dict[str, Any]:
+        context, problem = open_context(record, run.contexts)
+        if context is None:
+            raise NotFound(problem or "this rollout refers to no context")
+        start = page * CONTEXT_PAGE
+        text = context.text(start, start + CONTEXT_PAGE)
+        return {"start": start, "text": text, "readers": readers(record, start, start + len(text))}
+
+
+def _texts(run: ViewedRun, record: dict[str, Any]) -> Texts:
+    return Texts(record, open_context(record, run.contexts)[0], quote_chars=CALL_QUOTE_CHARS)

@@ -1,0 +1,44 @@
+// All runs that the viewer was started with.
+
+import { el, replace } from "./dom.js";
+import { load } from "./data.js";
+import { moment } from "./format.js";
+import { link } from "./route.js";
+
+export async function homePage(main) {
+  const { runs, matrices } = await load(["runs"]);
+  const inMatrix = new Map(matrices.flatMap((one) => one.runs.map((name) => [name, one])));
+  const alone = runs.filter((run) => !inMatrix.has(run.name));
+  replace(
+    main,
+    el("h1", {}, "Runs"),
+    matrices.map((one) => [el("h2", { class: "group-title" }, one.title), runList(runs.filter((run) => inMatrix.get(run.name) === one))]),
+    alone.length ? runList(alone) : null,
+  );
+}
+
+function runList(runs) {
+  return el("ul", { class: "run-list" }, runs.map(runItem));
+}
+
+function runItem(run) {
+  const facts = [run.environments?.join(", "), run.scaffolds?.join(", "), run.started ? moment(run.started) : null].filter(Boolean);
+  return el(
+    "li",
+    {},
+    el(
+      "a",
+      { href: link(["run", run.name]), class: "run-item" },
+      el("span", { class: "run-title" }, run.title),
+      statusPill(run.status),
+      el("span", { class: "dim run-facts" }, facts.join(" · ")),
+      el("span", { class: "dim mono run-path" }, run.name),
+    ),
+  );
+}
+
+export function statusPill(status) {
+  if (!status) return null;
+  const kind = status === "complete" ? "good" : status === "running" ? "live" : "warn";
+  return el("span", { class: `pill ${kind}` }, status);
+}

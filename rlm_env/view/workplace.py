@@ -1,0 +1,124 @@
+"""The runs below the paths that the viewer was started with. A folder of runs is looked at again whenever it is asked.
+
+A run is an eval, an eval on several environments (each is a run, under one title), a training run, or a file of
+rollouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlm_env.evals.config import EvalConfig
+from rlm_env.evals.matrix import matrix_title
+from rlm_env.evals.stored import open_stored
+from rlm_env.runs.config import RECORD
+from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.folder import CONFIG, ROLLOUTS, read_run_config
+from rlm_env.train.report.metrics import METRICS
+from rlm_env.train.rl.journal import JOURNAL
+from rlm_env.view.runs import ViewedEval, ViewedRun
+from rlm_env.view.training import ViewedTraining
+
+DEPTH = 3
+"""How deep runs are looked for below a folder that is none itself."""
+
+
+class Workplace:
+    """The runs at some paths."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Raises ConfigError where there is nothing to view."""
+        self.paths = [path.resolve() for path in paths]
+        self._runs: dict[Path, ViewedRun] = {}
+        for path in self.paths:
+            if not path.exists():
+                raise ConfigError(f"there is no {path}; name the output folder of a run, for example outputs/NAME")
+        if not self.runs():
+            raise ConfigError(
+                f"no run in {', '.join(map(str, self.paths))}: a run's folder holds {CONFIG} or {ROLLOUTS}"
+            )
+
+    def runs(self) -> list[ViewedRun]:
+        """All runs, those that are new included."""
+        found = [place for path in self.paths for place in _run_places(path, DEPTH)]
+        names = _short_names(found)
+        for place in found:
+            if place not in self._runs:
+                self._runs[place] = view_run(names[place], place)
+        return [self._runs[place] for place in dict.fromkeys(found)]
+
+    def run(self, name: str) -> ViewedRun:
+        """A run by its name. Raises ConfigError where there is none."""
+        for run in self._runs.values():
+            if run.name == name:
+                return run
+        raise ConfigError(f"there is no run {name!r}")
+
+
+def view_run(name: str, place: Path) -> ViewedRun:
+    """The run in a folder, or the rollouts in a file. One whose configuration cannot be read is shown all the same."""
+    if place.is_file():
+        return ViewedRun(name, place.parent, [place.name])
+    if not (place / CONFIG).exists():
+        return ViewedRun(name, place)
+    try:
+        return ViewedTraining(name, place) if is_training(place) else ViewedEval(name, open_stored(place))
+    except ConfigError as error:
+        run = ViewedRun(name, place)
+        run.problem = str(error)
+        return run
+
+
+def is_training(folder: Path) -> bool:
+    """True for the folder of a training run, which may have no metrics yet."""
+    if (folder / METRICS).exists() or (folder / JOURNAL).exists():
+        return True
+    return "scaffolds" not in read_run_config(folder)
+
+
+def matrices(workplace: Workplace) -> list[dict[str, Any]]:
+    """Title and runs of each eval on several environments."""
+    found: list[dict[str, Any]] = []
+    by_folder: dict[Path, list[str]] = {}
+    for run in workplace.runs():
+        by_folder.setdefault(run.path.parent, []).append(run.name)
+    for folder, names in by_folder.items():
+        if len(names) > 1 and (config := _matrix_config(folder)) is not None:
+            found.append({"title": matrix_title(config), "path": str(folder), "runs": names})
+    return found
+
+
+def _matrix_config(folder: Path) -> EvalConfig | None:
+    try:
+        values = read_run_config(folder)
+        return EvalConfig.model_validate({key: value for key, value in values.items() if key != RECORD})
+    except (ConfigError, ValueError):
+        return None
+
+
+def _run_places(path: Path, depth: int) -> Iterator[Path]:
+    """Files of rollouts and folders of runs, in order."""
+    if path.is_file():
+        yield path
+        return
+    if (path / ROLLOUTS).exists() or (path / METRICS).exists():
+        yield path
+    elif depth and path.is_dir():
+        for entry in sorted(path.iterdir()):
+            if entry.is_dir() and not entry.is_symlink():
+                yield from _run_places(entry, depth - 1)
+
+
+def _short_names(places: Sequence[Path]) -> dict[Path, str]:
+    """The last parts of each path, as many as tell them apart."""
+    names: dict[Path, str] = {}
+    for place in places:
+        parts = [part for part in place.parts if part != "/"]
+        others = [[part for part in other.parts if part != "/"] for other in places if other != place]
+        length = 1
+        while length < len(parts) and any(other[-length:] == parts[-length:] for other in others):
+            length += 1
+        names[place] = "/".join(parts[-length:])
+    return names
