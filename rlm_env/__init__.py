@@ -10,7 +10,9 @@ from rlm_env.lazy_names import lazy_names
 from rlm_env.plugins import PLUGINS
 
 if TYPE_CHECKING:
+    from rlm_env.asking.ask import ask, ask_sync
     from rlm_env.environment import Environment
+    from rlm_env.evals.evaluate import Evaluation, evaluate, evaluate_sync
     from rlm_env.registry import load_environment
     from rlm_env.repl import ReplConfig, ReplPool, ReplPools, SubError
     from rlm_env.rollout import Rollout, Score, StopReason
@@ -24,6 +26,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "Environment",
+    "Evaluation",
     "RLMConfig",
     "RLMEnv",
     "ReplConfig",
@@ -35,6 +38,10 @@ __all__ = [
     "SubError",
     "Task",
     "Tool",
+    "ask",
+    "ask_sync",
+    "evaluate",
+    "evaluate_sync",
     "load_environment",
     "solve",
 ]
@@ -44,6 +51,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Environment": "rlm_env.environment",
+        "Evaluation": "rlm_env.evals.evaluate",
         "RLMConfig": "rlm_env.scaffolds.config",
         "RLMEnv": "rlm_env.scaffolds.rlm",
         "ReplConfig": "rlm_env.repl.config",
@@ -55,6 +63,10 @@ __getattr__, __dir__ = lazy_names(
         "SubError": "rlm_env.repl.config",
         "Task": "rlm_env.task",
         "Tool": "rlm_env.tools.schema",
+        "ask": "rlm_env.asking.ask",
+        "ask_sync": "rlm_env.asking.ask",
+        "evaluate": "rlm_env.evals.evaluate",
+        "evaluate_sync": "rlm_env.evals.evaluate",
         "load_environment": "rlm_env.registry",
         "solve": "rlm_env.solving",
         **PLUGINS,

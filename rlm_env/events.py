@@ -92,7 +92,7 @@ class AnswerChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutEnded(Event):
-    """The last event of a rollout. Where an error is raised instead of a result, there is none."""
+    """The last event of a rollout, also of one that was cancelled or whose engine died."""
 
     rollout: Rollout
 

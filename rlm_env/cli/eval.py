@@ -48,7 +48,7 @@ EXAMPLES = f"""\
   rlm-env eval outputs/NAME/config.toml --resume
 """
 FLAGS = (*ENGINE_FLAGS, *JUDGE_FLAGS, "scaffolds", "n", "repeats", "split", "seed")
-FLAGS += ("concurrency", "max_cost", "prices", "out", "baselines", "judge_baselines")
+FLAGS += ("concurrency", "max_cost", "out", "baselines", "judge_baselines")
 
 
 def add_eval(commands: Any) -> None:
@@ -93,7 +93,6 @@ def add_eval(commands: Any) -> None:
         help="start no further rollout once this much is spent; the up to --concurrency rollouts that are under way "
         "end and may cost more, so lower both for a tight limit (default: no limit)",
     )
-    add("--prices", metavar="FILE.toml", help="a table of US dollars per million tokens, by model")
     add = command.add_argument_group("baselines").add_argument
     add("--no-baselines", dest="baselines", action="store_false", default=None, help="measure no baselines at the end")
     add(

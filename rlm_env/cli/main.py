@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from rlm_env import __version__
+from rlm_env.cli.ask import add_ask
 from rlm_env.cli.check import add_check
 from rlm_env.cli.common import EXIT_CODES, HelpFormatter
 from rlm_env.cli.envs import add_envs
 from rlm_env.cli.eval import add_eval
+from rlm_env.cli.export import add_export
 from rlm_env.cli.report import add_report
 from rlm_env.cli.score import add_score
 from rlm_env.cli.sft import add_sft
@@ -26,6 +28,20 @@ from rlm_env.runs.console import EXIT_INTERRUPTED, say
 from rlm_env.runs.errors import ConfigError, near_matches
 
 EXIT_USAGE = 2
+COMMANDS = (
+    add_eval,
+    add_ask,
+    add_score,
+    add_train,
+    add_sft,
+    add_report,
+    add_show,
+    add_view,
+    add_export,
+    add_envs,
+    add_check,
+)
+"""In the order of `rlm-env --help`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,7 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rlm-env {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_eval, add_score, add_train, add_sft, add_report, add_show, add_view, add_envs, add_check):
+    for add in COMMANDS:
         add(commands)
     for command in commands.choices.values():
         command.set_defaults(options=sorted(text for text in command._option_string_actions if text.startswith("--")))

@@ -22,7 +22,6 @@ from rlm_env.runs.options import (
     apply_overrides,
     check_labels,
 )
-from rlm_env.runs.prices import Price, load_prices
 from rlm_env.scaffolds import SCAFFOLDS
 
 EXAMPLE = "rlm-env eval oolong-rlm --model tiny-rlm"
@@ -57,8 +56,6 @@ class EvalConfig(EngineKeys):
     """Most rollouts at once."""
     max_cost: float | None = Field(default=None, gt=0)
     """No further rollout starts once this many US dollars are spent; those in flight finish."""
-    prices: dict[str, Price] | None = None
-    """US dollars per million tokens by model name; in a TOML file also the path of a price table."""
     baselines: bool = True
     """Measure answers without understanding on the same tasks, when all rollouts have ended."""
     judge_baselines: bool = False
@@ -73,15 +70,6 @@ class EvalConfig(EngineKeys):
     rollout: ScaffoldRolloutTable = Field(default_factory=dict)
     """Fields of `RLMConfig` for every scaffold, over the model's own profile; under a scaffold's name for that
     scaffold alone: `max_turns = 8`, `rlm.max_turns = 6`. Some have further fields: `summary.final = "sub"`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _price_table(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Reads `prices` where it is the path of a file."""
-        values = dict(values)
-        if isinstance(values.get("prices"), str | Path):
-            values["prices"] = load_prices(Path(values["prices"]))
-        return values
 
     @field_validator("scaffolds", mode="before")
     @classmethod

@@ -14,7 +14,8 @@ from typing import Any
 from rich.console import Console
 
 from rlm_env.evals.config import EvalConfig
-from rlm_env.evals.run import CostLimit, EvalRun, prepare_run, run_eval
+from rlm_env.evals.hooks import NO_HOOKS, Hooks
+from rlm_env.evals.run import EvalRun, prepare_run, run_eval
 from rlm_env.evals.stored import EvalResult, stored_eval, stored_status
 from rlm_env.evals.summary import EvalSummary
 from rlm_env.repl import ReplPools
@@ -24,6 +25,7 @@ from rlm_env.runs.engines import EnginePool
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import CONFIG, read_run_config, write_config, write_summary
 from rlm_env.runs.models import resolve_engines
+from rlm_env.runs.prices import CostLimit
 from rlm_env.runs.record import new_record
 
 
@@ -39,15 +41,19 @@ class MatrixResult:
     title: str
 
 
-async def run_any(config: EvalConfig, console: Console, *, resume: bool = False) -> EvalResult | MatrixResult:
+async def run_any(
+    config: EvalConfig, console: Console, *, resume: bool = False, hooks: Hooks = NO_HOOKS
+) -> EvalResult | MatrixResult:
     """Runs `config` on one environment or on several. Raises what `run_eval` raises."""
     if config.is_matrix:
-        return await run_matrix(config, console, resume=resume)
+        return await run_matrix(config, console, resume=resume, hooks=hooks)
     (run,) = config.runs().values()
-    return await run_eval(run, console, resume=resume)
+    return await run_eval(run, console, resume=resume, hooks=hooks)
 
 
-async def run_matrix(config: EvalConfig, console: Console, *, resume: bool = False) -> MatrixResult:
+async def run_matrix(
+    config: EvalConfig, console: Console, *, resume: bool = False, hooks: Hooks = NO_HOOKS
+) -> MatrixResult:
     """Runs `config`, or the rest of it, environment by environment.
 
     Raises what `run_eval` raises; rollouts that had finished by then are on disk.
@@ -64,7 +70,7 @@ async def run_matrix(config: EvalConfig, console: Console, *, resume: bool = Fal
         prepared: dict[str, EvalRun] = {}
         for label, run_config in config.runs().items():
             again = resume and (run_config.out / CONFIG).exists()
-            run = prepare_run(run_config, models, console, cost, pools, engines, resume=again)
+            run = prepare_run(run_config, models, console, cost, pools, engines, resume=again, hooks=hooks)
             prepared[label] = await stack.enter_async_context(run)
         write_config(config.out, {**config.as_toml(), RECORD: record})
         statuses = dict.fromkeys(prepared, "not begun")

@@ -20,6 +20,7 @@ from rlm_env.evals.config import EvalRunConfig, check_eval_resume
 from rlm_env.evals.fairness import setting_differences
 from rlm_env.evals.grading import failed_rollout, grade, is_scorable, judge_stop, try_scorer
 from rlm_env.evals.guard import Guard
+from rlm_env.evals.hooks import NO_HOOKS, Hooks
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.progress import Progress, counting
 from rlm_env.evals.rescoring import rescore, scoring_name
@@ -39,6 +40,7 @@ from rlm_env.runs.engines import EnginePool, Engines, ask_each, engine_stop
 from rlm_env.runs.errors import RunStopped
 from rlm_env.runs.folder import RunFolder, read_run_config, read_summary, refuse_foreign
 from rlm_env.runs.models import ModelRef, resolve_engines
+from rlm_env.runs.prices import CostLimit
 from rlm_env.runs.record import (
     ADAPTATIONS,
     adaptation_notes,
@@ -57,20 +59,9 @@ PlannedRollout = tuple[Scaffold, Task, int]
 """(scaffold, task, repeat)"""
 
 
-@dataclass(slots=True)
-class CostLimit:
-    """The US dollars that one run, or several together, may spend; and what they have spent."""
-
-    limit: float | None = None
-    spent: float = 0.0
-    """Includes rollouts that failed and were repeated."""
-
-    @property
-    def reached(self) -> bool:
-        return self.limit is not None and self.spent >= self.limit
-
-
-async def run_eval(config: EvalRunConfig, console: Console, *, resume: bool = False) -> EvalResult:
+async def run_eval(
+    config: EvalRunConfig, console: Console, *, resume: bool = False, hooks: Hooks = NO_HOOKS
+) -> EvalResult:
     """Runs `config` into its output folder, or the rest of it.
 
     Raises ConfigError before anything is started, RunStopped when the engine or the disk gives up, CancelledError
@@ -82,7 +73,7 @@ async def run_eval(config: EvalRunConfig, console: Console, *, resume: bool = Fa
     async with (
         ReplPools() as pools,
         EnginePool(entries, models, config.out, console, config.seed) as engines,
-        prepare_run(config, models, console, cost, pools, engines, resume=resume) as run,
+        prepare_run(config, models, console, cost, pools, engines, resume=resume, hooks=hooks) as run,
     ):
         return await run.finish()
 
@@ -97,20 +88,23 @@ async def prepare_run(
     engines: EnginePool,
     *,
     resume: bool,
+    hooks: Hooks = NO_HOOKS,
 ) -> AsyncIterator[EvalRun]:
     """A run with all that it needs, and with what is stored of it; engines are not started yet, but for a judge that
     is tried. Raises ConfigError and RunStopped."""
     prices = role_prices(config)
     refuse_foreign(config.out)
-    environment = environment_of(config, models["root"], engines.judge)
-    if engines.judge is not None and not takes_option(config.environment, "judge"):
+    given = hooks.environments.get(config.environment)
+    environment = given or environment_of(config, models["root"], engines.judge)
+    if engines.judge is not None and (given is not None or not takes_option(config.environment, "judge")):
         console.print(f"note: {config.environment} has no option judge; it asks none", markup=False, style="yellow")
     with console.status(f"making the tasks of {config.environment}"):
         tasks = load_tasks(config, environment)
     if len(tasks) < config.n:
         console.print(f"note: the split '{config.split}' has {len(tasks)} tasks only", markup=False, style="yellow")
     async with make_scaffolds(config, environment, models["root"], pools) as scaffolds:
-        record = make_record(tasks, scaffolds, models, environment_name(environment), origin_of(config.environment))
+        origin = None if given else origin_of(config.environment)
+        record = make_record(tasks, scaffolds, models, environment_name(environment), origin)
         with RunFolder(config.out, resume=resume) as folder:
             if resume:
                 old = read_run_config(config.out)
@@ -119,7 +113,7 @@ async def prepare_run(
                 for warning in check_record(old_record, record, tasks, config.out):
                     console.print(f"note: {warning}", markup=False, style="yellow")
                 record |= {key: old_record[key] for key in ("started", "engines") if key in old_record}
-            run = EvalRun(config, record, environment, tasks, scaffolds, folder, console, prices, cost, engines)
+            run = EvalRun(config, record, environment, tasks, scaffolds, folder, console, prices, cost, engines, hooks)
             run.load_stored()
             await run.try_scorer()
             run.write_config()
@@ -140,6 +134,7 @@ class EvalRun:
     prices: RolePrices | None
     cost: CostLimit
     pool: EnginePool
+    hooks: Hooks
     stats: dict[Key, RolloutStats] = field(default_factory=dict)
     baselines: list[Baseline] = field(default_factory=list)
     baselines_complete: bool = False
@@ -336,6 +331,7 @@ class EvalRun:
                 stats = self._store(rollout)
                 self._count_judge()
             progress.add(stats)
+            self.hooks.ended(rollout)
             self.guard.add(stats)
             if isinstance(error, EngineUnavailable):
                 raise judge_stop(error)
@@ -344,7 +340,7 @@ class EvalRun:
         """One rollout without a score. A defect in a scaffold fails this rollout, not the run."""
         id = f"{scaffold.name}/{task.id}/{repeat}"
         try:
-            rollout = await scaffold.rollout(task, engines.root, engines.sub, id=id)
+            rollout = await scaffold.rollout(task, engines.root, engines.sub, id=id, on_event=self.hooks.on_event)
         except EngineUnavailable:
             raise
         except Exception as error:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from rlm_env.environment import Environment
-from rlm_env.evals.config import EvalConfig, EvalRunConfig
+from rlm_env.evals.config import EvalRunConfig
 from rlm_env.evals.grading import describe_exception
 from rlm_env.llm.base import LLM
 from rlm_env.registry import find_environment, takes_option
 from rlm_env.repl import ReplPools
+from rlm_env.runs.engine_keys import EngineKeys
 from rlm_env.runs.engine_table import by_role
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.models import ModelRef
@@ -42,7 +43,7 @@ class RolePrices:
         return self.root, self.sub
 
 
-def role_prices(config: EvalConfig) -> RolePrices | None:
+def role_prices(config: EngineKeys) -> RolePrices | None:
     """Prices of the models: those of their engines, else those of the price table. None without any.
 
     Raises ConfigError if one is missing.

@@ -6,14 +6,16 @@ Not covered: the table itself (`engine_table.py`), starting engines (`engines.py
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from rlm_env.runs.config_table import Table
 from rlm_env.runs.engine_table import LOCAL, EngineEntry, Role, by_role
 from rlm_env.runs.errors import validation_problems
 from rlm_env.runs.options import EngineOptions
+from rlm_env.runs.prices import Price, load_prices
 
 SHORTHAND = (
     *("model", "sub_model", "judge_model", "base_url", "sub_base_url", "judge_base_url"),
@@ -50,6 +52,17 @@ class EngineKeys(Table):
     engine: EngineOptions = EngineOptions()
     engines: tuple[EngineEntry, ...] = ()
     """Instead of `model`, `base_url`, their like, and `[engine]`: every engine with its roles and settings."""
+    prices: dict[str, Price] | None = None
+    """US dollars per million tokens by model name; in a TOML file also the path of a price table."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _price_table(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Reads `prices` where it is the path of a file."""
+        values = dict(values)
+        if isinstance(values.get("prices"), str | Path):
+            values["prices"] = load_prices(Path(values["prices"]))
+        return values
 
     def checked_engines(self) -> dict[Role, EngineEntry]:
         """The engine of each role. Raises ValueError where keys do not go together."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -72,3 +73,16 @@ def price_of(prices: Mapping[str, Price], model: str) -> Price:
         known = ", ".join(sorted(prices)) or "none"
         raise ConfigError(f'the price table has no entry for "{model}" (it has: {known}); add ["{model}"]')
     return prices[model]
+
+
+@dataclass(slots=True)
+class CostLimit:
+    """The US dollars that one run, or several together, may spend; and what they have spent."""
+
+    limit: float | None = None
+    spent: float = 0.0
+    """Includes rollouts that failed and were repeated."""
+
+    @property
+    def reached(self) -> bool:
+        return self.limit is not None and self.spent >= self.limit

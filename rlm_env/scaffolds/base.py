@@ -83,8 +83,8 @@ class Episode:
         self.events.emit(BudgetSpent, turns=budget.turns, sub_calls=budget.sub_calls, root=budget.root, sub=budget.sub)
 
     async def run(self, play: Awaitable[StopReason]) -> Rollout:
-        """Awaits the scaffold's part and closes the record. What fails becomes the stop reason, but for
-        EngineUnavailable, which is raised."""
+        """Awaits the scaffold's part and closes the record. What fails becomes the stop reason; EngineUnavailable and
+        CancelledError are raised as well, and only the listener gets the record."""
         record = self.record
         try:
             record.stop_reason = await play
@@ -92,12 +92,16 @@ class Episode:
             record.stop_reason = StopReason.CONTEXT_OVERFLOW
             if error.prompt_tokens is not None:
                 record.metrics["overflow_prompt_tokens"] = error.prompt_tokens
-        except EngineUnavailable:
-            raise
         except (LLMError, ReplError) as error:
             record.stop_reason, record.error = StopReason.ERROR, f"{type(error).__name__}: {error}"
-        self._close()
-        self.events.emit(RolloutEnded, rollout=record)
+            if isinstance(error, EngineUnavailable):
+                raise
+        except asyncio.CancelledError:
+            record.stop_reason, record.error = StopReason.CANCELLED, "interrupted"
+            raise
+        finally:
+            self._close()
+            self.events.emit(RolloutEnded, rollout=record)
         return record
 
     def _close(self) -> None:

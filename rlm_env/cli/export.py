@@ -1,0 +1,96 @@
+"""The command `rlm-env export`: a run in the form of other tools. The work is in `rlm_env/adapters/`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rlm_env.cli.common import add_command
+from rlm_env.runs.console import say
+from rlm_env.runs.errors import ConfigError
+
+EXAMPLES = """\
+  rlm-env export outputs/NAME --to inspect && inspect view --log-dir outputs/NAME/export
+  rlm-env export outputs/NAME --to parquet --out data
+  rlm-env export outputs/NAME --to hf --out data && hf upload USER/REPO data --repo-type dataset
+"""
+TARGETS = {
+    "inspect": "logs of inspect_ai (.eval), one for each scaffold, which `inspect view` opens",
+    "parquet": "rollouts.parquet and conversations.parquet",
+    "hf": "the same with a data set card: a folder that load_dataset reads and the Hugging Face Hub takes",
+}
+
+
+def add_export(commands: Any) -> None:
+    """Adds the command to the parser of `rlm-env`."""
+    command = add_command(
+        commands,
+        "export",
+        summary="write a run in the form of another tool: inspect_ai, Parquet, Hugging Face",
+        description="Writes the rollouts of a run in the form of another tool. The run stays as it is.",
+        examples=EXAMPLES,
+    )
+    add = command.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="the output folder of an eval or of a training run")
+    choices = "; ".join(f"{name}: {text}" for name, text in TARGETS.items())
+    add("--to", required=True, choices=TARGETS, metavar="FORMAT", help=choices)
+    add("--out", type=Path, metavar="FOLDER", help="where to write (default: FOLDER/export)")
+    command.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    folder, out = arguments.folder, arguments.out or arguments.folder / "export"
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}")
+    with _packages(arguments.to):
+        paths = _write_inspect(folder, out) if arguments.to == "inspect" else _write_dataset(folder, out, arguments.to)
+    for path in paths:
+        say(Console(), str(path))
+    return 0
+
+
+def _write_inspect(folder: Path, out: Path) -> list[Path]:
+    from rlm_env.adapters.inspect_log import write_inspect_logs
+    from rlm_env.evals.matrix import MatrixResult, stored_result
+    from rlm_env.evals.stored import stored_eval
+
+    result = stored_result(folder)
+    if isinstance(result, MatrixResult):
+        return [path for label in result.summaries for path in write_inspect_logs(stored_eval(folder / label), out)]
+    return write_inspect_logs(result, out)
+
+
+def _write_dataset(folder: Path, out: Path, target: str) -> list[Path]:
+    import rlm_env
+    from rlm_env.adapters.dataset import write_hub_folder, write_parquet
+    from rlm_env.rollout import Rollout, read_rollouts
+    from rlm_env.runs.folder import ROLLOUTS
+
+    files = sorted(path for path in folder.glob(f"**/{ROLLOUTS}") if out not in path.parents)
+    if not files:
+        raise ConfigError(f"{folder} holds no rollouts: there is no {ROLLOUTS} in it")
+
+    def read() -> Iterator[Rollout]:
+        for path in files:
+            yield from read_rollouts(path)
+
+    if target == "parquet":
+        return write_parquet(read, out)
+    return write_hub_folder(read, out, folder.resolve().name, rlm_env.__version__)
+
+
+@contextlib.contextmanager
+def _packages(target: str) -> Iterator[None]:
+    """Turns the import of a package that is not installed into ConfigError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "rlm_env":
+            raise
+        extra = "inspect" if target == "inspect" else "data"
+        raise ConfigError(f"this needs the package {error.name!r}: pip install 'rlm-env[{extra}]'") from error

@@ -1,0 +1,50 @@
+"""Runs as logs of inspect_ai, read back by inspect_ai itself."""
+
+import pytest
+
+import rlm_env
+from rlm_env.cli import main
+
+inspect_log = pytest.importorskip(
+    "inspect_ai.log", reason="inspect_ai is not installed: pip install 'rlm-env[inspect]'"
+)
+
+
+@pytest.fixture
+def run(workplace, endpoint):
+    """The folder of an eval of two tasks in two scaffolds."""
+    keys = {"model": "stub", "base_url": endpoint.url, "out": "out", "progress": False}
+    return rlm_env.evaluate_sync("word-count", n=2, **keys)
+
+
+def test_a_log_for_each_scaffold_with_turns_cells_and_sub_calls(run, capsys):
+    assert main(["export", "out", "--to", "inspect", "--out", "logs"]) == 0
+    paths = capsys.readouterr().out.split()
+    assert len(paths) == 2
+    logs = {
+        log.eval.solver: log for log in (inspect_log.read_eval_log(path, resolve_attachments=True) for path in paths)
+    }
+    rlm = logs["rlm"]
+    assert (rlm.status, rlm.eval.task, rlm.eval.model) == ("success", "word-count", "stub")
+    assert rlm.results.scores[0].metrics["mean"].value == run.score("rlm")
+    sample = rlm.samples[0]
+    rollout = next(one for one in run.rollouts() if (one.scaffold, one.task_id) == ("rlm", sample.id))
+    assert (sample.input, sample.target, sample.scores["reward"].value) == (rollout.question, rollout.gold, 1.0)
+    kinds = [(event.event, getattr(event, "role", None)) for event in sample.events]
+    assert kinds == [
+        *(("model", "root"), ("tool", None), ("span_begin", None), ("model", "sub"), ("span_end", None)),
+    ]
+    root, cell, _, sub, _ = sample.events
+    assert [message.role for message in root.input] == ["system", "user"]
+    assert cell.arguments["code"] == rollout.turns[0].code[0]
+    assert sub.output.completion == "7"
+    assert sub.input[0].text == rollout.sub_calls[0].messages[0]["content"]
+
+
+def test_an_overflow_is_a_sample_without_events_and_without_an_error(run):
+    main(["export", "out", "--to", "inspect", "--out", "logs"])
+    (path,) = [path for path in run.path.parent.glob("logs/*standard.eval")]
+    log = inspect_log.read_eval_log(str(path))
+    long = next(sample for sample in log.samples if sample.id == "eval-1")
+    assert (long.metadata["stop_reason"], long.error) == ("context_overflow", None)
+    assert log.results.scores[0].metrics["mean"].value == 0.5
