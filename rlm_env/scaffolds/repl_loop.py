@@ -57,7 +57,7 @@ class ReplLoop:
                     observations = await self._use_tools(turn)
             except TimeoutError:
                 return StopReason.WALL_TIME
-            if await self._act(repl, turn, completion, observations):
+            if await self._run_reply(repl, turn, completion, observations):
                 return StopReason.READY
         return stop
 
@@ -87,7 +87,7 @@ class ReplLoop:
         """True for the name of the tool that runs code, unless the environment has a tool of that name."""
         return isinstance(name, str) and is_repl(name) and name not in self.episode.tools
 
-    async def _act(self, repl: Repl, turn: Turn, completion: Completion, observations: list[Observation]) -> bool:
+    async def _run_reply(self, repl: Repl, turn: Turn, completion: Completion, observations: list[Observation]) -> bool:
         """Runs the cells of a reply and tells the model what came of them, after the `observations` of its tools.
         Returns True when the answer is ready."""
         budget = self.episode.budget

@@ -138,7 +138,7 @@ class SubLLM:
             going_on = []
             for item, answer in zip(items, answers, strict=True):
                 item.call.seconds = time.monotonic() - start
-                if self._take(item, answer):
+                if self._record_reply(item, answer):
                     going_on.append(item)
                 else:
                     results[item.index] = self._end(item.call)
@@ -174,7 +174,7 @@ class SubLLM:
                 answers[i] = answer
         return answers
 
-    def _take(self, item: _Item, answer: Completion | LLMError) -> bool:
+    def _record_reply(self, item: _Item, answer: Completion | LLMError) -> bool:
         """Records a reply. Returns True where the conversation goes on."""
         call, chat = item.call, item.chat
         if isinstance(answer, Completion):
