@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from rlm_env.asking.ask import ask, ask_sync
     from rlm_env.environment import Environment
     from rlm_env.evals.evaluate import Evaluation, evaluate, evaluate_sync
+    from rlm_env.folder import Folder, choose_files
     from rlm_env.registry import load_environment
     from rlm_env.repl import ReplConfig, ReplPool, ReplPools, SubError
     from rlm_env.rollout import Rollout, Score, StopReason
     from rlm_env.scaffolds.config import RLMConfig
     from rlm_env.scaffolds.rlm import RLMEnv
-    from rlm_env.solving import solve
+    from rlm_env.solving import solve, solve_sync
     from rlm_env.task import Task
     from rlm_env.tools import Tool
 
@@ -27,6 +28,7 @@ __version__ = "0.2.0"
 __all__ = [
     "Environment",
     "Evaluation",
+    "Folder",
     "RLMConfig",
     "RLMEnv",
     "ReplConfig",
@@ -42,8 +44,10 @@ __all__ = [
     "ask_sync",
     "evaluate",
     "evaluate_sync",
+    "choose_files",
     "load_environment",
     "solve",
+    "solve_sync",
 ]
 __all__ += PLUGINS  # pyright: ignore[reportUnsupportedDunderAll]
 
@@ -52,6 +56,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "Environment": "rlm_env.environment",
         "Evaluation": "rlm_env.evals.evaluate",
+        "Folder": "rlm_env.folder",
         "RLMConfig": "rlm_env.scaffolds.config",
         "RLMEnv": "rlm_env.scaffolds.rlm",
         "ReplConfig": "rlm_env.repl.config",
@@ -67,8 +72,10 @@ __getattr__, __dir__ = lazy_names(
         "ask_sync": "rlm_env.asking.ask",
         "evaluate": "rlm_env.evals.evaluate",
         "evaluate_sync": "rlm_env.evals.evaluate",
+        "choose_files": "rlm_env.folder",
         "load_environment": "rlm_env.registry",
         "solve": "rlm_env.solving",
+        "solve_sync": "rlm_env.solving",
         **PLUGINS,
     },
 )

@@ -1,7 +1,8 @@
 """Contexts: their types, the files of a folder, the one-line description for a prompt, and the full text.
 
 `folder_files` is the only place that decides which files of a folder belong to the context, so every scaffold answers
-from the same ones. How a context is copied into a REPL is in `repl/context_file.py`.
+from the same ones; a `Folder` has chosen them before (`folder.py`). How a context is copied into a REPL is in
+`repl/context_file.py`.
 """
 
 from __future__ import annotations
@@ -11,18 +12,32 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-Context = str | bytes | list | dict | Path
+from rlm_env.folder import Folder
+
+Context = str | bytes | list | dict | Path | Folder
 
 _CHUNK = 2**20
 _NAMES_SHOWN = 10
 
 
-def folder_files(folder: Path) -> dict[str, Path]:
-    """The regular files below `folder`, by relative path with "/", sorted by path.
+def in_files(context: Context) -> bool:
+    """True for a context that lies in files, which take time to read."""
+    return isinstance(context, Path | Folder)
+
+
+def is_folder(context: Context) -> bool:
+    """True for a context that is a dict of files."""
+    return isinstance(context, Folder) or (isinstance(context, Path) and context.is_dir())
+
+
+def folder_files(folder: Path | Folder) -> dict[str, Path]:
+    """The regular files below `folder`, by relative path with "/", sorted by path; of a `Folder`, the chosen ones.
 
     Symbolic links inside the folder are left out: they may lead anywhere on the host, and what they point to inside
     the folder is listed under its own name.
     """
+    if isinstance(folder, Folder):
+        return dict(folder.files)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     return {path.relative_to(folder).as_posix(): path for path in files}
 
@@ -36,8 +51,8 @@ def describe_context(context: Context) -> str:
         return _describe_text(len(context), context.count("\n"))
     if isinstance(context, bytes):
         return f"bytes, {len(context):,} bytes"
-    if isinstance(context, Path):
-        return _describe_folder(context) if context.is_dir() else _describe_file(context)
+    if isinstance(context, Path | Folder):
+        return _describe_folder(context) if isinstance(context, Folder) or context.is_dir() else _describe_file(context)
     kinds = sorted({type(item).__name__ for item in (context.values() if isinstance(context, dict) else context)})
     size = len(json.dumps(context, ensure_ascii=False, default=str))
     return f"{type(context).__name__} of {len(context):,} {'/'.join(kinds) or 'items'}, {size:,} characters as JSON"
@@ -55,7 +70,7 @@ def context_text(context: Context) -> str:
         return context.decode("utf-8")
     if isinstance(context, list | dict):
         return json.dumps(context, ensure_ascii=False, default=str)
-    if context.is_dir():
+    if isinstance(context, Folder) or context.is_dir():
         return "\n\n".join(_section(name, path.read_bytes()) for name, path in folder_files(context).items())
     return context.read_bytes().decode("utf-8")
 
@@ -114,7 +129,7 @@ def _describe_file(path: Path) -> str:
     return f"bytes, {scan.size:,} bytes (a file that is not UTF-8 text)"
 
 
-def _describe_folder(folder: Path) -> str:
+def _describe_folder(folder: Path | Folder) -> str:
     """A folder in words: number of files, total size, and which of them are not text."""
     scans = {name: _scan(path) for name, path in folder_files(folder).items()}
     binary = [_printable(name) for name, scan in scans.items() if not scan.is_text]

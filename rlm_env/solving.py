@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+from rlm_env.blocking import run_blocking
 from rlm_env.environment import Environment
 from rlm_env.events import OnEvent
-from rlm_env.llm.base import LLM
+from rlm_env.folder import Folder, choose_files
+from rlm_env.llm.base import LLM, Sampling
 from rlm_env.rollout import Rollout
-from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scaffolds.config import rollout_config
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Context, Split, Task
 from rlm_env.tools import Tool
@@ -40,17 +44,57 @@ async def solve(
     root: LLM,
     sub: LLM | None = None,
     *,
+    sampling: Sampling | None = None,
+    sub_sampling: Sampling | None = None,
     tools: Sequence[Tool | Callable[..., Any]] = (),
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
     on_event: OnEvent | None = None,
     **config: Any,
 ) -> Rollout:
     """Answers one question about a context of any length with an RLM; `rollout.answer` is the answer.
 
-    `tools`: typed, documented functions that the sub-LLMs may call. `on_event` is told what happens. `config`: fields
-    of `RLMConfig`.
-    Raises EngineUnavailable when the engine cannot be reached; `rollout.stop_reason` and `rollout.error` say what else
-    went wrong.
+    `sampling`: how replies are sampled (temperature, max_tokens, ...), those of sub-LLMs too unless `sub_sampling` is
+    given. `tools`: typed, documented functions that the sub-LLMs may call. `on_event` is told what happens. `config`:
+    further fields of `RLMConfig`.
+
+    Of a folder, the model gets what git does not ignore and what is text, without `.git` and files that usually hold
+    secrets (`.env`, keys); `include` and `exclude` are patterns in the syntax of .gitignore (see `choose_files`).
+    `rollout.info["folder"]` says what was left out.
+
+    Raises EngineUnavailable when the engine cannot be reached, OSError where there is no such file, TypeError and
+    ValueError for a mistake in what was asked for; `rollout.stop_reason` and `rollout.error` say what else went wrong.
     """
+    if sampling is not None:
+        config["root"] = sampling
+    if (of_subs := sub_sampling or sampling) is not None:
+        config["sub"] = of_subs
+    context = await asyncio.to_thread(chosen_context, context, include, exclude)
     task = Task(question, context, id="question")
-    async with RLMEnv(_Question(task, tools), RLMConfig(**config)) as env:
-        return await env.rollout(task, root, sub, on_event=on_event)
+    async with RLMEnv(_Question(task, tools), rollout_config(config)) as env:
+        rollout = await env.rollout(task, root, sub, on_event=on_event)
+    if isinstance(context, Folder):
+        rollout.info["folder"] = context.summary()
+    return rollout
+
+
+def solve_sync(question: str, context: Context, root: LLM, sub: LLM | None = None, **options: Any) -> Rollout:
+    """`solve` without `await`, with the same options; in a notebook too, where an event loop is running already."""
+    return run_blocking(solve(question, context, root, sub, **options))
+
+
+def chosen_context(context: Context, include: Iterable[str] = (), exclude: Iterable[str] = ()) -> Context:
+    """The context that a model gets of what a person hands over: of a folder, its files without those that are not
+    meant to be read; anything else as it is.
+
+    Raises FileNotFoundError for a path to nothing, ValueError for patterns where there is no folder, and what
+    `choose_files` raises.
+    """
+    if isinstance(context, Path):
+        if context.is_dir():
+            return choose_files(context, include, exclude)
+        if not context.exists():
+            raise FileNotFoundError(f"context: there is no file or folder {context}")
+    if any(include) or any(exclude):
+        raise ValueError("include and exclude choose files of a folder: give its pathlib.Path as the context")
+    return context

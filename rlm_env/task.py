@@ -22,8 +22,8 @@ class Task:
     """One question about one context.
 
     `context` becomes the variable `context` in the REPL: a str, bytes, list or dict (of JSON-like values), or the Path
-    of a file or folder (its text; a dict of its files, without symbolic links). `gold`, the right answer, never leaves
-    the host.
+    of a file or folder (its text; a dict of its files, without symbolic links), or a `Folder`, some of whose files were
+    chosen. `gold`, the right answer, never leaves the host.
     `id` must be unique and stable within an environment's split; left empty, it becomes the task's position
     (see `Tasks`).
     """

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -82,7 +82,7 @@ class Endpoint:
         self._backoff = backoff
         self._secret = secret
         self._hint = f"; {hint}" if hint else ""
-        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._sessions: dict[asyncio.AbstractEventLoop, _OpenSession] = {}
 
     @property
     def public_url(self) -> str:
@@ -148,27 +148,31 @@ class Endpoint:
         return Endpoint(base_url, headers=self._headers, timeout=VERSION_TIMEOUT, retries=0, secret=self._secret)
 
     async def aclose(self) -> None:
-        """Closes the sessions of this event loop and of those that have ended."""
-        await self._close_dead_sessions()
-        session = self._sessions.pop(asyncio.get_running_loop(), None)
-        if session is not None:
-            await session.close()
-
-    async def _close_dead_sessions(self) -> None:
-        for loop in [loop for loop in self._sessions if loop.is_closed()]:
-            await self._sessions.pop(loop).close()
+        """Closes the session of this event loop. Without this, it is closed when the event loop ends."""
+        await self._close_ended()
+        opened = self._sessions.pop(asyncio.get_running_loop(), None)
+        if opened is not None:
+            await opened.closer.aclose()
 
     async def _session(self) -> aiohttp.ClientSession:
         """The session of this event loop."""
         loop = asyncio.get_running_loop()
-        session = self._sessions.get(loop)
-        if session is None or session.closed:
-            session = self._sessions[loop] = aiohttp.ClientSession(
+        opened = self._sessions.get(loop)
+        if opened is None or opened.session.closed:
+            session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._concurrency, keepalive_timeout=KEEP_ALIVE),
                 timeout=aiohttp.ClientTimeout(total=None),
             )
-            await self._close_dead_sessions()
-        return session
+            closer = _closing(session)
+            await anext(closer)
+            opened = self._sessions[loop] = _OpenSession(session, closer)
+            await self._close_ended()
+        return opened.session
+
+    async def _close_ended(self) -> None:
+        """Closes sessions of event loops that ended without closing their generators."""
+        for loop in [loop for loop in self._sessions if loop.is_closed()]:
+            await self._sessions.pop(loop).session.close()
 
     async def _tries(
         self,
@@ -288,6 +292,21 @@ class Endpoint:
             if secret:
                 text = text.replace(secret, "***")
         return text
+
+
+@dataclass(slots=True)
+class _OpenSession:
+    session: aiohttp.ClientSession
+    closer: AsyncGenerator[None, None]
+
+
+async def _closing(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+    """Closes the session when it is closed itself: by its owner, or by the event loop, which closes every asynchronous
+    generator at its end and those that nobody holds any more."""
+    try:
+        yield
+    finally:
+        await session.close()
 
 
 def _without_user(url: str) -> str:

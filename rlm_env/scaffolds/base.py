@@ -12,9 +12,9 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
+from rlm_env.context import in_files
 from rlm_env.environment import Environment, environment_name
 from rlm_env.events import BudgetSpent, Emitter, OnEvent, RolloutEnded, TurnReplied
 from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError, Sampling, ToolSchema
@@ -29,7 +29,7 @@ from rlm_env.tools.box import ToolBox, ToolUser
 
 async def in_thread_if_files(read: Callable[[Task], str], task: Task) -> str:
     """`read(task)`, in a thread where the context lies in files, so that reading them does not block the event loop."""
-    return await asyncio.to_thread(read, task) if isinstance(task.context, Path) else read(task)
+    return await asyncio.to_thread(read, task) if in_files(task.context) else read(task)
 
 
 def _as_json(value: Any) -> Any:
@@ -167,7 +167,11 @@ class Scaffold(ABC):
     def _begin(
         self, task: Task, root: LLM, sub: LLM | None, id: str | None, on_event: OnEvent | None = None
     ) -> Episode:
-        """Opens the record of a rollout and starts its budget."""
+        """Opens the record of a rollout and starts its budget. Raises TypeError for what is no LLM."""
+        for role, llm in (("root", root), ("sub", sub)):
+            if isinstance(llm, str):
+                example = "rlm_env.llm.OpenAIChat(MODEL, base_url=URL)"
+                raise TypeError(f"{role} is the str {llm!r}; it must be an engine, for example {example}")
         config, budget = self.config, Budget.of(self.config)
         users = self._tool_users()
         tools = ToolBox(self.environment.tools(task) if users else (), config.tool_timeout, config.max_tool_chars)

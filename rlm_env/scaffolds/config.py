@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -56,3 +58,12 @@ class RLMConfig(BaseModel):
     max_tool_chars: int = Field(default=8192, ge=200)
     """Characters of one tool result that the model sees."""
     repl: ReplConfig = ReplConfig()
+
+
+def rollout_config(options: Mapping[str, Any]) -> RLMConfig:
+    """An `RLMConfig` of some of its fields. Raises TypeError that names an unknown one and what comes near it."""
+    for name in options.keys() - RLMConfig.model_fields.keys():
+        near = difflib.get_close_matches(name, RLMConfig.model_fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(RLMConfig.model_fields)}"
+        raise TypeError(f"unknown option {name!r} of the rollout; {hint}")
+    return RLMConfig(**options)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
-from rlm_env.context import folder_files
+from rlm_env.context import folder_files, is_folder
 from rlm_env.repl import context_file
 from rlm_env.repl.config import ReplConfig, ReplError
 from rlm_env.repl.context_file import EncodedContext
@@ -99,7 +98,7 @@ async def _encode(context: Any) -> EncodedContext:
 
 
 def _read_and_encode(context: Any) -> EncodedContext:
-    if isinstance(context, Path) and context.is_dir():
+    if is_folder(context):
         files = folder_files(context)
         context = {name: context_file.text_or_bytes(path.read_bytes()) for name, path in files.items()}
     return context_file.encode(context)

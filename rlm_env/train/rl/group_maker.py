@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+from rlm_env.context import in_files
 from rlm_env.repl import ReplError, SharedContext
 from rlm_env.rollout import GroupMember, Rollout
 from rlm_env.runs.folder import RunFolder
@@ -127,7 +127,7 @@ class GroupMaker:
 async def _shared_context(scaffold: RLMEnv, task: Task) -> AsyncIterator[SharedContext | None]:
     """The task's context, loaded once for the group if it is large."""
     context, shared = task.context, None
-    if isinstance(context, Path) or (isinstance(context, str | bytes) and len(context) >= LARGE_CONTEXT):
+    if in_files(context) or (isinstance(context, str | bytes) and len(context) >= LARGE_CONTEXT):
         with contextlib.suppress(ReplError):  # then each rollout loads it for itself, and reports what is wrong
             shared = await scaffold.share(task)
     try:
