@@ -52,14 +52,19 @@ NO_TOOLS = re.compile(
     r"|\btools\b[^.]{0,60}(?:not permitted|not allowed|forbidden|unsupported|extra inputs)",
     re.IGNORECASE,
 )
-NOT_ABOUT_TOOLS = re.compile(r"tool_call_id|tool message|role 'tool'|role \"tool\"|must be followed by", re.IGNORECASE)
+NOT_ABOUT_TOOLS = re.compile(
+    r"tool_call_id|tool message|role 'tool'|role \"tool\"|must be followed by|messages?\W*[\[.]\d|pars(?:e|ing)\b"
+    r"|tool[- ]?calls? (?:at once|per)",
+    re.IGNORECASE,
+)
 NO_SYSTEM = re.compile(
     r"(?:system|developer)[`'\" ]*(?:role|message|prompt|instruction)s?\b"
     r"[^.]{0,60}(?:not|n't|unsupported|unknown|unexpected)"
     r"|role[`'\": ]*system[`'\" ]*[^.]{0,40}(?:not|n't|unsupported|invalid)"
     r"|(?:not|n't|unsupported|unknown)[^.]{0,60}['\"`]?(?:system|developer)['\"`]? "
     r"(?:role|message|prompt|instruction)s?"
-    r"|role['\"`\]]* does not support ['\"`]?(?:system|developer)|developer instruction is not enabled",
+    r"|role['\"`\]]* does not support ['\"`]?(?:system|developer)|developer instruction is not enabled"
+    r"|only user(?:,| and) assistant[^.]{0,20} roles (?:are|is) supported",
     re.IGNORECASE,
 )
 ALTERNATE = re.compile(
@@ -73,6 +78,15 @@ EMPTY_TEXT = re.compile(
 REASONING_FIELD = re.compile(r"\b(reasoning_content|reasoning_details|reasoning|thinking_blocks)\b")
 DEMANDED = re.compile(
     r"missing|required|must be (?:passed|provided|included|present|set)|must (?:contain|have|include)|need", re.I
+)
+ONE_CALL = re.compile(
+    r"(?:single|one) tool[- ]?calls?\b[^.]{0,20}(?:at (?:once|a time)|per (?:message|turn))"
+    r"|(?:multiple|parallel|more than one) tool[- ]?calls?[^.]{0,40}(?:not|n't|unsupported)",
+    re.IGNORECASE,
+)
+NINE_LETTERS = re.compile(r"tool[ _]call[ _]id[^.]{0,120}length of 9", re.IGNORECASE)
+NO_STREAM = re.compile(
+    r"verified to stream|stream\w*[`'\": ]*[^.]{0,40}(?:not|n't|unsupported|disabled)(?! (?:sent|set))", re.IGNORECASE
 )
 STREAM_ONLY = re.compile(
     r"stream\W{0,3}(?:=|must be|should be|to be|set to)?\W{0,3}true|only supports? stream|must (?:use |be )?stream"
@@ -99,7 +113,7 @@ class Adaptations:
         self.tools_refused: str | None = None
         """Why it takes no tools."""
         self.stream = False
-        """It sends streams only."""
+        """Replies are streamed."""
         self._left_out: set[str] = set()
         self._least_temperature = 0.0
 
@@ -115,11 +129,7 @@ class Adaptations:
         if error.status not in REFUSALS:
             return False
         words = f"{error.body.param} . {error.detail} . {error.body.words}"
-        return (
-            self._learn_stream(words, error, body)
-            or self._learn_parameter(words, error, body)
-            or self._learn_messages(words, error, body)
-        )
+        return self._learn_parameter(words, error, body) or self._learn_messages(words, error, body)
 
     def refuses_tools(self, error: EndpointError, body: Mapping[str, Any]) -> bool:
         """True for the refusal of a request because of its tools. Keeps that."""
@@ -168,14 +178,23 @@ class Adaptations:
         """Remembers fields that the endpoint put into a reply."""
         self.history.returned |= set(fields) - self.history.unwanted
 
-    def _learn_stream(self, words: str, error: EndpointError, body: Mapping[str, Any]) -> bool:
-        """Streams from now on, where an endpoint sends nothing else."""
+    def learn_stream(self, error: EndpointError, body: Mapping[str, Any]) -> bool:
+        """Streams where nothing else is sent, and does not where streams are refused. Returns True if it was that."""
+        words = f"{error.body.param} . {error.detail} . {error.body.words}"
+        if error.status not in REFUSALS:
+            return False
         if "stream" not in body and STREAM_ONLY.search(words):
-            if not self.stream:
-                self.stream = True
-                self._tell("replies are streamed", error)
-            return True
-        return False
+            streams, sentence = True, "replies are streamed"
+        elif "stream" in body and NO_STREAM.search(words) and error.body.param in ("", "stream"):
+            if "stream_options" in words:  # the stream itself is not what is refused
+                return False
+            streams, sentence = False, "replies are not streamed"
+        else:
+            return False
+        if self.stream != streams:
+            self.stream = streams
+            self._tell(sentence, error)
+        return True
 
     def _learn_parameter(self, words: str, error: EndpointError, body: Mapping[str, Any]) -> bool:
         """Leaves out the sampling parameter that a refusal names, or sends a value that is taken."""
@@ -213,6 +232,10 @@ class Adaptations:
                 rules.demanded = None if rules.demanded == name else rules.demanded
                 self._tell(f"{name} is not sent with messages", error)
                 return True
+        if ONE_CALL.search(words) and any(len(message.get("tool_calls") or ()) > 1 for message in messages):
+            return self._set(rules, "several_calls", False, "tool calls are sent one a message", error)
+        if NINE_LETTERS.search(words):
+            return self._set(rules, "any_ids", False, "tool calls are sent with ids of nine letters", error)
         if NO_SYSTEM.search(words) and any(message["role"] == "system" for message in messages):
             return self._set(rules, "system", False, "the system message is sent as part of the first question", error)
         if ALTERNATE.search(words) and _has_repeated_roles(messages):

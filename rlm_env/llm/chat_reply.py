@@ -26,10 +26,19 @@ FINISH_REASONS = {
     "tool_calls": "tool_calls",
     "tool_use": "tool_calls",
     "function_call": "tool_calls",
+    "complete": "stop",
+    "stop_token": "stop",
 }
 """The names of other APIs, as gateways pass them on."""
-WITHHELD = ("content_filter", "safety", "recitation", "prohibited", "blocklist", "sensitive", "spii", "guardrail")
+WITHHELD = (
+    *("content_filter", "safety", "recitation", "prohibited", "blocklist", "sensitive", "spii", "guardrail"),
+    *("error_toxic", "image_safety"),
+)
 """Beginnings of finish reasons of a reply that was withheld."""
+WITHHELD_IF_EMPTY = frozenset({"other", "language", "finish_reason_unspecified"})
+"""Finish reasons that say nothing; without a text the reply was withheld too."""
+MALFORMED = ("malformed", "unexpected_tool_call", "too_many_tool_calls", "tool_call_error")
+"""Beginnings of finish reasons of a reply whose tool call the provider could not read."""
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
 OWN_FIELDS = frozenset(
     {"role", "content", "tool_calls", "function_call", "refusal", "audio", "annotations", "index", "name", "images"}
@@ -79,7 +88,7 @@ def read_usage(raw: Any) -> Usage:
 def _completion(reply: Any, usage: Usage) -> Completion:
     """The completion in a reply whose usage is known; raises LLMError for a withheld or empty one."""
     choice = reply["choices"][0]
-    message = choice.get("message")
+    message = choice.get("message") or choice.get("delta")
     if message is None and isinstance(choice.get("text"), str):  # of the older completions API
         message = {"content": choice["text"]}
     if not isinstance(message, Mapping):
@@ -89,16 +98,17 @@ def _completion(reply: Any, usage: Usage) -> Completion:
     text, thoughts = _text_and_thoughts(message.get("content"))
     refusal = message.get("refusal")
     reason = _finish_reason(choice.get("finish_reason"))
-    if reason is not None and reason.startswith(WITHHELD):
+    calls = [_tool_call(call) for call in _listed(message.get("tool_calls"))]
+    empty = not (text or refusal or calls)
+    if reason is not None and (reason.startswith(WITHHELD) or (empty and reason in WITHHELD_IF_EMPTY)):
         words = f": {' '.join(str(refusal or text).split())[:300]}" if refusal or text else ""
         raise LLMError(f"the provider withheld the reply ({reason}){words}")
-    calls = [_tool_call(call) for call in message.get("tool_calls") or ()]
     reasoning = next((read for name in REASONING_FIELDS if (read := _plain(message.get(name)))), None)
     reasoning = reasoning or thoughts or _plain(message.get("reasoning_details")) or None
-    nothing = not (text or refusal or calls or reasoning or usage.completion_tokens)
-    if nothing and message.get("content") is None and reason != "length":
+    nothing = empty and not (reasoning or usage.completion_tokens)
+    if nothing and message.get("content") is None and reason not in ("length", "refusal"):
         raise LLMError("the provider sent an empty reply")
-    if reason is not None and "malformed_function_call" in reason:
+    if reason is not None and any(part.strip().startswith(MALFORMED) for part in reason.split(":")):
         reason = UNREADABLE_CALL
     returned = {name: value for name, value in message.items() if value is not None and name not in OWN_FIELDS}
     return Completion(
@@ -119,18 +129,24 @@ def _finish_reason(raw: Any) -> str | None:
     return FINISH_REASONS.get(reason, reason)
 
 
+def _listed(calls: Any) -> list[Mapping[str, Any]]:
+    """The tool calls of a message: a list, or a single one."""
+    calls = [calls] if isinstance(calls, Mapping) else calls
+    return [call for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
+
+
 def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
     """In the OpenAI shape, with the provider's own fields kept."""
-    function = call.get("function")
+    function = call.get("function") or call.get("custom")
     function = function if isinstance(function, Mapping) else call
     arguments = function.get("arguments")
     if arguments is None:
-        arguments = function.get("input", function.get("parameters")) if function is call else ""
+        arguments = function.get("input", function.get("parameters"))
     if not isinstance(arguments, str):
         arguments = "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
     own = {name: value for name, value in function.items() if value is not None and name not in ("name", "arguments")}
     read = {"name": str(function.get("name") or ""), "arguments": arguments, **(own if function is not call else {})}
-    known = ("id", "type", "function", "index", "name", "arguments", "input", "parameters")
+    known = ("id", "type", "function", "custom", "index", "name", "arguments", "input", "parameters")
     extra = {name: value for name, value in call.items() if value is not None and name not in known}
     return {"id": str(call.get("id") or ""), "type": "function", "function": read, **extra}
 

@@ -7,11 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FAILED_FINISH = frozenset({"error", "failed", "abort", "network_error", "insufficient_system_resource"})
+from rlm_env.llm.retries import QUOTA
+
+FAILED_FINISH = frozenset(
+    {"error", "error_limit", "failed", "abort", "aborted", "cancelled", "user_cancel", "network_error"}
+    | {"insufficient_system_resource", "server_error", "timeout"}
+)
 """Finish reasons of a reply that the provider could not finish."""
 STATUS_BY_WORDS = (
-    (402, re.compile(r"insufficient[_ ](?:quota|credits?|balance|funds)|billing|exceeded your current quota", re.I)),
-    (429, re.compile(r"rate[_ -]?limit|too many requests|throttl", re.I)),
+    (402, QUOTA),
+    (429, re.compile(r"rate[_ -]?limit|too many requests|throttl|resource[_ ]exhausted", re.I)),
     (401, re.compile(r"(?:invalid|incorrect|missing)[_ ]api[_ ]key|authentication|unauthori[sz]ed", re.I)),
     (404, re.compile(r"model[_ ]not[_ ]found", re.I)),
     (
@@ -22,6 +27,10 @@ STATUS_BY_WORDS = (
     ),
 )
 """Statuses for errors that bring none, by their words."""
+ENVELOPES = ("error", "errors", "detail", "base_resp")
+"""Fields that hold the error itself."""
+MESSAGES = ("message", "Message", "msg", "error", "detail", "title", "status_msg", "error_msg", "errmsg")
+"""Fields that hold an error's words, the best first."""
 UNTOLD = frozenset({"failed_generation", "user_id", "request_id", "stack", "stacktrace"})
 """Fields of an error that say nothing about its reason."""
 
@@ -49,12 +58,15 @@ def read_error(decoded: Any) -> ErrorBody:
         decoded = decoded[0]
     inner = decoded
     if isinstance(decoded, Mapping):
-        inner = decoded.get("error") or decoded.get("errors") or decoded.get("detail") or decoded
+        inner = next((decoded[name] for name in ENVELOPES if decoded.get(name)), decoded)
         if isinstance(inner, list) and inner:
             inner = inner[0] if len(inner) == 1 else {"message": "; ".join(_leaves_text(item) for item in inner)}
     if not isinstance(inner, Mapping):
         text = str(inner)
-        return ErrorBody(text, text, status=_status(None, text))
+        beside = decoded if isinstance(decoded, Mapping) else {}
+        code = " ".join(str(beside[name]) for name in ("code", "type", "error_type") if beside.get(name))
+        words = _leaves_text(decoded) if beside else text
+        return ErrorBody(text, words, code, status=_status(beside.get("status") or code, words))
     words = _leaves_text(decoded)
     code = inner.get("code") or inner.get("type") or ""
     location = inner.get("loc")
@@ -77,11 +89,18 @@ def error_in_reply(reply: Any) -> ErrorBody | None:
     return read_error(reply) if reply.get("error") or reply.get("object") == "error" else None
 
 
+def _error_in_place_of_choices(reply: Mapping[str, Any]) -> ErrorBody | None:
+    """The error of a provider that sends its own fields, with no choices."""
+    told = any(reply.get(name) for name in (*ENVELOPES, *MESSAGES)) and not reply.get("usage")
+    return read_error(reply) if told else None
+
+
 def error_in_chat_reply(reply: Any) -> ErrorBody | None:
     """The same, also where it stands beside a reply that the provider could not finish."""
     choices = reply.get("choices") if isinstance(reply, Mapping) else None
     if not (isinstance(choices, list) and choices and isinstance(choices[0], Mapping)):
-        return error_in_reply(reply)
+        found = error_in_reply(reply)
+        return found or (_error_in_place_of_choices(reply) if isinstance(reply, Mapping) and not choices else None)
     choice = choices[0]
     if error := choice.get("error") or reply.get("error"):
         return read_error({"error": error})
@@ -93,7 +112,7 @@ def error_in_chat_reply(reply: Any) -> ErrorBody | None:
 
 def _message(error: Mapping[str, Any]) -> str:
     """The error's message, whatever its field is called."""
-    for name in ("message", "Message", "msg", "error", "detail", "title"):
+    for name in MESSAGES:
         value = error.get(name)
         if value and not isinstance(value, list | Mapping):
             text = str(value)

@@ -43,6 +43,10 @@ class HistoryRules:
     """Two messages of one role in a row; otherwise they are joined."""
     empty_text: bool = True
     """Messages without text beside the replies, which are never sent empty."""
+    several_calls: bool = True
+    """Several tool calls in one reply; otherwise each is sent as a reply of its own, with its result behind it."""
+    any_ids: bool = True
+    """Ids of tool calls as the model wrote them; otherwise all are of nine letters and digits."""
     returned: set[str] = field(default_factory=set)
     """Fields of its own that the endpoint has put into replies and their tool calls. They go back with tool calls."""
     unwanted: set[str] = field(default_factory=set)
@@ -60,6 +64,8 @@ def valid_history(
     found = _paired(messages, _TextArguments(tools or ()), rules)
     if not rules.tools:
         found = [_without_calls(message) for message in found]
+    elif not rules.several_calls:
+        found = _one_call_each(found)
     if not rules.system:
         found = _without_system(found)
     if not rules.repeated_roles:
@@ -126,12 +132,13 @@ class _Ids:
     """Hands out ids that are unique in a conversation: the model's own where they are, else new ones of nine letters
     and digits, which is the form that the strictest endpoint takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, any_form: bool) -> None:
+        self._any_form = any_form
         self._used: set[str] = set()
         self._count = 0
 
     def of(self, raw: Any) -> str:
-        wanted = raw.strip() if isinstance(raw, str) else ""
+        wanted = raw.strip() if isinstance(raw, str) and self._any_form else ""
         while not wanted or wanted in self._used:
             self._count += 1
             wanted = f"call{self._count:05d}"
@@ -142,7 +149,7 @@ class _Ids:
 def _paired(messages: Sequence[Message], texts: _TextArguments, rules: HistoryRules) -> list[Message]:
     """Copies in which every tool call has a result right behind it, and every result a call before it."""
     found: list[Message] = []
-    ids = _Ids()
+    ids = _Ids(any_form=rules.any_ids)
     open_calls: dict[str, deque[str]] = {}
     """Id that the model wrote -> ids that were sent for it and wait for their result."""
 
@@ -226,6 +233,21 @@ def _without_calls(message: Message) -> Message:
     text = message["content"]
     rest = {key: value for key, value in message.items() if key not in ("tool_calls", "content")}
     return {**rest, "content": "\n\n".join([*([text] if text else []), *blocks])}
+
+
+def _one_call_each(messages: list[Message]) -> list[Message]:
+    """Replies with several calls as several replies; text and other fields stay with the first."""
+    found: list[Message] = []
+    results = {message["tool_call_id"]: message for message in messages if message["role"] == "tool"}
+    for message in messages:
+        calls = message.get("tool_calls") or ()
+        if len(calls) > 1:
+            for number, call in enumerate(calls):
+                head = message if number == 0 else {"role": "assistant", "content": ""}
+                found += [{**head, "tool_calls": [call]}, results.pop(call["id"])]
+        elif message["role"] != "tool" or message["tool_call_id"] in results:
+            found.append(message)
+    return found
 
 
 def _without_system(messages: list[Message]) -> list[Message]:

@@ -20,7 +20,7 @@ import aiohttp
 from rlm_env.llm.base import EngineUnavailable, LLMError
 from rlm_env.llm.error_body import ErrorBody, error_in_reply, read_error
 from rlm_env.llm.proxy import proxy_for
-from rlm_env.llm.retries import LONGEST_WAIT, is_passing, retry_after
+from rlm_env.llm.retries import LONGEST_RETRY_AFTER, LONGEST_WAIT, is_passing, retry_after, told_wait
 from rlm_env.llm.stream import StreamBroken, join_stream
 
 KEEP_ALIVE = 4.0
@@ -208,24 +208,29 @@ class Endpoint:
         self, method: str, path: str, data: bytes | None, own: Mapping[str, str] | None = None
     ) -> aiohttp.ClientResponse:
         """The reply, once its status says that it is none of an error. The caller closes it."""
-        url = f"{self.base_url}/{path.lstrip('/')}"
+        url = self._url(path)
         headers = {**self._current_headers, **(own or {})}
         if data:
             headers["Content-Type"] = "application/json"
         proxy = proxy_for(url)
         if proxy is not None and not proxy.startswith(("http://", "https://")):
             raise LLMError(f"the proxy {_without_user(proxy)} of the environment is of a kind that is not supported")
-        reply = await (await self._session()).request(method, url, data=data, headers=headers, proxy=proxy)
-        if reply.status < 400:
+        session = await self._session()
+        # A redirect would turn POST into GET, and send the key to another address.
+        reply = await session.request(method, url, data=data, headers=headers, proxy=proxy, allow_redirects=False)
+        if reply.status < 300:
             return reply
         async with reply:
+            if reply.status < 400:
+                moved = f"this is at {reply.headers.get('Location', 'another address')} now"
+                raise self._error(path, reply.status, f"answered {reply.status}", ErrorBody(moved, moved))
             text = (await reply.content.read(ERROR_BYTES)).decode(errors="replace")
             try:
                 body = read_error(json.loads(text))
             except (ValueError, RecursionError):
                 body = ErrorBody(text, text[:2000])
             error = self._error(path, reply.status, f"answered {reply.status}", body)
-            error.retry_after = retry_after(reply.headers)
+            error.retry_after = retry_after(reply.headers) or error.retry_after
             raise error
 
     async def _send(
@@ -236,9 +241,23 @@ class Endpoint:
             async with await self._request(method, path, data, headers) as reply:
                 return await reply.read()
 
+    def _url(self, path: str) -> str:
+        """The address of a route. A query of the base URL, such as `?api-version=...`, stands behind it."""
+        parts = urlsplit(self.base_url)
+        return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{path.lstrip('/')}"))
+
     async def _send_for_json(self, path: str, data: bytes, headers: Mapping[str, str] | None) -> Any:
         """One try of a POST request: the JSON reply."""
-        return await self._decode(await self._send("POST", path, data, headers), path)
+        async with asyncio.timeout(self._timeout):
+            async with await self._request("POST", path, data, headers) as reply:
+                raw = await reply.read()
+        if reply.content_type == "text/event-stream" or raw.lstrip().startswith(b"data:"):  # it streams unasked
+
+            async def whole() -> AsyncIterator[bytes]:
+                yield raw
+
+            return await join_stream(whole())
+        return await self._decode(raw, path)
 
     async def _send_for_stream(self, path: str, data: bytes, headers: Mapping[str, str] | None) -> Any:
         """One try of a POST request whose reply is a stream, joined."""
@@ -273,7 +292,9 @@ class Endpoint:
             failed_generation=body.failed_generation and self._without_secrets(body.failed_generation),
         )
         detail = self._clean(body.message)
-        return EndpointError(f"{self.public_url}: {path} {how}: {detail}", status, detail, body)
+        error = EndpointError(f"{self.public_url}: {path} {how}: {detail}", status, detail, body)
+        error.retry_after = min(LONGEST_RETRY_AFTER, told_wait(body.words))
+        return error
 
     @property
     def _current_headers(self) -> Mapping[str, str]:

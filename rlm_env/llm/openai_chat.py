@@ -33,6 +33,15 @@ from rlm_env.messages import UNREADABLE_CALL, Completion, Message, Usage
 
 LIMIT_AT_MOST = re.compile(r"max_(?:completion_)?tokens\S* cannot be greater than [^.]*?=\s*(\d+)")
 """vLLM's message for a `max_tokens` beyond its window."""
+UNREADABLE = re.compile(
+    r"(?:error|failed to|unable to|could not|cannot) (?:pars\w+|decod\w+|generat\w+|read) "
+    r"[^.]{0,20}(?:tool|function)[ _-]?call|malformed (?:tool|function)[ _-]?call"
+    r"|failed to parse input at pos|unexpected tokens? remaining in message header"
+    r"|model (?:produced|generated|output) [^.]{0,20}(?:invalid|malformed)|could not parse header",
+    re.IGNORECASE,
+)
+"""Words of servers that cannot read the tool call that their model wrote."""
+OF_HISTORY = re.compile(r"messages?\W*[\[.]?\d", re.IGNORECASE)
 TRIES = 16
 """Upper limit of requests for one completion while what the endpoint refuses is adapted to."""
 
@@ -112,7 +121,7 @@ class OpenAIChat(LLM):
             try:
                 reply = await self._send(body)
             except EndpointError as error:
-                answer = _answer_in_refusal(error)
+                answer = _answer_in_refusal(error, body)
                 if answer is not None:
                     return answer
                 limit = self._after_refusal(error, body, limit)
@@ -192,7 +201,8 @@ class OpenAIChat(LLM):
     def _is_about_request(self, error: EndpointError, body: Mapping[str, Any]) -> bool:
         """Whether an error of a server is a refusal of what was asked, which another try does not change."""
         overflow = overflow_from_message(error.body.message, code=error.body.code)
-        return overflow is not None or self._learned.refuses_tools(error, body)
+        answered = overflow is not None or _answer_in_refusal(error, body) is not None
+        return answered or self._learned.refuses_tools(error, body)
 
     def _read(self, reply: Any) -> Completion:
         """The completion in a reply; LLMError where it holds no answer."""
@@ -216,6 +226,8 @@ class OpenAIChat(LLM):
         if learned.refuses_tools(error, body):
             self.supports_tools = False
             raise self._tools_refused() from None
+        if learned.learn_stream(error, body):
+            return limit
         if error.status in (400, 413, 422, 500):
             field = next((name for name in ("max_tokens", "max_completion_tokens") if name in body), None)
             if field is not None and learned.rename_limit(error, field):
@@ -266,10 +278,11 @@ class OpenAIChat(LLM):
         )
 
 
-def _answer_in_refusal(error: EndpointError) -> Completion | None:
+def _answer_in_refusal(error: EndpointError, body: Mapping[str, Any]) -> Completion | None:
     """The model's own reply, where an endpoint sends it as an error: a tool call that it cannot read, or a reply that
     the limit of tokens ended within its reasoning."""
-    if error.body.failed_generation is not None or "tool_use_failed" in error.body.code:
+    failed = error.body.failed_generation is not None or "tool_use_failed" in error.body.code
+    if failed or ("tools" in body and UNREADABLE.search(error.detail) and not OF_HISTORY.search(error.detail)):
         text = error.body.failed_generation or ""
         return Completion(text, finish_reason=UNREADABLE_CALL, usage=Usage(calls=1))
     if error.status == 400 and "could not finish the message because max_tokens" in error.detail.lower():

@@ -12,11 +12,13 @@ from rlm_env.llm.base import ContextOverflow
 
 CODES = re.compile(
     r"context_length_exceeded|context_window_exceeded|exceed_context_size_error|model_max_prompt_tokens_exceeded"
-    r"|tokens_limit_reached|request_too_large|max_context_length_exceeded",
+    r"|tokens_limit_reached|request_too_large|max_context_length_exceeded|context(?:window|length)exceeded",
     re.IGNORECASE,
 )
+"""Codes of an error. Gateways put them into the message too."""
 RATE = re.compile(
-    r"\b(?:tokens?|requests?|input tokens?) per (?:min|minute|second|hour|day)\b|\b[TR]P[MDS]\b|rate[ _-]?limit|quota",
+    r"\b(?:tokens?|requests?|input tokens?) per (?:min|minute|second|hour|day)\b|\b[TR]P[MDS]\b|rate[ _-]?limit|quota"
+    r"|please wait|(?:try again|retry) (?:later|in\b|after)|throttl",
     re.IGNORECASE,
 )
 TOO_LONG = re.compile(
@@ -33,15 +35,22 @@ TOO_LONG = re.compile(
     r"[^.]{0,60}(?:token|length|limit|max|context|window|size|\d{3})"
     r"|exceeds? the (?:model'?s? )?(?:maximum|max|limit)[^.]{0,40}(?:tokens|context|length)"
     r"|must be less than max_seq_len|\.content\W*: string too long|max(?:imum)? tokens of \d+ exceeded"
-    r"|超长|超过[^。]{0,20}(?:上下文|长度)|上下文长度",
+    r"|max_num_tokens|\btext\b[^.]{0,20}\btoo long for (?:the|this) model|tokens number is too big"
+    r"|(?:prompt|input|request|messages)\b[^.]{0,40}\btokens,? but the (?:limit|maximum)"
+    # the prompt in characters
+    r"|too many total text bytes|expected maxLength|max(?:imum)? input characters"
+    r"|超长|(?:超过|超出)[^。]{0,20}(?:上下文|长度|限制)|上下文长度",
     re.IGNORECASE,
 )
 OUTPUT_ONLY = re.compile(
     r"max_(?:completion_|output_|new_)?tokens\S*(?::| is| must| value| cannot| exceeds| too| should| \(|=)"
-    r"|maximum tokens you requested|max_?output_?tokens|(?:output|completion) token limit",
+    r"|maximum tokens you requested|max_?output_?tokens|(?:output|completion) token limit|max tokens must be"
+    r"|maximum output",
     re.IGNORECASE,
 )
 """About the limit of output tokens, unless the prompt is spoken of too."""
+NO_ROOM = re.compile(r"max_(?:completion_)?tokens(?:\b[^.]{0,40}\b(?:got|was|is))?\W+-\d", re.IGNORECASE)
+"""The limit of output tokens that the server itself has computed is negative: the prompt has filled the window."""
 PROMPT_TOO = re.compile(r"\b(?:prompt|inputs?|messages|context)\b", re.IGNORECASE)
 BODY = re.compile(r"(?:request entity|payload|content|body) too large|\b413 request\b", re.IGNORECASE)
 WINDOW = tuple(
@@ -52,10 +61,11 @@ WINDOW = tuple(
         r"maximum (?:context|prompt) length (?:is|of|:)|maximum context length:",
         r"context (?:window|length|size|limit) (?:is|of only|of)",
         r"must have less than|must be <=|model token limit:|input length should be \[\d+,|limit (?:is|of)"
-        r"|supports up to|max size:|context size \(",
+        r"|supports up to|max size:|context size \(|n_ctx:|max_num_tokens|max_seq_len|maximum model length of"
+        r"|but the limit is",
         r"(?:exceeds?|cannot exceed|exceeding|exceeded|greater than|larger than|longer than|too large)"
         r"(?: (?:the|its|a|for|maximum|max|allowed|total|tokens?|input|length|limit|number|of|context|available"
-        r"|model'?s?|configured|size|max_seq_len|window|prompt))*",
+        r"|model'?s?|configured|size|max_seq_len|max_num_tokens|window|prompt))*",
         r"maximum(?: is| of)?",
     )
 )
@@ -65,10 +75,11 @@ PROMPT = tuple(
         r"(?<!at least )(?<!for )\b(\d[\d,]*) (?:input tokens|tokens? (?:in|from) (?:the |your )?(?:input )?"
         r"(?:messages|prompt|input)|in (?:the|your) (?:messages|prompt)|of text input|`inputs` tokens)",
         r"exceed context limit: (\d[\d,]*)",
+        r"n_keep: (\d+)",
         r"(?:resulted in|contains|has|is too long:|prompt \(|input \(|request \() ?"
         r"(\d[\d,]*) (?:input |prompt )?tokens",
         r"(?:given|current length is|received|\(requested|token count of|token count is|token count|prompt length"
-        r"|input length|too long)[: (]+(\d[\d,]*)",
+        r"|input length|too long|prompt_tokens|\(length|requested tokens|prompt tokens)[: (]+(\d[\d,]*)",
         r"requested (?:about )?(\d[\d,]*) tokens(?! \()",
     )
 )
@@ -80,7 +91,7 @@ def overflow_from_message(message: str, *, code: str = "") -> ContextOverflow | 
     `code`: the code and type of the error. "At least 900 input tokens" and "upper bound for 900
     input tokens" hold no usable number: vLLM stops counting there.
     """
-    known = CODES.search(code)
+    known = CODES.search(code) or CODES.search(message) or NO_ROOM.search(message)
     if RATE.search(message) or RATE.search(code):
         return None
     if not known:

@@ -7,22 +7,22 @@ from collections import Counter
 
 from rlm_env.llm.base import EngineRefused, LLMError
 from rlm_env.llm.http import EndpointError
+from rlm_env.llm.retries import QUOTA, is_passing
 
 STOP_AFTER = 3
 """Refusals of key, model or account, with no success between them, until requests raise EngineRefused."""
 STOP_AFTER_OTHERS = 8
 """Equal refusals of any other kind, where no request has ever succeeded."""
 MODERATION = re.compile(
-    r"moderat|flagged|content[_ ](?:policy|filter|management)|safety|guardrail|inappropriate|high risk", re.I
-)
-QUOTA = re.compile(
-    r"insufficient[_ ](?:quota|credits?|balance|funds)|exceeded your current quota|billing|out of credits|balance is",
+    r"moderat|flagged|content[_ ](?:policy|filter|management)|safety|guardrail|inappropriate|high risk|sensitive"
+    r"|prohibited|usage (?:guidelines|policy|policies)|data_inspection|敏感",
     re.I,
 )
 MODEL = re.compile(
-    r"\bmodel\b[^.]{0,120}"
+    r"\b(?:model|deployment)\b[^.]{0,120}"
     r"(?:not exist|not found|not supported|unknown|no(?:t| longer) available|invalid|not a valid|not served)"
-    r"|model[_ ]not[_ ]found|(?:unknown|invalid|no such|not found|not a valid)[^.]{0,30}\bmodel\b|no endpoints found",
+    r"|model[_ ]not[_ ]found|(?:unknown|invalid|no such|not found|not a valid)[^.]{0,30}\bmodel\b|no endpoints found"
+    r"|no models? (?:is |are )?loaded|(?:access to|to use) (?:the|this) model",
     re.IGNORECASE,
 )
 KEY = re.compile(r"api[_ -]?key|authenticat|unauthori[sz]ed|credential|access token|permission", re.I)
@@ -70,8 +70,10 @@ def refused_field(error: EndpointError) -> str | None:
     """The option that a refusal is about: `api_key`, `model`, `quota` or `base_url`; None for any other error."""
     words = f"{error.detail} . {error.body.words} . {error.body.code}"
     status = error.status
-    if status == 402 or (status in (400, 403, 429) and QUOTA.search(words)):
+    if status == 402 or (status in (400, 403, 429) and QUOTA.search(words) and not is_passing(status, words)):
         return "quota"
+    if 300 <= status < 400:
+        return "base_url"
     if status == 401:
         return "api_key"
     if status == 403 and not _is_moderation(error):
@@ -88,7 +90,8 @@ def _is_about_model(words: str) -> bool:
     return bool(
         re.search(
             r"model[_ ]not[_ ]found|not a valid model|(?:unknown|invalid|no such) model\b"
-            r"|\bmodel\b[^.]{0,120}(?:not exist|not found|no longer available|unknown)",
+            r"|\bmodel\b[^.]{0,120}(?:not exist|not found|no longer available|unknown|not supported by any)"
+            r"|no models? (?:is |are )?loaded",
             words,
             re.IGNORECASE,
         )

@@ -76,6 +76,13 @@ class EventParser:
             yield data
 
 
+def is_error(chunk: Mapping[str, Any]) -> bool:
+    """True for a chunk that is itself an error, in place of one that holds it under `error`."""
+    if "error" in chunk or "choices" in chunk:
+        return False
+    return chunk.get("object") == "error" or ("message" in chunk and ("code" in chunk or "type" in chunk))
+
+
 class JoinedReply:
     """A chat completion that grows by its chunks."""
 
@@ -94,6 +101,8 @@ class JoinedReply:
             raise StreamBroken(f"the stream holds what is no JSON: {data[:80]!r}") from None
         if not isinstance(chunk, dict):
             raise StreamBroken("the stream holds what is no JSON object")
+        if is_error(chunk):
+            chunk = {"error": chunk}
         for name, value in chunk.items():
             if name != "choices" and value is not None:
                 self._head[name] = value  # of `usage`, the last one counts
@@ -106,8 +115,6 @@ class JoinedReply:
         if "error" in self._head:
             return self._head | ({"choices": [self._choice | {"message": self._message}]} if self._begun else {})
         if not self._begun:
-            if "object" in self._head and self._head["object"] == "error":
-                return self._head
             raise StreamBroken("the stream ended without a reply")
         if self._choice["finish_reason"] is None and not ended:
             raise StreamBroken("the stream ended before the reply did")

@@ -146,6 +146,11 @@ CAPS = [
     ("max_tokens (100000) is too large. Maximum is 16,384.", 16384),
     ("max_tokens must be less than 2048", 2047),
     ("max_completion_tokens cannot exceed 8192", 8192),
+    (
+        "too many tokens: max tokens must be less than or equal to 4096, the maximum output for this model - received 100000",
+        4096,
+    ),
+    ("Invalid max_tokens: must be in [0, 16384]", 16384),
     ("max_tokens must be at least 1", None),
     ("max_tokens is wrong", None),
     ("temperature must be at most 2", None),
