@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_env.environment import Environment
-from rlm_env.scaffolds.config import RLMConfig, rollout_config
+from rlm_env.scaffolds.config import RLMConfig, config_with
 from rlm_env.scaffolds.rlm import RLMEnv
 
 GROUP = "rlm_env.environments"
@@ -64,7 +64,7 @@ def load_environment(name: str, seed: int = 0, **options: Any) -> RLMEnv:
             if near := difflib.get_close_matches(key, RLMConfig.model_fields, n=1, cutoff=0.8):
                 raise type(error)(f"{error}\nDid you mean {near[0]!r}, an option of the rollout?") from error
         raise
-    return RLMEnv(environment, rollout_config(config))
+    return RLMEnv(environment, config_with(config))
 
 
 def entry_of(name: str) -> tuple[EntryPoint, Path | None]:

@@ -13,7 +13,7 @@ from rlm_env.events import OnEvent
 from rlm_env.folder import Folder, choose_files
 from rlm_env.llm.base import LLM, Sampling
 from rlm_env.rollout import Rollout
-from rlm_env.scaffolds.config import rollout_config
+from rlm_env.scaffolds.config import config_with
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Context, Split, Task
 from rlm_env.tools import Tool
@@ -71,7 +71,7 @@ async def solve(
         config["sub"] = of_subs
     context = await asyncio.to_thread(chosen_context, context, include, exclude)
     task = Task(question, context, id="question")
-    async with RLMEnv(_Question(task, tools), rollout_config(config)) as env:
+    async with RLMEnv(_Question(task, tools), config_with(config)) as env:
         rollout = await env.rollout(task, root, sub, on_event=on_event)
     if isinstance(context, Folder):
         rollout.info["folder"] = context.summary()

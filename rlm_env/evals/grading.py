@@ -6,23 +6,17 @@ A rollout that ended well and has no score is unscored: `--resume` and `rlm-env 
 
 from __future__ import annotations
 
-import re
-import traceback
-
 from rlm_env.environment import Environment, environment_name
 from rlm_env.llm.base import EngineRefused, EngineUnavailable, LLMError
 from rlm_env.rollout import Rollout, StopReason
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.scoring import score_rollout
-from rlm_env.scoring.errors import RemoteTraceback
+from rlm_env.scoring.errors import TRACEBACK, describe_exception, traceback_text
 from rlm_env.task import Task
 
 JUDGED = "judged"
 """Key of `Rollout.info`: the keys of `info` that the judge has added."""
-TRACEBACK = "traceback"
-"""Key of `Rollout.info`: where the exception behind `Rollout.error` was raised."""
 INTERRUPTED = "scorer: it was interrupted"
-FRAME = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>.+)$', re.MULTILINE)
 WRONG_ANSWER = "I do not know."
 """What a judge is asked about before a run begins."""
 
@@ -65,14 +59,6 @@ async def grade(environment: Environment, task: Task, rollout: Rollout, *, ask_j
     return error
 
 
-def failed_rollout(rollout: Rollout, error: Exception) -> Rollout:
-    """The rollout with an exception of the scaffold as its end."""
-    rollout.stop_reason = StopReason.ERROR
-    rollout.error = describe_exception(error)
-    rollout.info[TRACEBACK] = traceback_text(error)
-    return rollout
-
-
 def judge_stop(error: EngineUnavailable) -> RunStopped:
     """The end of a run whose judge cannot be asked any more. The answers are stored."""
     said = "refuses" if isinstance(error, EngineRefused) else "does not answer any more"
@@ -83,23 +69,6 @@ def drop_verdict(rollout: Rollout) -> None:
     """Takes out what the judge left in a rollout, so that it is asked again."""
     for key in rollout.info.pop(JUDGED, ()):
         rollout.info.pop(key, None)
-
-
-def traceback_text(error: BaseException) -> str:
-    """The traceback of an exception; of one that was raised in a scorer process, the traceback there."""
-    if isinstance(error.__cause__, RemoteTraceback):
-        return error.__cause__.text.strip()
-    return "".join(traceback.format_exception(error)).strip()
-
-
-def describe_exception(error: BaseException) -> str:
-    """One line: the exception, and the file, line and function that raised it."""
-    text = f"{type(error).__name__}: {error}".strip()
-    frames = [frame for frame in FRAME.finditer(traceback_text(error)) if not frame["file"].startswith("<")]
-    if isinstance(error, LLMError | SyntaxError) or not frames:
-        return text
-    last = frames[-1]
-    return f"{text} ({last['file'].rsplit('/', 1)[-1]}, line {last['line']}, in {last['function']})"
 
 
 async def try_scorer(environment: Environment, task: Task) -> str | None:

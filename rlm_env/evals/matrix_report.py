@@ -33,6 +33,8 @@ def matrix_table(summaries: Mapping[str, EvalSummary], title: str) -> Cells:
         if compared:
             baseline = summary.comparisons[0].baseline
             add(f"  minus {baseline} (p or n)", [_difference(compared.get(scaffold)) for scaffold in scaffolds])
+        for name in dict.fromkeys(name for g in row if g for name in g.metrics):
+            add(f"  metric {name}", [_metric(g, name) for g in row])
         add("  not answered", [_outcomes(g) for g in row])
         add("  root + sub tokens", [_tokens(g) for g in row])
         add("  seconds", [f"{g.seconds['total']:.1f}" if g and g.ran else NONE for g in row])
@@ -46,7 +48,8 @@ def matrix_notes(summaries: Mapping[str, EvalSummary]) -> list[str]:
     lines = [
         "Score: mean and half the width of its 95 % interval. Differences are paired by task, with McNemar's p where "
         "every score is 0 or 1, else with the number of tasks that would tell them apart (power 0.8).",
-        "Tokens and seconds are means per rollout that ran. Best baseline: the best answer without understanding.",
+        "Metrics are means per scored rollout, tokens and seconds per rollout that ran. Best baseline: the best answer "
+        "without understanding.",
     ]
     equal: dict[str, list[str]] = {}
     for label, summary in summaries.items():
@@ -88,6 +91,10 @@ def _score(group: ScaffoldSummary | None) -> str:
     if group is None or group.score is None:
         return NONE
     return f"{group.score.mean:.2f} ±{(group.score.high - group.score.low) / 2:.2f}"
+
+
+def _metric(group: ScaffoldSummary | None, name: str) -> str:
+    return f"{group.metrics[name]:.2f}" if group and name in group.metrics else NONE
 
 
 def _difference(comparison: Comparison | None) -> str:

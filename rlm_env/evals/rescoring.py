@@ -16,12 +16,13 @@ from dataclasses import asdict
 from typing import Any
 
 from rlm_env.environment import Environment
-from rlm_env.evals.grading import JUDGED, TRACEBACK, drop_verdict, grade, is_scorable, is_unscored, judge_stop
+from rlm_env.evals.grading import JUDGED, drop_verdict, grade, is_scorable, is_unscored, judge_stop
 from rlm_env.llm.base import EngineUnavailable
 from rlm_env.rollout import Rollout, Score
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import RunFolder
 from rlm_env.runs.jsonl import JsonLog, read_jsonl
+from rlm_env.scoring.errors import TRACEBACK
 from rlm_env.task import Task
 
 SCORES = "scores.jsonl"

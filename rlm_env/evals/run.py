@@ -18,14 +18,21 @@ from rlm_env.environment import Environment, environment_name
 from rlm_env.evals.baselines import Baseline, baseline_notes, measure_in_folder
 from rlm_env.evals.config import EvalRunConfig, check_eval_resume
 from rlm_env.evals.fairness import setting_differences
-from rlm_env.evals.grading import failed_rollout, grade, is_scorable, judge_stop, try_scorer
+from rlm_env.evals.grading import grade, is_scorable, judge_stop, try_scorer
 from rlm_env.evals.guard import Guard
 from rlm_env.evals.hooks import NO_HOOKS, Hooks
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.progress import Progress, counting
 from rlm_env.evals.rescoring import rescore, scoring_name
 from rlm_env.evals.rollout_stats import Key, RolloutStats, stats_of
-from rlm_env.evals.setup import RolePrices, environment_of, load_tasks, make_scaffolds, role_prices
+from rlm_env.evals.setup import (
+    RolePrices,
+    environment_of,
+    judge_of_options,
+    load_tasks,
+    make_scaffolds,
+    role_prices,
+)
 from rlm_env.evals.stored import EvalResult, run_title, stored_baselines
 from rlm_env.evals.summary import EvalSummary, summarize
 from rlm_env.llm.base import LLM, EngineUnavailable
@@ -33,12 +40,13 @@ from rlm_env.messages import Usage
 from rlm_env.origin import origin_of
 from rlm_env.registry import takes_option
 from rlm_env.repl import ReplPools
-from rlm_env.rollout import RecordError, Rollout
+from rlm_env.rollout import Rollout
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.engine_table import Role, by_role
 from rlm_env.runs.engines import EnginePool, Engines, ask_each, engine_stop
 from rlm_env.runs.errors import RunStopped
 from rlm_env.runs.folder import RunFolder, read_run_config, read_summary, refuse_foreign
+from rlm_env.runs.judge import CountedJudge
 from rlm_env.runs.models import ModelRef, resolve_engines
 from rlm_env.runs.prices import CostLimit
 from rlm_env.runs.record import (
@@ -50,6 +58,7 @@ from rlm_env.runs.record import (
     make_record,
 )
 from rlm_env.scaffolds import Scaffold
+from rlm_env.scoring.errors import failed
 from rlm_env.task import Task
 
 SUMMARY_SECONDS = 5.0
@@ -92,10 +101,11 @@ async def prepare_run(
 ) -> AsyncIterator[EvalRun]:
     """A run with all that it needs, and with what is stored of it; engines are not started yet, but for a judge that
     is tried. Raises ConfigError and RunStopped."""
-    prices = role_prices(config)
+    prices = role_prices(config, config.options)
     refuse_foreign(config.out)
+    judge = engines.judge or judge_of_options(config)
     given = hooks.environments.get(config.environment)
-    environment = given or environment_of(config, models["root"], engines.judge)
+    environment = given or environment_of(config, models["root"], judge)
     if engines.judge is not None and (given is not None or not takes_option(config.environment, "judge")):
         console.print(f"note: {config.environment} has no option judge; it asks none", markup=False, style="yellow")
     with console.status(f"making the tasks of {config.environment}"):
@@ -113,7 +123,9 @@ async def prepare_run(
                 for warning in check_record(old_record, record, tasks, config.out):
                     console.print(f"note: {warning}", markup=False, style="yellow")
                 record |= {key: old_record[key] for key in ("started", "engines") if key in old_record}
-            run = EvalRun(config, record, environment, tasks, scaffolds, folder, console, prices, cost, engines, hooks)
+            run = EvalRun(
+                config, record, environment, tasks, scaffolds, folder, console, prices, cost, engines, hooks, judge
+            )
             run.load_stored()
             await run.try_scorer()
             run.write_config()
@@ -135,6 +147,7 @@ class EvalRun:
     cost: CostLimit
     pool: EnginePool
     hooks: Hooks
+    judge: CountedJudge | None
     stats: dict[Key, RolloutStats] = field(default_factory=dict)
     baselines: list[Baseline] = field(default_factory=list)
     baselines_complete: bool = False
@@ -232,9 +245,8 @@ class EvalRun:
 
     def _count_judge(self) -> None:
         """Counts what the judge has cost since the last call."""
-        judge = self.pool.judge
-        if judge is not None and self.prices is not None and self.prices.judge is not None:
-            self._spend("judge", self.prices.judge.of(judge.take_usage()))
+        if self.judge is not None and self.prices is not None and self.prices.judge is not None:
+            self._spend("judge", self.prices.judge.of(self.judge.take_usage()))
 
     async def _preflight(self, engines: Engines) -> None:
         """Asks every engine one small question. Raises RunStopped if one refuses."""
@@ -280,8 +292,8 @@ class EvalRun:
     async def _record_adaptations(self, engines: Engines) -> None:
         """Records what was sent otherwise than asked for, because an endpoint refused it."""
         llms: dict[str, LLM] = {"root": engines.root, "sub": engines.sub}
-        if self.pool.judge is not None and self.pool.judge.asked:
-            llms["judge"] = self.pool.judge
+        if self.judge is not None and self.judge.asked:
+            llms["judge"] = self.judge
         for role, described in (await describe_engines(llms)).items():
             adapted = described.get(ADAPTATIONS)
             if role == "judge":
@@ -337,29 +349,20 @@ class EvalRun:
                 raise judge_stop(error)
 
     async def _sample(self, scaffold: Scaffold, task: Task, repeat: int, engines: Engines) -> Rollout:
-        """One rollout without a score. A defect in a scaffold fails this rollout, not the run."""
+        """One rollout without a score. A defect in the environment fails this rollout, not the run."""
         id = f"{scaffold.name}/{task.id}/{repeat}"
         try:
             rollout = await scaffold.rollout(task, engines.root, engines.sub, id=id, on_event=self.hooks.on_event)
         except EngineUnavailable:
             raise
         except Exception as error:
-            rollout = failed_rollout(Rollout(id=id, task_id=task.id, scaffold=scaffold.name), error)
-            rollout.info["task"] = task.info
+            rollout = failed(scaffold.open_record(task, id), error)
         rollout.info["repeat"] = repeat
         return rollout
 
     def _store(self, rollout: Rollout) -> RolloutStats:
-        """Adds a rollout to the folder; one that cannot be stored as JSON is stored as an error without its texts."""
-        try:
-            self.folder.append(rollout)
-        except RecordError as error:
-            bare = Rollout(rollout.id, rollout.task_id, rollout.environment, rollout.scaffold)
-            bare.root_usage, bare.sub_usage, bare.timing = rollout.root_usage, rollout.sub_usage, rollout.timing
-            bare.info["repeat"] = rollout.info["repeat"]
-            rollout = failed_rollout(bare, error)
-            self.folder.append(rollout)
-        stats = stats_of(rollout, self.prices and self.prices.pair)
+        """Adds a rollout to the folder."""
+        stats = stats_of(self.folder.append(rollout), self.prices and self.prices.pair)
         self._count(stats)
         return stats
 

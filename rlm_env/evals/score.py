@@ -24,7 +24,7 @@ from rlm_env.evals.matrix import MatrixResult, matrix_title, stored_result
 from rlm_env.evals.progress import counting
 from rlm_env.evals.rescoring import rescore, scoring_name
 from rlm_env.evals.rollout_stats import stats_of
-from rlm_env.evals.setup import environment_of, load_tasks, role_prices
+from rlm_env.evals.setup import environment_of, judge_of_options, load_tasks, role_prices
 from rlm_env.evals.stored import EvalResult, stored_baselines, stored_eval
 from rlm_env.evals.summary import summarize
 from rlm_env.runs.config import RECORD, config_differences
@@ -32,6 +32,7 @@ from rlm_env.runs.engine_table import Role, by_role
 from rlm_env.runs.engines import EnginePool
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.folder import CONFIG, RunFolder, read_run_config, read_summary, write_config, write_summary
+from rlm_env.runs.judge import CountedJudge
 from rlm_env.runs.models import ModelRef, resolve_model
 from rlm_env.runs.options import MODEL_FOLDER, apply_overrides
 from rlm_env.runs.record import adaptation_notes, hash_tasks, versions
@@ -94,13 +95,14 @@ async def _score_run(
     old = _config(EvalRunConfig, values, {}, path)
     ask_judge = ask_judge or _judge(old) != _judge(config)
     entries = by_role(config.engine_entries())
-    judge = entries.get("judge")
-    models: dict[Role, ModelRef] = {"judge": resolve_model(judge.model, judge.base_url)} if judge else {}
+    entry = entries.get("judge")
+    models: dict[Role, ModelRef] = {"judge": resolve_model(entry.model, entry.base_url)} if entry else {}
     async with (
         EnginePool(entries, models, path, console, config.seed) as pool,
         contextlib.AsyncExitStack() as stack,
     ):
-        environment = environment_of(config, _root(config), pool.judge)
+        judge = pool.judge or judge_of_options(config)
+        environment = environment_of(config, _root(config), judge)
         stack.push_async_callback(environment.aclose)
         tasks = _tasks(config, environment, record, path)
         if warning := await try_scorer(environment, tasks[0]):
@@ -126,7 +128,7 @@ async def _score_run(
             scored_at = datetime.now(UTC).isoformat(timespec="seconds")
             record["scored"] = [*record.get("scored", ()), {"at": scored_at, "versions": versions()}]
             folder.write_config({**config.as_toml(), RECORD: record})
-            await _summarize(folder, config, environment, tasks, record, console)
+            await _summarize(folder, config, environment, tasks, record, console, judge)
 
 
 async def _summarize(
@@ -136,9 +138,10 @@ async def _summarize(
     tasks: list[Task],
     record: dict[str, Any],
     console: Console,
+    judge: CountedJudge | None,
 ) -> None:
-    """Replaces summary.json and results.jsonl."""
-    prices, old = role_prices(config), read_summary(folder.path)
+    """Replaces summary.json and results.jsonl, and counts what the judge has cost."""
+    prices, old = role_prices(config, config.options), read_summary(folder.path)
     stats = {one.key: one for one in (stats_of(rollout, prices and prices.pair) for rollout in folder.rollouts())}
     baselines, complete = stored_baselines(old), False
     try:
@@ -150,6 +153,10 @@ async def _summarize(
         differences = setting_differences(record["scaffolds"])
         summary = summarize(stats.values(), config.scaffolds, config.seed, baselines, differences, notes)
         over = len(tasks) if complete else 0
+        if judge is not None and prices is not None and prices.judge is not None:
+            cost, costs = prices.judge.of(judge.take_usage()), dict(old.get("side_costs_usd", {}))
+            costs["judge"] = costs.get("judge", 0.0) + cost
+            old = {**old, "spent_usd": (old.get("spent_usd") or 0.0) + cost, "side_costs_usd": costs}
         folder.write_summary({**old, "baselines_over": over, **summary.to_dict()})
         folder.write_results(one.result() for one in stats.values())
 

@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
 from rlm_env.environment import Environment
 from rlm_env.evals.config import EvalRunConfig
-from rlm_env.evals.grading import describe_exception
-from rlm_env.llm.base import LLM
+from rlm_env.llm.base import LLM, LLMError
+from rlm_env.llm.openai_chat import OpenAIChat
 from rlm_env.registry import find_environment, takes_option
 from rlm_env.repl import ReplPools
 from rlm_env.runs.engine_keys import EngineKeys
 from rlm_env.runs.engine_table import by_role
 from rlm_env.runs.errors import ConfigError, explain_validation
+from rlm_env.runs.judge import CountedJudge
 from rlm_env.runs.models import ModelRef
 from rlm_env.runs.options import environment_options
 from rlm_env.runs.prices import Price, price_of
 from rlm_env.runs.profile import load_profile
 from rlm_env.scaffolds import Scaffold, config_type, make_scaffold
+from rlm_env.scoring.errors import describe_exception
 from rlm_env.task import Task, Tasks
 
 
@@ -43,17 +46,37 @@ class RolePrices:
         return self.root, self.sub
 
 
-def role_prices(config: EngineKeys) -> RolePrices | None:
-    """Prices of the models: those of their engines, else those of the price table. None without any.
+def role_prices(config: EngineKeys, options: Mapping[str, Any] | None = None) -> RolePrices | None:
+    """Prices of the models: those of their engines, else those of the price table. None without any. `options`: of the
+    environment, which may describe its judge.
 
     Raises ConfigError if one is missing.
     """
     entries = by_role(config.engine_entries())
     if config.prices is None and not any(entry.prices for entry in entries.values()):
         return None
-    return RolePrices(
-        **{role: entry.price or price_of(config.prices or {}, entry.model) for role, entry in entries.items()}
-    )
+    prices = {role: entry.price or price_of(config.prices or {}, entry.model) for role, entry in entries.items()}
+    described = (options or {}).get("judge")
+    if "judge" not in prices and isinstance(described, dict) and "model" in described:
+        prices["judge"] = price_of(config.prices or {}, str(described["model"]))
+    return RolePrices(**prices)
+
+
+def judge_of_options(config: EvalRunConfig) -> CountedJudge | None:
+    """The judge that the environment's option `judge` describes as the options of an `OpenAIChat`, so that its tokens
+    are counted too; None where there is none. Raises ConfigError."""
+    described = config.options.get("judge")
+    if not isinstance(described, dict) or "model" not in described or config.engine_of("judge") is not None:
+        return None
+    try:
+        llm = OpenAIChat(**described)
+    except (LLMError, TypeError, ValueError) as error:
+        raise ConfigError(f"options.judge: {error}") from error
+
+    async def engine() -> LLM:
+        return llm
+
+    return CountedJudge(llm.name, engine)
 
 
 def environment_of(config: EvalRunConfig, root: ModelRef, judge: LLM | None = None) -> Environment:
@@ -63,7 +86,7 @@ def environment_of(config: EvalRunConfig, root: ModelRef, judge: LLM | None = No
     """
     options = environment_options(config.options, root.folder or config.root.tokens)
     if judge is not None and takes_option(config.environment, "judge"):
-        if "judge" in options:
+        if "judge" in options and config.engine_of("judge") is not None:
             raise ConfigError("options.judge and an engine with the role judge do not go together")
         options["judge"] = judge
     try:

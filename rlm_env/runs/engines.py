@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 
-from rlm_env.llm.base import LLM, EngineRefused, EngineUnavailable, LLMError, Sampling, ToolSchema
+from rlm_env.llm.base import LLM, EngineRefused, EngineUnavailable, LLMError, Sampling
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
-from rlm_env.messages import Completion, Message, Usage
-from rlm_env.replies import visible_text
+from rlm_env.messages import Usage
 from rlm_env.runs.engine_table import EngineEntry, Role
 from rlm_env.runs.errors import ConfigError, RunStopped
+from rlm_env.runs.judge import CountedJudge
 from rlm_env.runs.models import ModelRef
 from rlm_env.runs.options import EngineOptions
 from rlm_env.runs.profile import load_profile
@@ -80,7 +80,7 @@ class EnginePool:
         self._lock = asyncio.Lock()
         self._llms: dict[tuple[ModelRef, EngineEntry | EngineOptions], LLM] = {}
         self.servers: list[VLLMServer] = []
-        self.judge = JudgeEngine(self, self._entries["judge"]) if "judge" in models else None
+        self.judge = self._judge() if "judge" in models else None
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,6 +107,14 @@ class EnginePool:
                 self._stack.push_async_callback(llm.aclose)
             return self._llms[key]
 
+    def _judge(self) -> CountedJudge:
+        """The judge, which is started when it is first asked, and closed with the other engines."""
+        entry = self._entries["judge"]
+        judge = CountedJudge(entry.model, lambda: self.get("judge"))
+        judge.context_window, judge.supports_tools = entry.window, entry.tools
+        judge.concurrency = entry.concurrency
+        return judge
+
     async def _open(self, entry: EngineEntry, ref: ModelRef) -> LLM:
         """Starts a vLLM on a model folder, or makes a client of an endpoint."""
         if ref.folder is None:
@@ -119,47 +127,6 @@ class EnginePool:
         own = entry.concurrency != EngineEntry.model_fields["concurrency"].default
         limits: dict[str, Any] = {"concurrency": entry.concurrency} if own else {}
         return server.policy(renderer=load_profile(ref.folder).get("renderer"), **limits)
-
-
-class JudgeEngine(LLM):
-    """The judge of a run as its environments get it: started when it is first asked, and its tokens are counted. An
-    empty reply is an error: no verdict is not a wrong answer."""
-
-    def __init__(self, pool: EnginePool, entry: EngineEntry) -> None:
-        self.name, self.context_window, self.supports_tools = entry.model, entry.window, entry.tools
-        self.concurrency = entry.concurrency
-        self._pool = pool
-        self._usage = Usage()
-        self._asked = False
-
-    async def complete(
-        self, messages: list[Message], tools: list[ToolSchema] | None = None, sampling: Sampling | None = None
-    ) -> Completion:
-        """Asks the judge; LLMError where its reply is empty."""
-        llm = await self._pool.get("judge")
-        self._asked = True
-        completion = await llm.complete(messages, tools, sampling)
-        self._usage += completion.usage
-        if not visible_text(completion).strip():
-            why = f" (finish_reason {completion.finish_reason})" if completion.finish_reason != "stop" else ""
-            raise LLMError(f"{self.name} gave no verdict: its reply is empty{why}")
-        return completion
-
-    async def describe(self) -> dict[str, Any]:
-        return await (await self._pool.get("judge")).describe()
-
-    async def aclose(self) -> None:
-        """Nothing: the pool closes its engines, and the environment that calls this may be used again."""
-
-    @property
-    def asked(self) -> bool:
-        """True once it was started."""
-        return self._asked
-
-    def take_usage(self) -> Usage:
-        """The tokens since the last call."""
-        usage, self._usage = self._usage, Usage()
-        return usage
 
 
 async def ask_each(engines: Engines, sampling: Mapping[str, Sampling]) -> dict[str, Usage]:

@@ -17,11 +17,14 @@ from typing import Any, Self
 import tomli_w
 
 from rlm_env.contexts import CONTEXTS, ContextStore
-from rlm_env.rollout import Rollout, read_rollouts
+from rlm_env.rollout import RecordError, Rollout, read_rollouts
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.files import disk_errors, replace_file
 from rlm_env.runs.jsonl import NEVER, JsonLog, write_jsonl
+from rlm_env.scoring.errors import failed
 
+PLACE = ("repeat",)
+"""Keys of `Rollout.info` that say which rollout of a run it is."""
 ROLLOUTS, CONFIG, SUMMARY, RESULTS = "rollouts.jsonl", "config.toml", "summary.json", "results.jsonl"
 
 
@@ -55,9 +58,12 @@ class RunFolder:
     ) -> None:
         self._log.close()
 
-    def append(self, rollout: Rollout) -> None:
-        """Adds one rollout. Raises RunStopped when the disk refuses; the file then ends with the line before."""
-        self._log.append_line(stored_line(rollout, self._contexts))
+    def append(self, rollout: Rollout) -> Rollout:
+        """Adds one rollout and returns what was stored (see `stored_line`). Raises RunStopped when the disk refuses;
+        the file then ends with the line before."""
+        rollout, line = stored_line(rollout, self._contexts)
+        self._log.append_line(line)
+        return rollout
 
     def sync(self) -> None:
         """Returns when all rollouts are on the disk and not only in its cache."""
@@ -77,7 +83,7 @@ class RunFolder:
         new = JsonLog(temporary, fsync_seconds=NEVER)
         try:
             for rollout in rollouts:
-                new.append_line(stored_line(rollout, self._contexts))
+                new.append_line(stored_line(rollout, self._contexts)[1])
             new.sync()
             with disk_errors(self.path, f"replacing {ROLLOUTS}"):
                 os.replace(temporary, self.path / ROLLOUTS)
@@ -107,10 +113,18 @@ def refuse_foreign(path: Path) -> None:
         raise ConfigError(f"{path} holds other files ({', '.join(others[:3])}); choose a new --out folder")
 
 
-def stored_line(rollout: Rollout, contexts: ContextStore) -> str:
-    """A rollout as one line that refers to its context. Raises RunStopped if the disk refuses."""
+def stored_line(rollout: Rollout, contexts: ContextStore) -> tuple[Rollout, str]:
+    """A rollout, and its line, which refers to its context. One that has no form as JSON is replaced by an error with
+    its task, tokens and times, so that it costs no other rollout. Raises RunStopped if the disk refuses."""
     with disk_errors(contexts.folder, "storing a context"):
-        return rollout.to_json(contexts)
+        try:
+            return rollout, rollout.to_json(contexts)
+        except RecordError as error:
+            bare = Rollout(rollout.id, rollout.task_id, rollout.environment, rollout.scaffold)
+            bare.root_usage, bare.sub_usage, bare.timing = rollout.root_usage, rollout.sub_usage, rollout.timing
+            bare.question, bare.gold, bare.group = rollout.question, rollout.gold, rollout.group
+            bare.info = {key: rollout.info[key] for key in PLACE if key in rollout.info}
+            return failed(bare, error), bare.to_json()
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

@@ -20,11 +20,23 @@ from rlm_env.events import BudgetSpent, Emitter, OnEvent, RolloutEnded, TurnRepl
 from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError, Sampling, ToolSchema
 from rlm_env.messages import Completion, Message
 from rlm_env.repl import ReplError, ReplPools
-from rlm_env.rollout import Rollout, StopReason, Turn
+from rlm_env.replies import visible_text
+from rlm_env.rollout import Reply, Rollout, StopReason, Turn
 from rlm_env.scaffolds.budget import Budget
 from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.scoring.errors import failed
 from rlm_env.task import Task
 from rlm_env.tools.box import ToolBox, ToolUser
+
+ONLY_REASONING = "the endpoint sent reasoning and no answer"
+
+
+def ended_in_thought(reply: Completion | Reply) -> bool:
+    """True for a reply of an endpoint that has nothing but reasoning. Where there are token ids, the text is all that
+    the model wrote, and its answer is empty."""
+    thought = reply.reasoning or reply.text.strip()
+    nothing_else = not reply.tool_calls and not visible_text(reply).strip()
+    return bool(thought) and nothing_else and reply.completion_ids is None and reply.finish_reason != "length"
 
 
 async def in_thread_if_files(read: Callable[[Task], str], task: Task) -> str:
@@ -83,8 +95,9 @@ class Episode:
         self.events.emit(BudgetSpent, turns=budget.turns, sub_calls=budget.sub_calls, root=budget.root, sub=budget.sub)
 
     async def run(self, play: Awaitable[StopReason]) -> Rollout:
-        """Awaits the scaffold's part and closes the record. What fails becomes the stop reason; EngineUnavailable and
-        CancelledError are raised as well, and only the listener gets the record."""
+        """Awaits the scaffold's part and closes the record. What fails becomes the stop reason, a defect in the
+        environment or the scaffold too, since turns were paid for; EngineUnavailable and CancelledError are raised as
+        well, and only the listener gets the record."""
         record = self.record
         try:
             record.stop_reason = await play
@@ -99,6 +112,8 @@ class Episode:
         except asyncio.CancelledError:
             record.stop_reason, record.error = StopReason.CANCELLED, "interrupted"
             raise
+        except Exception as error:
+            failed(record, error)
         finally:
             self._close()
             self.events.emit(RolloutEnded, rollout=record)
@@ -152,6 +167,19 @@ class Scaffold(ABC):
     async def _play(self, episode: Episode) -> StopReason:
         """Leaves an answer in the record and returns how that ended. May raise LLMError and ReplError."""
 
+    def open_record(self, task: Task, id: str | None = None) -> Rollout:
+        """The record of a rollout that has not begun: its task, and nothing of models."""
+        return Rollout(
+            id=id or uuid.uuid4().hex,
+            task_id=task.id,
+            environment=environment_name(self.environment),
+            scaffold=self.name,
+            question=task.question,
+            gold=_as_json(task.gold),
+            context=task.context,
+            info={"task": task.info},
+        )
+
     def describe(self) -> dict[str, Any]:
         """For the record of a run: at least the scaffold's name and its configuration."""
         return {"scaffold": self.name, "config": self.config.model_dump(mode="json", exclude_none=True)}
@@ -175,16 +203,8 @@ class Scaffold(ABC):
         config, budget = self.config, Budget.of(self.config)
         users = self._tool_users()
         tools = ToolBox(self.environment.tools(task) if users else (), config.tool_timeout, config.max_tool_chars)
-        record = Rollout(
-            id=id or uuid.uuid4().hex,
-            task_id=task.id,
-            environment=environment_name(self.environment),
-            scaffold=self.name,
-            question=task.question,
-            gold=_as_json(task.gold),
-            context=task.context,
-            info={"task": task.info, "root": root.name, "sampling": {"root": config.root.recorded()}},
-        )
+        record = self.open_record(task, id)
+        record.info |= {"root": root.name, "sampling": {"root": config.root.recorded()}}
         if tools:
             record.info["tools"] = {"for": sorted(users), "names": [tool.name for tool in tools.tools]}
         events = Emitter(record.id, on_event, budget.started)

@@ -11,7 +11,7 @@ from rlm_env.llm.base import LLMError, ToolsRefused
 from rlm_env.messages import UNREADABLE_CALL, Completion, Message
 from rlm_env.replies import visible_text
 from rlm_env.rollout import StopReason
-from rlm_env.scaffolds.base import Episode, Scaffold
+from rlm_env.scaffolds.base import ONLY_REASONING, Episode, Scaffold, ended_in_thought
 from rlm_env.scaffolds.conversation import ToolConversation, with_tool_protocol
 
 SHARED = frozenset(
@@ -19,7 +19,6 @@ SHARED = frozenset(
 )
 """Fields of the configuration that have an effect in every scaffold of this kind."""
 
-ONLY_REASONING = "the endpoint sent reasoning and no answer"
 CALL_AGAIN = "Your tool call could not be read. Write it again, with a JSON object as its arguments."
 
 
@@ -96,10 +95,3 @@ class RootChat:
         self._episode.record.answer = answer
         self._episode.events.emit(AnswerChanged, content=answer, ready=True)
         return StopReason.LENGTH if completion.finish_reason == "length" else StopReason.READY
-
-
-def ended_in_thought(completion: Completion) -> bool:
-    """True for a reply of an endpoint that has nothing but reasoning. Where there are token ids, the text is all that
-    the model wrote, and its answer is empty."""
-    thought = completion.reasoning or completion.text.strip()
-    return bool(thought) and completion.completion_ids is None and completion.finish_reason != "length"

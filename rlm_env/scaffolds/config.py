@@ -60,7 +60,7 @@ class RLMConfig(BaseModel):
     repl: ReplConfig = ReplConfig()
 
 
-def rollout_config(options: Mapping[str, Any]) -> RLMConfig:
+def config_with(options: Mapping[str, Any]) -> RLMConfig:
     """An `RLMConfig` of some of its fields. Raises TypeError that names an unknown one and what comes near it."""
     for name in options.keys() - RLMConfig.model_fields.keys():
         near = difflib.get_close_matches(name, RLMConfig.model_fields, n=1)

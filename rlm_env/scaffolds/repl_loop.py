@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from rlm_env.events import AnswerChanged, CodeEnded, CodeStarted
+from rlm_env.llm.base import LLMError
 from rlm_env.messages import Completion
 from rlm_env.protocol import (
     TOOL,
@@ -22,10 +23,12 @@ from rlm_env.protocol import (
 from rlm_env.repl import Repl, StepResult
 from rlm_env.replies import AliasUses, is_repl
 from rlm_env.rollout import StopReason, Turn
-from rlm_env.scaffolds.base import Episode
+from rlm_env.scaffolds.base import ONLY_REASONING, Episode, ended_in_thought
 from rlm_env.scaffolds.sub_llm import SubLLM
 from rlm_env.tools.box import read_calls
 
+MOST_THOUGHTS = 3
+"""Replies of reasoning alone, and no other before them, that end a rollout: the endpoint hides what the model says."""
 LAST_TURN = "This is your last turn: put your answer into answer."
 TOO_LATE = "Nothing ran: the task had ended before this block."
 
@@ -57,6 +60,8 @@ class ReplLoop:
                     observations = await self._use_tools(turn)
             except TimeoutError:
                 return StopReason.WALL_TIME
+            if len(record.turns) == min(MOST_THOUGHTS, budget.max_turns) and all(map(ended_in_thought, record.turns)):
+                raise LLMError(ONLY_REASONING)
             if await self._run_reply(repl, turn, completion, observations):
                 return StopReason.READY
         return stop

@@ -21,8 +21,8 @@ from rlm_env.prompts import load_prompt, prompt_hash
 from rlm_env.repl import ReplPools
 from rlm_env.replies import strip_thinking, visible_text
 from rlm_env.rollout import StopReason, SubCall
-from rlm_env.scaffolds.base import Episode, in_thread_if_files
-from rlm_env.scaffolds.chat import ONLY_REASONING, ChatScaffold, RootChat, ended_in_thought, opening_messages
+from rlm_env.scaffolds.base import ONLY_REASONING, Episode, ended_in_thought, in_thread_if_files
+from rlm_env.scaffolds.chat import ChatScaffold, RootChat, opening_messages
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.window import Window
 

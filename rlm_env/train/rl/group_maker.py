@@ -104,8 +104,7 @@ class GroupMaker:
             place = GroupMember(draw.environment, draw.group, member)
             name = f"{draw.group:06}/{member}"
             rollout = await scored_rollout(name, scaffold, draw.task, self._engine, place, context)
-        self._folder.append(rollout)
-        group.rollouts.append(rollout)
+        group.rollouts.append(self._folder.append(rollout))
 
     @contextlib.asynccontextmanager
     async def _counted(self, progress: GroupProgress) -> AsyncIterator[None]:

@@ -75,8 +75,8 @@ class HeldOut:
                 return
             async with slots:
                 rollout = await scored_rollout(f"{step}/{key}", self._mix.held_out(name), task, self._engine, place)
-            self._log.append_line(stored_line(rollout, self._contexts))
-            done[key] = rollout
+            done[key], line = stored_line(rollout, self._contexts)
+            self._log.append_line(line)
 
         await all_of(
             *(

@@ -6,16 +6,16 @@ Which rollouts are made is decided in `scheduler.py` and `held_out.py`.
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, Protocol
 
-from rlm_env.llm.base import LLM, EngineUnavailable
+from rlm_env.llm.base import LLM, EngineUnavailable, LLMError
 from rlm_env.repl import SharedContext
 from rlm_env.rollout import GroupMember, Rollout, StopReason
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.scoring import score_rollout
+from rlm_env.scoring.errors import TRACEBACK, describe_exception, failed, traceback_text
 from rlm_env.task import Task
 
 ATTEMPTS = 3
@@ -42,7 +42,8 @@ async def scored_rollout(
     place: GroupMember,
     context: SharedContext | None = None,
 ) -> Rollout:
-    """Makes and scores a rollout; where engine, REPL or scorer fail, up to `ATTEMPTS` times.
+    """Makes and scores a rollout; each is tried up to `ATTEMPTS` times, and a rollout is not made again because its
+    scorer failed.
 
     A rollout that failed each time has an `error` and no score. Its `group` is `place` with the version of the weights
     that it began with. A dead engine is started again. Raises what `engine.restart` raises, and CancelledError.
@@ -51,18 +52,32 @@ async def scored_rollout(
         version = engine.version
         try:
             rollout = await scaffold.rollout(task, engine.llm, id=name, context=context)
-            if rollout.stop_reason not in (StopReason.ERROR, StopReason.CANCELLED):
-                rollout.score = await score_rollout(scaffold.environment, task, rollout)
         except EngineUnavailable as error:
-            rollout = _failed(name, task, f"EngineUnavailable: {error}")
+            rollout = failed(scaffold.open_record(task, name), error)
             await engine.restart()
         except Exception as error:
-            rollout = _failed(name, task, f"{type(error).__name__}: {error}")
-            rollout.info["traceback"] = traceback.format_exc()
-        if rollout.score is not None or attempt == ATTEMPTS:
-            rollout.group = replace(place, policy_version=version)
+            rollout = failed(scaffold.open_record(task, name), error)
+        rollout.group = replace(place, policy_version=version)
+        if rollout.stop_reason not in (StopReason.ERROR, StopReason.CANCELLED):
+            await _score(scaffold, task, rollout)
+            return rollout
+        if attempt == ATTEMPTS:
             return rollout
     raise AssertionError("unreachable: the last attempt returns")
+
+
+async def _score(scaffold: RLMEnv, task: Task, rollout: Rollout) -> None:
+    """Scores a rollout in place. Where judge or scorer fail each time, it has an error and no score."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            rollout.score = await score_rollout(scaffold.environment, task, rollout)
+        except Exception as error:
+            if attempt == ATTEMPTS:
+                role = "judge" if isinstance(error, LLMError) else "scorer"
+                rollout.error = f"{role}: {describe_exception(error)}"
+                rollout.info[TRACEBACK] = traceback_text(error)
+        else:
+            return
 
 
 async def all_of(*work: Coroutine[Any, Any, None]) -> None:
@@ -75,8 +90,3 @@ async def all_of(*work: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _failed(name: str, task: Task, error: str) -> Rollout:
-    """The record of a rollout that failed."""
-    return Rollout(id=name, task_id=task.id, stop_reason=StopReason.ERROR, error=error)
