@@ -73,6 +73,25 @@ def test_a_judge_has_its_own_engine_and_its_cost_is_counted(evaluate, endpoint, 
     assert summary()["spent_usd"] == pytest.approx(spent)
 
 
+def test_a_judge_in_the_options_of_the_environment_is_counted_too(evaluate, endpoint, other_endpoint, capfd):
+    free = "prompt = 0.0\ncompletion = 0.0\n"
+    Path("prices.toml").write_text(f'["big"]\n{free}')
+    judge = ("--set", "options.judge.model=referee", "--set", f"options.judge.base_url={other_endpoint.url}")
+    code, _, err = evaluate(*judge, "--prices", "prices.toml")
+    assert code == 2
+    assert 'no entry for "referee"' in err
+    Path("prices.toml").write_text(f'["big"]\n{free}["referee"]\nprompt = 1000.0\ncompletion = 0.0\n')
+    code, _, err = evaluate(*judge, "--prices", "prices.toml")
+    assert code == 0, err
+    assert {request["model"] for request in other_endpoint.requests} == {"referee"}
+    spent = summary()["spent_usd"]
+    assert summary()["side_costs_usd"]["judge"] == spent > 0.01
+    assert summary()["scaffolds"][0]["score"]["mean"] == 1.0
+    assert main(["score", "out", "--ask-judge"]) == 0, capfd.readouterr().err
+    assert summary()["side_costs_usd"]["judge"] == pytest.approx(summary()["spent_usd"])
+    assert summary()["spent_usd"] > 1.5 * spent
+
+
 def test_stored_rollouts_are_scored_by_another_judge(evaluate, endpoint, other_endpoint, capfd):
     evaluate()
     asked = len(endpoint.requests)

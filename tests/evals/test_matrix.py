@@ -53,6 +53,19 @@ def stored(label: str) -> list[dict]:
     return lines(Path("out", label, "rollouts.jsonl"))
 
 
+def test_metrics_of_the_scorer_are_in_both_tables(run, capfd):
+    metric = [
+        "--set",
+        "environments=[{name='word-count', label='short', options.spoilt='metrics'}, {name='word-count'}]",
+    ]
+    code, out, err = run(*metric, "--scaffolds", "rlm", "-n", "1")
+    assert code == 0, err
+    rows = [" ".join(line.strip(" │┃|").split()) for line in out.splitlines()]
+    assert "metric reward │ 0.25" in [row.rstrip("│ ") for row in rows]
+    assert main(["report", "out/short"]) == 0
+    assert "metric reward" in capfd.readouterr().out
+
+
 def test_a_matrix_is_a_run_for_each_environment_and_one_table(run, capfd):
     code, out, err = run()
     assert code == 0, err

@@ -11,6 +11,7 @@ from rlm_env.messages import Completion
 from rlm_env.replies import ALIASES
 from rlm_env.rollout import StopReason
 from rlm_env.scaffolds import make_scaffold
+from rlm_env.scaffolds.base import ONLY_REASONING
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
@@ -47,6 +48,33 @@ async def test_a_sub_llm_that_only_thought_has_failed():
     rollout = await play(root, StubLLM(lambda messages: "7? No, 8.\n</think>\n"))
     assert rollout.answer.startswith("False")
     assert rollout.sub_calls[0].error == "it ended its thoughts without an answer"
+
+
+@pytest.mark.parametrize(("turns", "asked"), [(30, 3), (2, 2)])
+async def test_an_endpoint_that_sends_thoughts_alone_is_an_error_and_is_not_paid_to_the_end(turns, asked):
+    root = StubLLM(lambda messages: Completion("", reasoning="I count.", finish_reason="stop"))
+    rollout = await play(root, max_turns=turns)
+    assert (rollout.stop_reason, rollout.error) == (StopReason.ERROR, f"LLMError: {ONLY_REASONING}")
+    assert len(root.seen) == len(rollout.turns) == asked
+
+
+async def test_a_model_that_thinks_and_then_writes_code_goes_on():
+    thought = Completion("", reasoning="I count.", finish_reason="stop")
+    assert (await play(script(thought, thought, fenced(DONE)))).answer == "2"
+    assert (await play(script(fenced("1"), thought, thought, thought, fenced(DONE)), max_turns=6)).answer == "2"
+
+
+async def test_a_defect_in_the_middle_of_a_rollout_keeps_what_was_paid_for():
+    def reply(messages):
+        if len(messages) > 3:
+            raise KeyError("a defect")
+        return fenced("print(1)")
+
+    rollout = await play(StubLLM(reply))
+    assert rollout.stop_reason is StopReason.ERROR
+    assert rollout.error.startswith("KeyError: 'a defect' (test_replies.py, line ")
+    assert "in reply" in rollout.info["traceback"]
+    assert (len(rollout.turns), rollout.root_usage.calls, rollout.question) == (1, 1, TASK.question)
 
 
 @pytest.mark.parametrize("name", ["standard", "summary"])

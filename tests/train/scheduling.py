@@ -38,6 +38,9 @@ class Scaffold:
         self.reply, self.delay = reply, delay
         self.begun: list[str] = []
 
+    def open_record(self, task, id):
+        return Rollout(id=id, task_id=task.id)
+
     async def rollout(self, task, llm, *, id, context):
         self.begun.append(id)
         member = int(id.rpartition("/")[2])

@@ -46,6 +46,19 @@ def settings():
     return config().model_copy(update={"held_out": config().held_out.model_copy(update={"n": 6})})
 
 
+async def test_a_rollout_that_cannot_be_stored_is_an_error_and_ends_nothing(tmp_path):
+    class Odd(Held):
+        async def rollout(self, task, llm, *, id, context):
+            rollout = await super().rollout(task, llm, id=id, context=context)
+            rollout.info["odd"] = {float("nan")} if task.id.endswith("-1") else None
+            return rollout
+
+    with HeldOut(settings(), Both(Odd()), Engine(), tmp_path) as held_out:
+        metrics = await held_out.run(0)
+    assert metrics["eval/scripted/error"] == pytest.approx(1 / 6)
+    assert "cannot be stored as JSON" in (tmp_path / "held_out.jsonl").read_text()
+
+
 async def test_scores_are_means_and_what_is_on_disk_is_not_made_again(tmp_path):
     scaffold = Held()
     with HeldOut(settings(), Both(scaffold), Engine(), tmp_path) as held_out:
