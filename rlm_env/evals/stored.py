@@ -78,7 +78,7 @@ def open_stored(path: Path) -> StoredRun:
         config = EvalRunConfig.model_validate(stored)
     except ValidationError as error:
         raise ConfigError(explain_validation(error, EvalRunConfig, f"{path / CONFIG}")) from error
-    return StoredRun(path, config, record, role_prices(config))
+    return StoredRun(path, config, record, role_prices(config, config.options))
 
 
 def stored_eval(path: Path) -> EvalResult:
