@@ -19,6 +19,7 @@ from rlm_env.cli.eval import add_eval
 from rlm_env.cli.export import add_export
 from rlm_env.cli.report import add_report
 from rlm_env.cli.score import add_score
+from rlm_env.cli.serve import add_serve
 from rlm_env.cli.sft import add_sft
 from rlm_env.cli.show import add_show
 from rlm_env.cli.train import add_train
@@ -31,6 +32,7 @@ EXIT_USAGE = 2
 COMMANDS = (
     add_eval,
     add_ask,
+    add_serve,
     add_score,
     add_train,
     add_sft,
