@@ -5,10 +5,17 @@ The child bounds what it sends; the host bounds it again, because a child may be
 
 from __future__ import annotations
 
+import sys
+
 MAX_ERROR = 4_000
 """Characters of a traceback."""
-MAX_JSON = 16 * 2**20
-"""Bytes of one dict prompt; parsing JSON can take a multiple of them in memory."""
+MAX_JSON = 32 * 2**10
+"""Bytes of JSON of one dict prompt, without its long texts. Parsed they can take 26 times as much memory."""
+MAX_JSON_DEPTH = 32
+MAX_JSON_INT = 2**63
+"""Integers of a dict prompt are smaller, whatever their sign."""
+TEXT_COST = 512
+"""Bytes that a long text, which travels in pieces, counts for besides its characters."""
 MAX_ZYGOTE_MESSAGE = 256 * 2**10
 """Bytes of one request to a zygote, or of its reply."""
 MARKER_ROOM = 80
@@ -40,3 +47,8 @@ def first_line(text: str, limit: int = 200) -> str:
 def omitted(total: int, limit: int) -> int:
     """How many of `total` characters `shorten` leaves out."""
     return total - (limit - MARKER_ROOM) if total > limit else 0
+
+
+def held_bytes(prompt: str | bytes) -> int:
+    """Memory that a prompt takes on the host until it is answered; for JSON an upper bound of what it becomes."""
+    return sys.getsizeof(prompt) if type(prompt) is str else 512 + 16 * len(prompt)

@@ -13,6 +13,7 @@ _POSITIVE = (
     "max_answer_chars",
     "max_batch_items",
     "max_batch_bytes",
+    "pool_batch_mb",
     "interrupt_grace",
     "start_timeout",
 )
@@ -68,7 +69,13 @@ class ReplConfig:
     max_batch_items: int = 100_000
     """Prompts of one `llm_batch`."""
     max_batch_bytes: int = 256 * 2**20
-    """Bytes of prompts of one REPL that may be unanswered at a time."""
+    """Characters of prompts of one REPL that may be unanswered at a time."""
+    pool_batch_mb: int = 1024
+    """Memory that unanswered prompts of all REPLs of a pool may take on the host, in MiB. A REPL whose batch does not
+    fit waits, which is no code time. One that is larger than this has its turn alone."""
+    pool_memory_mb: int | None = None
+    """Memory that the code of all REPLs of a pool may hold at a time, in MiB; where it is used up, the largest ends.
+    None: three quarters of the machine's or the container's. Seen some thirty times a second."""
     aliases: bool = True
     """Define the names that other RLMs give to `answer` and `llm_batch` (see `child/aliases.py`)."""
     interrupt_grace: float = 1.0
@@ -90,6 +97,8 @@ class ReplConfig:
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: it must be greater than 0")
+        if self.pool_memory_mb is not None and not self.pool_memory_mb > 0:
+            raise ValueError(f"pool_memory_mb={self.pool_memory_mb!r}: it must be greater than 0, or None")
         if self.max_output_chars < 200:
             raise ValueError(f"max_output_chars={self.max_output_chars!r} must be at least 200")
 

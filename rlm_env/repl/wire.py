@@ -3,7 +3,8 @@
 A frame is four bytes of length (little endian) and then a *flat* sequence of msgpack scalars: None, bool, int,
 float, str, bytes. There is no nesting, so a parser needs no recursion, no frame can claim more memory than it
 has bytes (times a small constant), and no object is ever built from what a child sends. Lists are written as
-their items, structured values as JSON text inside a scalar.
+their items, structured values as JSON text inside a scalar. Cost is checked before work is done: a frame is refused by
+its length before it is read, and by its number of fields before the next one is made; long texts travel in pieces.
 
 What the frames mean: `host/process.py` and `host/batch_host.py` on the host, `child/worker.py` and `child/batch.py` in
 the child.
@@ -12,7 +13,8 @@ the child.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 import msgpack
 
@@ -22,7 +24,16 @@ HEADER = struct.Struct("<I")
 MAX_FRAME = 64 * 2**20
 """Bytes of one frame's body, unless a reader sets a smaller limit."""
 CHUNK = 256 * 2**10
-"""Item lists are cut into frames of about this many bytes, so that no single frame stalls an event loop."""
+"""Lists of items and long texts are cut into frames of about this many characters, so that no single frame stalls an
+event loop."""
+FIELD_ROOM = 8
+"""What a field counts for besides its characters."""
+JSON_WEIGHT = 4
+"""What a byte of JSON counts for."""
+MAX_PROMPT_FIELDS = CHUNK // FIELD_ROOM + 8
+"""Fields of one frame of prompts: `chunks` makes no more."""
+MAX_PROMPT_FRAME = 4 * CHUNK + 5 * MAX_PROMPT_FIELDS
+"""Bytes of such a frame's body: four to a character, and the head of each field."""
 
 _SCALARS = frozenset((type(None), bool, int, float, str, bytes))
 _END_VALUE = 0xFEEDFACE12345678
@@ -31,6 +42,8 @@ _END = b"\xcf" + _END_VALUE.to_bytes(8, "big")
 is cut off swallows some of it, and as no later byte of it is 0xCF, what comes out then cannot be this number."""
 _FIRST_BUFFER = 8 * 2**10
 _KEPT_BUFFER = 1024 * 2**10
+_SLICE, _FRAME_COST = 256 * 2**10, 8 * 2**10
+"""Bytes of frames that are taken in one turn of an event loop, and what a frame counts for besides its bytes."""
 
 
 class ProtocolError(Exception):
@@ -54,8 +67,9 @@ def pack_any(*fields: Scalar) -> bytes:
         return pack(*(sanitize(field) if type(field) is str else field for field in fields))
 
 
-def unpack(body: bytes | bytearray | memoryview) -> list[Scalar]:
-    """The fields of a frame's body. Raises ProtocolError on anything that is not a flat sequence of scalars."""
+def unpack(body: bytes | bytearray | memoryview, max_fields: int | None = None) -> list[Scalar]:
+    """The fields of a frame's body. Raises ProtocolError on anything that is not a flat sequence of scalars, and on
+    more than `max_fields` of them, of which it makes no more than that."""
     size = len(body)
     unpacker = msgpack.Unpacker(
         max_buffer_size=size + len(_END),
@@ -68,7 +82,12 @@ def unpack(body: bytes | bytearray | memoryview) -> list[Scalar]:
     )
     try:
         unpacker.feed(body)
-        fields = list(unpacker)
+        if max_fields is None:
+            fields = list(unpacker)
+        else:
+            fields = list(islice(unpacker, max_fields + 1))
+            if len(fields) > max_fields:
+                raise ProtocolError(f"a frame of more than {max_fields} fields")
         unpacker.feed(_END)
         end = list(unpacker)
     except (ValueError, msgpack.UnpackException) as error:
@@ -97,47 +116,78 @@ class FrameParser:
     buffer of a large frame doubles as the frame comes in. `on_frame` is called once per complete frame.
     """
 
-    def __init__(self, on_frame: Callable[[list[Scalar]], None], max_frame: int = MAX_FRAME) -> None:
+    def __init__(
+        self, on_frame: Callable[[list[Scalar]], None], max_frame: int = MAX_FRAME, max_fields: int | None = None
+    ) -> None:
         self._on_frame = on_frame
         self._max_frame = max_frame
+        self._max_fields = max_fields
         self._buffer = bytearray(_FIRST_BUFFER)
+        self._start = 0
         self._filled = 0
+        self.held = False
+        """Set by a reader that cannot take the next frame yet. `advance` goes on once it is unset."""
 
     def get_buffer(self) -> memoryview:
         """Where the next bytes go; never empty."""
+        if self._start:
+            self._drop_taken()
         if self._filled == len(self._buffer):
             self._buffer += bytes(len(self._buffer))
         return memoryview(self._buffer)[self._filled :]
 
-    def buffer_updated(self, count: int) -> None:
-        """`count` bytes were written to the last buffer. Raises ProtocolError where they cannot be frames."""
+    def _drop_taken(self) -> None:
+        rest = bytes(memoryview(self._buffer)[self._start : self._filled])
+        if len(self._buffer) > _KEPT_BUFFER and len(rest) <= _FIRST_BUFFER:
+            self._buffer = bytearray(_FIRST_BUFFER)
+        self._buffer[: len(rest)] = rest
+        self._start, self._filled = 0, len(rest)
+
+    def buffer_updated(self, count: int) -> bool:
+        """`count` bytes were written to the last buffer. Returns and raises what `advance` does."""
         self._filled += count
-        start, buffer = 0, self._buffer
-        while self._filled - start >= HEADER.size:
-            (length,) = HEADER.unpack_from(buffer, start)
+        return self.advance()
+
+    def advance(self) -> bool:
+        """Takes the frames that have arrived, a slice of them. True where another one is there already: the event loop
+        should have its turn before the next call. Raises ProtocolError where the bytes cannot be frames."""
+        buffer, filled, left = self._buffer, self._filled, _SLICE
+        while filled - self._start >= HEADER.size:
+            (length,) = HEADER.unpack_from(buffer, self._start)
             if length > self._max_frame:
                 raise ProtocolError(f"a frame of {length} bytes is over the limit of {self._max_frame}")
-            end = start + HEADER.size + length
-            if end > self._filled:
+            begin = self._start + HEADER.size
+            end = begin + length
+            if end > filled:
                 break
-            self._on_frame(unpack(memoryview(buffer)[start + HEADER.size : end]))
-            start = end
-        if start:
-            rest = bytes(memoryview(buffer)[start : self._filled])
-            if len(buffer) > _KEPT_BUFFER and len(rest) <= _FIRST_BUFFER:
-                self._buffer = buffer = bytearray(_FIRST_BUFFER)
-            buffer[: len(rest)] = rest
-            self._filled = len(rest)
+            if self.held or left <= 0:
+                return True
+            left -= length + _FRAME_COST
+            fields = unpack(memoryview(buffer)[begin:end], self._max_fields)
+            self._start = end
+            self._on_frame(fields)
+        if self._start == filled:
+            self._start = self._filled = 0
+            if len(buffer) > _KEPT_BUFFER:
+                self._buffer = bytearray(_FIRST_BUFFER)
+        return False
 
 
-def chunks(items: list[str | bytes]) -> list[tuple[int, list[str | bytes]]]:
+def chunks(items: Sequence[str | bytes | int]) -> list[tuple[int, list[str | bytes | int]]]:
     """Cuts `items` into (index of the first, items) groups of about CHUNK bytes; a larger item is a group by itself."""
-    groups: list[tuple[int, list[str | bytes]]] = []
-    size = 0
+    groups: list[tuple[int, list[str | bytes | int]]] = []
+    room = 0
     for index, item in enumerate(items):
-        if not groups or size + len(item) > CHUNK:
+        weight = item_weight(item)
+        if not groups or weight > room:
             groups.append((index, []))
-            size = 0
+            room = CHUNK
         groups[-1][1].append(item)
-        size += len(item) + 8
+        room -= weight + FIELD_ROOM
     return groups
+
+
+def item_weight(item: str | bytes | int) -> int:
+    """What an item counts for in a frame: its characters, and JSON several times, since it has to be parsed."""
+    kind = type(item)
+    return len(item) if kind is str else JSON_WEIGHT * len(item) if kind is bytes else 0  # pyright: ignore[reportArgumentType]

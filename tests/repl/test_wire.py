@@ -1,6 +1,7 @@
 """Framing: round trips, arbitrary cuts, and random bytes against the host's parsers."""
 
 import asyncio
+import sys
 import tracemalloc
 
 import msgpack
@@ -8,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_env.repl.host.batch_host import BatchHost
+from rlm_env.repl.host.prompt_budget import PromptBudget
 from rlm_env.repl.wire import CHUNK, HEADER, FrameParser, ProtocolError, chunks, pack, sanitize, unpack
+from tests.repl.batch_line import batch_host
 
 
 def feed(parser: FrameParser, data: bytes) -> None:
@@ -148,41 +150,34 @@ def test_a_cut_body_is_refused_or_ends_between_fields(wanted: list, data: st.Dat
             unpack(body[:cut])
 
 
-def batch_host(handler=None) -> tuple[BatchHost, list]:
-    sent: list = []
-
-    async def send(frame: bytes) -> None:
-        sent.append(unpack(frame[4:]))
-
-    async def echo(prompts: list) -> list:
-        return [str(prompt) for prompt in prompts]
-
-    host = BatchHost(handler or echo, 10, 1000, send, lambda busy: None)
-    host.open = True
-    return host, sent
-
-
 fields = st.one_of(
     st.lists(scalars, max_size=6),
     st.tuples(st.just("batch"), scalars, scalars, scalars, scalars).map(list),
     st.tuples(st.just("batch"), *(st.integers(-2, 12) for _ in range(3)), text).map(list),
     st.tuples(st.just("batch"), *(st.integers(0, 3) for _ in range(3)), st.binary()).map(list),
+    st.tuples(st.just("batch"), *(st.integers(0, 3) for _ in range(3)), st.just(0)).map(list),
+    st.tuples(st.just("announce"), *(st.integers(-1, 3) for _ in range(2)), st.integers(-1, 2**17)).map(list),
+    st.tuples(st.just("piece"), st.integers(0, 3), st.booleans(), text).map(list),
 )
 
 
 @given(st.lists(fields, max_size=10))
 @settings(max_examples=500)
 async def test_random_frames_against_the_batch_host(received: list):
-    host, _sent = batch_host()
+    budget = PromptBudget(2**20)
+    host, line = batch_host(budget=budget)
     try:
         for frame in received:
             host.receive(frame)
     except ProtocolError:
         pass
-    assert host._bytes <= 4 * 1000 + 2**20
-    host.cancel()
+    assert budget.used == host._bytes <= host._max_bytes
+    host.close()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
+    assert budget.used == host._bytes == 0
+    assert not line.held
+    assert not line.failed
 
 
 @pytest.mark.parametrize(
@@ -201,12 +196,25 @@ async def test_random_frames_against_the_batch_host(received: list):
         ["batch", 1, 1, 0, b'{"prompt": 5}'],
         ["batch", 1, 1, 0, b'{"prompt": "x", "n": NaN}'],
         ["batch", 1, 1, 0, b"[" * 100_000],
+        ["batch", 1, 1, 0, b"[" * 10_000],
+        ["batch", 1, 1, 0, b'{"prompt": "x", "n": 1e999}'],
+        ["batch", 1, 1, 0, b'{"prompt": "x", "n": ' + b"[" * 40 + b"]" * 40 + b"}"],
+        ["batch", 1, 1, 0, b'{"prompt": "x", "n": 9223372036854775808}'],
+        ["batch", 1, 1, 0, b'{"prompt": "x", "n": "' + b"x" * 2**15 + b'"}'],
+        ["batch", 1, 10, 0, *[b'{"prompt": "' + b"x" * 2**13 + b'"}'] * 10],
+        ["batch", 1, 2, 0, "x"],
+        ["batch", 1, 1, 0, 0],
+        ["batch", 1, 1, 0, b'{"prompt": 0}'],
+        ["announce", 1, 11, 1],
+        ["announce", 1, 1, 2**40],
+        ["announce", 1, 1, -1],
+        ["piece", 1, True, "x"],
         ["other", 1, 1, 0, "x"],
         [],
     ],
 )
 async def test_forged_batches_are_protocol_errors(frame: list):
-    host, _sent = batch_host()
+    host, _line = batch_host()
     with pytest.raises(ProtocolError):
         host.receive(frame)
 
@@ -216,13 +224,14 @@ async def test_bytes_in_flight_are_bounded():
         await asyncio.Event().wait()
         return []
 
-    host, _sent = batch_host(never)
-    room = host._max_bytes // 10_000
+    host, _line = batch_host(never)
+    prompt = "x" * 1000
+    room = host._max_bytes // sys.getsizeof(prompt)
     for number in range(1, room + 1):
-        host.receive(["batch", number, 1, 0, "x" * 10_000])
+        host.receive(["batch", number, 1, 0, prompt])
     with pytest.raises(ProtocolError, match="more bytes"):
-        host.receive(["batch", room + 1, 1, 0, "x" * 10_000])
-    host.cancel()
+        host.receive(["batch", room + 1, 1, 0, prompt])
+    host.close()
     await asyncio.sleep(0.01)
     assert host._bytes == 0
 
@@ -230,3 +239,47 @@ async def test_bytes_in_flight_are_bounded():
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 65_535, 65_536, 70_000])
 def test_any_number_of_fields(count: int):
     assert unpack(pack(*range(count))[4:]) == list(range(count))
+
+
+@pytest.mark.parametrize("field", [b"\xa2ab", b"\xc0", b"\xcd\xff\xff", b"\xa0", b"\xc4\x00"])
+def test_a_frame_of_many_fields_is_refused_before_they_are_made(field: bytes):
+    body = field * (2**20 // len(field))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="more than 1000 fields"):
+            unpack(body, 1000)
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(body)
+    finally:
+        tracemalloc.stop()
+    assert len(unpack(field * 1000, 1000)) == 1000
+
+
+def test_frames_are_taken_in_slices():
+    seen: list = []
+    parser = FrameParser(seen.append)
+    stream = b"".join(pack("x", i) for i in range(1000))
+    turns = 0
+    more = False
+    for at in range(0, len(stream), 4096):
+        room = parser.get_buffer()
+        part = stream[at : at + 4096]
+        room[: len(part)] = part
+        room.release()
+        more = parser.buffer_updated(len(part))
+        while more:
+            turns += 1
+            more = parser.advance()
+    assert [fields[1] for fields in seen] == list(range(1000))
+    assert turns >= 20
+
+
+def test_a_held_parser_takes_nothing_until_it_is_released():
+    seen: list = []
+    parser = FrameParser(seen.append)
+    parser.held = True
+    feed(parser, pack("x", 1) + pack("x", 2))
+    assert parser.advance()
+    assert seen == []
+    parser.held = False
+    assert not parser.advance()
+    assert seen == [["x", 1], ["x", 2]]

@@ -47,7 +47,8 @@ _getpid = os.getpid
 class WorkerSpec:
     """Descriptors and limits of a new child, from the zygote."""
 
-    serial: int
+    uid: int | None
+    """The user id that it is to have; None for the zygote's."""
     control: int
     llm: int
     context: int | None
@@ -76,7 +77,7 @@ def run_worker(spec: WorkerSpec, parts: Parts, sandbox: PreparedSandbox, parent:
         _exit(1)
     try:
         worker = Worker(spec, parts, control, llm)
-        enter_sandbox(sandbox, parent, sandbox.uid(spec.serial))
+        enter_sandbox(sandbox, parent, spec.uid)
     except BaseException as error:
         control.sendall(pack("failed", sanitize(f"{type(error).__name__}: {error}"[:2000])))
         _exit(1)
@@ -107,6 +108,10 @@ def _arrange_descriptors(spec: WorkerSpec, sandbox: PreparedSandbox) -> Prepared
     for to in {OUTPUT, *wanted} - high.keys():
         _close(to)
     os.closerange(FIRST_FREE, 1 << 16)
+    # Its own opening of it: the flags of a shared one would be seen by all REPLs.
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     return dataclasses.replace(sandbox, ruleset=RULESET) if sandbox.ruleset is not None else sandbox
 
 

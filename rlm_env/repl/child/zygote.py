@@ -25,6 +25,7 @@ from rlm_env.repl.bounds import MAX_ZYGOTE_MESSAGE
 from rlm_env.repl.child.preload import SEALED, preload
 from rlm_env.repl.child.worker import Parts, WorkerSpec, run_worker
 from rlm_env.repl.sandbox import enter, libc, selftest
+from rlm_env.repl.sandbox.identity import Reserved
 from rlm_env.repl.sandbox.prepare import prepare_sandbox, sandbox_facts
 
 _fork = os.fork
@@ -70,6 +71,8 @@ class ZygoteServer:
         self._serial = 0
         self._children: dict[int, int] = {}
         """Process id -> serial number."""
+        self._reserved: dict[int, Reserved] = {}
+        """Process id -> its user id."""
         self._loaded: Any = None
         """The context that a group shares; REPLs see it copy-on-write."""
         packages = preload(spec["preload"])
@@ -93,6 +96,9 @@ class ZygoteServer:
         self._control.close()
         self._control = socket.socket(fileno=group.control)
         self._children = {}
+        for reserved in self._reserved.values():
+            reserved.release()  # here, not in the zygote that this one comes from
+        self._reserved = {}
         self._loaded = context_file.decode(group.context, group.kind, group.size)
         os.close(group.context)
         _use_huge_pages(self._loaded)
@@ -150,15 +156,23 @@ class ZygoteServer:
     def _fork(self, request: dict[str, Any], fds: list[int]) -> WorkerSpec | GroupSpec | None:
         """Forks a REPL or a group's zygote; returns its spec in the child, None in the parent."""
         self._serial += 1
+        uids, reserved = self.sandbox.uids, None
         try:
+            if uids is not None and request["op"] == "fork":
+                reserved = uids.reserve()
             pid = _fork()
         except OSError as error:
+            if reserved is not None:
+                reserved.release()
             self._send({"op": "failed", "id": request["id"], "error": f"fork: {error.strerror}"})
             return None
         if pid:
             self._children[pid] = self._serial
-            reply = {"op": "forked", "id": request["id"], "serial": self._serial, "pid": pid}
+            if reserved is not None:
+                self._reserved[pid] = reserved
             pidfd = _pidfd(pid)
+            reply = {"op": "forked", "id": request["id"], "serial": self._serial, "pid": pid}
+            reply["pidfd"] = pidfd is not None
             self._send(reply, () if pidfd is None else (pidfd,))
             if pidfd is not None:
                 os.close(pidfd)
@@ -167,7 +181,7 @@ class ZygoteServer:
             return GroupSpec(*fds, kind=request["kind"], size=request["size"])
         control, llm, *rest = fds
         return WorkerSpec(
-            serial=self._serial,
+            uid=None if reserved is None else reserved.uid(),
             control=control,
             llm=llm,
             context=rest[0] if rest else None,
@@ -195,6 +209,8 @@ class ZygoteServer:
                 return
             # What a REPL has forked (`fork.py`) is our child too, but only the host knows of it, and by its pid.
             serial = self._children.pop(pid, None)
+            if (reserved := self._reserved.pop(pid, None)) is not None:
+                reserved.release()
             self._send({"op": "exit", "serial": serial, "pid": pid, "status": os.waitstatus_to_exitcode(status)})
 
 

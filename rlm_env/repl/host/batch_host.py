@@ -2,37 +2,58 @@
 
 Everything that arrives is untrusted: sizes and counts are checked before anything is kept, and what breaks the
 rules is a ProtocolError, which ends that REPL. The same limits with readable messages for the model are in
-`child/batch.py`. This side assembles batches, runs the handler, sends and cancels.
+`child/batch.py`. This side runs the handler, sends and cancels; how a batch is put together is `incoming.py`'s.
+
+A batch that fits into one frame is that frame: ("batch", number, how many prompts, 0, *prompts). Of any other the size
+is announced first, so that there can be room for it (`prompt_budget.py`): ("announce", number, how many, bytes). Then
+come the pieces of long texts, ("piece", number, last one of this text?, text), and "batch" frames with the prompts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
-from rlm_env.repl.bounds import MAX_JSON, first_line
+from rlm_env.repl.bounds import first_line
 from rlm_env.repl.config import SubError
+from rlm_env.repl.host.incoming import IncomingBatch
+from rlm_env.repl.host.prompt_budget import PromptBudget
 from rlm_env.repl.wire import ProtocolError, Scalar, chunks, pack, pack_any, sanitize
 
 Handler = Callable[[list[str | dict[str, Any]]], Awaitable[list[str | SubError]]]
 
 MAX_BATCHES = 4096
 """Batches of one REPL in flight at a time."""
+MAX_REFUSED = 4096
+"""Batches that a REPL may send in vain between two cells, before it counts as a flood."""
+MAX_UNREAD = 2 * MAX_BATCHES
+"""Refusals that a REPL may leave unread."""
+MAX_STRAY = 2**16
+"""Frames of batches that were given up, between two cells; a large one has some thousand."""
 NOT_RUNNING = "llm_batch can be called only while a cell runs"
 STOPPED = "the cell was stopped before this batch was answered"
 
 
-@dataclass
-class _Incoming:
-    """A batch of which not all frames have arrived."""
+class Line(Protocol):
+    """The channel to the REPL, as far as batches need it (`channel.py`)."""
 
-    total: int
-    size: int = 0
-    busy: bool = False
-    items: list[str | dict[str, Any]] = field(default_factory=list)
+    @property
+    def writable(self) -> bool:
+        """The child reads what it is sent."""
+        ...
+
+    def write(self, frame: bytes) -> None: ...
+
+    async def send(self, frame: bytes) -> None: ...
+
+    def hold(self, held: bool) -> None:
+        """Nothing more is read while it is held."""
+        ...
+
+    def fail(self, why: str) -> None:
+        """Ends the REPL, which broke the rules."""
+        ...
 
 
 class BatchHost:
@@ -43,135 +64,176 @@ class BatchHost:
         handler: Handler | None,
         max_items: int,
         max_bytes: int,
-        send: Callable[[bytes], Coroutine[Any, Any, None]],
+        line: Line,
         on_busy: Callable[[bool], None],
+        budget: PromptBudget,
     ) -> None:
         self._handler = handler
         self._max_items = max_items
-        self._max_bytes = 4 * max_bytes + 2**20  # the child counts characters
-        self._send = send
+        self._max_bytes = 4 * max_bytes + 1024 * max_items  # the child counts characters
+        self._line = line
         self._on_busy = on_busy
-        self._incoming: dict[int, _Incoming] = {}
+        self._budget = budget
+        self._incoming: dict[int, IncomingBatch] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._replies: set[asyncio.Task[None]] = set()
         self._bytes = 0
-        self._running = 0
+        self._busy: set[IncomingBatch] = set()
         self._seen = 0
-        self.open = False
-        """A cell is running. Batches at other times are refused."""
+        self._refused = self._unread = self._stray = 0
+        self._open = False
+
+    def open(self) -> None:
+        """A cell begins. Batches at other times are refused."""
+        self._open = True
+        self._refused = self._stray = 0
+
+    def close(self) -> None:
+        """The cell has ended. Gives up everything in flight; each waiting thread of the child gets an error."""
+        self._open = False
+        for task in list(self._tasks.values()):
+            task.cancel()
+        for number, batch in self._incoming.items():
+            self._free(batch)
+            self._mark(batch, False)
+            self._reply(pack("fail", number, STOPPED))
+        self._incoming.clear()
+        self._line.hold(False)
 
     def receive(self, fields: list[Scalar]) -> None:
         """One frame of the child. Raises ProtocolError where it is not what the child's code sends."""
-        number, total, start, items = self._check(fields)
+        kind = fields[0] if fields else None
+        if kind == "batch" and len(fields) > 4:
+            number, total, start = fields[1:4]
+            if type(number) is int and type(total) is int and type(start) is int:
+                return self._take_prompts(number, total, start, fields[4:])
+        elif kind == "piece" and len(fields) == 4:
+            _, number, last, text = fields
+            if type(number) is int and type(last) is bool and type(text) is str:
+                batch = self._incoming.get(number)
+                return self._take_stray(number) if batch is None else batch.add_piece(text, last)
+        elif kind == "announce" and len(fields) == 4:
+            _, number, total, size = fields
+            if type(number) is int and type(total) is int and type(size) is int:
+                return self._claim(number, IncomingBatch(total), size) if self._is_new(number, total) else None
+        raise ProtocolError("not a batch frame")
+
+    def _take_prompts(self, number: int, total: int, start: int, items: list[Any]) -> None:
         batch = self._incoming.get(number)
         if batch is None:
-            if start or number <= self._seen:
-                return  # the rest of a batch that was given up
-            self._seen = number
-            if not self.open:
-                self._reply(number, pack("fail", number, NOT_RUNNING))
-                return
-            if len(self._tasks) + len(self._incoming) >= MAX_BATCHES:
-                raise ProtocolError(f"more than {MAX_BATCHES} batches in flight")
-            batch = self._incoming[number] = _Incoming(total)
-        if start != len(batch.items) or total != batch.total or start + len(items) > total:
-            raise ProtocolError("the frames of a batch do not fit together")
-        size = sum(map(len, items))
-        batch.size += size
-        self._bytes += size
-        if self._bytes > self._max_bytes:
-            raise ProtocolError("more bytes of unanswered prompts than allowed")
-        batch.items += [_parse(item) if isinstance(item, bytes) else item for item in items]
-        if len(batch.items) == total:
-            del self._incoming[number]
+            if start:
+                return self._take_stray(number)
+            if not self._is_new(number, total):
+                return None
+            if len(items) != total:
+                raise ProtocolError("a batch of several frames that was not announced")
+            batch = IncomingBatch(total)
+            batch.add(total, start, items)
+            self._claim(number, batch, batch.size)
+        else:
+            batch.add(total, start, items)
+        if batch.complete and batch.claim is not None and batch.claim.granted:
             self._start(number, batch)
+        return None
 
-    def _check(self, fields: list[Scalar]) -> tuple[int, int, int, list[str | bytes]]:
-        """The parts of a frame; ProtocolError where one is out of bounds."""
-        if len(fields) < 4 or fields[0] != "batch":
-            raise ProtocolError("not a batch frame")
-        _, number, total, start, *received = fields
-        if type(number) is not int or type(total) is not int or type(start) is not int:
-            raise ProtocolError("not a batch frame")
-        if number < 1 or not 0 < total <= self._max_items or not 0 <= start < total:
+    def _is_new(self, number: int, total: int) -> bool:
+        """A batch begins with this frame. False where it is refused. ProtocolError where its numbers are impossible."""
+        if number < 1 or not 0 < total <= self._max_items:
             raise ProtocolError("a batch's numbers are out of range")
-        items = [item for item in received if isinstance(item, str | bytes)]
-        if not items or len(items) < len(received):
-            raise ProtocolError("a batch's items are not prompts")
-        return number, total, start, items
+        if number <= self._seen:
+            self._take_stray(number)
+            return False
+        self._seen = number
+        if not self._open:
+            self._refused += 1
+            if self._refused > MAX_REFUSED:
+                raise ProtocolError(f"a flood of more than {MAX_REFUSED} batches while no cell ran")
+            self._reply(pack("fail", number, NOT_RUNNING))
+            return False
+        if len(self._tasks) + len(self._incoming) >= MAX_BATCHES:
+            raise ProtocolError(f"more than {MAX_BATCHES} batches in flight")
+        return True
 
-    def _start(self, number: int, batch: _Incoming) -> None:
-        """Begins to answer a batch of which all frames are here."""
-        self._running += 1
-        batch.busy = True
-        if self._running == 1:
-            self._on_busy(True)
+    def _take_stray(self, number: int) -> None:
+        """A frame of a batch that was given up."""
+        self._stray += 1
+        if not 1 <= number <= self._seen or self._stray > MAX_STRAY:
+            raise ProtocolError("frames of batches that do not exist")
+
+    def _claim(self, number: int, batch: IncomingBatch, size: int) -> None:
+        """Asks for the batch's room; until it is granted, the REPL waits, which costs it nothing."""
+        if not batch.size <= size or self._bytes + size > self._max_bytes:
+            raise ProtocolError("more bytes of unanswered prompts than allowed")
+        self._bytes += size
+        self._incoming[number] = batch
+
+        def granted() -> None:
+            self._mark(batch, False)
+            self._line.hold(False)
+            if batch.complete:
+                self._start(number, batch)
+
+        batch.claim = self._budget.claim(size, granted)
+        if not batch.claim.granted:
+            self._mark(batch, True)
+            self._line.hold(True)
+
+    def _free(self, batch: IncomingBatch) -> None:
+        """Gives back the batch's room."""
+        claim, batch.claim = batch.claim, None
+        if claim is not None:
+            self._bytes -= claim.size
+            claim.give_back()
+
+    def _start(self, number: int, batch: IncomingBatch) -> None:
+        del self._incoming[number]
+        self._mark(batch, True)
         task = asyncio.get_running_loop().create_task(self._answer(number, batch))
         self._tasks[number] = task
         task.add_done_callback(lambda done: self._finished(number, batch, done))
 
-    def _finished(self, number: int, batch: _Incoming, task: asyncio.Task[None]) -> None:
+    def _finished(self, number: int, batch: IncomingBatch, task: asyncio.Task[None]) -> None:
         self._tasks.pop(number, None)
-        self._bytes -= batch.size
-        self._idle(batch)
+        self._free(batch)
+        self._mark(batch, False)
         if task.cancelled():
-            self._reply(number, pack("fail", number, STOPPED))
+            self._reply(pack("fail", number, STOPPED))
 
-    def _idle(self, batch: _Incoming) -> None:
-        if batch.busy:
-            batch.busy = False
-            self._running -= 1
-            if not self._running:
-                self._on_busy(False)
+    def _mark(self, batch: IncomingBatch, busy: bool) -> None:
+        """Notes whether the REPL waits for this batch; tells when the first one begins and the last one ends."""
+        before = bool(self._busy)
+        if busy:
+            self._busy.add(batch)
+        else:
+            self._busy.discard(batch)
+        if before is not bool(self._busy):
+            self._on_busy(not before)
 
-    async def _answer(self, number: int, batch: _Incoming) -> None:
-        """Asks the handler and sends the answers, or why there are none."""
+    async def _answer(self, number: int, batch: IncomingBatch) -> None:
         try:
             if self._handler is None:
                 raise RuntimeError("this REPL has no sub-LLMs")
             answers = await self._handler(batch.items)
+            batch.items = []
             frames = _answer_frames(number, answers, batch.total)
         except Exception as error:
             reason = first_line(f"{type(error).__name__}: {error}")
             frames = [pack("fail", number, sanitize(f"llm_batch failed: {reason}"))]
-        self._idle(batch)
+        self._free(batch)
         for frame in frames:
-            await self._send(frame)
+            if frame is frames[-1] or not self._line.writable:
+                self._mark(batch, False)  # what it still waits for, it has not read
+            await self._line.send(frame)
 
-    def _reply(self, number: int, frame: bytes) -> None:
-        task = asyncio.get_running_loop().create_task(self._send(frame))
-        self._replies.add(task)
-        task.add_done_callback(self._replies.discard)
-
-    def cancel(self) -> None:
-        """Gives up everything in flight; each waiting thread of the child gets an error."""
-        for task in list(self._tasks.values()):
-            task.cancel()
-        for number, batch in self._incoming.items():
-            self._bytes -= batch.size
-            self._reply(number, pack("fail", number, STOPPED))
-        self._incoming.clear()
-
-
-def _parse(item: bytes) -> dict[str, Any]:
-    """A dict prompt. The child has checked it already, so anything odd was forged."""
-    if len(item) > MAX_JSON:
-        raise ProtocolError(f"a prompt of {len(item)} bytes of JSON")
-    try:
-        value = json.loads(item, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise ProtocolError("a prompt is not JSON") from None
-    if type(value) is not dict or not (type(value.get("prompt")) is str or type(value.get("messages")) is list):
-        raise ProtocolError("a prompt has neither 'prompt' nor 'messages'")
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(name)
+    def _reply(self, frame: bytes) -> None:
+        """A refusal. It is written at once, and a REPL that reads none of them does not get them for ever."""
+        self._unread = 0 if self._line.writable else self._unread + 1
+        if self._unread > MAX_UNREAD:
+            self._line.fail(f"left more than {MAX_UNREAD} refused batches unread")
+        else:
+            self._line.write(frame)
 
 
 def _answer_frames(number: int, answers: list[str | SubError], total: int) -> list[bytes]:
-    """Answers as frames; raises where the handler returned something else."""
     if len(answers) != total:
         raise ValueError(f"the handler returned {len(answers)} answers for {total} prompts")
     items: list[str | bytes] = []

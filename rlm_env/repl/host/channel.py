@@ -12,9 +12,16 @@ from rlm_env.repl.wire import FrameParser, ProtocolError, Scalar
 class Channel(asyncio.BufferedProtocol):
     """A socket to a child. A protocol error closes it; `on_lost` gets what was wrong, or ""."""
 
-    def __init__(self, on_frame: Callable[[list[Scalar]], None], on_lost: Callable[[str], None], limit: int) -> None:
-        self._parser = FrameParser(on_frame, limit)
+    def __init__(
+        self,
+        on_frame: Callable[[list[Scalar]], None],
+        on_lost: Callable[[str], None],
+        max_frame: int,
+        max_fields: int,
+    ) -> None:
+        self._parser = FrameParser(on_frame, max_frame, max_fields)
         self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
         self._writable.set()
@@ -27,15 +34,51 @@ class Channel(asyncio.BufferedProtocol):
     def connected(self) -> bool:
         return self._transport is not None
 
+    @property
+    def writable(self) -> bool:
+        """The child reads what it is sent."""
+        return self._writable.is_set()
+
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._parser.get_buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
         try:
-            self._parser.buffer_updated(nbytes)
+            if self._parser.buffer_updated(nbytes):
+                self._rest_later()
         except ProtocolError as error:
-            self._why = f"broke the protocol ({error})"
-            self.close()
+            self.fail(f"broke the protocol ({error})")
+
+    def _rest_later(self) -> None:
+        """Frames are left: others have their turn first, and until then nothing more is read."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+        if not self._parser.held:
+            self._loop.call_soon(self._take_rest)
+
+    def _take_rest(self) -> None:
+        if self._transport is None or self._parser.held:
+            return
+        try:
+            if self._parser.advance():
+                self._rest_later()
+            elif not self._transport.is_reading():
+                self._transport.resume_reading()
+        except ProtocolError as error:
+            self.fail(f"broke the protocol ({error})")
+
+    def hold(self, held: bool) -> None:
+        """While it is held, frames that arrive stay in the child's hands, but for those that have been read."""
+        if self._parser.held is not held:
+            self._parser.held = held
+            if not held:
+                self._loop.call_soon(self._take_rest)
+
+    def fail(self, why: str) -> None:
+        """Ends the connection because of what the child did."""
+        self._why = self._why or why
+        self._parser.held = True
+        self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The other side is gone, or broke the protocol."""

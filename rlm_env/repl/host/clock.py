@@ -1,8 +1,9 @@
 """The clock of one step, kept by the host.
 
 Code time is wall time while no batch is in flight, and CPU time of the process while one is: waiting for sub-LLMs is
-free, computing while a batch waits is not. In long steps, the time in which the process was ready to run but had no
-core is left out: a busy machine is not the code's fault.
+free, computing while a batch waits is not. Two waits are left out, because they are not the code's fault: the time in
+which the host itself was late (`lateness.py`), and in long steps that in which the process was ready to run but had no
+core. Neither is left out as far as the process computed meanwhile: what its own threads queue for is its own.
 """
 
 from __future__ import annotations
@@ -12,43 +13,44 @@ from collections.abc import Callable
 
 
 class StepClock:
-    """Starts when it is made. `cpu` reads the CPU seconds of the process, `queued` the seconds for which it has
-    waited for a core; both count from its start."""
+    """Starts when it is made. `cpu` reads the CPU seconds of the process, `queued` the seconds for which its main
+    thread has waited for a core, `late` the seconds by which the host was late until a given moment; all count from
+    their own start."""
 
-    def __init__(self, cpu: Callable[[], float], queued: Callable[[], float]) -> None:
+    def __init__(self, cpu: Callable[[], float], queued: Callable[[], float], late: Callable[[float], float]) -> None:
         self._cpu = cpu
         self._queued = queued
+        self._late = late
         self._queued_before: float | None = None
-        self.started = time.monotonic()
+        self.started = self._since = now = time.monotonic()
+        self._late_at_start = self._late_before = late(now)
+        self._cpu_before = cpu()
         self._code = 0.0
         self._waited = 0.0
         self._busy = False
-        self._since = self.started
-        self._cpu_since = 0.0
 
     def busy(self, busy: bool) -> None:
         """Says that a first batch is in flight (True), or that none is left (False)."""
         if busy != self._busy:
             self._book()
             self._busy = busy
-            if busy:
-                self._cpu_since = self._cpu()
 
     def _book(self) -> None:
-        """Books the time since the last call as code, waiting or queueing."""
         now = time.monotonic()
         passed, self._since = now - self._since, now
-        queued = 0.0
+        total = self._late(now)
+        excused, self._late_before = total - self._late_before, total
         if self._queued_before is not None:
             total = self._queued()
-            queued, self._queued_before = max(total - self._queued_before, 0.0), total
+            excused += max(total - self._queued_before, 0.0)
+            self._queued_before = total
+        total = self._cpu()
+        computed, self._cpu_before = min(max(total - self._cpu_before, 0.0), passed), total
         if self._busy:
-            cpu = self._cpu()
-            self._code += min(max(cpu - self._cpu_since, 0.0), passed)
-            self._cpu_since = cpu
+            self._code += computed
             self._waited += passed
         else:
-            self._code += max(passed - queued, 0.0)
+            self._code += max(passed - excused, computed)
 
     def watch_queue(self) -> None:
         """From now on, time spent waiting for a core is left out. A look costs 20 µs: only long steps are worth it."""
@@ -58,7 +60,6 @@ class StepClock:
 
     @property
     def code_seconds(self) -> float:
-        """Time of the code alone: without waits in `llm_batch`, and without waiting for a core."""
         self._book()
         return self._code
 
@@ -70,8 +71,9 @@ class StepClock:
 
     @property
     def wall_seconds(self) -> float:
-        """All time since the start."""
-        return time.monotonic() - self.started
+        """Wall time, without that by which the host was late."""
+        now = time.monotonic()
+        return now - self.started - (self._late(now) - self._late_at_start)
 
     @property
     def is_busy(self) -> bool:

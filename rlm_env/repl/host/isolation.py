@@ -13,7 +13,6 @@ The rules are in `sandbox/landlock.py` and `sandbox/seccomp.py`, the self-test's
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import sys
 import sysconfig
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_env.repl.config import LEVELS, ReplConfig, SandboxError
+from rlm_env.repl.sandbox.enter import MAX_THREADS
 
 # Loading an extension module needs these; none of them holds a secret.
 _SYSTEM_READ = (
@@ -181,19 +181,7 @@ def zygote_spec(config: ReplConfig, level: str) -> dict[str, Any]:
         "aliases": config.aliases,
         "nice": config.nice,
         "cpus": list(config.cpus or ()),
-        "uids": _uid_ranges(),
     }
-
-
-def _uid_ranges() -> list[list[int]]:
-    """Ranges of user ids for REPLs, (first, count), best first; none where this process is not root.
-
-    The first is far from anybody's ids and used by this process alone. The second, below `nobody`, is for a user
-    namespace that maps only the customary 65,536 ids.
-    """
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        return []
-    return [[10**9 + os.getpid() % 10**6 * 1000, 1000], [64_000, 1000]]
 
 
 def describe_layers(level: str, facts: dict[str, Any]) -> tuple[Layer, ...]:
@@ -206,6 +194,11 @@ def describe_layers(level: str, facts: dict[str, Any]) -> tuple[Layer, ...]:
     return (
         Layer("own process", True, f"forked from a zygote that was started with an empty environment{busy}"),
         Layer("limits", True, "memory, file size, open files, no core dumps; dies with its host"),
+        Layer(
+            "watchdog",
+            True,
+            f"the host counts: at most {MAX_THREADS} threads per REPL, and pool_memory_mb for all",
+        ),
         Layer("landlock", landlock, rules if landlock else unused),
         Layer("seccomp", confined, f"{facts['filter_length']} instructions, allow-list" if confined else unused),
         Layer("identity", facts["identity_active"], facts["identity"]),

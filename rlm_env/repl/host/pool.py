@@ -19,6 +19,7 @@ from rlm_env.repl.host.batch_host import Handler
 from rlm_env.repl.host.isolation import SandboxReport
 from rlm_env.repl.host.pool_zygote import PoolZygote
 from rlm_env.repl.host.repl import Repl
+from rlm_env.repl.host.resources import resource_errors
 from rlm_env.repl.host.shared_context import LOADED, SharedContext
 
 _DESCRIPTORS = 65_536
@@ -94,7 +95,8 @@ def _allow_many_descriptors() -> None:
 async def _encode(context: Any) -> EncodedContext:
     """Large contexts, and those of unknown size, are encoded in a thread."""
     small = context is None or (isinstance(context, (str, bytes, bytearray)) and len(context) < _LARGE)
-    return context_file.encode(context) if small else await asyncio.to_thread(_read_and_encode, context)
+    with resource_errors("the context cannot be sent to a REPL"):
+        return context_file.encode(context) if small else await asyncio.to_thread(_read_and_encode, context)
 
 
 def _read_and_encode(context: Any) -> EncodedContext:

@@ -9,6 +9,7 @@ from typing import Any
 from rlm_env.repl.config import ReplConfig, ReplError, SandboxError
 from rlm_env.repl.host import isolation, jail
 from rlm_env.repl.host.isolation import SandboxReport
+from rlm_env.repl.host.pool_limits import PoolLimits
 from rlm_env.repl.host.repl import Repl
 from rlm_env.repl.host.zygote_client import ZygoteClient
 
@@ -20,6 +21,7 @@ class PoolZygote:
         self.config = config
         self.report = report
         self.repls: set[Repl] = set()
+        self.limits = PoolLimits(config)
         self._zygote = zygote
         self._starting = asyncio.Lock()
         self._closed = False
@@ -75,6 +77,7 @@ class PoolZygote:
         self._closed = True
         await asyncio.gather(*(repl.close() for repl in list(self.repls)))
         await self._zygote.close()
+        self.limits.close()
 
 
 async def _start_zygote(config: ReplConfig, level: str) -> tuple[ZygoteClient, dict[str, str]]:
@@ -85,12 +88,15 @@ async def _start_zygote(config: ReplConfig, level: str) -> tuple[ZygoteClient, d
         command = [*jail.jail_command(spec["sys_path"], spec["read"]), jail.real_interpreter()]
     zygote = await ZygoteClient.start(spec, config.start_timeout, command)
     try:
-        result: dict[str, Any] = await zygote.self_test()
+        result: dict[str, Any] = await zygote.self_test(config.start_timeout)
         if result["error"]:
             raise SandboxError(result["error"])
         leaked = isolation.leaks(level, result["attacks"])
         if leaked:
             raise SandboxError(f"the self-test got through: {', '.join(leaked)}")
+    except TimeoutError:
+        await zygote.close()
+        raise SandboxError(f"the self-test did not end within {config.start_timeout:g} s") from None
     except BaseException:
         await zygote.close()
         raise

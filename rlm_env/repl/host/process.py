@@ -7,6 +7,7 @@ Opening and forking, reports and their hostile input, signals, noticing death at
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -17,42 +18,13 @@ from typing import NamedTuple
 from rlm_env.repl.config import ReplConfig, ReplError
 from rlm_env.repl.context_file import EncodedContext
 from rlm_env.repl.host.batch_host import BatchHost, Handler
+from rlm_env.repl.host.cell_report import REPORT_FIELDS, CellReport, cell_report
 from rlm_env.repl.host.channel import Channel
+from rlm_env.repl.host.pool_limits import PoolLimits
 from rlm_env.repl.host.zygote_client import Child, ZygoteClient
-from rlm_env.repl.wire import HEADER, ProtocolError, Scalar, pack, unpack
+from rlm_env.repl.wire import HEADER, MAX_PROMPT_FIELDS, MAX_PROMPT_FRAME, ProtocolError, Scalar, pack, unpack
 
 _EXIT_NOTICE = 1.0
-
-
-class CellReport(NamedTuple):
-    """A child's report of a cell that ended. Its types are checked; its contents are claims."""
-
-    output: str
-    total: int
-    """Characters that were written, of which `output` is head and tail."""
-    error: str | None
-    content: str | None
-    """The answer's content; None where it has not changed."""
-    ready: bool
-    cut: int
-    """Characters that `content` lacks."""
-
-
-def _cell_report(fields: list[Scalar]) -> CellReport:
-    """The report in a "done" frame. ProtocolError where a field is missing or of another type."""
-    # Not a `match`, which takes eight times as long, in every step.
-    if len(fields) == 8:
-        _kind, _number, output, total, error, content, ready, cut = fields
-        if (
-            isinstance(output, str)
-            and isinstance(total, int)
-            and (error is None or isinstance(error, str))
-            and (content is None or isinstance(content, str))
-            and isinstance(ready, bool)
-            and isinstance(cut, int)
-        ):
-            return CellReport(output, total, error, content, ready, cut)
-    raise ProtocolError("a report with fields of other types")
 
 
 class _RunningCell(NamedTuple):
@@ -69,22 +41,26 @@ class ReplProcess:
         config: ReplConfig,
         handler: Handler | None,
         zygote: ZygoteClient,
+        limits: PoolLimits,
         child: Child,
         status: asyncio.Future[int],
         sockets: tuple[socket.socket, socket.socket],
     ) -> None:
         """`status`: gets the exit code. `sockets`: control and llm, not connected to the event loop yet."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         self._config = config
         self._zygote = zygote
+        self._limits = limits
         self._child = child
         self._status = status
         self._sockets = sockets
         # Four bytes per character, and room for the rest of the frame.
         limit = 4 * (config.max_output_chars + config.max_answer_chars) + 2**17
-        self._control = Channel(self._control_frame, self._channel_lost, limit)
-        self._llm = Channel(self._llm_frame, self._channel_lost, 4 * config.max_batch_bytes + 2**17)
-        self.batches = BatchHost(handler, config.max_batch_items, config.max_batch_bytes, self._llm.send, self._busy)
+        self._control = Channel(self._control_frame, self._channel_lost, limit, REPORT_FIELDS)
+        self._llm = Channel(self._llm_frame, self._channel_lost, MAX_PROMPT_FRAME, MAX_PROMPT_FIELDS)
+        self.batches = BatchHost(
+            handler, config.max_batch_items, config.max_batch_bytes, self._llm, self._busy, limits.prompts
+        )
         self._ready: asyncio.Future[None] = loop.create_future()
         self._burying: asyncio.Task[None] | None = None
         self._why = ""
@@ -95,18 +71,21 @@ class ReplProcess:
         self._cell: _RunningCell | None = None
         self.ended: asyncio.Future[str] = loop.create_future()
         status.add_done_callback(lambda _status: self._channel_lost(""))
+        limits.watchdog.add(self)
 
     @classmethod
     async def open(
         cls,
         zygote: ZygoteClient,
         config: ReplConfig,
+        limits: PoolLimits,
         context: EncodedContext,
         handler: Handler | None,
         seed: int,
         answer: str = "",
     ) -> ReplProcess:
-        """Forks, connects, and waits until the child has entered its sandbox. `answer`: the content to begin with."""
+        """Forks, connects, and waits until the child has entered its sandbox; the caller limits the time. `answer`: the
+        content to begin with."""
         request = {"kind": context.kind, "size": context.size, "seed": seed, "llm": handler is not None}
         sockets, theirs = _two_pairs()
         fds = (theirs[0].fileno(), theirs[1].fileno(), *(() if context.fd is None else (context.fd,)))
@@ -114,10 +93,10 @@ class ReplProcess:
         process: ReplProcess | None = None
         try:
             child = await zygote.fork(request, fds, _resolver(status))
-            process = cls(config, handler, zygote, child, status, sockets)
+            process = cls(config, handler, zygote, limits, child, status, sockets)
             _close_all(theirs)
             await process._connect()
-            await asyncio.wait_for(asyncio.shield(process._ready), config.start_timeout)
+            await asyncio.shield(process._ready)
         except BaseException:
             if process is None:
                 _close_all(sockets)
@@ -145,17 +124,18 @@ class ReplProcess:
             if not channel.connected:
                 sock.close()
 
-    async def fork(self, handler: Handler | None, seed: int | None) -> ReplProcess:
-        """A copy of this process, which must be idle. ReplError where it refuses."""
+    async def fork(self, handler: Handler | None, seed: int | None, limit: float) -> ReplProcess:
+        """A copy of this process, which must be idle. ReplError where it refuses, or has not done it within `limit`
+        seconds."""
         # Shielded: cancelled half-way, the process would answer a request that nobody remembers.
-        forking = asyncio.get_running_loop().create_task(self._fork_once(handler, seed))
+        forking = self._loop.create_task(self._fork_once(handler, seed, limit))
         try:
             return await asyncio.shield(forking)
         except asyncio.CancelledError:
             forking.add_done_callback(_discard_fork)
             raise
 
-    async def _fork_once(self, handler: Handler | None, seed: int | None) -> ReplProcess:
+    async def _fork_once(self, handler: Handler | None, seed: int | None, limit: float) -> ReplProcess:
         async with self._one_fork:
             loop = asyncio.get_running_loop()
             sockets, theirs = _two_pairs()
@@ -165,12 +145,15 @@ class ReplProcess:
                 # The kernel says who writes to the new socket first: a REPL's own word for its pid is not trusted.
                 sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
                 sockets[0].setblocking(False)
-                await self._request_fork(seed, [theirs[0].fileno(), theirs[1].fileno(), output])
+                await self._request_fork(seed, [theirs[0].fileno(), theirs[1].fileno(), output], limit)
                 theirs[0].close()
-                pid, inner_pid = await asyncio.wait_for(_first_words(loop, sockets[0]), self._config.start_timeout)
+                try:
+                    pid, inner_pid = await asyncio.wait_for(_first_words(loop, sockets[0]), limit)
+                except TimeoutError:
+                    raise ReplError("the REPL cannot be forked: the fork did not come up") from None
                 status: asyncio.Future[int] = loop.create_future()
                 child = self._zygote.adopt(pid, inner_pid, _resolver(status))
-                forked = ReplProcess(self._config, handler, self._zygote, child, status, sockets)
+                forked = ReplProcess(self._config, handler, self._zygote, self._limits, child, status, sockets)
                 sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
                 forked._ready.set_result(None)
                 await forked._connect()
@@ -185,11 +168,11 @@ class ReplProcess:
                 _close_all(theirs)
                 os.close(output)
 
-    async def _request_fork(self, seed: int | None, fds: list[int]) -> None:
+    async def _request_fork(self, seed: int | None, fds: list[int], limit: float) -> None:
         reply = self._fork = asyncio.get_running_loop().create_future()
         try:
             socket.send_fds(self._sockets[0], [pack("fork", 0, seed)], fds)
-            await asyncio.wait([reply, self.ended], timeout=self._config.start_timeout, return_when="FIRST_COMPLETED")
+            await asyncio.wait([reply, self.ended], timeout=limit, return_when="FIRST_COMPLETED")
         finally:
             self._fork = None
         if not reply.done():
@@ -221,7 +204,7 @@ class ReplProcess:
     ) -> None:
         """Sends a cell. `on_busy` gets True when its first batch is in flight, False when none is any more."""
         self._cell = _RunningCell(number, on_busy, on_done)
-        self.batches.open = True
+        self.batches.open()
         self._control.write(pack("run", number, name, source))
 
     def interrupt(self) -> None:
@@ -234,6 +217,13 @@ class ReplProcess:
         self._kill_reason = self._kill_reason or reason
         self._child.signal(signal.SIGKILL)
         self._channel_lost("")
+
+    def end_from_thread(self, reason: str) -> None:
+        """`kill`, from any thread."""
+        self._kill_reason = self._kill_reason or reason
+        self._child.signal_from_thread(signal.SIGKILL)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left who wants to know
+            self._loop.call_soon_threadsafe(self.kill, reason)
 
     async def close(self) -> None:
         """Ends the process and waits for its end."""
@@ -257,7 +247,7 @@ class ReplProcess:
             return
         kind = fields[0] if fields else None
         if kind == "done" and self._cell is not None and fields[1:2] == [self._cell.number]:
-            self._done(self._cell, _cell_report(fields))
+            self._done(self._cell, cell_report(fields))
             return
         match fields:
             case ["broken", str(what)]:
@@ -272,8 +262,7 @@ class ReplProcess:
     def _done(self, cell: _RunningCell, report: CellReport) -> None:
         """The cell has reported."""
         self._cell = None
-        self.batches.open = False
-        self.batches.cancel()
+        self.batches.close()
         cell.on_done(report)
 
     def _llm_frame(self, fields: list[Scalar]) -> None:
@@ -285,12 +274,11 @@ class ReplProcess:
     def _channel_lost(self, why: str) -> None:
         self._why = self._why or why
         if self._burying is None:
-            self._burying = asyncio.get_running_loop().create_task(self._bury())
+            self._burying = self._loop.create_task(self._bury())
 
     async def _bury(self) -> None:
         """After the first sign of death: makes sure of it, and says what happened."""
-        self.batches.open = False
-        self.batches.cancel()
+        self.batches.close()
         killed = False
         if not self._status.done():
             # A process that ended by itself is reaped within milliseconds; one that only closed its sockets lives.
@@ -302,6 +290,7 @@ class ReplProcess:
         self._control.close()
         self._llm.close()
         self._child.release()
+        self._limits.watchdog.discard(self)
         status = self._status.result() if self._status.done() else None
         text = self._kill_reason or self._describe(status, killed)
         if not self._ready.done():
@@ -313,7 +302,9 @@ class ReplProcess:
         """How the process ended, in words for the model."""
         if self._why:
             return self._why
-        if killed or status is None:
+        if status is None:
+            return "ended; its parent did not tell how"
+        if killed:
             return "closed its channel to the host"
         if status >= 0:
             return f"exited with status {status}"
@@ -328,7 +319,11 @@ class ReplProcess:
 def _two_pairs() -> tuple[tuple[socket.socket, socket.socket], tuple[socket.socket, socket.socket]]:
     """((control, llm), the child's ends of them)"""
     control, control_child = socket.socketpair()
-    llm, llm_child = socket.socketpair()
+    try:
+        llm, llm_child = socket.socketpair()
+    except OSError:
+        _close_all((control, control_child))
+        raise
     return (control, llm), (control_child, llm_child)
 
 

@@ -7,6 +7,7 @@ again. One running cell and its limits: `step.py`. The process itself: `process.
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
@@ -14,7 +15,10 @@ from rlm_env.repl.bounds import MAX_ERROR, omitted, shorten
 from rlm_env.repl.config import ReplConfig, ReplError, StepResult
 from rlm_env.repl.context_file import EncodedContext
 from rlm_env.repl.host.batch_host import Handler
-from rlm_env.repl.host.process import CellReport, ReplProcess
+from rlm_env.repl.host.cell_report import CellReport
+from rlm_env.repl.host.pool_limits import PoolLimits
+from rlm_env.repl.host.process import ReplProcess
+from rlm_env.repl.host.resources import resource_errors
 from rlm_env.repl.host.step import Step
 from rlm_env.repl.host.zygote_client import ZygoteClient
 from rlm_env.repl.wire import sanitize
@@ -28,6 +32,8 @@ class ReplSource(Protocol):
 
     repls: set[Repl]
     """The open REPLs of the pool; each adds itself and removes itself."""
+    limits: PoolLimits
+    """What they share."""
 
     async def zygote(self) -> ZygoteClient:
         """A running zygote. Raises ReplError where there is none to be had."""
@@ -40,6 +46,30 @@ class ReplSource(Protocol):
     async def leave(self) -> None:
         """Called when that REPL was closed, or could not be opened."""
         ...
+
+
+async def _new_process(
+    source: ReplSource,
+    config: ReplConfig,
+    context: EncodedContext,
+    handler: Handler | None,
+    seed: int,
+    answer: str = "",
+    limit: float | None = None,
+) -> ReplProcess:
+    """A process that is ready for cells, within `limit` seconds and `config.start_timeout`. ReplError where there is
+    none to be had."""
+    limit = config.start_timeout if limit is None else min(limit, config.start_timeout)
+    try:
+        with resource_errors("no REPL can be opened"):
+            async with asyncio.timeout(limit):
+                zygote = await source.zygote()
+                return await ReplProcess.open(zygote, config, source.limits, context, handler, seed, answer)
+    except TimeoutError:
+        raise ReplError(
+            f"no process was ready within {limit:g} s: the machine is too busy (raise start_timeout), or the pool's "
+            "zygote is stopped"
+        ) from None
 
 
 class Repl:
@@ -56,7 +86,8 @@ class Repl:
     ) -> None:
         self._source = source
         self._config = config
-        self._process = process
+        self.ends: list[str] = []
+        """What happened to each process that ended before the REPL was closed, in words ("it ..." goes before)."""
         self._context = context
         self._handler = handler
         self._seed = seed
@@ -69,6 +100,7 @@ class Repl:
         self._reported_dead: ReplProcess | None = None
         """The last process whose end was reported in a StepResult."""
         self._closed = False
+        self._take(process)
         source.repls.add(self)
 
     @classmethod
@@ -80,7 +112,7 @@ class Repl:
             undo.callback(context.close)
             source.enter()
             undo.push_async_callback(source.leave)
-            process = await ReplProcess.open(await source.zygote(), config, context, handler, seed)
+            process = await _new_process(source, config, context, handler, seed)
             undo.pop_all()
         return cls(source, config, process, context, handler, seed)
 
@@ -109,12 +141,19 @@ class Repl:
         async with self._turn:
             if self._closed:
                 raise ReplError("this REPL is closed")
+            begin = time.monotonic()
             if self._step is not None:  # a cancelled call left it; it is being stopped
                 await asyncio.shield(self._step.report)
-            lost_before = await self._ensure_process()
+            lost_before = not self._process.alive and await self._replace_process(wall_timeout)
             self._cells += 1
-            checkpoint = await self._checkpoint()
-            step = self._step = Step(self._process, timeout, wall_timeout, self._config.interrupt_grace)
+            checkpoint = None
+            if self._config.checkpoint:
+                checkpoint = await self._checkpoint(timeout, wall_timeout)
+            if wall_timeout is not None:
+                wall_timeout = max(wall_timeout - (time.monotonic() - begin), 0.001)
+            step = self._step = Step(
+                self._process, self._source.limits.lateness, timeout, wall_timeout, self._config.interrupt_grace
+            )
             self._process.run(self._cells, f"<cell {self._cells}>", sanitize(code), step.clock.busy, step.done)
             step.watch()
             try:
@@ -147,39 +186,44 @@ class Repl:
             if not self._process.alive:
                 raise ReplError("the REPL's process has died; run a cell first")
             async with AsyncExitStack() as undo:
+                undo.enter_context(resource_errors("the REPL cannot be forked"))
                 self._source.enter()
                 undo.push_async_callback(self._source.leave)
                 context = self._context.duplicate()
                 undo.callback(context.close)
-                process = await self._process.fork(self._handler, seed)
+                process = await self._process.fork(self._handler, seed, self._config.start_timeout)
                 undo.pop_all()
             fork = Repl(self._source, self._config, process, context, self._handler, self._seed)
             fork._cells, fork._content, fork._cut = self._cells, self._content, self._cut
             return fork
 
-    async def _checkpoint(self) -> ReplProcess | None:
-        """The state before a step, in a process that waits. None where checkpoints are off or the process refuses."""
-        if not self._config.checkpoint:
-            return None
+    async def _checkpoint(self, *limits: float | None) -> ReplProcess | None:
+        """The state before a step, in a process that waits. None where the process refuses, or does not answer within
+        the smallest of `limits`: then it is not idle, whatever it has reported."""
+        given = [limit for limit in limits if limit is not None]
         try:
-            return await self._process.fork(self._handler, None)
+            return await self._process.fork(self._handler, None, min([*given, self._config.start_timeout]))
         except ReplError:
             return None
 
-    async def _ensure_process(self) -> bool:
-        """Replaces a dead process. True if its end has not been reported to the caller of `run` yet."""
-        if self._process.alive:
-            return False
+    async def _replace_process(self, limit: float | None) -> bool:
+        """Puts a new process into the place of a dead one, within `limit` seconds. True if the dead one's end has not
+        been reported to the caller of `run` yet."""
         await asyncio.shield(self._process.ended)
         lost = self._process is not self._reported_dead
-        zygote = await self._source.zygote()
-        self._process = await ReplProcess.open(
-            zygote, self._config, self._context, self._handler, self._seed, self._content
+        process = await _new_process(
+            self._source, self._config, self._context, self._handler, self._seed, self._content, limit
         )
+        self._take(process)
         if self._closed:  # meanwhile
-            await self._process.close()
+            await process.close()
             raise ReplError("this REPL is closed")
         return lost
+
+    def _take(self, process: ReplProcess) -> None:
+        """Goes on in this process. Its end is kept in `ends`."""
+        self._process = process
+        process.ended.add_done_callback(lambda ended: None if self._closed else self.ends.append(ended.result()))
 
     def _result(self, step: Step, report: CellReport, lost_before: bool) -> StepResult:
         """The result of a cell that has reported, every part of it bounded."""
@@ -214,7 +258,7 @@ class Repl:
         what = await step.process.ended
         self._reported_dead = step.process
         if checkpoint is not None:
-            self._process = checkpoint
+            self._take(checkpoint)
         return StepResult(
             error=f"The REPL's process {what}{'' if checkpoint is None else UNDONE}.",
             timed_out=step.timed_out is not None,

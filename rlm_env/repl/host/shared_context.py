@@ -28,6 +28,7 @@ class SharedContext:
 
     def __init__(self, pool: PoolZygote, encoded: EncodedContext) -> None:
         self.repls: set[Repl] = pool.repls
+        self.limits = pool.limits
         self._pool = pool
         self._encoded = encoded
         self._zygote: ZygoteClient | None = None

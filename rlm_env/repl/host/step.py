@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from rlm_env.repl.host.cell_report import CellReport
 from rlm_env.repl.host.clock import StepClock
-from rlm_env.repl.host.process import CellReport, ReplProcess
+from rlm_env.repl.host.lateness import Lateness
+from rlm_env.repl.host.process import ReplProcess
 
 _LONG = 0.5
 """Seconds after which a step is long enough for a look at how busy the machine is."""
@@ -17,10 +19,19 @@ _BUSY_POLL = 0.25
 class Step:
     """A cell that runs in a process. Made before the cell is sent; `report` resolves to None where the process died."""
 
-    def __init__(self, process: ReplProcess, timeout: float | None, wall_timeout: float | None, grace: float) -> None:
+    def __init__(
+        self,
+        process: ReplProcess,
+        lateness: Lateness,
+        timeout: float | None,
+        wall_timeout: float | None,
+        grace: float,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.process = process
-        self.clock = StepClock(process.cpu_seconds, process.queued_seconds)
+        self._lateness = lateness
+        lateness.enter()
+        self.clock = StepClock(process.cpu_seconds, process.queued_seconds, lateness.seconds)
         self.report: asyncio.Future[CellReport | None] = loop.create_future()
         self.timed_out: str | None = None
         """Which limit was reached, in words."""
@@ -59,8 +70,7 @@ class Step:
             return
         self._cancel_timer()
         self.timed_out = self.timed_out or why
-        self.process.batches.open = False
-        self.process.batches.cancel()
+        self.process.batches.close()
         if self._stage < 2:
             self._stage += 1
             self.process.interrupt()
@@ -87,6 +97,8 @@ class Step:
     def _finish(self, report: CellReport | None) -> None:
         """Resolves `report`."""
         self._cancel_timer()
+        if not self._outcome:
+            self._lateness.leave()
         self._outcome.append(report)
         if not self.report.done():
             self.report.set_result(report)

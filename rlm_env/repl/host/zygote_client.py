@@ -6,14 +6,17 @@ Which isolation level it is to use is decided in `isolation.py`; a forked child 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import json
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ class Child:
     """In the host's pid namespace, also where the zygote lives in another."""
     pidfd: int | None
     zygote: ZygoteClient
+    _releasing: threading.Lock = field(default_factory=threading.Lock)
 
     def signal(self, number: int) -> None:
         """Sends a signal; nothing happens where the process has ended."""
@@ -60,10 +64,18 @@ class Child:
         except (OSError, ValueError, IndexError):
             return 0.0
 
+    def signal_from_thread(self, number: int) -> None:
+        """`signal`, from any thread; nothing happens on a kernel without pidfds."""
+        with self._releasing:
+            if self.pidfd is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    signal.pidfd_send_signal(self.pidfd, number)
+
     def release(self) -> None:
-        if self.pidfd is not None:
-            os.close(self.pidfd)
-            self.pidfd = None
+        with self._releasing:
+            if self.pidfd is not None:
+                os.close(self.pidfd)
+                self.pidfd = None
 
 
 class ZygoteClient:
@@ -94,8 +106,11 @@ class ZygoteClient:
     async def start(cls, spec: dict[str, Any], limit: float, command: list[str]) -> ZygoteClient:
         """Starts `command` (a Python interpreter, behind what it is run by) as a zygote, and waits at most `limit`
         seconds until it has imported its packages. SandboxError where it does not come up."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        errors = os.memfd_create("zygote-errors")
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            errors = os.memfd_create("zygote-errors")
+        except OSError as error:
+            raise SandboxError(f"the zygote cannot be started: {error.strerror}") from error
         try:
             # An empty environment: nothing of the host's is inherited. The hash seed is fixed so that the order of
             # sets of str, and with it a rollout, can be reproduced.
@@ -140,7 +155,8 @@ class ZygoteClient:
             raise
 
     async def fork_group(self, kind: str, size: int, context: int, limit: float) -> ZygoteClient:
-        """A zygote forked from this one that has the context loaded: its REPLs share it copy-on-write."""
+        """A zygote forked from this one that has the context loaded: its REPLs share it copy-on-write. SandboxError
+        where it is not up within `limit` seconds; the caller limits the time of the fork itself."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         request = {"op": "group", "kind": kind, "size": size}
@@ -157,7 +173,8 @@ class ZygoteClient:
         return zygote
 
     async def fork(self, request: dict[str, Any], fds: tuple[int, ...], on_exit: Callable[[int], None]) -> Child:
-        """A new child; `on_exit` is called with its exit code (negative: signal) when it has ended."""
+        """A new child; `on_exit` is called with its exit code (negative: signal) when it has ended. How long to wait
+        for it is the caller's matter; a child that nobody waits for any more ends."""
         return await self._request_fork({"op": "fork", **request}, fds, on_exit)
 
     def adopt(self, pid: int, inner_pid: int, on_exit: Callable[[int], None]) -> Child:
@@ -173,17 +190,24 @@ class ZygoteClient:
         reply, received = await self._ask(request, fds)
         if reply["op"] != "forked":
             raise ReplError(f"no REPL can be forked: {reply['error']}")
+        if reply["pidfd"] and not received:  # the kernel drops what this process has no number left for
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         pidfd = received[0] if received else None
-        child = Child(reply["serial"], _host_pid(pidfd) or reply["pid"], pidfd, self)
+        try:
+            pid = _host_pid(pidfd)
+        except OSError:
+            self._discard(reply, received)
+            raise
+        child = Child(reply["serial"], pid or reply["pid"], pidfd, self)
         if child.serial in self._early_exits:
             self._loop.call_soon(on_exit, self._early_exits.pop(child.serial))
         else:
             self._on_exit[child.serial] = on_exit
         return child
 
-    async def self_test(self) -> dict[str, Any]:
+    async def self_test(self, limit: float) -> dict[str, Any]:
         """Runs the sandbox's self-test (`sandbox/selftest.py`): {"attacks": ..., "error": ...}."""
-        reply, _ = await self._ask({"op": "self-test", "host": os.getpid()}, ())
+        reply, _ = await asyncio.wait_for(self._ask({"op": "self-test", "host": os.getpid()}, ()), limit)
         return reply
 
     def request_signal(self, serial: int, number: int) -> None:
@@ -309,9 +333,10 @@ class ZygoteClient:
 
 
 def _host_pid(pidfd: int | None) -> int | None:
-    """The process id behind a pidfd, in this process's own namespace."""
+    """The process id behind a pidfd, in this process's own namespace. OSError where it cannot be read for want of
+    resources."""
     try:
         with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as info:
             return next((int(line[4:]) for line in info if line.startswith("Pid:")), None)
-    except OSError:
+    except FileNotFoundError:
         return None

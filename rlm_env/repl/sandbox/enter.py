@@ -14,6 +14,7 @@ import struct
 from dataclasses import dataclass
 
 from rlm_env.repl.sandbox import landlock, libc
+from rlm_env.repl.sandbox.identity import PrivateUids
 from rlm_env.repl.sandbox.seccomp import Filter
 from rlm_env.repl.sandbox.syscalls import machine, required_syscall_number
 
@@ -37,15 +38,10 @@ class PreparedSandbox:
     """Address space that model code may add to what is mapped when it starts."""
     limits: tuple[tuple[int, int], ...]
     """The other limits: (which, value)."""
-    private_uids: tuple[int, int] | None
-    """(first, count) of the user ids handed out in turn, where the zygote is root and others can read Python."""
-
-    def uid(self, serial: int) -> int | None:
-        """The user id of the child with this serial number, or None to keep the zygote's."""
-        if self.private_uids is None:
-            return None
-        first, count = self.private_uids
-        return first + serial % count
+    uids: PrivateUids | None
+    """Where the zygote is root and others can read Python."""
+    shared_uid: str | None = None
+    """Why there are no private uids, where the zygote is root."""
 
 
 def enter_sandbox(sandbox: PreparedSandbox, parent: int, uid: int | None) -> None:

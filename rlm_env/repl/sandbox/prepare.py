@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Any
 
-from rlm_env.repl.sandbox import enter, landlock, selftest
+from rlm_env.repl.sandbox import enter, identity, landlock
 from rlm_env.repl.sandbox.enter import PreparedSandbox
 from rlm_env.repl.sandbox.seccomp import compile_filter
 from rlm_env.repl.sandbox.syscalls import machine
@@ -29,10 +29,13 @@ def prepare_sandbox(spec: dict[str, Any]) -> PreparedSandbox:
         if arch is None:
             raise OSError(f"no seccomp table for {os.uname().machine}")
         program = compile_filter(arch, paths=level != "sealed", allow_fork=spec["allow_fork"])
-    uids = None
-    if root and level != "bare":
-        ranges = ((first, count) for first, count in spec["uids"])
-        uids = next((uids for uids in ranges if selftest.others_can_read(spec["sys_path"], uids[0])), None)
+    uids, shared = None, None
+    for scheme in identity.uid_schemes() if level != "bare" else []:
+        why_not = identity.others_can_read(spec["sys_path"], scheme.first)
+        if why_not is None:
+            uids = scheme
+            break
+        shared = shared or why_not
     if root and program is not None:
         enter.drop_capabilities(keep=enter.TO_CHANGE_UID if uids else ())
     return PreparedSandbox(
@@ -41,27 +44,28 @@ def prepare_sandbox(spec: dict[str, Any]) -> PreparedSandbox:
         filter=program,
         limits=enter.resource_limits(spec["file_bytes"], private=uids is not None),
         memory_bytes=spec["memory_bytes"],
-        private_uids=uids,
+        uids=uids,
+        shared_uid=shared,
     )
 
 
 def sandbox_facts(sandbox: PreparedSandbox) -> dict[str, Any]:
     """Facts about the sandbox that only the zygote can find out, for the host's report."""
     root = os.geteuid() == 0
-    if sandbox.private_uids is not None:
-        identity = "a private uid per REPL, no capabilities"
+    if sandbox.uids is not None:
+        who = "a private uid per REPL, no capabilities"
     elif root and sandbox.filter is not None:
-        identity = "root without capabilities: other users cannot read this Python's modules"
+        who = f"root without capabilities: {sandbox.shared_uid}"
     elif root:
-        identity = "root"
+        who = "root"
     else:
-        identity = "the host's own uid"
+        who = "the host's own uid"
     return {
         "pid": os.getpid(),
         "threads": _count_threads(),
         "landlock_abi": landlock.landlock_abi(),
         "filter_length": len(sandbox.filter.program) // 8 if sandbox.filter else 0,
-        "identity": identity,
+        "identity": who,
         "identity_active": not root or sandbox.filter is not None,
     }
 

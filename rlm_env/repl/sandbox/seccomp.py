@@ -18,10 +18,10 @@ from rlm_env.repl.sandbox import libc
 from rlm_env.repl.sandbox.syscalls import AUDIT_ARCH, NEWEST, syscall_number
 
 _ALLOWED_NAMES = """
-read write readv writev pread64 pwrite64 preadv pwritev lseek dup fsync fdatasync flock ftruncate
-fadvise64 copy_file_range sendfile fstat umask
-mmap munmap mprotect mremap madvise mincore brk msync
-futex futex_waitv set_robust_list rseq membarrier set_tid_address sched_yield sched_getaffinity sched_getparam
+read write readv writev pread64 pwrite64 preadv pwritev lseek dup fsync fdatasync ftruncate
+copy_file_range sendfile fstat umask
+mmap munmap mprotect mremap brk msync
+set_robust_list rseq membarrier set_tid_address sched_yield sched_getaffinity sched_getparam
 sched_getscheduler sched_get_priority_max sched_get_priority_min sched_rr_get_interval getpriority getcpu
 rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack pause alarm
 setitimer getitimer nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday time times getrusage
@@ -30,7 +30,7 @@ poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll
 eventfd2 pipe pipe2 timerfd_create timerfd_settime timerfd_gettime signalfd4
 getpid getppid gettid getuid geteuid getgid getegid getresuid getresgid getgroups getpgid getpgrp getsid
 getrlimit getrandom exit exit_group wait4 waitid restart_syscall arch_prctl
-recvfrom recvmsg getsockopt setsockopt getsockname getpeername
+getsockname getpeername
 """
 ALLOWED = tuple(_ALLOWED_NAMES.split())
 """Allowed with any argument, at every level that has a filter."""
@@ -40,19 +40,34 @@ open openat stat lstat newfstatat statx access faccessat faccessat2 readlink rea
 fchdir statfs fstatfs
 """
 PATHS = tuple(_PATH_NAMES.split())
-"""Calls that take a path. Allowed where Landlock says which paths; refused at level sealed."""
+"""Calls that take a path. Allowed where Landlock says which paths, some with some arguments only; refused at level
+sealed."""
 
 UNSUPPORTED = ("clone3",)
 """Answered ENOSYS: its arguments lie in memory, and the C library falls back to an older call."""
 
-FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1033, 1034)
-"""F_DUPFD ... F_SETLKW, F_OFD_*, F_DUPFD_CLOEXEC, F_ADD_SEALS, F_GET_SEALS. Not F_SETOWN, F_SETSIG, F_SETOWN_EX,
-with which the kernel sends a signal to another process."""
+FCNTL = (0, 1, 2, 3, 4, 1030, 1033, 1034)
+"""F_DUPFD ... F_SETFL, F_DUPFD_CLOEXEC, F_ADD_SEALS, F_GET_SEALS. Not F_SETOWN, F_SETSIG, F_SETOWN_EX, with which the
+kernel sends a signal to another process; and no locks, which are seen by all who can open the same file."""
 IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Not FIOSETOWN, FIOASYNC."""
 PRCTL = (15, 16, 0x53564D41)
 """PR_SET_NAME, PR_GET_NAME, PR_SET_VMA. Not PR_SET_PDEATHSIG, PR_SET_PTRACER, PR_SET_SECCOMP."""
+MADVISE = (*range(5), *range(8, 20), 22, 23, 25)
+"""MADV_NORMAL ... MADV_DONTNEED, _FREE ... _KEEPONFORK, _POPULATE_*, _COLLAPSE. Not COLD and PAGEOUT, which push pages
+of files out that others have in memory."""
+SOCKET_FACTS = (3, 4, 7, 8, 30, 38, 39)
+"""SO_TYPE, SO_ERROR, SO_SNDBUF, SO_RCVBUF, SO_ACCEPTCONN, SO_PROTOCOL, SO_DOMAIN: what Python asks of a socket. Not
+SO_PEERCRED and SO_PEERPIDFD, which tell of the host. Setting any option is refused: a larger buffer is kernel memory
+that no limit of the process counts."""
+FUTEX_PRIVATE, FUTEX_OPERATION = 128, 0x7F
+FUTEX_WAITS = (0, 6, 9, 11, 13)
+"""FUTEX_WAIT, _LOCK_PI, _WAIT_BITSET, _WAIT_REQUEUE_PI, _LOCK_PI2."""
+MSG_OOB, O_PATH = 1, 0x200000
 CLONE_THREAD = 0x00010000
+CLONE_OF_THREADS = 0x00010F00
+"""CLONE_VM, _FS, _FILES, _SIGHAND, _THREAD: what every thread has. One without CLONE_FILES has a table of descriptors
+of its own, which RLIMIT_NOFILE counts anew."""
 CLONE_SIBLING = 0x00008000 | 17
 """CLONE_PARENT | SIGCHLD: the clone of `child/fork.py`."""
 CLONE_NAMESPACES = 0x7E020000
@@ -65,6 +80,8 @@ _LOAD, _EQUAL, _ABOVE, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x54, 0
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _IGNORE = _ERRNO  # with errno 0: to the caller it looks done
 _DENY = _ERRNO | errno.EPERM
+_AGAIN = _ERRNO | errno.EAGAIN
+_NO_LINK = _ERRNO | errno.EINVAL
 _MISSING = _ERRNO | errno.ENOSYS
 _NR, _ARCH = 0, 4
 _PID_MARK = 0x7EADBEEF
@@ -115,6 +132,18 @@ def _none_of(argument: int, values: tuple[int, ...]) -> bytes:
     return _load(_low(argument)) + b"".join(_if_equal(v, _DENY) for v in values) + _give(_ALLOW)
 
 
+def _without(argument: int, bits: int, result: int = _DENY) -> bytes:
+    """Allowed unless the argument has one of these bits."""
+    return _load(_low(argument)) + _op(_ANY_BIT, bits, 0, 1) + _give(result) + _give(_ALLOW)
+
+
+def _futex() -> bytes:
+    """A wait on a futex that is not private to the process is answered "try again": two REPLs can map the same file,
+    and one could see the other wait. The C library waits so only for the end of a thread, which it then polls."""
+    operation = _load(_low(1)) + _op(_ANY_BIT, FUTEX_PRIVATE, 0, 1) + _give(_ALLOW) + _op(_AND, FUTEX_OPERATION)
+    return operation + b"".join(_if_equal(wait, _AGAIN) for wait in FUTEX_WAITS) + _give(_ALLOW)
+
+
 def _die_with_parent() -> bytes:
     """Allows PR_SET_PDEATHSIG with SIGKILL, which a clone has to set anew, and not its removal."""
     set_it = _load(_low(1)) + _if_equal(9, _ALLOW) + _give(_DENY)
@@ -128,14 +157,14 @@ def _null(argument: int) -> bytes:
     )
 
 
-def _conditional(allow_fork: bool) -> dict[str, bytes]:
+def _conditional(paths: bool, allow_fork: bool) -> dict[str, bytes]:
     """The body for each call that is allowed with some arguments only; the call's number is already matched."""
     own_pid = _load(_low(0)) + _if_equal(_PID_MARK, _ALLOW) + _give(_DENY)
     # Threads; and with allow_fork, exactly the clone of `child/fork.py`, which os.fork() is not.
     clone = _load(_low(0))
     if allow_fork:
         clone += _if_equal(CLONE_SIBLING, _ALLOW)
-    clone += _op(_ANY_BIT, CLONE_THREAD, 1, 0) + _give(_DENY)
+    clone += _op(_AND, CLONE_OF_THREADS) + _op(_EQUAL, CLONE_OF_THREADS, 1, 0) + _give(_DENY) + _load(_low(0))
     clone += _op(_ANY_BIT, CLONE_NAMESPACES, 0, 1) + _give(_DENY) + _give(_ALLOW)
     stream_pair = (
         _load(_low(0))
@@ -148,8 +177,17 @@ def _conditional(allow_fork: bool) -> dict[str, bytes]:
     )
     kept = () if allow_fork else CHANNELS  # a forked REPL puts its own sockets there
     read_limits = _load(_low(0)) + _op(_EQUAL, 0, 2, 0) + _op(_EQUAL, _PID_MARK, 1, 0) + _give(_DENY) + _null(2)
-    return {
+    files = {
+        # O_PATH needs no permission of Landlock. Where a link leads is nobody's business: nothing seems to be one.
+        "open": _without(1, O_PATH),
+        "openat": _without(2, O_PATH),
+        "readlink": _give(_NO_LINK),
+        "readlinkat": _give(_NO_LINK),
+    }
+    return (files if paths else {}) | {
         "clone": clone,
+        "futex": _futex(),
+        "madvise": _one_of(2, MADVISE),
         "close": _none_of(0, kept),
         # From the channels upwards it is done; a range that contains them is left alone without a word, because the
         # C library's closefrom() ends a process that it cannot satisfy.
@@ -160,7 +198,10 @@ def _conditional(allow_fork: bool) -> dict[str, bytes]:
         # Streams only: a datagram socket could be pointed at any pathname socket of the host, which Landlock
         # does not cover. For the same reason sendto takes no address, and sendmsg is not there at all.
         "socketpair": stream_pair,
-        "sendto": _null(4),
+        "sendto": _load(_low(3)) + _op(_ANY_BIT, MSG_OOB, 0, 1) + _give(_DENY) + _null(4),
+        "recvfrom": _without(3, MSG_OOB),
+        "recvmsg": _without(2, MSG_OOB),
+        "getsockopt": _load(_low(1)) + _op(_EQUAL, 1, 1, 0) + _give(_DENY) + _one_of(2, SOCKET_FACTS),
         "fcntl": _one_of(1, FCNTL),
         "ioctl": _one_of(1, IOCTL),
         "prctl": _die_with_parent() + _one_of(0, PRCTL) if allow_fork else _one_of(0, PRCTL),
@@ -175,11 +216,11 @@ def compile_filter(arch: str, *, paths: bool, allow_fork: bool = False) -> Filte
     parts = [_load(_ARCH), _op(_EQUAL, AUDIT_ARCH[arch], 1, 0), _give(_KILL_PROCESS), _load(_NR)]
     # Newer than the table, and on x86-64 also the x32 calls (bit 30 set).
     parts += [_op(_ABOVE, NEWEST, 0, 1), _give(_MISSING)]
+    bodies = _conditional(paths, allow_fork)
     allowed = ALLOWED + (PATHS if paths else ())
-    numbers = [syscall_number(name, arch) for name in allowed]
+    numbers = [syscall_number(name, arch) for name in allowed if name not in bodies]
     parts += [_if_equal(nr, _ALLOW) for nr in numbers if nr is not None]
     parts += [_if_equal(nr, _MISSING) for name in UNSUPPORTED if (nr := syscall_number(name, arch)) is not None]
-    bodies = _conditional(allow_fork)
     for name, body in bodies.items():
         nr = syscall_number(name, arch)
         if nr is not None:

@@ -33,7 +33,7 @@ def run_self_test(sandbox: PreparedSandbox, host: int) -> dict[str, Any]:
         os.close(reading)
         result: dict[str, Any] = {"attacks": {}, "error": None}
         try:
-            enter_sandbox(sandbox, parent, sandbox.uid(0))
+            enter_sandbox(sandbox, parent, sandbox.uids.first if sandbox.uids else None)
             result["attacks"] = {name: _outcome(attack) for name, attack in attacks(host).items()}
         except BaseException as error:
             result["error"] = f"{type(error).__name__}: {error}"
@@ -120,18 +120,3 @@ def _ptrace(call: int, pid: int) -> None:
     except OSError as error:
         if error.errno != errno.ESRCH:
             raise
-
-
-def others_can_read(paths: list[str], uid: int) -> bool:
-    """True if a process can become user `uid` and still read Python's own modules: root's home may be closed to it."""
-    pid = _fork_call()
-    if pid == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-            reachable = [os.access(path, os.R_OK | os.X_OK) for path in paths if path.endswith(("packages", "dynload"))]
-            os._exit(0 if reachable and all(reachable) else 1)
-        except BaseException:
-            os._exit(1)
-    return os.waitpid(pid, 0)[1] == 0

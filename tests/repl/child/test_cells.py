@@ -8,7 +8,8 @@ import time
 import pytest
 
 from rlm_env.repl import Repl, ReplConfig, ReplError, ReplPool
-from rlm_env.repl.host.process import CellReport
+from rlm_env.repl.host.cell_report import CellReport
+from rlm_env.repl.host.lateness import Lateness
 from rlm_env.repl.host.step import Step
 
 STUBBORN = """
@@ -342,7 +343,7 @@ async def test_a_call_that_is_cancelled_as_its_cell_ends_hangs_no_later_one(end)
         queued_seconds = cpu_seconds
 
     report = CellReport("", 0, None, None, False, 0)
-    step = Step(Process(), None, None, 1.0)
+    step = Step(Process(), Lateness(), None, None, 1.0)
     step.report.cancel()
     if end == "died":
         Process.ended.set_result("died")

@@ -10,14 +10,15 @@ class Hands:
     """A clock that is moved by the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = self.cpu = self.queued = 0.0
+        self.now = self.cpu = self.queued = self.late = 0.0
         monkeypatch.setattr(clock.time, "monotonic", lambda: self.now)
-        self.step = StepClock(lambda: self.cpu, lambda: self.queued)
+        self.step = StepClock(lambda: self.cpu, lambda: self.queued, lambda _now: self.late)
 
-    def move(self, wall: float, cpu: float = 0.0, queued: float = 0.0) -> None:
+    def move(self, wall: float, cpu: float = 0.0, queued: float = 0.0, late: float = 0.0) -> None:
         self.now += wall
         self.cpu += cpu
         self.queued += queued
+        self.late += late
 
 
 @pytest.fixture
@@ -57,4 +58,35 @@ def test_queueing_behind_a_waiting_batch_forgives_nothing(hands: Hands):
     hands.step.busy(True)
     hands.move(4.0, cpu=2.0, queued=2.0)
     hands.step.busy(False)
+    assert hands.step.code_seconds == pytest.approx(2.0)
+
+
+def test_lateness_of_the_host_is_left_out_of_code_and_wall(hands: Hands):
+    hands.move(8.1, cpu=0.1, late=8.0)
+    assert hands.step.code_seconds == pytest.approx(0.1)
+    assert hands.step.wall_seconds == pytest.approx(0.1)
+
+
+def test_what_was_computed_while_the_host_was_late_is_booked(hands: Hands):
+    hands.move(8.1, cpu=7.0, late=8.0)
+    assert hands.step.code_seconds == pytest.approx(7.0)
+
+
+def test_lateness_behind_a_waiting_batch_excuses_nothing_later(hands: Hands):
+    hands.step.busy(True)
+    hands.move(8.0, late=8.0)
+    hands.step.busy(False)
+    hands.move(1.0)
+    assert hands.step.code_seconds == pytest.approx(1.0)
+
+
+def test_queueing_behind_its_own_threads_is_its_own(hands: Hands):
+    hands.step.watch_queue()
+    hands.move(13.5, cpu=5.9, queued=11.9)
+    assert hands.step.code_seconds == pytest.approx(5.9)
+
+
+def test_threads_cost_no_more_than_the_wall(hands: Hands):
+    hands.step.watch_queue()
+    hands.move(2.0, cpu=8.0, queued=1.5)
     assert hands.step.code_seconds == pytest.approx(2.0)

@@ -42,6 +42,7 @@ def run(program: bytes, arch: int, nr: int, *arguments: int) -> int:
 
 
 ALLOW, EPERM, ENOSYS, DONE, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x00050000, 0x80000000
+EAGAIN, EINVAL = 0x0005000B, 0x00050016
 CASES = [
     # name, arguments, verdict
     ("read", (), ALLOW),
@@ -49,7 +50,30 @@ CASES = [
     ("clone", (0x3D0F00,), ALLOW),  # pthread_create
     ("clone", (0x1200011,), EPERM),  # fork
     ("clone", (0x10010000,), EPERM),  # a thread in a new user namespace
+    ("clone", (0x3D0F00 & ~0x400,), EPERM),  # a thread with descriptors of its own
+    ("clone", (0x3D0F00 & ~0x100,), EPERM),
     ("clone3", (), ENOSYS),
+    ("futex", (0, 128), ALLOW),  # FUTEX_WAIT | FUTEX_PRIVATE_FLAG
+    ("futex", (0, 128 | 256 | 9), ALLOW),
+    ("futex", (0, 1), ALLOW),  # waking where nobody can wait
+    ("futex", (0, 0), EAGAIN),
+    ("futex", (0, 256 | 9), EAGAIN),
+    ("futex", (0, 6), EAGAIN),
+    ("madvise", (0, 0, 4), ALLOW),
+    ("madvise", (0, 0, 14), ALLOW),
+    ("madvise", (0, 0, 21), EPERM),
+    ("madvise", (0, 0, 100), EPERM),
+    ("openat", (0, 0, 0o2000000), ALLOW),
+    ("openat", (0, 0, 0x200000), EPERM),  # O_PATH
+    ("readlinkat", (), EINVAL),
+    ("recvfrom", (3, 0, 0, 2), ALLOW),
+    ("recvfrom", (3, 0, 0, 1), EPERM),  # MSG_OOB
+    ("recvmsg", (3, 0, 1), EPERM),
+    ("sendto", (3, 0, 0, 1, 0), EPERM),
+    ("getsockopt", (3, 1, 4), ALLOW),
+    ("getsockopt", (3, 1, 17), EPERM),  # SO_PEERCRED
+    ("getsockopt", (3, 1, 77), EPERM),  # SO_PEERPIDFD
+    ("getsockopt", (3, 6, 3), EPERM),
     ("close_range", (0, 0xFFFFFFFF), DONE),
     ("close_range", (3, 3), DONE),
     ("close_range", (5, 0xFFFFFFFF), ALLOW),
@@ -63,6 +87,7 @@ CASES = [
     ("sendmsg", (), EPERM),
     ("fcntl", (0, 4), ALLOW),
     ("fcntl", (0, 8), EPERM),
+    *(("fcntl", (0, lock), EPERM) for lock in (5, 6, 7, 36, 37, 38, 1024)),
     ("ioctl", (0, 0x5401), ALLOW),
     ("ioctl", (0, 0x8901), EPERM),
     ("prctl", (15,), ALLOW),

@@ -1,0 +1,207 @@
+"""What the model's code may give to `llm_batch`, and the frames that it becomes.
+
+A prompt is a str, {"prompt": str} or {"messages": [{"role": ..., "content": ...}, ...]}. The limits are the host's
+(`host/batch_host.py`), which ends a REPL that goes beyond them; here each has a message for the model. A failed item
+comes back as a `FailedCall`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from rlm_env.repl.bounds import MAX_JSON, MAX_JSON_DEPTH, MAX_JSON_INT, TEXT_COST, held_bytes
+from rlm_env.repl.wire import CHUNK, FIELD_ROOM, JSON_WEIGHT, chunks, item_weight, pack, pack_any, sanitize
+
+# Kept under names of our own: a cell may set `json.dumps = None`.
+_dumps, _isfinite = json.dumps, math.isfinite
+_LONG_JSON, _LONG_TEXT = 8 * 2**10, 64
+"""From this many bytes of JSON on, texts of more characters than that travel by themselves."""
+
+
+class SubCallError(RuntimeError):
+    """A failed sub-call was used as an answer, or a whole batch failed."""
+
+
+class FailedCall:
+    """Placeholder for a failed sub-call; falsy; printing it shows the reason."""
+
+    is_failed_call = True
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return f"<failed sub-call: {self.reason}>"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason,)
+
+    def _refuse(self, *_arguments: Any) -> NoReturn:
+        raise SubCallError(f"this sub-call failed, so there is no answer: {self.reason} (test it with `if answer:`)")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._refuse()
+
+    __add__ = __radd__ = __mul__ = __rmul__ = __mod__ = __rmod__ = _refuse
+    __len__ = __iter__ = __getitem__ = __contains__ = __int__ = __float__ = __index__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = _refuse
+
+
+class LongDict:
+    """A dict prompt whose texts travel by themselves: in `json`, a 0 stands for each of them, in order."""
+
+    __slots__ = ("json", "texts")
+
+    def __init__(self, json: bytes, texts: list[str]) -> None:
+        self.json = json
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.json) + sum(map(len, self.texts))
+
+
+Item = str | bytes | LongDict
+
+
+def items_of(prompts: Any) -> list[Item]:
+    """The prompts as they are sent: a str unchanged, a dict as the bytes of its JSON. TypeError or ValueError where one
+    is no prompt."""
+    if isinstance(prompts, (str, bytes, dict, FailedCall)):
+        raise TypeError(
+            f"llm_batch takes a list of prompts, not a {type(prompts).__name__}: write llm_batch([prompt])[0]"
+        )
+    try:
+        prompts = list(prompts)
+    except TypeError:
+        raise TypeError(f"llm_batch takes a list of prompts, not a {type(prompts).__name__}") from None
+    return [prompt if type(prompt) is str else _item(index, prompt) for index, prompt in enumerate(prompts)]
+
+
+def frames_of(number: int, items: list[Item], size: int) -> Iterator[bytes]:
+    """The frames of a batch; `size`: the sum of its items' lengths."""
+    if _fits_one_frame(items, size):
+        yield pack_any("batch", number, len(items), 0, *items)  # pyright: ignore[reportArgumentType]
+        return
+    yield pack("announce", number, len(items), sum(map(_room, items)))
+    short: list[str | bytes | int] = []
+    for item in items:
+        if type(item) is LongDict:
+            short.append(item.json)
+            texts = item.texts
+        elif type(item) is str and len(item) > CHUNK:
+            short.append(0)
+            texts = [item]
+        else:
+            short.append(item)  # pyright: ignore[reportArgumentType]
+            continue
+        for text in texts:
+            for begin in range(0, len(text), CHUNK):
+                yield pack_any("piece", number, begin + CHUNK >= len(text), text[begin : begin + CHUNK])
+    for start, part in chunks(short):
+        yield pack_any("batch", number, len(items), start, *part)
+
+
+def _fits_one_frame(items: list[Item], size: int) -> bool:
+    if LongDict in set(map(type, items)):
+        return False
+    if size * JSON_WEIGHT + FIELD_ROOM * len(items) <= CHUNK:
+        return True
+    return sum(map(item_weight, items)) + FIELD_ROOM * len(items) <= CHUNK  # pyright: ignore[reportArgumentType]
+
+
+def _room(item: Item) -> int:
+    """What the host needs to keep this item, at most."""
+    if type(item) is LongDict:
+        return held_bytes(item.json) + sum(held_bytes(text) + TEXT_COST for text in item.texts)
+    assert not isinstance(item, LongDict)
+    return held_bytes(item) + TEXT_COST
+
+
+def _item(index: int, prompt: Any) -> Item:
+    if isinstance(prompt, str):
+        return str.__str__(prompt)
+    if isinstance(prompt, FailedCall):
+        raise SubCallError(f"prompt {index} is a failed sub-call: {prompt.reason}")
+    where = f"llm_batch: prompt {index}"
+    if not isinstance(prompt, dict):
+        raise TypeError(
+            f"{where} is a {type(prompt).__name__}; pass a str, a dict with 'prompt' or a dict with 'messages'"
+        )
+    if ("prompt" in prompt) == ("messages" in prompt):
+        raise TypeError(f"{where}: a dict needs either 'prompt' (a str) or 'messages' (a list of dicts)")
+    if "prompt" in prompt and not isinstance(prompt["prompt"], str):
+        raise TypeError(f"{where}['prompt'] is a {type(prompt['prompt']).__name__}, it must be a str")
+    if "messages" in prompt:
+        messages = prompt["messages"]
+        if not isinstance(messages, (list, tuple)) or not messages or not all(isinstance(m, dict) for m in messages):
+            raise TypeError(f"{where}['messages'] must be a list of dicts with 'role' and 'content'")
+    _check_json(prompt, where, 0)
+    if any(type(message.get("content")) is int for message in prompt.get("messages", ())):
+        raise TypeError(f"{where}['messages'] has a content that is an int; it must be a str")
+    data = _to_json(prompt)
+    if len(data) <= _LONG_JSON:
+        return data
+    texts: list[str] = []
+    lifted = _lift_texts(prompt, texts)
+    data = _to_json(lifted)
+    if len(data) > MAX_JSON:
+        raise ValueError(
+            f"{where} is {len(data):,} bytes of JSON without its texts; the limit for a dict is {MAX_JSON:,}"
+        )
+    return LongDict(data, texts)
+
+
+def _to_json(value: Any) -> bytes:
+    return sanitize(_dumps(value, ensure_ascii=False, allow_nan=False)).encode()
+
+
+def _lift_texts(prompt: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+    """`prompt` with a 0 for its prompt, or for each long content of its messages; those are added to `texts`."""
+
+    def lift(value: Any) -> Any:
+        if isinstance(value, str) and len(value) > _LONG_TEXT:
+            texts.append(str.__str__(value))
+            return 0
+        return value
+
+    if "prompt" in prompt:
+        return {**prompt, "prompt": lift(prompt["prompt"])}
+    messages = [
+        {**message, "content": lift(message["content"])} if "content" in message else message
+        for message in prompt["messages"]
+    ]
+    return {**prompt, "messages": messages}
+
+
+def _check_json(value: Any, where: str, depth: int) -> None:
+    if depth > MAX_JSON_DEPTH:
+        raise TypeError(f"{where} is nested more than {MAX_JSON_DEPTH} deep")
+    if value is None or isinstance(value, (str, bool)):
+        return
+    if isinstance(value, int):
+        if not -MAX_JSON_INT < value < MAX_JSON_INT:
+            raise TypeError(f"{where} is an integer of more than 64 bits")
+    elif isinstance(value, float):
+        if not _isfinite(value):
+            raise TypeError(f"{where} is {value}, which JSON cannot say")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _check_json(item, f"{where}[{index}]", depth + 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"{where} has a key of type {type(key).__name__}; keys must be str")
+            _check_json(item, f"{where}[{key!r}]", depth + 1)
+    else:
+        raise TypeError(f"{where} is a {type(value).__name__}; only JSON-like values can be sent")

@@ -1,0 +1,33 @@
+"""Errors of the host's own resources, as ReplErrors that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+from collections.abc import Iterator
+
+from rlm_env.repl.config import ReplError
+
+_REMEDIES = {
+    errno.EMFILE: "this process has as many files open as it may ({limit}): close REPLs, or raise `ulimit -n`",
+    errno.ENFILE: "this machine has as many files open as it can: close REPLs, or raise fs.file-max",
+    errno.ENOMEM: "memory has run out: close REPLs",
+    errno.ENOBUFS: "memory has run out: close REPLs",
+    errno.EAGAIN: "no more processes are allowed here: close REPLs, or raise `ulimit -u` or the container's pids limit",
+    errno.ENOSPC: "memory files cannot grow: close REPLs, or give the machine more memory",
+    errno.ENOSYS: "the kernel lacks a call that is needed: use a newer one",
+}
+
+
+@contextlib.contextmanager
+def resource_errors(what: str) -> Iterator[None]:
+    """Within it, an OSError that is about the host's resources is raised as "`what`: why and remedy"."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
+            raise
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        raise ReplError(f"{what}: {remedy.format(limit=limit)}") from error

@@ -1,0 +1,174 @@
+"""Counts the threads and the memory of all REPLs of a pool, and ends the one that goes too far.
+
+The kernel's limits do not do for this: the number of threads (RLIMIT_NPROC) is counted per user, and not at all for
+root; the limit of address space is per REPL, and a thousand REPLs may want a thousand times as much. So the host looks,
+some thirty times a second, from a thread of its own: also while the event loop is busy. A look costs a few microseconds
+where nothing has changed: the kernel's number of all threads and of free pages tells whether it is worth counting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+INTERVAL = 0.03
+"""Seconds between looks."""
+_FEW_THREADS = 64
+"""New threads on the machine from which on those of each REPL are counted."""
+_COUNT_IN_ANY_CASE = 1.0
+"""Seconds."""
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Watched(Protocol):
+    """A process, as the watchdog knows it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def end_from_thread(self, reason: str) -> None:
+        """Kills it, from any thread."""
+        ...
+
+
+@dataclass(slots=True)
+class _Entry:
+    process: Watched
+    began_with: int
+    """Bytes of its own memory when it was opened: what it shares with its parent."""
+
+
+class Watchdog:
+    """Watches processes between `add` and `discard`. Its thread runs while there are any."""
+
+    def __init__(self, memory: int, max_threads: int) -> None:
+        """`memory`: bytes that all of them together may add to what they began with. `max_threads`: of each."""
+        self._memory = memory
+        self._max_threads = max_threads
+        self._entries: dict[Watched, _Entry] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._total_threads = _Counter(_all_threads)
+
+    def add(self, process: Watched) -> None:
+        with self._lock:
+            self._entries[process] = _Entry(process, private_memory(process.pid))
+            if self._thread is None and not self._closed.is_set():
+                self._thread = threading.Thread(target=self._watch, name="repl-watchdog", daemon=True)
+                self._thread.start()
+
+    def discard(self, process: Watched) -> None:
+        with self._lock:
+            self._entries.pop(process, None)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        free, counted = _free_memory(), time.monotonic()
+        step = max(self._memory // 16, 2**26)
+        while not self._closed.wait(INTERVAL):
+            now, left = time.monotonic(), _free_memory()
+            in_any_case = now > counted + _COUNT_IN_ANY_CASE
+            if self._total_threads.grown_by(_FEW_THREADS) or in_any_case:
+                self.look_at_threads()
+            if left < free - step or in_any_case:
+                self.look_at_memory()
+                free, counted = left, now
+            free = max(free, left)
+
+    def _all(self) -> list[_Entry]:
+        with self._lock:
+            return list(self._entries.values())
+
+    def look_at_threads(self) -> None:
+        """Ends every process with too many threads."""
+        for entry in self._all():
+            count = thread_count(entry.process.pid)
+            if count > self._max_threads:
+                entry.process.end_from_thread(
+                    f"had {count:,} threads at a time, more than the {self._max_threads} that a REPL may have, and was "
+                    "ended"
+                )
+
+    def look_at_memory(self) -> None:
+        """Ends the largest processes until the rest fits."""
+        sizes = [(private_memory(entry.process.pid) - entry.began_with, entry) for entry in self._all()]
+        total = sum(max(size, 0) for size, _ in sizes)
+        for size, entry in sorted(sizes, key=lambda one: -one[0]):
+            if total <= self._memory:
+                return
+            total -= size
+            entry.process.end_from_thread(
+                f"held {size >> 20:,} MiB, the most of all REPLs, when these had used up the "
+                f"{self._memory >> 20:,} MiB that they may hold together, and was ended"
+            )
+
+
+class _Counter:
+    """Tells when a number that goes up and down has grown enough for a closer look."""
+
+    def __init__(self, read: Callable[[], int | None]) -> None:
+        self._read = read
+        self._lowest = 0
+
+    def grown_by(self, least: int) -> bool:
+        """True if it has grown by at least that much since the last True; also where it cannot be read."""
+        now = self._read()
+        if now is None or now >= self._lowest + least:
+            self._lowest = now or 0
+            return True
+        self._lowest = min(self._lowest, now)
+        return False
+
+
+def _all_threads() -> int | None:
+    """Threads of the whole machine; None where the kernel does not say."""
+    try:
+        with open("/proc/loadavg", "rb", buffering=0) as file:
+            return int(file.read(128).split()[3].partition(b"/")[2]) or None
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def thread_count(pid: int) -> int:
+    """Threads of a process; 0 where it has ended."""
+    try:
+        return os.stat(f"/proc/{pid}/task").st_nlink - 2
+    except OSError:
+        return 0
+
+
+def private_memory(pid: int) -> int:
+    """Bytes of a process's resident memory that belong to no file; with what it shares with its parent since a fork."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
+            _, resident, shared = file.read(128).split()[:3]
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * _PAGE
+
+
+def _free_memory() -> int:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * _PAGE
+    except (ValueError, OSError):
+        return 0
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine has, or the container that this process runs in."""
+    found = [os.sysconf("SC_PHYS_PAGES") * _PAGE]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as file:
+            found.append(int(file.read()))
+    return min(found)
