@@ -10,8 +10,12 @@ import sys
 MAX_ERROR = 4_000
 """Characters of a traceback."""
 MAX_JSON = 32 * 2**10
-"""Bytes of JSON of one dict prompt, without its long texts. Parsed they can take 26 times as much memory."""
+"""Bytes of JSON of one dict prompt, without its long texts."""
 MAX_JSON_DEPTH = 32
+MAX_JSON_VALUES = 4096
+"""Values of one dict prompt, nested ones included."""
+JSON_CHARS = 8
+"""Characters of a text that a byte of JSON counts for. Parsed, it can take 29 bytes."""
 MAX_JSON_INT = 2**63
 """Integers of a dict prompt are smaller, whatever their sign."""
 TEXT_COST = 512
@@ -51,4 +55,4 @@ def omitted(total: int, limit: int) -> int:
 
 def held_bytes(prompt: str | bytes) -> int:
     """Memory that a prompt takes on the host until it is answered; for JSON an upper bound of what it becomes."""
-    return sys.getsizeof(prompt) if type(prompt) is str else 512 + 16 * len(prompt)
+    return sys.getsizeof(prompt) if type(prompt) is str else 512 + 4 * JSON_CHARS * len(prompt)

@@ -67,9 +67,13 @@ def pack_any(*fields: Scalar) -> bytes:
         return pack(*(sanitize(field) if type(field) is str else field for field in fields))
 
 
-def unpack(body: bytes | bytearray | memoryview, max_fields: int | None = None) -> list[Scalar]:
-    """The fields of a frame's body. Raises ProtocolError on anything that is not a flat sequence of scalars, and on
-    more than `max_fields` of them, of which it makes no more than that."""
+def unpack(body: bytes | bytearray | memoryview) -> list[Scalar]:
+    """The fields of a frame's body. Raises ProtocolError on anything that is not a flat sequence of scalars."""
+    return unpack_at_most(None, body)
+
+
+def unpack_at_most(max_fields: int | None, body: bytes | bytearray | memoryview) -> list[Scalar]:
+    """`unpack`, with a ProtocolError on more than `max_fields` fields, of which no more than that are made."""
     size = len(body)
     unpacker = msgpack.Unpacker(
         max_buffer_size=size + len(_END),
@@ -163,7 +167,7 @@ class FrameParser:
             if self.held or left <= 0:
                 return True
             left -= length + _FRAME_COST
-            fields = unpack(memoryview(buffer)[begin:end], self._max_fields)
+            fields = unpack_at_most(self._max_fields, memoryview(buffer)[begin:end])
             self._start = end
             self._on_frame(fields)
         if self._start == filled:

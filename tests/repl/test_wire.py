@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_env.repl.host.prompt_budget import PromptBudget
-from rlm_env.repl.wire import CHUNK, HEADER, FrameParser, ProtocolError, chunks, pack, sanitize, unpack
+from rlm_env.repl.wire import CHUNK, HEADER, FrameParser, ProtocolError, chunks, pack, sanitize, unpack, unpack_at_most
 from tests.repl.batch_line import batch_host
 
 
@@ -247,11 +247,11 @@ def test_a_frame_of_many_fields_is_refused_before_they_are_made(field: bytes):
     tracemalloc.start()
     try:
         with pytest.raises(ProtocolError, match="more than 1000 fields"):
-            unpack(body, 1000)
+            unpack_at_most(1000, body)
         assert tracemalloc.get_traced_memory()[1] < 2 * len(body)
     finally:
         tracemalloc.stop()
-    assert len(unpack(field * 1000, 1000)) == 1000
+    assert len(unpack_at_most(1000, field * 1000)) == 1000
 
 
 def test_frames_are_taken_in_slices():

@@ -16,7 +16,7 @@ from _queue import SimpleQueue
 from typing import Any
 
 from rlm_env.repl.child.interrupts import Interrupts
-from rlm_env.repl.child.prompt_items import FailedCall, SubCallError, frames_of, items_of
+from rlm_env.repl.child.prompt_items import FailedCall, SubCallError, frames_of, items_of, size_of
 from rlm_env.repl.wire import HEADER, unpack
 
 # Kept under a name of our own: a cell may set `os._exit = None`.
@@ -58,7 +58,7 @@ class BatchClient:
             return []
         if len(items) > self._max_items:
             raise ValueError(f"llm_batch takes at most {self._max_items:,} prompts at once, got {len(items):,}")
-        size = sum(map(len, items))
+        size = size_of(items)
         if size + self._in_flight > self._max_bytes:
             raise ValueError(
                 f"llm_batch: {size:,} characters of prompts (and {self._in_flight:,} still unanswered) are over the "

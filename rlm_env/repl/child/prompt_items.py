@@ -12,7 +12,15 @@ import math
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from rlm_env.repl.bounds import MAX_JSON, MAX_JSON_DEPTH, MAX_JSON_INT, TEXT_COST, held_bytes
+from rlm_env.repl.bounds import (
+    JSON_CHARS,
+    MAX_JSON,
+    MAX_JSON_DEPTH,
+    MAX_JSON_INT,
+    MAX_JSON_VALUES,
+    TEXT_COST,
+    held_bytes,
+)
 from rlm_env.repl.wire import CHUNK, FIELD_ROOM, JSON_WEIGHT, chunks, item_weight, pack, pack_any, sanitize
 
 # Kept under names of our own: a cell may set `json.dumps = None`.
@@ -68,7 +76,7 @@ class LongDict:
         self.texts = texts
 
     def __len__(self) -> int:
-        return len(self.json) + sum(map(len, self.texts))
+        return JSON_CHARS * len(self.json) + sum(map(len, self.texts))
 
 
 Item = str | bytes | LongDict
@@ -88,8 +96,16 @@ def items_of(prompts: Any) -> list[Item]:
     return [prompt if type(prompt) is str else _item(index, prompt) for index, prompt in enumerate(prompts)]
 
 
+def size_of(items: list[Item]) -> int:
+    """Characters that these count for."""
+    size = sum(map(len, items))
+    if bytes in set(map(type, items)):
+        size += (JSON_CHARS - 1) * sum(len(item) for item in items if type(item) is bytes)
+    return size
+
+
 def frames_of(number: int, items: list[Item], size: int) -> Iterator[bytes]:
-    """The frames of a batch; `size`: the sum of its items' lengths."""
+    """The frames of a batch; `size`: what `size_of` says of it."""
     if _fits_one_frame(items, size):
         yield pack_any("batch", number, len(items), 0, *items)  # pyright: ignore[reportArgumentType]
         return
@@ -146,7 +162,8 @@ def _item(index: int, prompt: Any) -> Item:
         messages = prompt["messages"]
         if not isinstance(messages, (list, tuple)) or not messages or not all(isinstance(m, dict) for m in messages):
             raise TypeError(f"{where}['messages'] must be a list of dicts with 'role' and 'content'")
-    _check_json(prompt, where, 0)
+    if _check_json(prompt, where, 0) > MAX_JSON_VALUES:
+        raise ValueError(f"{where} has more than {MAX_JSON_VALUES:,} values; send fewer messages")
     if any(type(message.get("content")) is int for message in prompt.get("messages", ())):
         raise TypeError(f"{where}['messages'] has a content that is an int; it must be a str")
     data = _to_json(prompt)
@@ -184,24 +201,25 @@ def _lift_texts(prompt: dict[str, Any], texts: list[str]) -> dict[str, Any]:
     return {**prompt, "messages": messages}
 
 
-def _check_json(value: Any, where: str, depth: int) -> None:
+def _check_json(value: Any, where: str, depth: int) -> int:
+    """The number of values in it. TypeError for one that JSON does not have."""
     if depth > MAX_JSON_DEPTH:
         raise TypeError(f"{where} is nested more than {MAX_JSON_DEPTH} deep")
     if value is None or isinstance(value, (str, bool)):
-        return
+        return 1
     if isinstance(value, int):
         if not -MAX_JSON_INT < value < MAX_JSON_INT:
             raise TypeError(f"{where} is an integer of more than 64 bits")
-    elif isinstance(value, float):
+        return 1
+    if isinstance(value, float):
         if not _isfinite(value):
             raise TypeError(f"{where} is {value}, which JSON cannot say")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            _check_json(item, f"{where}[{index}]", depth + 1)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"{where} has a key of type {type(key).__name__}; keys must be str")
-            _check_json(item, f"{where}[{key!r}]", depth + 1)
-    else:
+        return 1
+    if isinstance(value, (list, tuple)):
+        return 1 + sum(_check_json(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value))
+    if not isinstance(value, dict):
         raise TypeError(f"{where} is a {type(value).__name__}; only JSON-like values can be sent")
+    for key in value:
+        if not isinstance(key, str):
+            raise TypeError(f"{where} has a key of type {type(key).__name__}; keys must be str")
+    return 1 + sum(_check_json(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items())

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from rlm_env.repl.bounds import MAX_JSON, MAX_JSON_DEPTH, MAX_JSON_INT
+from rlm_env.repl.bounds import MAX_JSON, MAX_JSON_DEPTH, MAX_JSON_INT, MAX_JSON_VALUES
 from rlm_env.repl.wire import ProtocolError, sanitize
 
 Prompt = str | dict[str, Any]
@@ -27,13 +27,15 @@ def parse_prompt(data: bytes, take_text: Callable[[], str]) -> dict[str, Any]:
         raise ProtocolError("a prompt is not JSON") from None
     if type(value) is not dict:
         raise ProtocolError("a prompt has neither 'prompt' nor 'messages'")
-    value = _plain(value, 0)
+    value = _Plain().copy(value, 0)
     if type(value.get("prompt")) is int:
         value["prompt"] = take_text()
     messages = value.get("messages")
     if type(messages) is list:
         for message in messages:
-            if type(message) is dict and type(message.get("content")) is int:
+            if type(message) is not dict:
+                raise ProtocolError("a message is not a dict")
+            if type(message.get("content")) is int:
                 message["content"] = take_text()
     elif type(value.get("prompt")) is not str:
         raise ProtocolError("a prompt has neither 'prompt' nor 'messages'")
@@ -44,19 +46,26 @@ def _refuse(name: str) -> None:
     raise ValueError(name)
 
 
-def _plain(value: Any, depth: int) -> Any:
-    """`value` with texts that can be encoded. ProtocolError where it cannot be stored."""
-    if depth > MAX_JSON_DEPTH:
-        raise ProtocolError("a prompt is nested too deeply")
-    kind = type(value)
-    if kind is str:
-        return sanitize(value)
-    if kind is dict:
-        return {sanitize(key): _plain(item, depth + 1) for key, item in value.items()}
-    if kind is list:
-        return [_plain(item, depth + 1) for item in value]
-    if kind is int and not -MAX_JSON_INT < value < MAX_JSON_INT:
-        raise ProtocolError("a prompt has an integer of more than 64 bits")
-    if kind is float and value - value != 0.0:
-        raise ProtocolError("a prompt has a number that JSON cannot say")
-    return value
+class _Plain:
+    """Copies a value, with texts that can be encoded. ProtocolError where it cannot be stored."""
+
+    def __init__(self) -> None:
+        self._left = MAX_JSON_VALUES
+
+    def copy(self, value: Any, depth: int) -> Any:
+        """The copy of a value that lies `depth` deep."""
+        self._left -= 1
+        if self._left < 0 or depth > MAX_JSON_DEPTH:
+            raise ProtocolError("a prompt of too many values, or nested too deeply")
+        kind = type(value)
+        if kind is str:
+            return sanitize(value)
+        if kind is dict:
+            return {sanitize(key): self.copy(item, depth + 1) for key, item in value.items()}
+        if kind is list:
+            return [self.copy(item, depth + 1) for item in value]
+        if kind is int and not -MAX_JSON_INT < value < MAX_JSON_INT:
+            raise ProtocolError("a prompt has an integer of more than 64 bits")
+        if kind is float and value - value != 0.0:
+            raise ProtocolError("a prompt has a number that JSON cannot say")
+        return value

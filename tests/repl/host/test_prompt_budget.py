@@ -1,0 +1,214 @@
+"""Room for the prompts of all REPLs of a pool, and batches that wait for theirs."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterable
+
+import pytest
+
+from rlm_env.repl.bounds import TEXT_COST, held_bytes
+from rlm_env.repl.child.prompt_items import frames_of, items_of, size_of
+from rlm_env.repl.host.batch_host import BatchHost
+from rlm_env.repl.host.prompt_budget import PromptBudget
+from rlm_env.repl.wire import CHUNK, MAX_PROMPT_FIELDS, MAX_PROMPT_FRAME, ProtocolError, unpack, unpack_at_most
+from tests.repl.batch_line import batch_host
+
+
+def receive_all(host: BatchHost, frames: Iterable[list]) -> None:
+    for frame in frames:
+        host.receive(frame)
+
+
+def test_claims_are_granted_in_turn_and_small_ones_have_a_line_of_their_own():
+    budget = PromptBudget(3200)
+    granted: list[str] = []
+    first = budget.claim(2000, lambda: granted.append("first"))
+    second = budget.claim(1500, lambda: granted.append("second"))
+    third = budget.claim(300, lambda: granted.append("third"))
+    small = budget.claim(100, lambda: granted.append("small"))
+    assert (first.granted, second.granted, third.granted, small.granted) == (True, False, False, True)
+    assert budget.used == 2100
+    first.give_back()
+    assert granted == ["second", "third"]
+    for claim in (first, second, second, third, small):
+        claim.give_back()
+    assert budget.used == 0
+
+
+def test_a_claim_above_all_the_room_gets_its_turn_alone_and_one_that_leaves_holds_up_nobody():
+    budget = PromptBudget(1000)
+    huge = budget.claim(10_000, lambda: None)
+    granted: list[int] = []
+    waiting = [budget.claim(500, lambda n=n: granted.append(n)) for n in range(3)]
+    assert huge.granted
+    waiting[0].give_back()
+    huge.give_back()
+    assert granted == [1]
+    waiting[1].give_back()
+    assert granted == [1, 2]
+
+
+texts = {
+    "short": ["a", "b"],
+    "one megabyte": ["a" * 2**20],
+    "many": [str(n) for n in range(50_000)],
+    "wide at its end": ["x" * (2**20 - 1) + "\U0001f600"],
+    "wide at its end, in a piece of one": ["x" * CHUNK + "\U0001f600"],
+    "latin": ["\xe9" * (3 * CHUNK + 5)],
+    "two bytes": ["\u4e2d" * (2 * CHUNK)],
+    "just over a frame": ["x" * (CHUNK + 1)],
+    "mixed": ["x" * 2**19, "y", {"prompt": "z" * 2**19}, {"prompt": "w"}, "v" * 10],
+    "chat": [{"messages": [{"role": "user", "content": c * 20_000} for c in "abcdef"]}] * 3,
+    "many dicts": [{"prompt": "q" * 100, "n": n} for n in range(3000)],
+    "surrogates": ["\ud800" * 300_000],
+    "a chat of many short messages": [{"messages": [{"role": "user", "content": f"m{n}"} for n in range(600)]}],
+}
+
+
+@pytest.mark.parametrize("name", texts)
+async def test_what_an_honest_child_sends_is_within_what_it_announced(name: str):
+    """Every frame within its limits, and the host's charge within the announced size."""
+    seen = []
+
+    async def keep(prompts: list) -> list:
+        seen.extend(prompts)
+        return ["ok"] * len(prompts)
+
+    budget = PromptBudget(2**30)
+    host, line = batch_host(keep, budget, max_items=100_000, max_bytes=2**28)
+    items = items_of(texts[name])
+    sizes = []
+    for frame in frames_of(1, items, size_of(items)):
+        assert len(frame) <= MAX_PROMPT_FRAME
+        sizes.append(len(frame))
+        host.receive(unpack_at_most(MAX_PROMPT_FIELDS, frame[4:]))
+    assert budget.used >= sum(sys.getsizeof(item) for item in items if type(item) is str)
+    await asyncio.sleep(0.01)
+    wanted = [
+        t if isinstance(t, dict) else t.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        for t in texts[name]
+    ]
+    assert seen == wanted
+    assert line.sent[0][:2] == ["answer", 1]
+    assert budget.used == host._bytes == 0
+
+
+async def test_a_batch_waits_for_its_room_and_costs_nothing_meanwhile():
+    release = asyncio.Event()
+
+    async def slow(prompts: list) -> list:
+        await release.wait()
+        return ["ok"] * len(prompts)
+
+    budget = PromptBudget(4 * 2**20)
+    busy: list[bool] = []
+    first, _ = batch_host(slow, budget, max_bytes=2**24)
+    second, line = batch_host(slow, budget, busy.append, max_bytes=2**24)
+    prompt = "x" * (2 * 2**20)
+    for frame in frames_of(1, [prompt], len(prompt)):
+        first.receive(unpack(frame[4:]))
+    frames = list(frames_of(1, [prompt], len(prompt)))
+    second.receive(unpack(frames[0][4:]))
+    assert line.held
+    assert busy == [True]
+    release.set()
+    await asyncio.sleep(0.01)
+    assert not line.held
+    for frame in frames[1:]:
+        second.receive(unpack(frame[4:]))
+    await asyncio.sleep(0.01)
+    assert line.sent == [["answer", 1, 0, "ok"]]
+    assert busy == [True, False, True, False]
+    assert budget.used == 0
+
+
+async def test_a_cell_that_ends_gives_back_what_it_waited_for():
+    budget = PromptBudget(1000)
+    other = budget.claim(900, lambda: None)
+    host, line = batch_host(budget=budget)
+    host.receive(["announce", 1, 2, 900])
+    assert line.held
+    host.close()
+    assert not line.held
+    assert line.sent == [["fail", 1, "the cell was stopped before this batch was answered"]]
+    other.give_back()
+    assert budget.used == 0
+    host.receive(["piece", 1, True, "what was on its way"])  # is dropped
+    host.open()
+    host.receive(["batch", 2, 1, 0, "x"])
+    await asyncio.sleep(0.01)
+    assert line.sent[-1] == ["answer", 2, 0, "x"]
+
+
+@pytest.mark.parametrize(
+    ("announced", "frames"),
+    [
+        (100, [["piece", 1, False, "x" * 200]]),
+        (4096, [["piece", 1, False, "x"]] * 20),
+        (4096, [["piece", 1, False, "x" * 2000], ["piece", 1, True, "\U0001f600"]]),
+        (4096, [["batch", 1, 3, 0, "x" * 5000]]),
+        (4096, [["batch", 1, 3, 0, json.dumps({"prompt": "x" * 300}).encode()]]),
+        (4096, [["piece", 1, True, ""]]),
+        (4096, [["piece", 1, True, "x"], ["batch", 1, 3, 0, 0, 0]]),
+        (4096, [["batch", 1, 3, 1, "x"]]),
+        (4096, [["batch", 1, 2, 0, "x"]]),
+        (4096, [["batch", 1, 3, 0, 5]]),
+        (4096, [["batch", 1, 3, 0, True]]),
+    ],
+)
+async def test_more_than_was_announced_is_a_protocol_error(announced: int, frames: list):
+    host, _line = batch_host()
+    host.receive(["announce", 1, 3, announced])
+    with pytest.raises(ProtocolError):
+        receive_all(host, frames)
+    host.close()
+
+
+async def test_a_flood_of_refusals_is_a_protocol_error_and_a_few_are_told():
+    host, line = batch_host()
+    host.close()
+    for number in range(1, 100):
+        host.receive(["batch", number, 1, 0, "x"])
+    assert line.sent == [["fail", n, "llm_batch can be called only while a cell runs"] for n in range(1, 100)]
+    with pytest.raises(ProtocolError, match="flood"):
+        receive_all(host, (["batch", number, 1, 0, "x"] for number in range(100, 10_000)))
+    assert len(line.sent) < 5000
+
+
+async def test_refusals_that_nobody_reads_end_the_repl():
+    async def never(prompts: list) -> list:
+        await asyncio.Event().wait()
+        return []
+
+    host, line = batch_host(never, max_bytes=2**20)
+    line.writable = False
+    number = 0
+    for _ in range(4):
+        for _ in range(4096):
+            number += 1
+            host.receive(["batch", number, 1, 0, "x"])
+        host.close()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        host.open()
+    assert "unread" in line.failed
+    assert len(line.sent) < 10_000
+
+
+async def test_frames_of_a_batch_that_was_given_up_are_dropped_but_not_for_ever():
+    host, _line = batch_host()
+    host.receive(["announce", 1, 10, 1000])
+    host.close()
+    host.open()
+    with pytest.raises(ProtocolError, match="do not exist"):
+        receive_all(host, (["piece", 1, False, "x"] for _ in range(100_000)))
+    with pytest.raises(ProtocolError, match="do not exist"):
+        host.receive(["piece", 2, False, "x"])
+
+
+def test_a_long_text_counts_for_what_it_takes():
+    assert held_bytes("x" * 1000) == sys.getsizeof("x" * 1000)
+    assert held_bytes("\U0001f600" * 1000) >= 4000
+    assert held_bytes(b"x" * 1000) >= 29_000
+    assert TEXT_COST > 0
