@@ -135,6 +135,9 @@ class RLMEnv(Scaffold):
                     loop.use_tool = False
                     self._ask_for_fences(episode)
                     return await loop.run(repl)
+                finally:
+                    if repl.ends:
+                        record.info["repl_ends"] = list(repl.ends)
         finally:
             loop.close()
 

@@ -37,6 +37,10 @@ _REFUSALS = {
 }
 
 
+_MESSAGE_KEYS = ("role", "content", "name")
+"""What is kept of a message that a cell wrote: texts, which every record and endpoint takes."""
+
+
 @dataclass(slots=True)
 class _Item:
     """A prompt of a batch that is being answered."""
@@ -228,7 +232,7 @@ class SubLLM:
         elif isinstance(item, dict) and item.keys() == {"prompt"} and isinstance(item["prompt"], str):
             messages = [{"role": "user", "content": item["prompt"]}]
         elif isinstance(item, dict) and item.keys() == {"messages"} and _is_chat(item["messages"]):
-            messages = item["messages"]
+            messages = [{key: message[key] for key in _MESSAGE_KEYS if key in message} for message in item["messages"]]
         else:
             shape = f"a dict with the keys {sorted(map(str, item))}" if isinstance(item, dict) else type(item).__name__
             raise ValueError(
@@ -248,6 +252,7 @@ def _is_chat(messages: Any) -> bool:
             isinstance(m, dict)
             and m.get("role") in ("system", "user", "assistant")
             and isinstance(m.get("content"), str)
+            and isinstance(m.get("name", ""), str)
             for m in messages
         )
     )

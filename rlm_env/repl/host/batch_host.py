@@ -35,7 +35,7 @@ NOT_RUNNING = "llm_batch can be called only while a cell runs"
 STOPPED = "the cell was stopped before this batch was answered"
 
 
-class Line(Protocol):
+class PromptChannel(Protocol):
     """The channel to the REPL, as far as batches need it (`channel.py`)."""
 
     @property
@@ -64,7 +64,7 @@ class BatchHost:
         handler: Handler | None,
         max_items: int,
         max_bytes: int,
-        line: Line,
+        line: PromptChannel,
         on_busy: Callable[[bool], None],
         budget: PromptBudget,
     ) -> None:

@@ -21,7 +21,7 @@ class Claim:
 
     size: int
     on_granted: Callable[[], None]
-    line: Line
+    line: ClaimLine
     granted: bool = False
 
     def give_back(self) -> None:
@@ -29,7 +29,7 @@ class Claim:
         self.line.give_back(self)
 
 
-class Line:
+class ClaimLine:
     """Grants claims in the order in which they come."""
 
     def __init__(self, limit: int) -> None:
@@ -71,7 +71,7 @@ class PromptBudget:
 
     def __init__(self, limit: int) -> None:
         self._most_of_small = limit // _SMALL
-        self._small, self._large = Line(limit // 4), Line(limit - limit // 4)
+        self._small, self._large = ClaimLine(limit // 4), ClaimLine(limit - limit // 4)
 
     @property
     def used(self) -> int:

@@ -104,3 +104,22 @@ async def test_an_engine_that_does_not_come_back_ends_it(tmp_path):
         pytest.raises(EngineUnavailable, match="does not start any more"),
     ):
         await held_out.run(0)
+
+
+class Unstorable(Held):
+    """The third of its rollouts holds a number that JSON does not have."""
+
+    async def rollout(self, task, llm, *, id, context):
+        rollout = await super().rollout(task, llm, id=id, context=context)
+        if task.id.endswith("-3"):
+            rollout.info["forged"] = [{"role": "user", "z": float("inf")}]
+        return rollout
+
+
+async def test_a_rollout_that_cannot_be_stored_costs_itself_and_not_the_run(tmp_path):
+    with HeldOut(settings(), Both(Unstorable()), Engine(), tmp_path) as held_out:
+        metrics = await held_out.run(0)
+    assert metrics["eval/scripted/error"] == pytest.approx(1 / 6)
+    lines = (tmp_path / "held_out.jsonl").read_text().splitlines()
+    assert len(lines) == 6
+    assert sum("cannot be stored as JSON" in line for line in lines) == 1

@@ -173,6 +173,24 @@ async def test_a_failed_rollout_is_outside_mean_and_count(tmp_path):
     assert advantages == pytest.approx([2 / 3, -1 / 3, -1 / 3])
 
 
+async def test_a_rollout_that_cannot_be_stored_counts_as_failed(tmp_path):
+    class Forging(Scaffold):
+        async def rollout(self, task, llm, *, id, context):
+            rollout = await super().rollout(task, llm, id=id, context=context)
+            if id.endswith("/0"):
+                rollout.info["forged"] = float("nan")
+            return rollout
+
+    scaffold = Forging(reply=lambda task, member: float(member == 1))
+    async with scheduling(tmp_path, config(), scaffold) as (scheduler, _):
+        batch = await scheduler.next_batch()
+    assert batch.groups[0].rewards == [None, 1.0, 0.0, 0.0]
+    stored = [rollout for rollout in read_rollouts(tmp_path / "rollouts.jsonl") if rollout.error]
+    assert stored
+    assert all("cannot be stored as JSON" in rollout.error for rollout in stored)
+    assert all(rollout.group is not None for rollout in stored)
+
+
 async def test_rollouts_that_all_fail_stop_the_run_and_say_why(tmp_path):
     async with scheduling(tmp_path, config(), Scaffold(reply=lambda task, member: "REPL: no walls")) as (scheduler, _):
         with pytest.raises(RunStopped, match="no walls"):
