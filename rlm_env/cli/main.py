@@ -17,12 +17,14 @@ from rlm_env.cli.common import EXIT_CODES, HelpFormatter
 from rlm_env.cli.envs import add_envs
 from rlm_env.cli.eval import add_eval
 from rlm_env.cli.export import add_export
+from rlm_env.cli.new import add_new
 from rlm_env.cli.report import add_report
 from rlm_env.cli.score import add_score
 from rlm_env.cli.serve import add_serve
 from rlm_env.cli.sft import add_sft
 from rlm_env.cli.show import add_show
 from rlm_env.cli.train import add_train
+from rlm_env.cli.validate import add_validate
 from rlm_env.cli.view import add_view
 from rlm_env.rollout import RecordError
 from rlm_env.runs.console import EXIT_INTERRUPTED, say
@@ -42,6 +44,8 @@ COMMANDS = (
     add_export,
     add_envs,
     add_check,
+    add_new,
+    add_validate,
 )
 """In the order of `rlm-env --help`."""
 

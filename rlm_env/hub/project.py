@@ -1,0 +1,112 @@
+"""The project of an environment package: finding it, what its pyproject.toml says, a clean copy to build from."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlm_env.origin import HASH_FILE, content_hash, origin_of
+from rlm_env.registry import FOLDER, GROUP
+from rlm_env.runs.errors import ConfigError, near_matches
+
+PYPROJECT = "pyproject.toml"
+LEFT_OUT = ("__pycache__", "build", "dist", "outputs", "*.egg-info", "*.pyc", ".*")
+"""What is not copied: made by tools, or hidden."""
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A folder with the pyproject.toml of an environment package."""
+
+    folder: Path
+    metadata: dict[str, Any]
+    """The table `[project]`."""
+    tool: dict[str, Any]
+    """The table `[tool]`."""
+    backend: str
+
+    @property
+    def name(self) -> str:
+        return self.metadata["name"]
+
+    @property
+    def version(self) -> str:
+        return self.metadata.get("version", "")
+
+    @property
+    def environments(self) -> dict[str, str]:
+        """Name of each environment -> its entry point."""
+        return self.metadata.get("entry-points", {}).get(GROUP, {})
+
+    @property
+    def module(self) -> str:
+        """The package that is imported."""
+        return next(iter(self.environments.values())).partition(":")[0].partition(".")[0]
+
+    @property
+    def content_folder(self) -> Path:
+        return self.folder / self.module
+
+
+def find_project(name: str) -> Project:
+    """The project of an environment or a package of that name, or in that folder.
+
+    Raises ConfigError if there is none, or only an installed one without its sources.
+    """
+    if (Path(name) / PYPROJECT).is_file():
+        return read_project(Path(name))
+    projects = {read_project(path.parent).name: path.parent for path in sorted(FOLDER.glob(f"*/{PYPROJECT}"))}
+    if name.replace("_", "-") in projects:
+        return read_project(projects[name.replace("_", "-")])
+    try:
+        origin = origin_of(name)
+    except (ValueError, ImportError) as error:
+        hint = near_matches(name, projects, listing=False)
+        raise ConfigError(f"{error}{hint} A folder with a {PYPROJECT} can be named too.") from error
+    if origin.project is None:
+        raise ConfigError(
+            f"{name} comes from the installed package {origin.package} {origin.version}, without its sources; give the "
+            f"folder with its {PYPROJECT}"
+        )
+    return read_project(origin.project)
+
+
+def read_project(folder: Path) -> Project:
+    """The project in a folder. Raises ConfigError if its pyproject.toml names no package."""
+    try:
+        values = tomllib.loads((folder / PYPROJECT).read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{folder / PYPROJECT} is not valid TOML: {error}") from error
+    metadata = values.get("project", {})
+    if not metadata.get("name"):
+        raise ConfigError(f"{folder / PYPROJECT} has no name in [project]")
+    return Project(folder, metadata, values.get("tool", {}), values.get("build-system", {}).get("build-backend", ""))
+
+
+def require_environments(project: Project) -> None:
+    """Raises ConfigError unless the project is a package with an environment."""
+    where = project.folder / PYPROJECT
+    if not project.environments:
+        raise ConfigError(f'{where} names no environment: add [project.entry-points."{GROUP}"]')
+    if not (project.content_folder / "__init__.py").is_file():
+        raise ConfigError(f"{where} names the package {project.module}, but {project.content_folder} is none")
+
+
+def stage(project: Project, target: Path) -> tuple[Project, str]:
+    """A clean copy of the project in the new folder `target`, with its content hash in it; and the hash.
+
+    What tools have made, hidden files and symbolic links are left out, so that a hidden file with a key never leaves.
+    """
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        links = {name for name in names if (Path(folder) / name).is_symlink()}
+        return links | shutil.ignore_patterns(*LEFT_OUT)(folder, names)
+
+    shutil.copytree(project.folder, target, ignore=ignored)
+    staged = read_project(target)
+    sha256 = content_hash(staged.content_folder)
+    (staged.content_folder / HASH_FILE).write_text(f"{sha256}\n", "ascii")
+    return staged, sha256
