@@ -18,6 +18,7 @@ from rlm_env.cli.envs import add_envs
 from rlm_env.cli.eval import add_eval
 from rlm_env.cli.export import add_export
 from rlm_env.cli.new import add_new
+from rlm_env.cli.publish import add_publish
 from rlm_env.cli.report import add_report
 from rlm_env.cli.score import add_score
 from rlm_env.cli.serve import add_serve
@@ -46,6 +47,7 @@ COMMANDS = (
     add_check,
     add_new,
     add_validate,
+    add_publish,
 )
 """In the order of `rlm-env --help`."""
 

@@ -1,0 +1,1 @@
+"""Where packages are published: a package index, the Environments Hub, Hugging Face."""
