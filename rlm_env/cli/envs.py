@@ -1,4 +1,4 @@
-"""The command `rlm-env envs`: lists the environments that can be loaded by name."""
+"""The command `rlm-env envs`: lists the environments that can be loaded by name, or shows one."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ def add_envs(commands: Any) -> None:
     command = add_command(
         commands,
         "envs",
-        summary="list the environments that were found",
+        summary="list the environments that were found, or show one",
         description=f"Lists the environments of installed packages, and those in the folder {FOLDER}/, with where they "
-        "come from.",
-        examples="  rlm-env envs\n",
+        "come from. With a name: its options with types and defaults, its splits, its tools, the version and content "
+        "hash of its package.",
+        examples="  rlm-env envs\n  rlm-env envs oolong-rlm\n",
     )
+    command.add_argument("name", nargs="?", metavar="NAME", help="the environment to show")
     command.set_defaults(run=_envs)
 
 
 def _envs(arguments: argparse.Namespace) -> int:
-    """Prints the list; returns the exit code."""
+    if arguments.name is not None:
+        from rlm_env.hub.describe import describe_environment
+
+        print("\n".join(describe_environment(arguments.name).lines()))
+        return 0
     found = environments()
     for name, source in sorted(found.items()):
         print(f"{name:24} {source}")

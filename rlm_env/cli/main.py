@@ -44,8 +44,8 @@ COMMANDS = (
     add_view,
     add_export,
     add_envs,
-    add_check,
     add_new,
+    add_check,
     add_validate,
     add_publish,
 )

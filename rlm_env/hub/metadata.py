@@ -13,8 +13,7 @@ from packaging.version import InvalidVersion, Version
 from rlm_env import __version__
 from rlm_env.hub.findings import Finding
 from rlm_env.hub.new import core_bounds
-from rlm_env.hub.project import PYPROJECT, Project
-from rlm_env.registry import environment_maker
+from rlm_env.hub.project import PYPROJECT, Project, maker_in_project
 
 CORE = "rlm-env"
 HEADINGS = ("Overview", "Task", "Quickstart", "Environment Arguments", "Metrics")
@@ -56,11 +55,13 @@ def requirement_findings(project: Project) -> list[Finding]:
     """Findings about requirements: rlm-env in bounds that admit this one, none by URL."""
     found: list[Finding] = []
     core: Requirement | None = None
+    unread = False
     for text in project.metadata.get("dependencies", []):
         try:
             requirement = Requirement(text)
         except InvalidRequirement as error:
             found.append(Finding("requirements", PYPROJECT, f"{text!r}: {error}", "write NAME>=LOWER,<UPPER"))
+            unread = unread or text.startswith(CORE)
             continue
         if requirement.url:
             remedy = "name a version of a published package: an index refuses URLs"
@@ -68,6 +69,8 @@ def requirement_findings(project: Project) -> list[Finding]:
         if requirement.name.lower().replace("_", "-") == CORE:
             core = requirement
     bounds = f'"{CORE}{core_bounds(__version__)}"'
+    if unread:
+        return found
     if core is None:
         found.append(Finding("core-requirement", PYPROJECT, f"{CORE} is not required", f"add {bounds} to dependencies"))
         return found
@@ -106,7 +109,11 @@ def readme_findings(project: Project) -> list[Finding]:
     for name in project.environments:
         if f"`{name}`" not in text:
             found.append(Finding("readme", readme.name, f"`{name}` is not named", "name each environment in backticks"))
-        options, open_ended = _options(environment_maker(name))
+        try:
+            options, open_ended = _options(maker_in_project(project, name))
+        except Exception as error:
+            message = f"{name} cannot be imported: {type(error).__name__}: {error}"
+            return [*found, Finding("loads", PYPROJECT, message, "mend its entry point, or install what it needs")]
         known |= options
         closed = closed and not open_ended
     wrong = sorted(known - listed) + (sorted(listed - known) if closed else [])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
+import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +90,15 @@ def read_project(folder: Path) -> Project:
     return Project(folder, metadata, values.get("tool", {}), values.get("build-system", {}).get("build-backend", ""))
 
 
+def maker_in_project(project: Project, name: str) -> Callable[..., Any]:
+    """What the entry point of that environment names, imported from the project's folder. Raises what that raises."""
+    folder = str(project.folder.resolve())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+        importlib.invalidate_caches()
+    return EntryPoint(name, project.environments[name], GROUP).load()
+
+
 def require_environments(project: Project) -> None:
     """Raises ConfigError unless the project is a package with an environment."""
     where = project.folder / PYPROJECT
@@ -95,7 +108,7 @@ def require_environments(project: Project) -> None:
         raise ConfigError(f"{where} names the package {project.module}, but {project.content_folder} is none")
 
 
-def stage(project: Project, target: Path) -> tuple[Project, str]:
+def stage_project(project: Project, target: Path) -> tuple[Project, str]:
     """A clean copy of the project in the new folder `target`, with its content hash in it; and the hash.
 
     What tools have made, hidden files and symbolic links are left out, so that a hidden file with a key never leaves.

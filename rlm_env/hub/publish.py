@@ -15,7 +15,7 @@ from rlm_env.runs.errors import ConfigError
 
 
 @dataclass(slots=True)
-class Published:
+class Publication:
     """What came of it."""
 
     findings: Findings
@@ -38,7 +38,7 @@ def publish(
     index: Sequence[str] = (),
     *,
     dry_run: bool = False,
-) -> Published:
+) -> Publication:
     """Validates the project and uploads it to each place; `work` is an empty folder, `index` are arguments of pip.
 
     All refusals come first, so that nothing is uploaded anywhere if one place refuses. An upload that fails is told,
@@ -55,10 +55,10 @@ def publish(
         findings.judge(f"place {place.name}", refusals, "it does not have this version, and rlm-env can be had")
     if not findings.ok:
         findings.unchecked["validation"] = "refused before"
-        return Published(findings)
+        return Publication(findings)
     validated = validate(project, work, say, index)
     findings.add(validated.findings)
-    published = Published(findings)
+    published = Publication(findings)
     if not findings.ok or dry_run or validated.built is None:
         return published
     for place in places:

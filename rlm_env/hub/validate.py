@@ -17,7 +17,7 @@ from rlm_env.hub.build import Built, build, core_wheel, wheel_findings
 from rlm_env.hub.classification import UNCLASSIFIED, hub_class
 from rlm_env.hub.findings import Finding, Findings
 from rlm_env.hub.metadata import metadata_findings, readme_findings, requirement_findings
-from rlm_env.hub.project import Project, require_environments, stage
+from rlm_env.hub.project import Project, require_environments, stage_project
 from rlm_env.hub.tools import FreshVenv, ToolFailed, fresh_environ, require_modules, run_tool
 
 TRIED = 2
@@ -58,7 +58,7 @@ def validate(project: Project, work: Path, say: Say, index: Sequence[str] = ()) 
     require_environments(project)
     require_modules("build", "twine", "packaging")
     findings = Findings(f"{project.name} {project.version} ({project.folder})")
-    staged, sha256 = stage(project, work / "project")
+    staged, sha256 = stage_project(project, work / "project")
     say("looking at its metadata")
     findings.judge("metadata", metadata_findings(project), "version, description, license, tags, Python")
     findings.judge("requirements", requirement_findings(project), ", ".join(project.metadata.get("dependencies", [])))

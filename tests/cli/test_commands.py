@@ -8,7 +8,7 @@ from rlm_env.cli.training import training_packages
 from rlm_env.runs.errors import ConfigError
 from rlm_env.scaffolds import SCAFFOLDS
 
-COMMANDS = ("eval", "train", "sft", "report", "envs", "check")
+COMMANDS = ("eval", "train", "sft", "report", "envs", "check", "new", "validate", "publish")
 
 
 def help_of(capfd, *arguments: str) -> str:

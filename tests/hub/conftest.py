@@ -1,3 +1,44 @@
-"""Fixtures of the tests of packages."""
+"""Fixtures of the tests of packages: planted environments, a real index that has rlm-env, the command `prime`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from tests.hub.planting import planted  # noqa: F401 - a fixture
+from tests.hub.servers import package_index
+from tests.hub.shell import Shell
+
+ROOT = Path(__file__).parents[2]
+PRIME = "0.18.0"
+
+
+@pytest.fixture(scope="session")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a package index that has rlm-env."""
+    for module in ("build", "twine", "pypiserver"):
+        pytest.importorskip(module)
+    folder = tmp_path_factory.mktemp("index")
+    with package_index(folder / "packages") as url:
+        shell = Shell(folder)
+        shell(sys.executable, "-m", "build", "--wheel", "--outdir", "core", ROOT)
+        shell(*Shell.upload(url), *(folder / "core").glob("*.whl"))
+        yield url
+
+
+@pytest.fixture(scope="session")
+def prime(pytestconfig: pytest.Config) -> Path:
+    """The folder with the command `prime`; kept between runs in a virtual environment of its own."""
+    found = shutil.which("prime")
+    folder = Path(found).parent if found else Path(pytestconfig.cache.mkdir("prime")) / "venv" / "bin"
+    if not (folder / "prime").exists():
+        subprocess.run([Path(sys.base_prefix) / "bin" / "python3", "-m", "venv", folder.parent], check=True)
+        install = [folder / "python", "-m", "pip", "install", "--quiet", f"prime=={PRIME}"]
+        subprocess.run(install, check=True, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
+    return folder

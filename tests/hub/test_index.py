@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -13,53 +12,18 @@ import pytest
 from rlm_env.hub.perfect_endpoint import PerfectEndpoint
 from rlm_env.origin import HASH_FILE
 from rlm_env.registry import load_environment
-from tests.hub.servers import loopback_environ, package_index
+from tests.hub.shell import Shell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-ROOT = Path(__file__).parents[2]
-
-
-class Shell:
-    """Runs commands in a folder and keeps count of them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.commands = folder, []
-        self.environ = loopback_environ(folder, TWINE_USERNAME="any", TWINE_PASSWORD="any")
-        self.environ["PYTHONPATH"] = f"{ROOT}:{ROOT / 'rewards'}"
-
-    def __call__(self, *command: object, code: int = 0) -> str:
-        words = [str(word) for word in command]
-        self.commands.append(words)
-        fresh = not words[0].startswith(sys.executable)
-        environ = {name: value for name, value in self.environ.items() if not (fresh and name == "PYTHONPATH")}
-        done = subprocess.run(words, cwd=self.folder, env=environ, capture_output=True, text=True)
-        assert done.returncode == code, f"{words}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    """A package index that has rlm-env; its address."""
-    for module in ("build", "twine", "pypiserver"):
-        pytest.importorskip(module)
-    folder = tmp_path_factory.mktemp("index")
-    with package_index(folder / "packages") as url:
-        shell = Shell(folder)
-        shell(sys.executable, "-m", "build", "--wheel", "--outdir", "core", ROOT)
-        upload = [sys.executable, "-m", "twine", "upload", "--non-interactive", "--repository-url", url]
-        shell(*upload, *(folder / "core").glob("*.whl"))
-        yield url
 
 
 def test_a_dozen_commands_lead_from_nothing_to_a_published_installed_evaluated_package(index, tmp_path, monkeypatch):
     shell = Shell(tmp_path)
-    rlm_env = [sys.executable, "-m", "rlm_env.cli"]
-    shell(*rlm_env, "new", "counted-rlm")
-    shell(*rlm_env, "check", "counted-rlm")
+    shell.rlm_env("new", "counted-rlm")
+    shell.rlm_env("check", "counted-rlm")
     shell(sys.executable, "-m", "pytest", "-q", "environments/counted_rlm")
-    publish = [*rlm_env, "publish", "counted-rlm", "--to", "index", "--repository", index]
-    publish += ["--index-url", f"{index}simple/"]
-    said = shell(*publish)
+    publish = ["publish", "counted-rlm", "--to", "index", "--repository", index, "--index-url", f"{index}simple/"]
+    said = shell.rlm_env(*publish)
     assert "published to index" in said
     python = tmp_path / "elsewhere" / "bin" / "python"
     shell(Path(sys.base_prefix) / "bin" / "python3", "-m", "venv", "elsewhere")
@@ -87,11 +51,11 @@ def test_a_dozen_commands_lead_from_nothing_to_a_published_installed_evaluated_p
     assert record["package"] == {"name": "counted-rlm", "version": "0.1.0", "sha256": sha256}
 
     (tmp_path / "sources").rename(tmp_path / "environments")
-    refused = shell(*publish, code=1)
+    refused = shell.rlm_env(*publish, code=1)
     assert "counted-rlm 0.1.0 is there already. Remedy: raise the version" in refused
     project = tmp_path / "environments" / "counted_rlm" / "pyproject.toml"
     bounds = next(line for line in project.read_text().splitlines() if line.startswith("dependencies"))
     text = project.read_text().replace('version = "0.1.0"', 'version = "0.1.1"')
     project.write_text(text.replace(bounds, 'dependencies = ["rlm-env>=7,<8"]'))
-    refused = shell(*publish, code=1)
+    refused = shell.rlm_env(*publish, code=1)
     assert "pip finds no rlm-env>=7,<8, so nobody could install the package" in refused

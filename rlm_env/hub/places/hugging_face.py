@@ -1,4 +1,4 @@
-"""Hugging Face: a dataset repository with the sources, the wheel in `dist/`, and a tag for each version."""
+"""Hugging Face: a dataset repository with the sources, the wheel in a folder dist, and a tag for each version."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from rlm_env.runs.errors import ConfigError
 
 REPO_TYPE = "dataset"
 README = "README.md"
+LONGEST = 300
+"""Characters of an error that are shown."""
 
 
 class HuggingFace(Place):
@@ -35,7 +37,7 @@ class HuggingFace(Place):
         except RepositoryNotFoundError:
             tags = []
         except Exception as error:
-            raise ToolFailed("asking Hugging Face", str(error)) from error
+            raise ToolFailed("asking Hugging Face", _in_a_line(error)) from error
         there = f"v{project.version}" in {tag.name for tag in tags}
         return [already_there(project, "Hugging Face")] * there + unresolved_core(project, "Hugging Face")
 
@@ -57,7 +59,7 @@ class HuggingFace(Place):
             )
             api.create_tag(repository, repo_type=REPO_TYPE, tag=tag, revision=commit.oid)
         except Exception as error:
-            raise ToolFailed("uploading to Hugging Face", str(error)) from error
+            raise ToolFailed("uploading to Hugging Face", _in_a_line(error)) from error
         url = f"{api.endpoint}/datasets/{repository}/resolve/{tag}/dist/{built.wheel.name}"
         return [f"to install it elsewhere: pip install '{staged.name} @ {url}'"]
 
@@ -67,7 +69,7 @@ class HuggingFace(Place):
                 self._owner = _api().whoami()["name"]
             except Exception as error:
                 remedy = "run hf auth login, set HF_TOKEN, or name the owner by --owner"
-                raise ConfigError(f"Hugging Face does not say who you are ({error}): {remedy}") from error
+                raise ConfigError(f"Hugging Face does not say who you are ({_in_a_line(error)}): {remedy}") from error
         return f"{self._owner}/{project.name}"
 
 
@@ -76,6 +78,12 @@ def card(project: Project, readme: str) -> str:
     license_id = str(project.metadata.get("license", "other")).lower()
     tags = "".join(f"- {tag}\n" for tag in dict.fromkeys(["rlm-env", *project.metadata.get("tags", [])]))
     return f"---\nlicense: {license_id}\npretty_name: {project.name}\ntags:\n{tags}---\n{readme}"
+
+
+def _in_a_line(error: Exception) -> str:
+    """The client's words, which come in several lines with advice of its own."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:LONGEST]}{'...' if len(text) > LONGEST else ''}"
 
 
 def _api():  # noqa: ANN202 - huggingface_hub is imported only here

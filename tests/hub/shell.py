@@ -1,0 +1,42 @@
+"""Commands as people type them, in a folder, with nobody's logins."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+class Shell:
+    """Runs commands in a folder and keeps them. Only this interpreter finds this project's sources."""
+
+    def __init__(self, folder: Path, **variables: str) -> None:
+        self.folder = folder
+        self.commands: list[list[str]] = []
+        self._environ = {**os.environ, "HOME": str(folder), "NO_COLOR": "1"}
+        self._environ |= {"TWINE_USERNAME": "any", "TWINE_PASSWORD": "any", **variables}
+        self._environ.pop("HF_HUB_OFFLINE", None)
+
+    def __call__(self, *command: object, code: int = 0) -> str:
+        """Runs a command, which must end with that exit code; returns its standard output."""
+        words = [str(word) for word in command]
+        self.commands.append(words)
+        environ = dict(self._environ)
+        environ.pop("PYTHONPATH", None)
+        if words[0] == sys.executable:
+            environ["PYTHONPATH"] = f"{ROOT}:{ROOT / 'rewards'}"
+        done = subprocess.run(words, cwd=self.folder, env=environ, capture_output=True, text=True)
+        assert done.returncode == code, f"{words}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def rlm_env(self, *arguments: object, code: int = 0) -> str:
+        """`rlm-env` with these arguments."""
+        return self(sys.executable, "-m", "rlm_env.cli", *arguments, code=code)
+
+    @staticmethod
+    def upload(url: str) -> list[str]:
+        """The command that uploads files to an index."""
+        return [sys.executable, "-m", "twine", "upload", "--non-interactive", "--repository-url", url]
