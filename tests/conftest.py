@@ -39,6 +39,6 @@ async def vllm_server(tiny_model_path: Path) -> AsyncIterator[VLLMServer]:
     pytest.importorskip("vllm")
     from rlm_env.llm import VLLMServer
 
-    async with VLLMServer(tiny_model_path) as server:
+    async with VLLMServer(tiny_model_path, scale_out=True) as server:
         await server.warm_up()
         yield server

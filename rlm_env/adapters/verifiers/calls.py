@@ -45,8 +45,9 @@ class CallLog:
         """Index of the message that answered a request; None for one that failed."""
         calls = self._trace.calls
         for call in calls[self._read :]:
-            if call.acp is not None and call.node is not None:
-                self._nodes[call.acp.request_id] = call.node
+            label = getattr(call, "acp", None)  # the commit of verifiers that prime-rl pins has none
+            if label is not None and call.node is not None:
+                self._nodes[label.request_id] = call.node
         self._read = len(calls)
         return self._nodes.get(request_id)
 
@@ -68,7 +69,7 @@ class CallLog:
         completion.completion_ids = last.token_ids[sampled:]
         completion.logprobs = list(last.logprobs)
 
-    def edges(self) -> vf.SemanticEdgeSet:
+    def edges(self) -> list[vf.SemanticEdge]:
         """From each root turn to the sub-calls of its code, and from these to the turn that read their answers."""
         edges: dict[tuple[int, int, str], vf.SemanticEdge] = {}
         for sub, made in self._subs:
@@ -81,7 +82,7 @@ class CallLog:
                     continue
                 edge = vf.SemanticEdge(source_request_id=str(source), target_request_id=str(target), type=kind)
                 edges.setdefault((int(ends[0]), int(ends[1]), kind), edge)
-        return vf.SemanticEdgeSet(edges=list(edges.values()))
+        return list(edges.values())
 
     def _root(self, index: int) -> str | None:
         return self._roots[index] if 0 <= index < len(self._roots) else None

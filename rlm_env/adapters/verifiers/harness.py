@@ -162,10 +162,12 @@ class RLMHarness(vf.Harness[RLMHarnessConfig]):
 def leave_in_trace(trace: vf.Trace, rollout: Rollout, log: CallLog) -> None:
     """What verifiers stores of a finished rollout, and in the process the rollout itself."""
     state_of(trace).rollout = rollout
-    trace.root_reply = rollout.answer
+    if "root_reply" in type(trace).model_fields:  # the commit of verifiers that prime-rl pins has none
+        trace.root_reply = rollout.answer
     trace.info["rollout"] = rollout_facts(rollout)
     trace.record_metrics(rollout_metrics(rollout))
-    trace.add_semantic_edges(log.edges())
+    if edges := log.edges():
+        trace.add_semantic_edges(vf.SemanticEdgeSet(edges=edges))
 
 
 def _engine(ctx: vf.ModelContext) -> str:

@@ -1,0 +1,92 @@
+"""The sources of prime-rl from a checkout, importable here although it is not installed.
+
+prime-rl asks for Python 3.12, CUDA and packages that no index has. Its orchestrator, environment server and loss need
+none of them at run time; modules that they only name are replaced by stand-ins, which fail when they are used.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+COMMIT = "559b44772e471d1538537b8805cc77f3824a5e64"
+"""The tested one, of 21 August 2026."""
+VERIFIERS_COMMIT = "a60a606ecc4d309247edf9ff92c3eabca362781f"
+"""The one that it pins as deps/verifiers."""
+HOW = f"""This needs a checkout of prime-rl at the tested commit:
+
+    git clone https://github.com/PrimeIntellect-ai/prime-rl && git -C prime-rl checkout {COMMIT}
+    PRIME_RL_SRC=$PWD/prime-rl python scripts/prime_rl_cpu.py"""
+STAND_INS = (
+    *(
+        "dion",
+        "fla",
+        "flash_attn",
+        "modelexpress",
+        "mooncake",
+        "prime_evals",
+        "pynvml",
+        "ring_flash_attn",
+        "spmd_types",
+    ),
+    *("tilelang", "torchao", "torchdata", "torchtitan", "wandb_gql", "wandb_graphql", "wandb_workspaces"),
+)
+"""Packages that modules on the way import and this way never uses."""
+
+
+class _StandIn(ModuleType):
+    """A module of which every name can be imported, and called or subclassed, and nothing can be used."""
+
+    __path__: ClassVar[list[str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {"__init__": _refuse, "__class_getitem__": classmethod(lambda cls, _: cls)})
+
+
+def _refuse(self: Any, *_: Any, **__: Any) -> None:
+    raise RuntimeError(f"{type(self).__name__} is a stand-in: this machine does not have the package")
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        missing = name.split(".")[0] in STAND_INS
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if missing else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        return _StandIn(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass
+
+
+def source_folder() -> Path:
+    """The checkout that PRIME_RL_SRC names. Ends the program, saying what to do, where there is none."""
+    named = os.environ.get("PRIME_RL_SRC", "")
+    folder = Path(named).resolve()
+    if not named or not (folder / "src" / "prime_rl").is_dir():
+        sys.exit(f"PRIME_RL_SRC={named!r} is no checkout of prime-rl. {HOW}" if named else HOW)
+    return folder
+
+
+def use_checkout() -> Path:
+    """Makes `import prime_rl` give the sources of the checkout; returns its folder. Where its submodule deps/verifiers
+    is there, `import verifiers` gives that."""
+    folder = source_folder()
+    parts = [folder / "src", folder / "packages" / "prime-rl-configs" / "src"]
+    pinned = folder / "deps" / "verifiers"
+    sys.path[:0] = [str(path) for path in (*parts, *([pinned] if (pinned / "verifiers").is_dir() else []))]
+    sys.meta_path.append(_Finder())
+    import prime_rl
+
+    prime_rl.__path__ = [str(part / "prime_rl") for part in parts]
+    import prime_rl.utils
+
+    prime_rl.utils.__path__ = [str(part / "prime_rl" / "utils") for part in parts]
+    return folder
