@@ -1,4 +1,4 @@
-"""Trains tiny-rlm on one of our environments with the real prime-rl, on CPUs: a proof that they fit, not a way to train.
+"""Trains tiny-rlm on one of our environments with the real prime-rl, on CPUs: a proof that both fit, no way to train.
 
     PRIME_RL_SRC=/path/to/prime-rl python scripts/prime_rl_cpu.py [--steps 3] [--out FOLDER]
 
@@ -113,7 +113,7 @@ async def process(out: Path, name: str, *arguments: str) -> AsyncIterator[asynci
     """One process of the run; its output goes to OUT/NAME.log, and it is ended with the block."""
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "VLLM_API_KEY": "EMPTY"}
-    with open(out / f"{name}.log", "wb") as log:
+    with (out / f"{name}.log").open("wb") as log:
         command = (sys.executable, "-m", *arguments)
         running = await asyncio.create_subprocess_exec(*command, cwd=out, env=environment, stdout=log, stderr=log)
         try:
