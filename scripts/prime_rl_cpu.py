@@ -77,7 +77,7 @@ async def admin_routes(server: VLLMServer) -> AsyncIterator[str]:
 
 
 def write_configs(out: Path, model: Path, server: VLLMServer, admin: str, steps: int) -> None:
-    """`env.toml` and `orchestrator.toml`. The renderer loads the model by its served name: it is a folder of `out`."""
+    """The files of the environment server and the orchestrator. The renderer loads the model by its served name: it is a folder of `out`."""
     port = free_port()
     (out / server.served_name).symlink_to(model)
     serving = {"env": ENVIRONMENT, "serve": {"address": f"tcp://127.0.0.1:{port}"}}
