@@ -49,6 +49,8 @@ class Environment(ABC):
     """The name in reports, for example `oolong-rlm`; the class name when empty."""
     tips: ClassVar[str] = ""
     """Advice for this benchmark, which the scaffold `rlm-tips` adds to the system prompt."""
+    makes_any_task: bool = False
+    """Whether `task` makes the task at an index alone, and not all that come before it."""
     score_limits: ScoreLimits = ScoreLimits()
     score_in_process: bool = False
     """False: evaluations and training call `score` in another process, so that a slow one delays nothing and can be
@@ -71,8 +73,8 @@ class Environment(ABC):
         """
 
     def task(self, split: Split, index: int) -> Task:
-        """The task at a position of the split, counted from 0. Override it where tasks can be made out of order: this
-        one makes all that come before. Raises IndexError behind the end."""
+        """The task at a position of the split, counted from 0. Override it, and set `makes_any_task`, where tasks can
+        be made out of order: this one makes all that come before. Raises IndexError behind the end."""
         if index < 0:
             raise IndexError(f"task {index} of {split!r}: tasks are counted from 0")
         found = next(islice(Tasks(lambda: self.tasks(split), split), index, None), None)

@@ -77,7 +77,8 @@ async def admin_routes(server: VLLMServer) -> AsyncIterator[str]:
 
 
 def write_configs(out: Path, model: Path, server: VLLMServer, admin: str, steps: int) -> None:
-    """The files of the environment server and the orchestrator. The renderer loads the model by its served name: it is a folder of `out`."""
+    """The files of the environment server and the orchestrator. The renderer loads the model by its served name, which
+    is a folder of `out` too."""
     port = free_port()
     (out / server.served_name).symlink_to(model)
     serving = {"env": ENVIRONMENT, "serve": {"address": f"tcp://127.0.0.1:{port}"}}

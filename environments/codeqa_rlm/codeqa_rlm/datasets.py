@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from codeqa_rlm.generate import FAMILIES_OF, GeneratedSet, generated_tasks
+from codeqa_rlm.generate import FAMILIES_OF, GeneratedSet, generated_task
 from codeqa_rlm.hub import PublishedSet, hub_tasks
-from codeqa_rlm.installed import FAMILIES_HERE, InstalledSet, check_packages, installed_tasks
+from codeqa_rlm.installed import FAMILIES_HERE, InstalledSet, check_packages, installed_task
+from rlm_env.authoring.indexed import IndexedTasks
 from rlm_env.authoring.options import at_least, chosen, counts, one_of
 from rlm_env.task import Split, Task
 
@@ -46,7 +47,7 @@ class GeneratedOptions:
             families=chosen("families", self.families, FAMILIES_OF[profile]),
             choices=choices,
         )
-        return partial(generated_tasks, generated)
+        return IndexedTasks(partial(generated_task, generated))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class InstalledOptions:
     def stream(self, seed: int, choices: str) -> Stream:
         packages = None if self.packages is None else check_packages(self.packages)
         families = chosen("families", self.families, FAMILIES_HERE)
-        return partial(installed_tasks, InstalledSet(seed, packages, families, choices))
+        return IndexedTasks(partial(installed_task, InstalledSet(seed, packages, families, choices)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from codeqa_rlm.choices import FORM, TINY_FORM, ask, shuffle
 from codeqa_rlm.questions import FAMILIES
@@ -40,12 +39,7 @@ class GeneratedSet:
     choices: str
 
 
-def generated_tasks(options: GeneratedSet, split: Split) -> Iterator[Task]:
-    for index in count():
-        yield make_task(options, split, index)
-
-
-def make_task(options: GeneratedSet, split: Split, index: int) -> Task:
+def generated_task(options: GeneratedSet, split: Split, index: int) -> Task:
     """Task number `index`; depends on seed, split, index and the options, on nothing else.
 
     Raises ValueError if no repository of that length has a question of the family."""

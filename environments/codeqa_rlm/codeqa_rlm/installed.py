@@ -8,9 +8,8 @@ the packages, and chains of calls are not asked about.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from codeqa_rlm.analysis import analyze
 from codeqa_rlm.choices import ask, shuffle
@@ -53,12 +52,7 @@ def check_packages(packages: str | Sequence[str]) -> list[str]:
     return names
 
 
-def installed_tasks(options: InstalledSet, split: Split) -> Iterator[Task]:
-    for index in count():
-        yield make_task(options, split, index)
-
-
-def make_task(options: InstalledSet, split: Split, index: int) -> Task:
+def installed_task(options: InstalledSet, split: Split, index: int) -> Task:
     """Task number `index`; depends on seed, split, index, the options and the files of the package.
 
     A package that has no question of the family (one without classes, say) is passed over for another one; raises

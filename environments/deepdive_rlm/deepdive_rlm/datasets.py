@@ -87,19 +87,22 @@ class GeneratedSource:
         self._connections = Connections(public_only=False)
 
     def tasks(self, split: Split) -> Iterator[Task]:
-        for index in count():
-            world, question = self.question(split, index)
-            hops = len(question.walk) - 1
-            info = {
-                "family": f"{hops} hops",
-                "hops": hops,
-                "asked": question.query.asked,
-                "profile": self.profile,
-                "world": world.name,
-                "aliases": list(question.aliases),
-                "evidence": [world.url(world.things[id]) for id in question.evidence],
-            }
-            yield Task(question.text, "", question.gold, f"{split}-{self.seed}-{index}", info)
+        return (self.task(split, index) for index in count())
+
+    def task(self, split: Split, index: int) -> Task:
+        """The task of question number `index`."""
+        world, question = self.question(split, index)
+        hops = len(question.walk) - 1
+        info = {
+            "family": f"{hops} hops",
+            "hops": hops,
+            "asked": question.query.asked,
+            "profile": self.profile,
+            "world": world.name,
+            "aliases": list(question.aliases),
+            "evidence": [world.url(world.things[id]) for id in question.evidence],
+        }
+        return Task(question.text, "", question.gold, f"{split}-{self.seed}-{index}", info)
 
     def question(self, split: Split, index: int) -> tuple[World, Question]:
         """Question number `index`; depends on seed, split, index and the options, on nothing else."""

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from deepdive_rlm import trail
 from deepdive_rlm.baselines import BASELINES
-from deepdive_rlm.datasets import DATASETS
+from deepdive_rlm.datasets import DATASETS, GeneratedSource
 from deepdive_rlm.judge import MAX_TOKENS, Judge
 from deepdive_rlm.tools import make_tools
+from rlm_env.authoring.indexed import check_index
 from rlm_env.authoring.options import at_least, dataset_options, one_of
 from rlm_env.environment import Environment
 from rlm_env.llm.base import LLM
@@ -70,6 +71,18 @@ class DeepDive(Environment):
     def tasks(self, split: Split) -> Iterable[Task]:
         one_of("split", split, ("train", "eval"))
         return Tasks(lambda: islice(self.source.tasks(split), self.num_tasks), split)
+
+    @property
+    def makes_any_task(self) -> bool:
+        """True where tasks are generated."""
+        return isinstance(self.source, GeneratedSource)
+
+    def task(self, split: Split, index: int) -> Task:
+        if not isinstance(self.source, GeneratedSource):
+            return super().task(split, index)
+        one_of("split", split, ("train", "eval"))
+        check_index(split, index, self.num_tasks)
+        return self.source.task(split, index)
 
     def tools(self, task: Task) -> list[Callable[..., Awaitable[str]]]:
         """`search_web`, `scan_page`, `open_lines`. Raises ValueError without a key for the open web."""

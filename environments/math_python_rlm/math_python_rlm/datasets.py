@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from math_python_rlm.generate import PROFILES, GeneratedSet, generated_tasks
+from math_python_rlm.generate import PROFILES, GeneratedSet, generated_task
 from math_python_rlm.hub import PublishedSet, hub_tasks
+from rlm_env.authoring.indexed import IndexedTasks
 from rlm_env.authoring.options import chosen, one_of
 from rlm_env.task import Split, Task
 
@@ -32,7 +33,7 @@ class GeneratedOptions:
     def stream(self, seed: int) -> Stream:
         profile = one_of("profile", self.profile, PROFILES)
         families = chosen("families", self.families, PROFILES[profile])
-        return partial(generated_tasks, GeneratedSet(seed, families, profile))
+        return IndexedTasks(partial(generated_task, GeneratedSet(seed, families, profile)))
 
 
 @dataclass(frozen=True, kw_only=True)

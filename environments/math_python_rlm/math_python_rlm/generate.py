@@ -6,9 +6,8 @@ Which split a problem belongs to follows from its own words, so that `train` and
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from math_python_rlm.families import STANDARD, TINY
 from math_python_rlm.problem import is_hard, latex
@@ -43,12 +42,7 @@ def split_of(question: str, share: int) -> Split:
     return "train" if zlib.crc32(question.encode("utf-8", "surrogatepass")) % share else "eval"
 
 
-def generated_tasks(options: GeneratedSet, split: Split) -> Iterator[Task]:
-    for index in count():
-        yield make_task(options, split, index)
-
-
-def make_task(options: GeneratedSet, split: Split, index: int) -> Task:
+def generated_task(options: GeneratedSet, split: Split, index: int) -> Task:
     """Task number `index`; depends on seed, split, index and the options, on nothing else."""
     family = options.families[index % len(options.families)]
     for attempt in range(TRIES):

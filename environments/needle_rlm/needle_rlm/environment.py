@@ -11,6 +11,7 @@ from needle_rlm.baselines import BASELINES
 from needle_rlm.haystack import make_haystack
 from needle_rlm.prose import VOCABULARIES
 from rlm_env.authoring.draw import Draw
+from rlm_env.authoring.indexed import check_index
 from rlm_env.authoring.options import at_least, counts, one_of
 from rlm_env.environment import Environment
 from rlm_env.rollout import Rollout, Score
@@ -45,6 +46,7 @@ class Needle(Environment):
     """
 
     name = "needle-rlm"
+    makes_any_task = True
     tips = (resources.files("needle_rlm") / "tips.txt").read_text("utf-8")
 
     def __init__(
@@ -84,8 +86,7 @@ class Needle(Environment):
     def task(self, split: Split, index: int) -> Task:
         """Task number `index`; depends on seed, split, index and the options, on nothing else."""
         one_of("split", split, ("train", "eval"))
-        if index < 0 or (self.num_tasks is not None and index >= self.num_tasks):
-            raise IndexError(f"task {index} of {split!r}: tasks are counted from 0 and there are {self.num_tasks}")
+        check_index(split, index, self.num_tasks)
         draw = Draw("needle", FORMAT, self.seed, split, index)
         length = self.lengths[index % len(self.lengths)]
         depth = draw.random()

@@ -186,14 +186,3 @@ def test_it_loads_by_name_and_has_tips():
     assert env.environment.profile == "tiny"
     assert env.environment.name == "needle-rlm"
     assert "distractors" in env.environment.tips
-
-
-def test_a_task_by_its_place_is_made_alone():
-    environment = Needle(profile="tiny", num_tasks=5)
-    assert [environment.task("eval", index) for index in (4, 0)] == [
-        environment.tasks("eval").take(5)[i] for i in (4, 0)
-    ]
-    assert Needle(profile="tiny").task("train", 10**6).id == f"train-0-{10**6}"
-    for index in (-1, 5):
-        with pytest.raises(IndexError, match=f"task {index} of 'eval'"):
-            environment.task("eval", index)

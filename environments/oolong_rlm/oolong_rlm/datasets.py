@@ -16,11 +16,12 @@ from oolong_rlm.hub_pairs import SOURCE
 from oolong_rlm.measure import make_measure
 from oolong_rlm.pairs import PAIR_FAMILIES
 from oolong_rlm.questions import EASY_FAMILIES, Family, pick_families
-from oolong_rlm.real import PlantedSet, real_tasks
-from oolong_rlm.synth import GeneratedSet, synth_tasks
+from oolong_rlm.real import PlantedSet, real_task
+from oolong_rlm.synth import GeneratedSet, SynthTasks
 from oolong_rlm.transcripts import find_transcripts, read_transcripts
 from oolong_rlm.vocabulary import load_vocabulary
 from oolong_rlm.window import MIN_LINES, Size
+from rlm_env.authoring.indexed import IndexedTasks
 from rlm_env.authoring.options import counts, one_of
 from rlm_env.task import Split, Task
 
@@ -75,7 +76,7 @@ class SynthOptions:
             measure=make_measure(self.tokenizer),
             questions_per_context=counts("questions_per_context", self.questions_per_context)[0],
         )
-        return partial(synth_tasks, generated)
+        return IndexedTasks(SynthTasks(generated))
 
     def _families(self, easy: bool) -> dict[str, tuple[str, Family]]:
         return pick_families(EASY_FAMILIES if easy and self.families is None else self.families)
@@ -107,7 +108,7 @@ class RealOptions:
         episodes = counts("episodes", self.episodes)
         if max(episodes) > len(transcripts.episodes):
             raise ValueError(f"episodes: the transcripts hold {len(transcripts.episodes)}, got {max(episodes)}")
-        return partial(real_tasks, PlantedSet(seed, transcripts, episodes, make_measure(self.tokenizer)))
+        return IndexedTasks(partial(real_task, PlantedSet(seed, transcripts, episodes, make_measure(self.tokenizer))))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from oolong_rlm.baselines import BASELINES
 from oolong_rlm.datasets import DATASETS
+from rlm_env.authoring.indexed import IndexedTasks, check_index
 from rlm_env.authoring.options import at_least, dataset_options, one_of
 from rlm_env.environment import Environment
 from rlm_env.rollout import Rollout, Score
@@ -59,6 +60,18 @@ class Oolong(Environment):
     def tasks(self, split: Split) -> Iterable[Task]:
         one_of("split", split, ("train", "eval"))
         return Tasks(lambda: islice(self._stream(split), self.num_tasks), split)
+
+    @property
+    def makes_any_task(self) -> bool:
+        """True where tasks are generated."""
+        return isinstance(self._stream, IndexedTasks)
+
+    def task(self, split: Split, index: int) -> Task:
+        if not isinstance(self._stream, IndexedTasks):
+            return super().task(split, index)
+        one_of("split", split, ("train", "eval"))
+        check_index(split, index, self.num_tasks)
+        return self._stream.at(split, index)
 
     def score(self, task: Task, rollout: Rollout) -> Score:
         if task.info["subset"] == "pairs":

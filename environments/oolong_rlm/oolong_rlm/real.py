@@ -8,9 +8,8 @@ list with repeats, for which the official scorer gives a perfect copy less than 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from oolong_rlm.measure import Measure
 from oolong_rlm.planting import Table, set_table
@@ -198,12 +197,6 @@ MANY: dict[str, tuple[Ask, ...]] = {
     "multidoc_rolls": (roll_question, many_rolls_question),
     "multidoc_spells": (spell_question, many_spells_question),
 }
-
-
-def real_tasks(options: PlantedSet, split: Split) -> Iterator[Task]:
-    """Endless."""
-    for index in count():
-        yield real_task(options, split, index)
 
 
 def real_task(options: PlantedSet, split: Split, index: int) -> Task:

@@ -7,9 +7,8 @@ chosen families can ask anything, the window is drawn again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Literal
 
 from oolong_rlm.measure import Measure
@@ -44,10 +43,26 @@ class GeneratedSet:
     """Consecutive tasks about the same context (25 in the paper); prefix caches profit from more than one."""
 
 
-def synth_tasks(options: GeneratedSet, split: Split) -> Iterator[Task]:
-    """Endless. Raises ValueError where a length is too short for the options."""
-    for place in count():
-        yield from window_tasks(options, split, place)
+class SynthTasks:
+    """Makes tasks by their index. Where several are about one window, they are made together."""
+
+    def __init__(self, options: GeneratedSet) -> None:
+        self._options = options
+        self._last: tuple[Split, int, list[Task]] | None = None
+
+    def __reduce__(self) -> tuple[type[SynthTasks], tuple[GeneratedSet]]:
+        return SynthTasks, (self._options,)
+
+    def __call__(self, split: Split, index: int) -> Task:
+        """Task number `index`. Raises ValueError where a length is too short for the options."""
+        place, question = divmod(index, self._options.questions_per_context)
+        if self._options.questions_per_context == 1:
+            return window_tasks(self._options, split, place)[0]
+        last = self._last
+        if last is None or last[:2] != (split, place):
+            last = self._last = None  # its window is freed before the next one is drawn
+            last = self._last = (split, place, window_tasks(self._options, split, place))
+        return last[2][question]
 
 
 def window_tasks(options: GeneratedSet, split: Split, place: int) -> list[Task]:

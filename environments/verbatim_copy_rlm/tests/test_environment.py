@@ -241,14 +241,3 @@ def test_it_loads_by_name_and_has_tips():
     env = rlm_env.load_environment("verbatim-copy-rlm", seed=2, profile="tiny", max_turns=3)
     assert env.environment.kinds == ["words", "codes"]
     assert "variable" in env.environment.tips
-
-
-def test_a_task_by_its_place_is_made_alone():
-    environment = VerbatimCopy(profile="tiny", num_tasks=5)
-    assert [environment.task("eval", index) for index in (4, 0)] == [
-        environment.tasks("eval").take(5)[i] for i in (4, 0)
-    ]
-    assert VerbatimCopy(profile="tiny").task("train", 10**6).id == f"train-0-{10**6}"
-    for index in (-1, 5):
-        with pytest.raises(IndexError, match=f"task {index} of 'eval'"):
-            environment.task("eval", index)

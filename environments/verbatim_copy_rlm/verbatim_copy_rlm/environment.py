@@ -8,6 +8,7 @@ from itertools import count, islice
 from typing import Literal
 
 from rlm_env.authoring.draw import Draw
+from rlm_env.authoring.indexed import check_index
 from rlm_env.authoring.options import at_least, chosen, counts, one_of
 from rlm_env.environment import Environment
 from rlm_env.rollout import Rollout, Score
@@ -49,6 +50,7 @@ class VerbatimCopy(Environment):
     """
 
     name = "verbatim-copy-rlm"
+    makes_any_task = True
     tips = (resources.files("verbatim_copy_rlm") / "tips.txt").read_text("utf-8")
 
     def __init__(
@@ -86,8 +88,7 @@ class VerbatimCopy(Environment):
     def task(self, split: Split, index: int) -> Task:
         """Task number `index`; depends on seed, split, index and the options, on nothing else."""
         one_of("split", split, ("train", "eval"))
-        if index < 0 or (self.num_tasks is not None and index >= self.num_tasks):
-            raise IndexError(f"task {index} of {split!r}: tasks are counted from 0 and there are {self.num_tasks}")
+        check_index(split, index, self.num_tasks)
         kind = self.kinds[index % len(self.kinds)]
         length = self.lengths[index // len(self.kinds) % len(self.lengths)]
         for attempt in count():

@@ -38,7 +38,7 @@ class TaskSource:
         """The task at an index of a split. Raises IndexError behind the end."""
         with self._lock:
             if (split, index) not in self._kept:
-                if type(self.environment).task is not Environment.task:
+                if self.environment.makes_any_task:
                     self._keep(split, index, self.environment.task(split, index))
                 else:
                     self._advance(split, index)
