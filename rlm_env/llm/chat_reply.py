@@ -186,7 +186,9 @@ def _first_count(raw: Mapping[str, Any], *names: str) -> int:
 
 def _count(value: Any) -> int:
     """A number of tokens; 0 for what is none."""
-    if isinstance(value, bool):
+    if type(value) is int:
+        return max(0, value)
+    if value is None or isinstance(value, bool):
         return 0
     try:
         return max(0, int(float(str(value).replace(",", ""))))

@@ -5,12 +5,18 @@ Progress displays are in `rlm_env/evals/progress.py` and `rlm_env/train/report/m
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
 from rich.console import Console
 
 from rlm_env.runs.errors import RunStopped
 from rlm_env.runs.interrupt import Terminated
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+PLAIN_SECONDS = 60.0
+"""Seconds between two lines about the same stage where there is no terminal."""
 PLAIN_WIDTH = 120
 """Characters per line of a table that is written to a file or a pipe."""
 
@@ -18,6 +24,27 @@ PLAIN_WIDTH = 120
 def say(console: Console, text: str, style: str | None = None) -> None:
     """Prints text without markup and wrapping, so that a command in it can be copied."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def stage(console: Console, text: str) -> Iterator[Callable[[str], None]]:
+    """Tells that something goes on which takes its time, and at its end how long it took: with a spinner on a terminal,
+    elsewhere with a line, and one a minute. Yields a function that tells more of it."""
+    begin = told = time.monotonic()
+    with console.status(text) if console.is_terminal else contextlib.nullcontext() as status:
+        if status is None:
+            say(console, f"{text} ...")
+
+        def tell(more: str) -> None:
+            nonlocal told
+            if status is not None:
+                status.update(f"{text}: {more}")
+            elif time.monotonic() - told > PLAIN_SECONDS:
+                told = time.monotonic()
+                say(console, f"{text}: {more}")
+
+        yield tell
+    say(console, f"{text}: done after {time.monotonic() - begin:.0f} s")
 
 
 def say_stopped(console: Console, stop: RunStopped | KeyboardInterrupt | Terminated) -> int:

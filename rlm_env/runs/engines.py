@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import glob
-import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from rich.console import Console
 from rlm_env.llm.base import LLM, EngineRefused, EngineUnavailable, LLMError, Sampling
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
 from rlm_env.messages import Usage
+from rlm_env.runs.console import stage
 from rlm_env.runs.engine_table import EngineEntry, Role
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.judge import CountedJudge
@@ -212,21 +212,14 @@ async def _serve(
     """A local vLLM while the block runs, with its start shown on the console."""
     from rlm_env.llm.vllm.server import VLLMServer, is_cpu_build
 
-    start = time.monotonic()
-    with console.status(f"starting vLLM with {ref.name}") as status:
-
-        def show(stage: str, seconds: float) -> None:
-            status.update(f"starting vLLM with {ref.name}: {stage}, {seconds:.0f} s")
-
-        if not console.is_terminal:
-            console.print(f"starting vLLM with {ref.name} (log: {log})", markup=False)
+    with stage(console, f"starting vLLM with {ref.name} (log: {log})") as tell:
         try:
             server = VLLMServer(
                 folder,
                 served_name=ref.name,
                 seed=seed,
                 log_path=log,
-                progress=show,
+                progress=lambda at, seconds: tell(f"{at}, {seconds:.0f} s"),
                 **server_options(options, 1 if is_cpu_build() else sharing),
             )
             await server.__aenter__()
@@ -234,7 +227,6 @@ async def _serve(
             raise RunStopped("engine unavailable", str(error), 3) from error
     try:
         await server.warm_up()
-        console.print(f"vLLM serves {ref.name} after {time.monotonic() - start:.0f} s (log: {log})", markup=False)
         yield server
     finally:
         await server.__aexit__(None, None, None)

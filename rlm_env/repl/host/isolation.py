@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 import sysconfig
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,10 @@ class SandboxReport:
     """Preloaded package -> version, or why it is missing."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, with lists for tuples."""
-        return {**asdict(self), "layers": [asdict(layer) for layer in self.layers]}
+        """JSON-ready, with lists for tuples. Written out, since every rollout records it and `asdict` is slow."""
+        layers = [{"name": layer.name, "active": layer.active, "detail": layer.detail} for layer in self.layers]
+        facts = {name: dict(getattr(self, name)) for name in ("attacks", "not_chosen", "packages")}
+        return {"level": self.level, "layers": layers, **facts}
 
     def __str__(self) -> str:
         active = ", ".join(layer.name for layer in self.layers if layer.active)

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from rlm_env.llm.base import EngineUnavailable
 from rlm_env.repl import ReplPools
+from rlm_env.runs.console import say, stage
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.interrupt import interruptible
 from rlm_env.runs.models import resolve_folder
@@ -41,6 +42,12 @@ from rlm_env.train.sync.engine import TrainEngine
 from rlm_env.train.sync.sync_check import SyncError
 from rlm_env.train.sync.weight_sync import WeightSync, make_sync
 
+ALL_EQUAL = 3
+"""After this many steps in a row without an advantage in any group, a run says so."""
+NOTHING_LEARNED = (
+    "in the last {} steps all rollouts of every task had the same reward (mean {:.3f}), so nothing was learned from "
+    "them. Look at rollouts.jsonl: the tasks may be too hard or too easy for this model, or the scorer too coarse"
+)
 MAX_SKIPPED = 3
 """A run stops after this many steps in a row whose gradient was not finite, or after its last step if that one was."""
 
@@ -77,7 +84,8 @@ def train(config: TrainConfig, console: Console, options: TrainOptions | None = 
             if not check_template(model, config):
                 console.print("note: the chat template rewrites earlier turns; each turn becomes a sample of its own")
         try:
-            learner = Learner(model, config.trainer, config.optimizer, config.loss, config.steps, config.seed)
+            with stage(console, f"loading {config.model}") if leads else contextlib.nullcontext():
+                learner = Learner(model, config.trainer, config.optimizer, config.loss, config.steps, config.seed)
         except (ModelError, PackingError) as error:
             raise ConfigError(str(error)) from error
         if not leads:
@@ -106,6 +114,8 @@ class _Run:
     """Step of the newest checkpoint."""
     recorded: int = field(init=False)
     """Steps whose metrics are written. Only these get a checkpoint."""
+    equal: int = 0
+    """Steps in a row, up to the newest, in which no group had an advantage."""
     skipped: int = 0
     """Steps in a row, up to the newest, whose gradient was not finite."""
     publishing: asyncio.Task[dict[str, float]] | None = None
@@ -153,7 +163,8 @@ class _Run:
         check_window(config, engine.policy.context_window)
         self.opened.add_to_record(engines=await describe_engines({"policy": engine.llm}))
         sync = make_sync(config.sync, config.out / WEIGHTS, config.trainer.dtype)
-        found = await sync.start(self.learner, engine)
+        with stage(self.console, "bringing the weights into the engine and comparing it with the trainer"):
+            found = await sync.start(self.learner, engine)
         self.console.print(
             f"engine and trainer agree: mean |difference| of log-probabilities {found['sync_mean_abs']:.1e}",
             markup=False,
@@ -249,6 +260,9 @@ class _Run:
         self.opened.metrics.write(step, values)
         self.opened.metrics.show_step(step, steps, values)
         self.recorded = step
+        self.equal = self.equal + 1 if values.get("groups/zero_advantage") == 1.0 else 0
+        if self.equal == ALL_EQUAL:
+            say(self.console, f"note: {NOTHING_LEARNED.format(self.equal, values['reward/mean'])}", "yellow")
         if step % self.config.checkpoint.every == 0:
             await self._save()
         self.skipped = self.skipped + 1 if values["skipped"] else 0
@@ -296,11 +310,7 @@ class _Run:
     async def _engine(self, model: Path) -> AsyncIterator[TrainEngine]:
         """The vLLM of the run, with its start shown."""
         config = self.config
-        with self.console.status("starting vLLM") as status:
-
-            def show(stage: str, seconds: float) -> None:
-                status.update(f"starting vLLM: {stage}, {seconds:.0f} s")
-
+        with stage(self.console, f"starting vLLM with {config.model}") as tell:
             lora = config.trainer.lora if config.sync.method == "lora" else None
             engine = TrainEngine(
                 model,
@@ -309,7 +319,7 @@ class _Run:
                 dtype=config.trainer.dtype,
                 seed=config.seed,
                 lora_rank=None if lora is None else lora.rank,
-                progress=show,
+                progress=lambda at, seconds: tell(f"{at}, {seconds:.0f} s"),
             )
             await engine.__aenter__()
         try:
