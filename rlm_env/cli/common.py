@@ -21,7 +21,7 @@ from rlm_env.scaffolds.config import RLMConfig
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    nothing could be scored, the disk refused, or check found something
+  1    nothing could be scored, the disk refused, or check or validate found something
   2    a mistake in what was asked for
   3    the engine or the judge did not start, died, or refused the same thing again and again
   4    stopped by --max-cost

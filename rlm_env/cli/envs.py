@@ -25,6 +25,7 @@ def add_envs(commands: Any) -> None:
 
 
 def _envs(arguments: argparse.Namespace) -> int:
+    """Prints the list, or one environment; returns the exit code."""
     if arguments.name is not None:
         from rlm_env.hub.describe import describe_environment
 
