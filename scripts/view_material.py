@@ -15,6 +15,7 @@ import re
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -220,8 +221,9 @@ def make_eval(
         "rollout": {"max_turns": 6, "max_root_tokens": 20_000, "max_seconds": 120.0, "repl": {"preload": []}},
         "concurrency": 4,
     }
-    with open("/dev/null", "w") as nowhere:
-        asyncio.run(run_any(load_eval_config(None, values, "run"), Console(file=nowhere)))
+    with open("/dev/null", "w") as nowhere, ThreadPoolExecutor(1) as thread:  # the caller may have a loop of its own
+        work = run_any(load_eval_config(None, values, "run"), Console(file=nowhere))
+        thread.submit(asyncio.run, work).result()
     return out
 
 

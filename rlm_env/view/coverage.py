@@ -96,13 +96,20 @@ def coverage(record: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def readers(record: dict[str, Any], start: int, end: int, most: int = 50) -> list[dict[str, Any]]:
-    """Who read the characters [start, end) of the context, at most `most`."""
-    found: list[dict[str, Any]] = []
-    for one in readings(record):
-        if one.start < end and start < one.end and len(found) < most:
-            found.append({"turn": one.turn, "call": one.call, "start": one.start, "end": one.end})
-    return found
+def readers(record: dict[str, Any], start: int, end: int, most: int = 50) -> dict[str, Any]:
+    """Who read the characters [start, end) of the context: the first of them, how many there are, and of each track
+    the spans in there."""
+    found = [one for one in readings(record) if one.start < end and start < one.end]
+    tracks = {"root": [one for one in found if one.call is None], "sub": [one for one in found if one.call is not None]}
+    return {
+        "count": len(found),
+        "sub_count": len(tracks["sub"]),
+        "turns": sorted({one.turn for one in found}),
+        "first": [{"turn": one.turn, "call": one.call} for one in found[:most]],
+        "spans": {
+            name: merged((max(one.start, start), min(one.end, end)) for one in track) for name, track in tracks.items()
+        },
+    }
 
 
 def _size(spans: list[Span]) -> int:

@@ -22,7 +22,6 @@ from rlm_env.runs.folder import ROLLOUTS, read_summary
 from rlm_env.runs.jsonl import is_written
 from rlm_env.runs.models import resolve_model
 from rlm_env.runs.tables import Cells
-from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.view.index import RolloutIndex
 from rlm_env.view.stored_context import StoredContexts
 
@@ -132,6 +131,9 @@ class ViewedEval(ViewedRun):
             "planned": planned,
             "versions": record.get("versions", {}),
             "spent_usd": summary.get("spent_usd"),
+            "scores": [
+                (one["scaffold"], f"{one['score']['mean']:.3f}") for one in summary.get("scaffolds", ()) if one["score"]
+            ],
         }
 
     def numbers(self) -> dict[str, Any]:
@@ -152,12 +154,6 @@ def local_model(spec: str, base_url: str | None = None) -> Path | None:
         return resolve_model(str(spec), base_url).folder
     except ConfigError:
         return None
-
-
-def rollout_limits(rollout: Mapping[str, Any]) -> dict[str, Any]:
-    """The limits under a table `[rollout]`, with the defaults."""
-    known = {name: value for name, value in rollout.items() if name in RLMConfig.model_fields}
-    return {name: field.default for name, field in RLMConfig.model_fields.items()} | known
 
 
 def shown_summary(result: EvalResult) -> dict[str, Any]:

@@ -19,14 +19,16 @@ from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import ROLLOUTS, read_run_config, read_summary
 from rlm_env.runs.jsonl import read_jsonl
+from rlm_env.runs.profile import load_profile
 from rlm_env.train.report.metrics import METRICS
 from rlm_env.train.report.report import before_after_table, load_run, training_notes
 from rlm_env.train.rl.advantage import group_advantages
 from rlm_env.train.rl.config import TrainConfig
+from rlm_env.train.rl.environment_mix import rollout_config
 from rlm_env.train.rl.groups import cost_of, reward_of
 from rlm_env.train.rl.held_out import HELD_OUT
 from rlm_env.train.rl.journal import JOURNAL
-from rlm_env.view.runs import ViewedRun, local_model, rollout_limits, shown_table
+from rlm_env.view.runs import ViewedRun, local_model, shown_table
 
 CURVES = ("reward/mean", "loss", "entropy", "mismatch_kl", "grad_norm", "off_policy_steps/mean", "sub_calls/mean")
 """Metrics that the page can draw, besides the held-out scores."""
@@ -111,8 +113,17 @@ class ViewedTraining(ViewedRun):
         }
 
     def limits(self, rollout: Mapping[str, Any]) -> dict[str, Any]:
-        del rollout
-        return rollout_limits(self.values.get("rollout", {}))
+        label = (rollout.get("group") or {}).get("label")
+        entry = next((one for one in self.config.environments if one.label == label), None) if self.config else None
+        if self.config is None or entry is None:
+            return {}
+        try:
+            folder = self.model_folder()
+            profile = load_profile(folder) if folder is not None else {}
+            profile.pop("renderer", None)
+            return rollout_config(self.config, entry, profile).model_dump(mode="json")
+        except ConfigError:  # another version's settings
+            return {}
 
     def model_folder(self) -> Path | None:
         return local_model(self.values.get("model", ""))

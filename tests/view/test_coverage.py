@@ -27,9 +27,12 @@ def test_root_and_sub_llms_are_told_apart(tmp_path):
     assert found["read"] == 4000
     assert found["turns"]["0"] == {"root": [(0, 1000)], "sub": []}
     assert found["turns"]["1"]["root"] == []
-    assert {one["call"] for one in readers(record, 3500, 3501)} == {0, 1}
-    assert readers(record, 10, 11) == [{"turn": 0, "call": None, "start": 0, "end": 1000}]
-    assert readers(record, 6000, 6001) == []
+    both = readers(record, 3500, 3501)
+    assert (both["count"], both["sub_count"], both["turns"]) == (2, 2, [1])
+    assert {one["call"] for one in both["first"]} == {0, 1}
+    assert both["spans"] == {"root": [], "sub": [(3500, 3501)]}
+    assert readers(record, 900, 2500)["spans"] == {"root": [(900, 1000)], "sub": [(2000, 2500)]}
+    assert readers(record, 6000, 6001)["count"] == 0
 
 
 def test_a_rollout_without_references_has_none():

@@ -78,7 +78,7 @@ async function openCall(base, batch, calls, index, openContext) {
   } catch (error) {
     nodes = [el("p", { class: "warning" }, error.message)];
   }
-  openDrawer(`Sub-call ${calls[index][0] + 1} · ${index + 1} of ${count(calls.length)} in batch ${batch.batch + 1}`, nodes, { buttons, keys });
+  openDrawer(`Sub-call ${count(calls[index][0] + 1)} · ${count(index + 1)} of ${count(calls.length)} in batch ${batch.batch + 1}`, nodes, { buttons, keys });
 }
 
 function callView(call, openContext) {

@@ -63,7 +63,7 @@ async function showPage(base, coverage, page, [start, end], jump, openContext) {
   openDrawer(`Context · characters ${count(page * PAGE)} to ${count(Math.min((page + 1) * PAGE, coverage.chars))} of ${count(coverage.chars)}`, body, {
     buttons: [
       el("button", { type: "button", class: "quiet", disabled: page === 0, on: { click: () => step(-1) } }, "← before"),
-      el("button", { type: "button", class: "quiet", disabled: page >= last, on: { click: () => step(1) } }, "behind →"),
+      el("button", { type: "button", class: "quiet", disabled: page >= last, on: { click: () => step(1) } }, "after →"),
     ],
     keys: (event) => {
       if (event.key === "ArrowRight") step(1);
@@ -80,14 +80,12 @@ async function showPage(base, coverage, page, [start, end], jump, openContext) {
 }
 
 function readersOf(readers, jump) {
-  if (!readers.length) return el("p", { class: "dim" }, "Nobody read this part in a stretch of 64 characters or more.");
-  const calls = readers.filter((one) => one.call !== null).length;
-  const turns = [...new Set(readers.map((one) => one.turn))];
+  if (!readers.count) return el("p", { class: "dim" }, "Nobody read this part in a stretch of 64 characters or more.");
   return el(
     "p",
-    {},
-    `Read ${readers.length >= 50 ? "at least " : ""}${plural(readers.length, "time")} here, ${count(calls)} by sub-LLMs, in `,
-    turns.map((turn, index) => [index ? ", " : "", el("button", { type: "button", class: "quiet", on: { click: () => jump(turn) } }, `turn ${turn + 1}`)]),
+    { class: "readers" },
+    `Read ${plural(readers.count, "time")} here, ${count(readers.sub_count)} by sub-LLMs, in `,
+    readers.turns.map((turn, index) => [index ? ", " : "", el("button", { type: "button", class: "quiet", on: { click: () => jump(turn) } }, `turn ${turn + 1}`)]),
     ".",
   );
 }
@@ -96,7 +94,8 @@ function readersOf(readers, jump) {
 function pageText({ start, text, readers }, from, to) {
   const letters = [...text];
   const marks = new Uint8Array(letters.length);
-  for (const one of readers) marks.fill(one.call === null ? 2 : 1, Math.max(one.start - start, 0), Math.max(one.end - start, 0));
+  for (const [first, end] of readers.spans.sub) marks.fill(1, first - start, end - start);
+  for (const [first, end] of readers.spans.root) marks.fill(2, first - start, end - start);
   const aim = (at) => to > from && at + start >= from && at + start < to;
   const node = el("pre", { class: "text context-text" });
   let at = 0;

@@ -13,7 +13,7 @@ const COLUMNS = {
   outcome: { title: "outcome", cell: (row) => outcomeChip(row.outcome) },
   scaffold: { title: "scaffold", cell: (row) => row.scaffold },
   label: { title: "environment", cell: (row) => row.label ?? row.environment },
-  step: { title: "trained", cell: (row) => (row.trained !== undefined ? `step ${row.trained}` : (row.dropped ?? (row.step !== undefined ? `held out ${row.step}` : "–"))), sort: "trained" },
+  step: { title: "trained", cell: (row) => fate(row), sort: "trained" },
   group: { title: "group", cell: (row) => (row.group === undefined ? "–" : `${row.group}·${row.member}`), num: true },
   advantage: { title: "advantage", cell: (row) => advantage(row.advantage), num: true },
   question: { title: "question", cell: (row) => row.question ?? row.task, wide: true },
@@ -27,6 +27,12 @@ const COLUMNS = {
 
 const EVAL = ["score", "outcome", "scaffold", "question", "answer", "gold", "turns", "sub_calls", "tokens", "seconds"];
 const TRAIN = ["score", "outcome", "step", "group", "advantage", "question", "answer", "gold", "turns", "sub_calls", "tokens"];
+
+function fate(row) {
+  if (row.trained !== undefined) return `step ${row.trained}`;
+  if (row.dropped) return el("span", { class: "dim", title: `dropped: ${row.dropped.replaceAll("_", " ")}` }, "dropped");
+  return row.step === undefined ? "–" : el("span", { class: "dim" }, `held out ${row.step}`);
+}
 
 export function advantage(value) {
   if (value === undefined || value === null) return "–";

@@ -33,6 +33,7 @@ function runItem(run) {
       statusPill(run.status),
       el("span", { class: "dim run-facts" }, facts.join(" · ")),
       el("span", { class: "dim mono run-path" }, run.name),
+      run.scores?.length ? el("span", { class: "run-scores" }, run.scores.map(([name, score]) => el("span", {}, el("span", { class: "dim" }, `${name} `), score))) : null,
     ),
   );
 }

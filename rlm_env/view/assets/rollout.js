@@ -35,7 +35,7 @@ export class RolloutPage {
     replace(
       this.main,
       this.head(),
-      el("div", { class: "rollout" }, el("div", { class: "timeline" }, this.beginning(), page.turns.map((turn, index) => turnArticle(turn, index, page, this.base, this.openContext)), this.ending()), aside),
+      el("div", { class: "rollout" }, el("div", { class: "timeline" }, this.beginning(), page.turns.map((turn, index) => turnArticle(turn, index, page, this.base, this.openContext)), this.ending(), this.tokens()), aside),
     );
     const turn = Number(here().query.get("turn"));
     if (turn) this.goTo(turn - 1);
@@ -87,6 +87,11 @@ export class RolloutPage {
     return el("div", { class: "ending" }, el("span", { class: "dim" }, page.turns.length ? `${stopText(page)} after ${plural(page.turns.length, "turn")}, ${seconds(page.timing.total)}` : `${stopText(page)}: it has no turn`));
   }
 
+  tokens() {
+    if (!this.page.has_tokens) return null;
+    return fold([el("span", { class: "label" }, "tokens"), el("span", { class: "dim" }, "samples, log-probabilities, mask")], () => tokenPanel(this.base, this.member), { cls: "tokens-fold" });
+  }
+
   side() {
     const { page } = this;
     const section = (title, ...nodes) => el("section", {}, el("h2", {}, title), nodes);
@@ -97,7 +102,6 @@ export class RolloutPage {
       page.budgets.length ? section("Budgets", budgetBars(page.budgets)) : null,
       section("Time", timeSplit(page.timing)),
       changes.length ? section("The answer as it changed", el("ol", { class: "changes" }, changes.map(([answer, index]) => el("li", {}, el("button", { type: "button", class: "quiet", on: { click: () => this.goTo(index) } }, `turn ${index + 1}`), " ", el("span", { class: "mono" }, answer.slice(0, 160) || "(empty)"))))) : null,
-      page.has_tokens ? section("Tokens", fold([el("span", {}, "Samples, log-probabilities, mask")], () => tokenPanel(this.base, this.member), { cls: "tokens-fold" })) : null,
       section("Facts", this.facts()),
     ];
   }
@@ -105,7 +109,7 @@ export class RolloutPage {
   training() {
     const { group } = this.page;
     const member = this.member;
-    const fate = this.group?.step ? `trained in step ${this.group.step}` : this.group?.dropped ? `dropped: ${this.group.dropped}` : "not trained yet";
+    const fate = this.group?.step ? `trained in step ${this.group.step}` : this.group?.dropped ? `dropped: ${this.group.dropped.replaceAll("_", " ")}` : "not trained yet";
     return [
       facts([
         ["environment", group.label],

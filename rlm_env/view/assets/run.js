@@ -63,7 +63,7 @@ export class RunPage {
     const { run, rows } = this;
     const status = rows.status || run.status;
     const done = run.planned ? `${count(rows.byKey.size)} of ${count(run.planned)} rollouts` : plural(rows.byKey.size, "rollout");
-    const facts = [run.model, run.environments?.join(", "), run.started && moment(run.started), run.spent_usd && money(run.spent_usd)];
+    const facts = [run.model, run.steps && plural(run.steps, "step"), run.environments?.join(", "), run.started && moment(run.started), run.spent_usd && money(run.spent_usd)];
     replace(
       this.head,
       el("div", { class: "title-line" }, el("h1", {}, run.title), statusPill(status), el("span", { class: "dim" }, done)),
