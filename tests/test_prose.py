@@ -32,6 +32,8 @@ ELSEWHERE = {
     "step-000001.jsonl": "a training run's samples of one step",
     "step-000020/": "a checkpoint",
     "out/": "a user's output folder",
+    "my_env/environment.py": "a file of a new environment package",
+    "my_env/tips.txt": "a file of a new environment package",
     "data.json": "a file of LongBench-v2",
     ".jsonl.gz": "an ending",
     "json/decoder.py": "a file of Python's standard library",

@@ -1,0 +1,68 @@
+"""The environments of this project as strangers get them: `pip install 'rlm-env[environments]'` from an index."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlm_env.hub.build import build
+from rlm_env.hub.findings import Findings
+from rlm_env.hub.perfect_endpoint import PerfectEndpoint
+from rlm_env.hub.project import read_project, stage_project
+from rlm_env.registry import load_environment
+from tests.hub.shell import Shell
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+ROOT = Path(__file__).parents[2]
+PROJECTS = [read_project(path.parent) for path in sorted(ROOT.glob("environments/*/pyproject.toml"))]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(index, tmp_path_factory):
+    """A shell and the folder of the commands of a virtual environment, into which one command brought all of them."""
+    shell = Shell(tmp_path_factory.mktemp("shipped"), OPENAI_API_KEY="none")
+    for project in PROJECTS:
+        staged, _ = stage_project(project, shell.folder / project.name)
+        built = build(staged, shell.folder / f"{project.name}-dist")
+        shell(*Shell.upload(index), built.wheel, built.archive)
+    shell(Path(sys.base_prefix) / "bin" / "python3", "-m", "venv", "venv")
+    commands = shell.folder / "venv" / "bin"
+    install = ["install", "--quiet", "--extra-index-url", f"{index}simple/", "rlm-env[environments]"]
+    shell(commands / "python", "-m", "pip", *install)
+    return shell, commands
+
+
+def test_all_are_listed_with_their_versions(elsewhere):
+    shell, commands = elsewhere
+    listed = {line.split()[0]: line.split()[1:] for line in shell(commands / "rlm-env", "envs").splitlines()}
+    assert listed == {name: [p.name, p.version] for p in PROJECTS for name in p.environments}
+    assert len(listed) == 7
+
+
+@pytest.mark.parametrize("name", [name for project in PROJECTS for name in project.environments])
+def test_each_passes_the_check_and_is_evaluated(elsewhere, name):
+    shell, commands = elsewhere
+    findings = Findings.from_dict(json.loads(shell(commands / "rlm-env", "check", name, "-n", "8", "--json")))
+    assert findings.ok
+    assert "package-in-repl" in findings.passed
+    trial = json.loads(shell(commands / "python", "-m", "rlm_env.hub.trial", name, "2").splitlines()[-1])
+    assert [row["reward"] for row in trial["rows"]] == [1.0] * 4
+
+
+def test_the_first_example_of_the_readme_runs(elsewhere, monkeypatch):
+    """As it stands there, but for the address of the endpoint."""
+    shell, commands = elsewhere
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)[1]
+    address = re.search(r'base_url="([^"]+)"', example)[1]
+    options = re.search(r'load_environment\("oolong-rlm", (lengths=\[\d[\d_]*\])', example)[1]
+    monkeypatch.chdir(ROOT)
+    env = load_environment("oolong-rlm", lengths=[int(options.partition("[")[2].rstrip("]"))])
+    answers = {task.question: env.perfect_answer(task) for task in env.tasks("eval").take(3)}
+    with PerfectEndpoint(answers) as endpoint:
+        (shell.folder / "example.py").write_text(example.replace(address, endpoint.base_url))
+        said = shell(commands / "python", "example.py").splitlines()
+    assert [line.split()[:2] for line in said] == [["1.0", "ready"]] * 3
