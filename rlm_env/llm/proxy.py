@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -23,6 +24,7 @@ def proxy_for(url: str) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
+@lru_cache(maxsize=256)
 def _is_this_machine(host: str) -> bool:
     """True for addresses of this machine, for which no proxy is used."""
     if host == "localhost" or host.endswith(".localhost"):

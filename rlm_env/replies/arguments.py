@@ -142,6 +142,8 @@ def _unwrapped(code: str) -> str | None:
     tree = tree_of(code)
     if tree is not None:
         return _of_call(tree)
+    if code.lstrip().startswith(">>> "):  # as in a session: the code without its prompts and output
+        return "\n".join(line.lstrip()[4:] for line in code.splitlines() if line.lstrip().startswith((">>> ", "... ")))
     if tagged := re.fullmatch(r"\s*<(\w+)>(.*)</\1>\s*", code, re.DOTALL):
         return tagged[2].strip("\n")
     blocks = fenced_blocks(code)

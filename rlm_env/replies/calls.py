@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_env.replies.arguments import CODE_KEYS, TOOL_NAME, plain_name, read_json
+from rlm_env.replies.arguments import CODE_KEYS, TOOL_NAME, is_repl, plain_name, read_json
 from rlm_env.replies.source import tree_of
 
 
@@ -30,7 +30,7 @@ class TextCall:
 
 
 _BAR = r"[|｜]"
-_WORD = r"(?:(?:start|begin)[_▁])?(?:tools?|functions?|plugin|action|python)(?:[_▁ ]?(?:calls?|use|tag|section))*"
+_WORD = r"(?:(?:start|begin)[_▁])?(?:tools?|functions?|plugin|action|python)(?:[_▁ ]?(?:calls?|use|tag|section|prefix))*"
 MARKER = re.compile(
     rf"<{_BAR}?(?:{_WORD}(?:[_▁](?:start|begin))?){_BAR}?>|\[TOOL_CALLS?\]|\[AVAILABLE_CALLS?\]|<functioncall>",
     re.IGNORECASE,
@@ -200,14 +200,21 @@ def _of_value(value: Any) -> tuple[str, Any] | None:
     """Name and arguments of a call in JSON; None where a value is no call."""
     if not isinstance(value, dict):
         return None
+    for key in ("function", "function_call", "tool_calls"):
+        inner = value.get(key)
+        inner = inner[0] if isinstance(inner, list) and len(inner) == 1 else inner
+        if isinstance(inner, dict):
+            return _of_value(inner)
     inner = value.get("function")
-    if isinstance(inner, dict):
-        return _of_value(inner)
     name = inner if isinstance(inner, str) else next((value[key] for key in _NAME_KEYS if key in value), None)
     key = next((key for key in _ARGUMENT_KEYS if key in value), None)
     if not isinstance(name, str):
-        alone = len(value) == 1 and next(iter(value)) in CODE_KEYS and isinstance(next(iter(value.values())), str)
-        return (TOOL_NAME, value) if alone else None
+        if len(value) != 1:
+            return None
+        ((key, only),) = value.items()
+        if key in CODE_KEYS and isinstance(only, str):
+            return TOOL_NAME, value
+        return (plain_name(key), only) if is_repl(key) and isinstance(only, dict) else None
     if key is None:
         return (plain_name(name), value) if "code" in value else None
     return plain_name(name), value[key]

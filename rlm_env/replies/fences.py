@@ -14,7 +14,19 @@ from rlm_env.replies.source import dedent, parses
 
 PYTHON_LABELS = frozenset(
     (
-        *("repl", "python", "py", "python3", "python2", "tool_code", "ipython", "ipython3", "jupyter", "pyrepl"),
+        *(
+            "repl",
+            "python",
+            "py",
+            "python3",
+            "python2",
+            "tool_code",
+            "ipython",
+            "ipython3",
+            "jupyter",
+            "pyrepl",
+            "pycon",
+        ),
         *("python_repl", "python-repl", "code_interpreter", "execute", "exec"),
     )
 )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from rlm_env.replies.arguments import bare_code, is_repl
 from rlm_env.replies.calls import TextCall, marked_calls, whole_text_calls
@@ -35,6 +36,10 @@ _TAGS = (
     "code_interpreter ipython python_code run_python jupyter"
 ).replace(" ", "|")
 _TAG = re.compile(rf"<(?P<tag>{_TAGS})(?:\s[^<>\n]*)?>(?P<code>.*?)(?:</(?P=tag)>|\Z)", re.DOTALL | re.IGNORECASE)
+_PRE = re.compile(r"</?pre\b[^<>\n]*>", re.IGNORECASE)
+_LINE_OF_CALL = re.compile(r"^[ \t]*(?=[{\[])", re.MULTILINE)
+_MOST_TRIED = 4
+"""Lines at which calls behind words are looked for."""
 _TOKENS = re.compile(
     r"<\|python_(?:tag|start)\|>(?P<code>.*?)(?:<\|[\w ]*\|>|\Z)|\[PYTHON\](?P<code2>.*?)(?:\[/PYTHON\]|\Z)", re.DOTALL
 )
@@ -49,7 +54,16 @@ def read_forms(text: str) -> list[Form]:
     forms: list[Form] = []
     for form in _outermost([*fenced_blocks(text), *marked_calls(text), *_tagged(text)]):
         forms += _of_block(form) if isinstance(form, Block) else [form]
-    return forms
+    return forms or _last_calls(text)
+
+
+def _last_calls(text: str) -> list[Form]:
+    """The calls of the REPL that a text ends with, on lines of their own behind words."""
+    for found in islice(_LINE_OF_CALL.finditer(text), _MOST_TRIED):
+        calls = whole_text_calls(text[found.start() :])
+        if any(is_repl(call.name) for call in calls):
+            return [replace(call, start=call.start + found.start(), end=call.end + found.start()) for call in calls]
+    return []
 
 
 def _outermost(candidates: list[Form | Block]) -> Iterator[Form | Block]:
@@ -89,8 +103,8 @@ def _tagged(text: str) -> Iterator[Code]:
     for match in _TAG.finditer(text):
         line_start = text.rfind("\n", 0, match.start()) + 1
         line_end = text.find("\n", match.end())
-        before = text[line_start : match.start()].strip()
-        behind = text[match.end() : line_end if line_end >= 0 else len(text)].strip()
+        before = _PRE.sub("", text[line_start : match.start()]).strip()
+        behind = _PRE.sub("", text[match.end() : line_end if line_end >= 0 else len(text)]).strip()
         if match["code"].startswith("\n") or not (before or behind):
             yield _code(match["code"], match, closed=match[0].lower().endswith(f"</{match['tag'].lower()}>"))
     for match in _TOKENS.finditer(text):
