@@ -30,7 +30,8 @@ class TextCall:
 
 
 _BAR = r"[|｜]"
-_WORD = r"(?:(?:start|begin)[_▁])?(?:tools?|functions?|plugin|action|python)(?:[_▁ ]?(?:calls?|use|tag|section|prefix))*"
+_KIND = r"(?:tools?|functions?|plugin|action|python)"
+_WORD = rf"(?:(?:start|begin)[_▁])?{_KIND}(?:[_▁ ]?(?:calls?|use|tag|section|prefix))*"
 MARKER = re.compile(
     rf"<{_BAR}?(?:{_WORD}(?:[_▁](?:start|begin))?){_BAR}?>|\[TOOL_CALLS?\]|\[AVAILABLE_CALLS?\]|<functioncall>",
     re.IGNORECASE,
