@@ -31,7 +31,7 @@ LEAST_TASKS, LEAST_GOLDS = 3, 2
 PARSED_CHARS = 1_000_000
 """Texts up to this length that are JSON are looked into like data."""
 _PLAIN = (str, bytes, bytearray, int, float, bool, type(None), list, tuple, dict)
-_LABELLED = re.compile(rf"^\W*({'|'.join(sorted(LABELS))})\W*[:=]\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
+_LABELLED = re.compile(rf"^[^\w\n]*({'|'.join(sorted(LABELS))})[^\w\n:=]*[:=](.+)$", re.IGNORECASE | re.MULTILINE)
 
 
 def context_types(tasks: Iterable[Task]) -> list[Finding]:
@@ -83,7 +83,7 @@ def info_places(tasks: Iterable[Task]) -> list[Finding]:
         written = {json.dumps(task.info, default=str), json.dumps(task.info, default=str, ensure_ascii=False)}
         written |= {repr(task.info), json.dumps(task.info, default=str, indent=2)}
         for place, value in _walk(task.context, "context"):
-            if value == task.info or (isinstance(value, str) and any(text in value for text in written)):
+            if _same(value, task.info) or (isinstance(value, str) and any(text in value for text in written)):
                 remedy = "keep info out of the context: it is for reports and scorers on the host"
                 found.append(Finding("info-in-context", task.id, f"{place} holds Task.info", remedy))
                 break
@@ -105,7 +105,7 @@ def _forms(task: Task, answers: Answers) -> tuple[Any, set[str]]:
 
 def _info_labels(task: Task) -> set[str]:
     """The names of the parts of `info` that are the gold answer."""
-    return {name for name, value in task.info.items() if value == task.gold}
+    return {name for name, value in task.info.items() if _same(value, task.gold)}
 
 
 def _places(context: Any, gold: tuple[Any, set[str]], labels: set[str]) -> Iterator[str]:
@@ -115,7 +115,7 @@ def _places(context: Any, gold: tuple[Any, set[str]], labels: set[str]) -> Itera
     announcing = LABELS | {label.lower() for label in labels}
     for place, part in _walk(context, "context"):
         key = place.rpartition("[")[2].strip("]'\"").rpartition("/")[2].partition(".")[0].lower()
-        if part == value or (isinstance(part, str | int | float) and str(part).strip() in forms):
+        if _same(part, value) or (isinstance(part, str | int | float) and str(part).strip() in forms):
             yield place
             if key in announcing:
                 yield re.sub(r"\[-?\d+\]", "[...]", place)
@@ -125,8 +125,13 @@ def _places(context: Any, gold: tuple[Any, set[str]], labels: set[str]) -> Itera
                 if any(_ends_with(line, form) for form in forms):
                     yield f"the {name} line of {place}"
             for label, text in _LABELLED.findall(part):
-                if text in forms:
+                if text.strip() in forms:
                     yield f"the line '{label.lower()}:' of {place}"
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal; False for values, such as arrays, that say so element by element."""
+    return type(one) is type(other) and repr(one) == repr(other)
 
 
 def _ends_with(line: str, form: str) -> bool:

@@ -80,7 +80,7 @@ async def other_answers(
     found: list[Finding] = []
     for index, task in enumerate(tasks):
         later = (*tasks[index + 1 :], *tasks[:index])
-        other = next((one for one in later if one.gold != task.gold and one.id in answers), None)
+        other = next((one for one in later if repr(one.gold) != repr(task.gold) and one.id in answers), None)
         if other is None:
             continue
         try:

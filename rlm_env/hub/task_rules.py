@@ -81,22 +81,19 @@ def other_bytes(name: str, options: Mapping[str, Any], seed: int, samples: Mappi
         {"name": name, "options": dict(options), "seed": seed, "n": {k: len(v) for k, v in samples.items()}}
     )
     environ = {**os.environ, "PYTHONHASHSEED": OTHER_HASH_SEED, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, "-m", "rlm_env.hub.other_process", request],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=OTHER_PROCESS_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        said = (done.stderr.strip() or "nothing").splitlines()[-1]
+    command = [sys.executable, "-m", "rlm_env.hub.other_process", request]
+    try:
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=OTHER_PROCESS_SECONDS)
+        said = (done.stderr.strip() or "it said nothing").splitlines()[-1] if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        said = f"no end after {OTHER_PROCESS_SECONDS} s"
+    if said:
         remedy = "let the environment be made in any process, from its options alone"
         return [Finding("same-bytes", name, f"another process cannot make the tasks: {said}", remedy)]
     theirs = json.loads(done.stdout.splitlines()[-1])
     found: list[Finding] = []
     for split, tasks in samples.items():
-        pairs = enumerate(zip(map(task_digest, tasks), theirs[split], strict=False))
+        pairs = enumerate(zip(map(task_digest, tasks), theirs.get(split, []), strict=False))
         differing = next((tasks[index].id for index, (ours, other) in pairs if ours != other), None)
         if differing is not None:
             remedy = "draw from rlm_env.authoring.draw.Draw with a name; sort what comes from a set or a folder"
@@ -106,8 +103,19 @@ def other_bytes(name: str, options: Mapping[str, Any], seed: int, samples: Mappi
 
 def task_digest(task: Task) -> str:
     """SHA-256 over all that makes a task: question, context (the bytes of its files), gold, id and info."""
-    parts = [task.id, task.question, _context_digest(task), repr(task.gold), json.dumps(task.info, default=repr)]
+    parts = [task.id, task.question, _context_digest(task), _written(task.gold), _written(task.info)]
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _written(value: Any) -> str:
+    """A value as text that does not depend on the order of sets."""
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(_written, value)))}}}"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_written(part)}' for key, part in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_written, value))}]"
+    return repr(value)
 
 
 def _asked(task: Task) -> tuple[str, str]:

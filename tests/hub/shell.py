@@ -16,15 +16,15 @@ class Shell:
     def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
         self.commands: list[list[str]] = []
-        self._environ = {**os.environ, "HOME": str(folder), "NO_COLOR": "1"}
-        self._environ |= {"TWINE_USERNAME": "any", "TWINE_PASSWORD": "any", **variables}
-        self._environ.pop("HF_HUB_OFFLINE", None)
+        self.environ = {**os.environ, "HOME": str(folder), "NO_COLOR": "1"}
+        self.environ |= {"TWINE_USERNAME": "any", "TWINE_PASSWORD": "any", **variables}
+        self.environ.pop("HF_HUB_OFFLINE", None)
 
     def __call__(self, *command: object, code: int = 0) -> str:
         """Runs a command, which must end with that exit code; returns its standard output."""
         words = [str(word) for word in command]
         self.commands.append(words)
-        environ = dict(self._environ)
+        environ = dict(self.environ)
         environ.pop("PYTHONPATH", None)
         if words[0] == sys.executable:
             environ["PYTHONPATH"] = f"{ROOT}:{ROOT / 'rewards'}"

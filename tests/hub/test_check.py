@@ -108,6 +108,31 @@ async def test_a_mistake_is_found(planted, rule):
     await find(planted, rule)
 
 
+UNUSUAL = """
+def made(self, split, index, numbers, gold):
+    return Task(f"{split} {index}", {"numbers": [[0, 1, 2]]}, {gold, "a", "b", "c"}, info={"n": [1]})
+def score(self, task, rollout):
+    return float(rollout.answer == ",".join(sorted(task.gold)))
+def perfect_answer(self, task):
+    return ",".join(sorted(task.gold))
+def tasks(self, split):
+    return [self.made(split, n, [], str(n)) for n in range(4)] if split == "eval" else []
+"""
+
+
+async def test_unusual_golds_and_a_missing_split_disturb_no_rule(planted):
+    """A set has another order in another process and is still the same; a split without tasks ends nothing."""
+    findings = await check(planted(UNUSUAL))
+    assert [finding.rule for finding in findings.found] == ["tasks", "baselines"]
+    assert "same-bytes" in findings.passed
+
+
+async def test_another_process_that_does_not_end_is_a_finding(planted, monkeypatch):
+    monkeypatch.setattr(task_rules, "OTHER_PROCESS_SECONDS", 0.01)
+    findings = await check(planted())
+    assert "another process cannot make the tasks: no end after 0.01 s" in str(findings.found[0])
+
+
 async def test_what_depends_on_the_hash_seed_is_found(planted):
     await find(planted, "same-bytes")
 

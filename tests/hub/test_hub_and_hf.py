@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from rlm_env.hub.build import Built
+from rlm_env.hub.places.environments_hub import EnvironmentsHub
+from rlm_env.hub.project import read_project, stage_project
+from rlm_env.hub.tools import ToolFailed
 from rlm_env.origin import HASH_FILE
 from tests.hub.conftest import PRIME
 from tests.hub.servers import HubStandIn, HuggingFaceStandIn
@@ -103,19 +107,20 @@ def _check_what_hugging_face_got(hugging_face: HuggingFaceStandIn, said: str) ->
     assert "### Overview" in text
 
 
-def test_what_a_place_refuses_is_told_in_its_own_words(shell):
-    publish = ("publish", "sent-rlm", "--owner", "tester")
-    for name, value, said in (
-        ("PRIME_API_KEY", "wrong", "NOT published to hub: prime env push failed"),
-        ("HF_TOKEN", "wrong", "asking Hugging Face failed"),
-    ):
-        right, shell._environ[name] = shell._environ[name], value
-        if name == "HF_TOKEN":
-            shell.rlm_env(*publish, "--to", "hf", code=2)
-        else:
-            assert said in shell.rlm_env(*publish, "--to", "hub", code=1)
-        shell._environ[name] = right
-    # The same content again, under the same version: the hub knows it by its hash where no owner was named.
-    shell.rlm_env("publish", "sent-rlm", "--to", "hub")
-    said = shell.rlm_env("publish", "sent-rlm", "--to", "hub", code=1)
-    assert "content hash already exists" in said
+def test_what_a_place_refuses_is_told_in_its_own_words(shell, tmp_path, monkeypatch):
+    for name in ("HOME", "PATH", "PRIME_API_BASE_URL", "PRIME_API_KEY", "PRIME_DISABLE_VERSION_CHECK"):
+        monkeypatch.setenv(name, shell.environ[name])
+    staged, _ = stage_project(read_project(tmp_path / "environments" / "sent_rlm"), tmp_path / "copy")
+    built = Built(tmp_path / "none.whl", tmp_path / "none.tar.gz")  # prime builds its own
+    hub = EnvironmentsHub()
+    assert hub.upload(staged, built) == ["to install it elsewhere: prime env install tester/sent-rlm@0.1.0"]
+    with pytest.raises(ToolFailed) as refused:
+        hub.upload(staged, built)
+    assert "An environment version with this content hash already exists" in refused.value.said
+    assert EnvironmentsHub("tester").refusals(read_project(staged.folder))[0].rule == "published"
+    monkeypatch.setenv("PRIME_API_KEY", "wrong")
+    with pytest.raises(ToolFailed) as refused:
+        hub.upload(staged, built)
+    assert "API key unauthorized" in refused.value.said
+    shell.environ["HF_TOKEN"] = "wrong"
+    shell.rlm_env("publish", "sent-rlm", "--to", "hf", "--owner", "tester", code=2)

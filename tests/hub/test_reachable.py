@@ -1,5 +1,7 @@
 """What a REPL can really read of an installed environment package: planted leaks of each kind are found."""
 
+import time
+
 import pytest
 
 from rlm_env.hub.check import CheckRequest, check_environment
@@ -73,6 +75,13 @@ def test_golds_in_fields_lists_lines_and_texts_that_are_json(tmp_path):
         (tmp_path / gold / "answer.txt").write_text(f"{gold}\n")
         (tmp_path / gold / "text.txt").write_text("nothing of it")
     assert places(*(tmp_path / gold for gold in NAMES)) == ["context['answer.txt']"]
+
+
+def test_long_and_empty_lines_take_no_time():
+    tasks = [Task("?", "-" * 200_000 + "\n" * 200_000 + "answer" + " " * 200_000 + name, name, name) for name in NAMES]
+    begin = time.perf_counter()
+    assert [finding.where for finding in gold_places(tasks, {})] == ["the last line of context"]
+    assert time.perf_counter() - begin < 5
 
 
 def test_golds_that_stand_in_the_context_by_the_tasks_nature_are_no_leak():

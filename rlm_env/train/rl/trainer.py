@@ -18,12 +18,13 @@ from typing import Any
 from rich.console import Console
 
 from rlm_env.llm.base import EngineUnavailable
+from rlm_env.origin import origin_of
 from rlm_env.repl import ReplPools
 from rlm_env.runs.console import say, stage
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.interrupt import interruptible
 from rlm_env.runs.models import resolve_folder
-from rlm_env.runs.record import describe_engines
+from rlm_env.runs.record import describe_engines, describe_package
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.learner import Learner
 from rlm_env.train.learner.model import ModelError, pick_device
@@ -161,7 +162,8 @@ class _Run:
         """The loop of a live run: evaluate where due, step, to the last step."""
         config = self.config
         check_window(config, engine.policy.context_window)
-        self.opened.add_to_record(engines=await describe_engines({"policy": engine.llm}))
+        packages = {entry.label: describe_package(origin_of(entry.name)) for entry in config.environments}
+        self.opened.add_to_record(engines=await describe_engines({"policy": engine.llm}), packages=packages)
         sync = make_sync(config.sync, config.out / WEIGHTS, config.trainer.dtype)
         with stage(self.console, "bringing the weights into the engine and comparing it with the trainer"):
             found = await sync.start(self.learner, engine)

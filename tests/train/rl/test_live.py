@@ -16,6 +16,7 @@ pytest.importorskip("vllm")
 psutil = pytest.importorskip("psutil")  # comes with vLLM
 
 from rlm_env.cli import main  # noqa: E402
+from rlm_env.origin import origin_of  # noqa: E402
 from rlm_env.rollout import read_rollouts  # noqa: E402
 from rlm_env.runs.folder import read_run_config  # noqa: E402
 from rlm_env.train.report.metrics import read_metrics  # noqa: E402
@@ -65,7 +66,9 @@ def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
     assert main([*command, "--resume"]) == 0
 
     assert steps() == [1, 2, 3, 4]
-    (engine,) = read_run_config(tmp_path)["record"]["engines"].values()
+    record = read_run_config(tmp_path)["record"]
+    assert record["packages"]["oolong-rlm"]["sha256"] == origin_of("oolong-rlm").sha256
+    (engine,) = record["engines"].values()
     assert (engine["engine"], engine["logprobs_mode"]) == ("vllm", "processed_logprobs")
     lines = read_metrics(tmp_path / "metrics.jsonl")
     first = next(line for line in lines if line["step"] == 1 and "loss" in line)
