@@ -1,0 +1,155 @@
+"""What the viewer costs with many rollouts: until a table is seen, filtered, scrolled, a rollout and a context opened.
+
+python scripts/bench/view.py                    # 10,000 rollouts, a context of 100 MB
+python scripts/bench/view.py --rollouts 1000
+
+Times are a headless Chromium's on this machine, the best of three openings; server and browser share its cores. Needs
+the extra [browser] and Chromium (scripts/setup.sh full).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from playwright.async_api import Page, async_playwright
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rlm_env.contexts import CONTEXTS, ContextStore
+from rlm_env.rollout import Rollout, SubCall, Turn
+from rlm_env.view.server import ViewServer
+from rlm_env.view.workplace import Workplace
+from view_material import OOLONG, ScriptedModel, make_eval, multiply
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+ROWS = ".grid .row:not(.head)"
+NOTES = """
+window.times = {};
+const seen = (name, selector, test) => new MutationObserver((changes, observer) => {
+  const node = document.querySelector(selector);
+  if (node && (!test || test(node))) { window.times[name] = performance.now(); observer.disconnect(); }
+}).observe(document, { childList: true, subtree: true, characterData: true });
+seen("first rows", ".grid .row:not(.head)");
+seen("all rows", ".title-line", (node) => node.textContent.includes(window.wanted));
+seen("scores with intervals", ".card .value");
+"""
+FILTER = """async (text) => {
+  const input = document.getElementById("search"), start = performance.now();
+  input.value = text;
+  input.dispatchEvent(new Event("input"));
+  await new Promise(requestAnimationFrame);
+  return performance.now() - start;
+}"""
+SORT = """async () => {
+  const start = performance.now();
+  document.querySelector(".head .c-tokens button").click();
+  await new Promise(requestAnimationFrame);
+  return performance.now() - start;
+}"""
+SCROLL = """async () => {
+  let longest = 0, before = performance.now();
+  for (let step = 1; step <= 120; step += 1) {
+    document.scrollingElement.scrollTop = (document.scrollingElement.scrollHeight * step) / 120;
+    await new Promise(requestAnimationFrame);
+    const now = performance.now();
+    longest = Math.max(longest, now - before);
+    before = now;
+  }
+  return longest;
+}"""
+
+
+async def opening(page: Page, url: str, rollouts: int) -> dict[str, float]:
+    """Opens the run in a new page; milliseconds since the page was asked for."""
+    await page.add_init_script(f"window.wanted = '{rollouts:,} of';{NOTES}")
+    await page.goto(url)
+    await page.locator(".title-line", has_text=f"{rollouts:,} of").wait_for(timeout=120_000)
+    await page.locator(".card .value").first.wait_for(timeout=120_000)
+    paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    return {"first paint": await page.evaluate(paint), **await page.evaluate("window.times")}
+
+
+async def timed(page: Page, act: str, selector: str) -> float:
+    """Milliseconds from a click until something is visible."""
+    start = time.perf_counter()
+    await page.locator(act).first.click(position={"x": 6, "y": 6})
+    await page.locator(selector).first.wait_for()
+    return 1000 * (time.perf_counter() - start)
+
+
+def long_context(folder: Path, megabytes: int) -> Path:
+    """A run of one rollout whose 50 sub-calls read a context of so many million characters."""
+    folder.mkdir()
+    line = "entry {:09} says something that nobody else has said about the number {:09}\n"
+    text = "".join(line.format(n, n * 7919 % 10**9) for n in range(megabytes * 10**6 // len(line.format(0, 0))))
+    size = len(text) // 50
+    calls = [
+        SubCall(id=i, root_turn=0, batch=0, messages=[{"role": "user", "content": text[i * size : (i + 1) * size]}])
+        for i in range(50)
+    ]
+    rollout = Rollout("long", "long", question="How long?", turns=[Turn(text="x")], sub_calls=calls, context=text)
+    (folder / "rollouts.jsonl").write_text(rollout.to_json(ContextStore(folder / CONTEXTS)) + "\n")
+    return folder
+
+
+async def measure(large: Path, long: Path, rollouts: int) -> None:
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    async with async_playwright() as started:
+        browser = await started.chromium.launch(executable_path=program, args=FLAGS)
+        print(f"{rollouts:,} rollouts, {(large / 'rollouts.jsonl').stat().st_size / 1e6:,.0f} MB")
+        found: list[dict[str, float]] = []
+        for _ in range(3):
+            server = ViewServer(Workplace([large]))  # a new one: nothing is indexed
+            async with server.running():
+                page = await browser.new_page(viewport={"width": 1280, "height": 800})
+                found.append(await opening(page, server.url, rollouts))
+                if len(found) == 3:
+                    again = await browser.new_page(viewport={"width": 1280, "height": 800})
+                    found_again = await opening(again, server.url, rollouts)
+                    for name in found[0]:
+                        print(f"{name:34} {min(one[name] for one in found):8,.0f} ms, again {found_again[name]:6,.0f}")
+                    print(f"{'filter by text':34} {await again.evaluate(FILTER, 'eval-7 rlm/'):8,.0f} ms")
+                    print(f"{'filter by text, once more':34} {await again.evaluate(FILTER, 'answer music'):8,.0f} ms")
+                    await again.evaluate(FILTER, "")
+                    print(f"{'sort':34} {await again.evaluate(SORT):8,.0f} ms")
+                    print(f"{'longest frame of scrolling':34} {await again.evaluate(SCROLL):8,.0f} ms")
+                    await again.evaluate("window.scrollTo(0, 0)")
+                    await again.locator(ROWS).first.wait_for()
+                    print(f"{'open a rollout':34} {await timed(again, ROWS, '.rollout-head'):8,.0f} ms")
+        server = ViewServer(Workplace([long]))
+        async with server.running():
+            page = await browser.new_page()
+            chars = sum(path.stat().st_size for path in (long / CONTEXTS).iterdir())
+            print(f"a rollout whose context has {chars / 1e6:,.0f} MB")
+            await page.goto(server.url)
+            await page.locator(ROWS).first.wait_for()
+            print(f"{'open it':34} {await timed(page, ROWS, '.coverage-sum'):8,.0f} ms")
+            print(f"{'its context':34} {await timed(page, 'text=Open the context', 'mark.by-sub'):8,.0f} ms")
+            after = ".drawer-tools button:last-child"
+            print(f"{'another place of it':34} {await timed(page, after, 'mark.by-sub'):8,.0f} ms")
+        await browser.close()
+
+
+def main() -> None:
+    """Makes the runs and prints the times."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rollouts", type=int, default=10_000)
+    parser.add_argument("--megabytes", type=int, default=100, help="size of the long context")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with ScriptedModel().serving() as model:
+            source = make_eval(folder / "source", model, n=12, **OOLONG)
+        large = multiply(source, folder / "large", arguments.rollouts)
+        long = long_context(folder / "long", arguments.megabytes)
+        asyncio.run(measure(large, long, arguments.rollouts))
+
+
+if __name__ == "__main__":
+    main()
