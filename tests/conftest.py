@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
+from rlm_env.repl import ReplPools
 from tests.word_count import endpoint, other_endpoint, workplace  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_model import make_model
 
     return make_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest_asyncio.fixture(scope="module")
+async def pools() -> AsyncIterator[ReplPools]:
+    """Where scaffolds get their REPLs: one pool per configuration, for all tests of a module."""
+    async with ReplPools() as opened:
+        yield opened
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

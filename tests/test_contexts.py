@@ -14,6 +14,7 @@ import rlm_env
 from rlm_env.context import context_text
 from rlm_env.contexts import CONTEXTS, ContextStore, source_text
 from rlm_env.messages import Completion
+from rlm_env.repl import ReplPools
 from rlm_env.rollout import RecordError, Rollout, SubCall, ToolResult, Turn, read_rollouts
 from rlm_env.runs.folder import ROLLOUTS, RunFolder
 from rlm_env.scaffolds import SCAFFOLDS, make_scaffold
@@ -46,7 +47,7 @@ def dumped(rollout: Rollout) -> dict:
     return rollout.to_dict()
 
 
-async def played(name: str, context, code: str = CHUNKS) -> Rollout:
+async def played(name: str, context, pools: ReplPools, code: str = CHUNKS) -> Rollout:
     def reply(messages):
         if messages[0]["role"] != "system" or "REPL" not in messages[0]["content"]:
             return "It is 2."
@@ -56,7 +57,7 @@ async def played(name: str, context, code: str = CHUNKS) -> Rollout:
     options = {"repl": rlm_env.ReplConfig(preload=())} if name.startswith("rlm") else {}
     if name == "summary":
         options["window"] = 20_000
-    scaffold = make_scaffold(name, Tipped(), options)
+    scaffold = make_scaffold(name, Tipped(), options, pools=pools)
     try:
         return await scaffold.rollout(Task("How many words?", context, gold={"n": 2}, id="t"), StubLLM(reply))
     finally:
@@ -64,8 +65,8 @@ async def played(name: str, context, code: str = CHUNKS) -> Rollout:
 
 
 @pytest.mark.parametrize("name", SCAFFOLDS)
-async def test_a_record_holds_the_question_the_gold_and_every_prompt_and_is_small(name, tmp_path):
-    rollout = await played(name, TEXT)
+async def test_a_record_holds_the_question_the_gold_and_every_prompt_and_is_small(pools, name, tmp_path):
+    rollout = await played(name, TEXT, pools)
     assert (rollout.question, rollout.gold) == ("How many words?", {"n": 2})
     prompts = json.dumps(
         [rollout.messages, [call.messages for call in rollout.sub_calls], [t.prompt for t in rollout.turns]]
@@ -96,30 +97,30 @@ async def test_a_record_holds_the_question_the_gold_and_every_prompt_and_is_smal
     ],
     ids=["list", "dict", "bytes", "folder"],
 )
-async def test_contexts_of_every_kind_are_referred_to(context, tmp_path):
+async def test_contexts_of_every_kind_are_referred_to(pools, context, tmp_path):
     if context == "folder":
         context = tmp_path / "files"
         context.mkdir()
         for i in range(5):
             (context / f"{i}.txt").write_text(TEXT[i * 100_000 : (i + 1) * 100_000])
-    rollout = await played("standard", context)
+    rollout = await played("standard", context, pools)
     assert context_text(context) in rollout.messages[0]["content"]
     path = stored(tmp_path / "run", [rollout])
     assert path.stat().st_size < 10_000
     assert dumped(next(read_rollouts(path))) == dumped(rollout)
 
 
-async def test_pieces_of_a_list_that_code_has_joined_are_referred_to(tmp_path):
+async def test_pieces_of_a_list_that_code_has_joined_are_referred_to(pools, tmp_path):
     records = [f"record {i}: {word}" for i, word in enumerate(WORDS[:20_000])]
     code = 'answers = llm_batch(["Count.\\n" + "\\n".join(context[i : i + 400]) for i in range(0, 20000, 400)])'
-    rollout = await played("rlm", records, code)
+    rollout = await played("rlm", records, pools, code)
     path = stored(tmp_path / "run", [rollout])
     assert path.stat().st_size < 50_000
     assert dumped(next(read_rollouts(path))) == dumped(rollout)
 
 
-async def test_a_rollout_that_was_read_can_be_stored_again(tmp_path):
-    path = stored(tmp_path / "a", [await played("standard", TEXT)])
+async def test_a_rollout_that_was_read_can_be_stored_again(pools, tmp_path):
+    path = stored(tmp_path / "a", [await played("standard", TEXT, pools)])
     again = stored(tmp_path / "b", list(read_rollouts(path)))
     assert again.read_text() == path.read_text()
     assert [one.name for one in (tmp_path / "b" / CONTEXTS).iterdir()] == [
@@ -127,8 +128,8 @@ async def test_a_rollout_that_was_read_can_be_stored_again(tmp_path):
     ]
 
 
-async def test_a_context_that_is_missing_or_changed_is_an_error_that_names_it(tmp_path):
-    path = stored(tmp_path / "run", [await played("standard", TEXT)])
+async def test_a_context_that_is_missing_or_changed_is_an_error_that_names_it(pools, tmp_path):
+    path = stored(tmp_path / "run", [await played("standard", TEXT, pools)])
     (context,) = (tmp_path / "run" / CONTEXTS).iterdir()
     context.write_text(TEXT + "x")
     with pytest.raises(RecordError, match=rf"line 1: .*'.*' cannot be read: .*{context.stem}.* is not that any more"):
@@ -151,10 +152,10 @@ async def test_a_text_that_many_sub_calls_share_is_stored_once(tmp_path):
     assert next(read_rollouts(path)) == rollout
 
 
-async def test_a_context_whose_files_are_gone_leaves_the_text_in_the_record(tmp_path):
+async def test_a_context_whose_files_are_gone_leaves_the_text_in_the_record(pools, tmp_path):
     file = tmp_path / "context.txt"
     file.write_text(TEXT[:1000])
-    rollout = await played("standard", file)
+    rollout = await played("standard", file, pools)
     file.unlink()
     path = stored(tmp_path / "run", [rollout])
     assert TEXT[:1000] in path.read_text()

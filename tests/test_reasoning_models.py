@@ -22,7 +22,7 @@ FIRST = fenced("print(len(context))")
 
 @pytest.mark.parametrize("parted", [True, False])
 @pytest.mark.parametrize("name", SCAFFOLDS)
-async def test_thoughts_are_neither_code_nor_answer_in_any_scaffold(name, parted):
+async def test_thoughts_are_neither_code_nor_answer_in_any_scaffold(pools, name, parted):
     def think(text: str) -> Completion:
         thought = f"Perhaps\n{DECOY}\nor 17? No."
         if parted:
@@ -37,7 +37,7 @@ async def test_thoughts_are_neither_code_nor_answer_in_any_scaffold(name, parted
         turn = sum(message["role"] == "assistant" for message in messages)
         return think(FIRST if turn == 0 else CODE[name != "rlm-nosub"])
 
-    scaffold = make_scaffold(name, Tipped())
+    scaffold = make_scaffold(name, Tipped(), pools=pools)
     try:
         rollout = await scaffold.rollout(TASK, StubLLM(reply))
     finally:
@@ -49,13 +49,13 @@ async def test_thoughts_are_neither_code_nor_answer_in_any_scaffold(name, parted
     assert all(("reasoning_content" in reply) == parted for reply in replies)
 
 
-async def test_a_sub_llm_that_never_stopped_thinking_is_an_error_and_not_an_empty_answer():
+async def test_a_sub_llm_that_never_stopped_thinking_is_an_error_and_not_an_empty_answer(pools):
     def reply(messages):
         if messages[0]["role"] != "system":
             return Completion("<think>One, two, and", finish_reason="length")
         return fenced('n = llm_batch(["Count"])[0]\nanswer["content"] = f"{bool(n)} {n}"\nanswer["ready"] = True')
 
-    scaffold = make_scaffold("rlm", Tipped())
+    scaffold = make_scaffold("rlm", Tipped(), pools=pools)
     try:
         rollout = await scaffold.rollout(TASK, StubLLM(reply))
     finally:

@@ -88,6 +88,9 @@ answer["content"] = str(context.split().count("spam"))
 answer["ready"] = True
 ```"""
 
+BARE_REPLS = ("--set", "rollout.repl.preload=[]")
+"""Flags of a run whose REPLs have no packages imported beforehand, which takes half a second."""
+
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

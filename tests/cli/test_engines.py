@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from rlm_env.cli import main
-from tests.word_count import lines
+from tests.word_count import BARE_REPLS, lines
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def evaluate(workplace, endpoint, capfd, monkeypatch):
 
     def call(*arguments: str) -> tuple[int, str, str]:
         where = ["--model", "big", "--base-url", endpoint.url, "--api-key-env", "RLM_ENV_TEST_ROOT", "--out", "out"]
-        code = main(["eval", "word-count", *where, "-n", "2", "--scaffolds", "rlm", *arguments])
+        code = main(["eval", "word-count", *where, "-n", "2", "--scaffolds", "rlm", *BARE_REPLS, *arguments])
         out, err = capfd.readouterr()
         return code, out, err
 

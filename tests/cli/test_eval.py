@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlm_env.cli import main
-from tests.word_count import lines
+from tests.word_count import BARE_REPLS, lines
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def run(workplace, endpoint, capfd, monkeypatch):
     monkeypatch.setattr("rlm_env.llm.http.LONGEST_WAIT", 0.05)
 
     def call(*arguments: str, target: str = "word-count", model: bool = True) -> tuple[int, str, str]:
-        where = ["--model", "stub", "--base-url", endpoint.url, "--out", "out"] if model else []
+        where = ["--model", "stub", "--base-url", endpoint.url, "--out", "out", *BARE_REPLS] if model else []
         code = main(["eval", target, *where, *arguments])
         out, err = capfd.readouterr()
         return code, out, err

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.word_count import lines
+from tests.word_count import BARE_REPLS, lines
 
 ROLLOUTS = Path("out/rollouts.jsonl")
 COMMAND = """
@@ -24,7 +24,7 @@ sys.exit(main(sys.argv[1:]))
 def start(endpoint, *arguments: str) -> subprocess.Popen:
     where = ["--model", "stub", "--base-url", endpoint.url, "--out", "out", "-n", "60", "--concurrency", "4"]
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "eval", "word-count", *where, *arguments],
+        [sys.executable, "-c", COMMAND, "eval", "word-count", *where, *BARE_REPLS, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

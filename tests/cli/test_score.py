@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlm_env.cli import main
-from tests.word_count import lines
+from tests.word_count import BARE_REPLS, lines
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def flaw(workplace) -> Path:
 def evaluate(run, endpoint, workplace):
     def call(*arguments: str) -> tuple[int, str, str]:
         where = ["--model", "stub", "--base-url", endpoint.url, "--out", "out", "-n", "3", "--scaffolds", "rlm"]
-        return run("eval", "word-count", *where, *arguments)
+        return run("eval", "word-count", *where, *BARE_REPLS, *arguments)
 
     return call
 

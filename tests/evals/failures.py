@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from rlm_env.cli import main
-from tests.word_count import EvalEndpoint
+from tests.word_count import BARE_REPLS, EvalEndpoint
 
 SMALL_QUESTION = "Reply with the word ready."
 MODELS = {"root": "root-model", "sub-LLM": "sub-model", "judge": "judge-model"}
@@ -70,7 +70,7 @@ def play(endpoint: EvalEndpoint, failure: str, role: str, scaffold: str) -> tupl
     flags = ["--base-url", endpoint.url, "--model", MODELS["root"], "--sub-model", MODELS["sub-LLM"], "--out", "out"]
     flags += ["--judge-model", MODELS["judge"]] * (role == "judge")
     flags += ["-n", str(NUMBER_OF_TASKS), "--scaffolds", scaffold, "--no-baselines", "--concurrency", "1"]
-    flags += ["--set", "rollout.max_turns=4", "--set", "options.lengths=[200]"]
+    flags += ["--set", "rollout.max_turns=4", "--set", "options.lengths=[200]", *BARE_REPLS]
     if scaffold == "summary":  # notes of the sub-LLM are needed only where the context does not fit
         flags += ["--set", "rollout.summary.window=300", "--set", "rollout.summary.root.max_tokens=20"]
     code = main(["eval", "word-count", *flags])

@@ -22,7 +22,7 @@ def test_the_old_names_are_all_there():
     assert rollout_usage(Rollout()) == dict.fromkeys(NAMES, 0.0)
 
 
-async def test_a_rollout_of_an_rlm():
+async def test_a_rollout_of_an_rlm(pools):
     code = "import time\nllm_batch(['a b', 'c'])\nllm_batch(['d'])\ntime.sleep(0.05)"
     done = 'answer["content"] = "2"\nanswer["ready"] = True'
 
@@ -32,7 +32,7 @@ async def test_a_rollout_of_an_rlm():
         turn = sum(message["role"] == "assistant" for message in messages)
         return Completion(fenced(code if turn == 0 else done), usage=Usage(100, 20, 50, 1))
 
-    scaffold = make_scaffold("rlm", Tipped())
+    scaffold = make_scaffold("rlm", Tipped(), pools=pools)
     try:
         rollout = await scaffold.rollout(TASK, StubLLM(reply, delay=0.02))
     finally:
@@ -63,7 +63,7 @@ async def test_a_rollout_of_an_rlm():
     assert all(math.isfinite(value) for value in found.values())
 
 
-async def test_tool_calls_of_sub_llms_and_of_the_root():
+async def test_tool_calls_of_sub_llms_and_of_the_root(pools):
     call = '```tool\n{"name": "look", "arguments": {"page": 1}}\n```'
 
     def reply(messages):
@@ -72,7 +72,7 @@ async def test_tool_calls_of_sub_llms_and_of_the_root():
             return "done" if told else call
         return fenced('answer["content"] = llm_batch(["Sub", "Sub"])[0]\nanswer["ready"] = True')
 
-    scaffold = make_scaffold("rlm", Library())
+    scaffold = make_scaffold("rlm", Library(), pools=pools)
     try:
         found = rollout_usage(await scaffold.rollout(TASK, StubLLM(reply)))
     finally:

@@ -1,19 +1,19 @@
-"""A pool and a REPL per test. Without preloaded packages a zygote is up in a tenth of a second."""
+"""One pool for the tests of a module, a REPL for each. Such tests share an event loop, that of their module."""
 
 from collections.abc import AsyncIterator
 
-import pytest
+import pytest_asyncio
 
 from rlm_env.repl import Repl, ReplConfig, ReplPool, SubError
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool() -> AsyncIterator[ReplPool]:
     async with ReplPool(ReplConfig(preload=(), interrupt_grace=0.3)) as opened:
         yield opened
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def repl(pool: ReplPool) -> AsyncIterator[Repl]:
     async with pool.open(context="some text", llm_batch=echo) as opened:
         yield opened

@@ -42,13 +42,19 @@ class Looking(Plain):
         return [look]
 
 
-async def roll(answer: Any, name: str = "rlm", environment: Environment | None = None, **options: Any) -> Rollout:
-    scaffold = make_scaffold(name, environment or Plain(), {"max_turns": 4, **options})
-    async with stub_endpoint(answer) as stub, client(stub, retries=0) as llm:
-        try:
-            return await scaffold.rollout(TASK, llm)
-        finally:
-            await scaffold.aclose()
+@pytest.fixture
+def roll(pools):
+    """Plays a rollout on an endpoint."""
+
+    async def play(answer: Any, name: str = "rlm", environment: Environment | None = None, **options: Any) -> Rollout:
+        scaffold = make_scaffold(name, environment or Plain(), {"max_turns": 4, **options}, pools=pools)
+        async with stub_endpoint(answer) as stub, client(stub, retries=0) as llm:
+            try:
+                return await scaffold.rollout(TASK, llm)
+            finally:
+                await scaffold.aclose()
+
+    return play
 
 
 def strict(first: Any, check: Check) -> Any:
@@ -125,7 +131,7 @@ SIGNED = {**call(LOOK), "extra_content": {"google": {"thought_signature": "s"}}}
         (said("", tool_calls=[SIGNED]), signature_comes_back),
     ],
 )
-async def test_a_rollout_goes_on_with_a_strict_endpoint(first, check) -> None:
+async def test_a_rollout_goes_on_with_a_strict_endpoint(roll, first, check) -> None:
     record = await roll(strict(first, check))
     assert (record.error, record.answer) == (None, "x")
     assert len(record.turns) == 2
@@ -133,7 +139,7 @@ async def test_a_rollout_goes_on_with_a_strict_endpoint(first, check) -> None:
     assert len(record.turns[0].tool_calls) == len(tools) or not tools
 
 
-async def test_the_record_keeps_what_the_model_said() -> None:
+async def test_the_record_keeps_what_the_model_said(roll) -> None:
     first = said(None, "length", tool_calls=[call(arguments=CUT, id=None)], reasoning_content="hm")
     record = await roll(strict(first, arguments_are_json))
     [raw] = record.messages[2]["tool_calls"]
@@ -142,7 +148,7 @@ async def test_the_record_keeps_what_the_model_said() -> None:
     assert record.turns[0].reasoning == "hm"
 
 
-async def test_a_reply_in_parts() -> None:
+async def test_a_reply_in_parts(roll) -> None:
     thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
     record = await roll(lambda *_: said([thought, {"type": "text", "text": f"```repl\n{DONE}\n```"}]))
     assert (record.answer, record.turns[0].reasoning) == ("x", "hm")
@@ -150,12 +156,12 @@ async def test_a_reply_in_parts() -> None:
     assert plain.answer == "x"
 
 
-async def test_numbers_of_usage_as_text_are_counted() -> None:
+async def test_numbers_of_usage_as_text_are_counted(roll) -> None:
     record = await roll(lambda *_: FINISH | {"usage": {"prompt_tokens": "12", "completion_tokens": "3"}})
     assert (record.root_usage.prompt_tokens, record.root_usage.completion_tokens) == (12, 3)
 
 
-async def test_a_call_that_the_endpoint_could_not_read_is_a_turn() -> None:
+async def test_a_call_that_the_endpoint_could_not_read_is_a_turn(roll) -> None:
     failed = refusal("Failed to call a function.", code="tool_use_failed", failed_generation="<function=python_repl{")
     replies = iter([failed, FINISH])
     record = await roll(lambda *_: next(replies))
@@ -174,7 +180,7 @@ NO_TOOLS = [
 
 
 @pytest.mark.parametrize(("status", "words"), NO_TOOLS)
-async def test_without_tools_code_is_asked_for_in_fences(status, words) -> None:
+async def test_without_tools_code_is_asked_for_in_fences(roll, status, words) -> None:
     def answer(_: str, body: dict[str, Any]) -> Any:
         if "tools" in body:
             return refusal(words, status)
@@ -189,7 +195,7 @@ async def test_without_tools_code_is_asked_for_in_fences(status, words) -> None:
     assert 'action = "fence"' in (asked.error or "")
 
 
-async def test_tools_that_are_refused_in_the_middle_of_a_rollout() -> None:
+async def test_tools_that_are_refused_in_the_middle_of_a_rollout(roll) -> None:
     def answer(_: str, body: dict[str, Any]) -> Any:
         if "tools" not in body:
             assert all("tool_calls" not in m and m["role"] != "tool" for m in body["messages"])
@@ -212,12 +218,12 @@ def text_protocol(_: str, body: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("name", ["standard", "summary"])
-async def test_the_environment_s_tools_are_called_as_text_then(name) -> None:
+async def test_the_environment_s_tools_are_called_as_text_then(roll, name) -> None:
     record = await roll(text_protocol, name, Looking())
     assert (record.error, record.answer, record.metrics["tool_calls_look"]) == (None, "x", 1)
 
 
-async def test_sub_llms_call_them_as_text_too() -> None:
+async def test_sub_llms_call_them_as_text_too(roll) -> None:
     code = (
         'a = llm_batch(["one", "two"])\nanswer["content"] = "x" if a == ["x", "x"] else str(a)\nanswer["ready"] = True'
     )
@@ -247,7 +253,7 @@ IN_BAND = {
 
 
 @pytest.mark.parametrize("failure", IN_BAND)
-async def test_failures_in_band_are_no_answers(failure) -> None:
+async def test_failures_in_band_are_no_answers(roll, failure) -> None:
     ask = 'r = llm_batch(["p"])[0]\nanswer["content"] = f"{type(r).__name__} {bool(r)} {r}"\nanswer["ready"] = True'
 
     def answer(_: str, body: dict[str, Any]) -> Any:
@@ -262,7 +268,7 @@ async def test_failures_in_band_are_no_answers(failure) -> None:
         assert plain.error
 
 
-async def test_what_a_withheld_reply_cost_is_counted() -> None:
+async def test_what_a_withheld_reply_cost_is_counted(roll) -> None:
     plain = await roll(lambda *_: said(None, "content_filter"), "standard")
     assert (plain.root_usage.prompt_tokens, plain.root_usage.completion_tokens) == (7, 2)
     scaffold = make_scaffold("summary", Plain(), {"root": {"max_tokens": 50}, "window": 400})
@@ -271,14 +277,14 @@ async def test_what_a_withheld_reply_cost_is_counted() -> None:
     assert (notes.stop_reason, notes.sub_usage.prompt_tokens) == (StopReason.ERROR, 7)
 
 
-async def test_a_wrong_sub_model_ends_the_rollout_after_a_few_refusals() -> None:
+async def test_a_wrong_sub_model_ends_the_rollout_after_a_few_refusals(pools) -> None:
     ask = 'answer["content"] = str(llm_batch(["p"] * 5))\nanswer["ready"] = True'
 
     def answer(_: str, body: dict[str, Any]) -> Any:
         wrong = refusal("The model `sub` does not exist", 404, code="model_not_found")
         return wrong if body["model"] == "sub" else said(tool_calls=[call(ask)])
 
-    scaffold = make_scaffold("rlm", Plain())
+    scaffold = make_scaffold("rlm", Plain(), pools=pools)
     async with stub_endpoint(answer) as stub, client(stub) as root, client(stub) as sub:
         sub.name = "sub"
         with pytest.raises(EngineRefused, match=r"`sub` does not exist.*model"):

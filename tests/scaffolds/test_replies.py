@@ -9,7 +9,7 @@ import rlm_env
 from rlm_env import prompts
 from rlm_env.messages import Completion
 from rlm_env.replies import ALIASES
-from rlm_env.rollout import StopReason
+from rlm_env.rollout import Rollout, StopReason
 from rlm_env.scaffolds import make_scaffold
 from rlm_env.scaffolds.base import ONLY_REASONING
 from rlm_env.scaffolds.config import RLMConfig
@@ -23,27 +23,33 @@ DRAFT = "I could just say\n" + fenced("answer['content'] = 'draft'; answer['read
 DONE = 'answer["content"] = "2"\nanswer["ready"] = True'
 
 
-async def play(root: StubLLM, sub: StubLLM | None = None, **config):
-    config = {"repl": rlm_env.ReplConfig(preload=()), "max_turns": 4, **config}
-    async with RLMEnv(WordCount(), RLMConfig(**config)) as env:
-        return await env.rollout(TASK, root, sub)
+@pytest.fixture
+def play(pools):
+    """Plays a rollout of the engines."""
+
+    async def roll(root: StubLLM, sub: StubLLM | None = None, **config) -> Rollout:
+        config = {"repl": rlm_env.ReplConfig(preload=()), "max_turns": 4, **config}
+        async with RLMEnv(WordCount(), RLMConfig(**config), pools=pools) as env:
+            return await env.rollout(TASK, root, sub)
+
+    return roll
 
 
-async def test_drafts_before_a_lone_closing_tag_do_not_run():
+async def test_drafts_before_a_lone_closing_tag_do_not_run(play):
     rollout = await play(script(DRAFT + fenced(DONE)))
     assert rollout.answer == "2"
     assert "draft" in rollout.turns[0].text, "the record holds what the model said"
 
 
 @pytest.mark.parametrize("thoughts", ["7? No, 8.\n</think>\n\n", "<thinking>7?</thinking>", "[THINK]7?[/THINK]"])
-async def test_thoughts_of_a_sub_llm_are_not_its_answer(thoughts):
+async def test_thoughts_of_a_sub_llm_are_not_its_answer(play, thoughts):
     root = script(fenced('answer["content"] = llm_batch(["6+2?"])[0]\nanswer["ready"] = True'))
     rollout = await play(root, StubLLM(lambda messages: thoughts + "8"))
     assert rollout.answer == "8"
     assert rollout.sub_calls[0].text == thoughts + "8"
 
 
-async def test_a_sub_llm_that_only_thought_has_failed():
+async def test_a_sub_llm_that_only_thought_has_failed(play):
     root = script(fenced('r = llm_batch(["6+2?"])[0]\nanswer["content"] = f"{bool(r)} {r}"\nanswer["ready"] = True'))
     rollout = await play(root, StubLLM(lambda messages: "7? No, 8.\n</think>\n"))
     assert rollout.answer.startswith("False")
@@ -84,7 +90,7 @@ async def test_thoughts_are_not_the_answer_of_a_plain_llm(name):
     assert rollout.answer == "It is (B)"
 
 
-async def test_a_tool_call_whose_code_is_fenced_runs():
+async def test_a_tool_call_whose_code_is_fenced_runs(play):
     arguments = json.dumps({"code": fenced(DONE)})
     call = {"id": "1", "type": "function", "function": {"name": "python_repl", "arguments": arguments}}
     rollout = await play(script(Completion("", tool_calls=[call], finish_reason="tool_calls")))
@@ -102,13 +108,13 @@ async def test_a_tool_call_whose_code_is_fenced_runs():
         (fenced('n = llm_query("how many?")\nFINAL(n)'), 2),
     ],
 )
-async def test_aliases_hand_in_an_answer_and_their_uses_are_recorded(reply, uses):
+async def test_aliases_hand_in_an_answer_and_their_uses_are_recorded(play, reply, uses):
     rollout = await play(script(reply, fenced(DONE)), StubLLM(lambda messages: "2"))
     assert (rollout.answer, rollout.stop_reason) == ("2", StopReason.READY)
     assert rollout.metrics["alias_uses"] == uses
 
 
-async def test_aliases_can_be_turned_off():
+async def test_aliases_can_be_turned_off(play):
     rollout = await play(script("FINAL(3)", fenced("FINAL(3)"), fenced(DONE)), aliases=False)
     assert rollout.answer == "2"
     assert "no code" in rollout.turns[0].observation

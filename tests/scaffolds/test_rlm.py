@@ -28,12 +28,19 @@ class WordCount(rlm_env.Environment):
         return float(rollout.answer.strip() == task.gold)
 
 
-def configured(**config) -> RLMEnv:
-    return RLMEnv(WordCount(), RLMConfig(repl=rlm_env.ReplConfig(preload=()), **config))
+@pytest.fixture
+def configured(pools):
+    """Makes an RLMEnv whose REPLs preload no packages."""
+
+    def make(**config) -> RLMEnv:
+        config = {"repl": rlm_env.ReplConfig(preload=()), **config}
+        return RLMEnv(WordCount(), RLMConfig(**config), pools=pools)
+
+    return make
 
 
 @pytest.fixture
-async def env():
+async def env(configured):
     async with configured() as env:
         yield env
 
@@ -108,7 +115,7 @@ async def test_answers_in_every_form_that_models_write(env, code, content):
     assert rollout.answer == content if content is not None else "a" in rollout.answer
 
 
-async def test_the_answer_so_far_counts_when_the_turns_run_out():
+async def test_the_answer_so_far_counts_when_the_turns_run_out(configured):
     async with configured(max_turns=2) as env:
         rollout = await env.rollout(Task("Q?", "a b c"), script(fenced('answer["content"] = "3"'), "thinking"))
     assert rollout.stop_reason is StopReason.MAX_TURNS
@@ -125,7 +132,7 @@ async def test_each_turn_says_how_it_changed_the_answer(env):
     assert Rollout.from_json(rollout.to_json()).turns == rollout.turns
 
 
-async def test_root_tokens_end_a_rollout():
+async def test_root_tokens_end_a_rollout(configured):
     root = script(Completion(fenced("pass"), finish_reason="stop", usage=Usage(10, 5, 0, 1)))
     async with configured(max_root_tokens=40) as env:
         rollout = await env.rollout(Task("Q?", "a"), root)
@@ -138,7 +145,7 @@ async def test_root_tokens_end_a_rollout():
     )
 
 
-async def test_refused_sub_calls_end_a_rollout_and_used_up_ones_do_not():
+async def test_refused_sub_calls_end_a_rollout_and_used_up_ones_do_not(configured):
     ask = 'r = llm_batch(["a", "b", "c"])\nprint(r)'
     async with configured(max_sub_calls=3) as env:
         rollout = await env.rollout(Task("Q?", "a"), script(fenced(ask), DONE), echo())
@@ -153,7 +160,7 @@ async def test_refused_sub_calls_end_a_rollout_and_used_up_ones_do_not():
     assert rollout.metrics["sub_calls"] == 3
 
 
-async def test_sub_tokens_end_a_rollout():
+async def test_sub_tokens_end_a_rollout(configured):
     sub = StubLLM(lambda messages: Completion("yes", usage=Usage(50, 1, 0, 1)))
     async with configured(max_sub_tokens=100) as env:
         rollout = await env.rollout(Task("Q?", "a"), script(fenced('llm_batch(["a"])')), sub)
@@ -161,7 +168,7 @@ async def test_sub_tokens_end_a_rollout():
     assert rollout.sub_usage.calls == 2
 
 
-async def test_wall_time_ends_a_rollout_wherever_it_is():
+async def test_wall_time_ends_a_rollout_wherever_it_is(configured):
     async with configured(max_seconds=1.0) as env:
         slow_root = StubLLM(lambda messages: DONE, delay=30)
         assert (await env.rollout(Task("Q?", "a"), slow_root)).stop_reason is StopReason.WALL_TIME
@@ -174,7 +181,7 @@ async def test_wall_time_ends_a_rollout_wherever_it_is():
         assert rollout.timing.total < 15
 
 
-async def test_a_cell_that_computes_too_long_is_told_and_its_state_kept():
+async def test_a_cell_that_computes_too_long_is_told_and_its_state_kept(configured):
     root = script(fenced("x = 5\nwhile True: pass"), fenced("print('x is', x)"), DONE)
     async with configured(code_timeout=0.5) as env:
         rollout = await env.rollout(Task("Q?", "a"), root)
@@ -184,7 +191,7 @@ async def test_a_cell_that_computes_too_long_is_told_and_its_state_kept():
     assert rollout.metrics["code_timeouts"] == 1
 
 
-async def test_waiting_for_sub_llms_is_not_the_codes_time():
+async def test_waiting_for_sub_llms_is_not_the_codes_time(configured):
     sub = StubLLM(lambda messages: "late", delay=1.0)
     async with configured(code_timeout=0.5) as env:
         rollout = await env.rollout(Task("Q?", "a"), script(fenced('print(llm_batch(["a"]))'), DONE), sub)
@@ -194,7 +201,7 @@ async def test_waiting_for_sub_llms_is_not_the_codes_time():
     assert rollout.turns[0].code_seconds < 0.5
 
 
-async def test_a_lost_state_is_told_and_the_answer_so_far_still_counts():
+async def test_a_lost_state_is_told_and_the_answer_so_far_still_counts(configured):
     root = script(
         fenced('answer["content"] = "so far"'), fenced("import os; os._exit(3)"), fenced("print(len(context))")
     )
@@ -206,7 +213,7 @@ async def test_a_lost_state_is_told_and_the_answer_so_far_still_counts():
     assert rollout.metrics["states_lost"] == 1
 
 
-async def test_long_output_is_bounded_with_its_true_length():
+async def test_long_output_is_bounded_with_its_true_length(configured):
     async with configured(max_observation_chars=500, max_turns=1) as env:
         rollout = await env.rollout(Task("Q?", "a"), script(fenced("print('start' + 'x' * 100_000 + 'end')")))
     observation = rollout.turns[0].observation
@@ -216,11 +223,10 @@ async def test_long_output_is_bounded_with_its_true_length():
     assert "end" in observation
 
 
-async def test_an_answer_cut_at_its_limit_is_counted():
+async def test_an_answer_cut_at_its_limit_is_counted(configured):
     cut = fenced("answer['content'] = 'x' * 1_300; answer['ready'] = True")
     for reply, missing in ((cut, 300), (DONE, 0)):
-        repl = rlm_env.ReplConfig(preload=(), max_answer_chars=1_000)
-        async with RLMEnv(WordCount(), RLMConfig(repl=repl)) as env:
+        async with configured(repl=rlm_env.ReplConfig(preload=(), max_answer_chars=1_000)) as env:
             rollout = await env.rollout(Task("Q?", "a b"), script(reply))
         assert rollout.metrics["answer_chars_truncated"] == missing
         assert len(rollout.answer) <= 1_000
@@ -416,13 +422,13 @@ async def test_solve():
     assert rollout.answer == "3"
 
 
-async def test_tips_stand_in_the_prompt_only_when_asked_for():
+async def test_tips_stand_in_the_prompt_only_when_asked_for(pools):
     class Tipped(WordCount):
         tips = "Count with split()."
 
     root = script(DONE)
     for tips in (False, True):
-        async with RLMEnv(Tipped(), RLMConfig(tips=tips)) as env:
+        async with RLMEnv(Tipped(), RLMConfig(tips=tips), pools=pools) as env:
             await env.rollout(Task("Q?", "a"), root)
         assert ("Count with split()." in root.seen[-1][0]["content"]) is tips
 

@@ -111,8 +111,8 @@ def test_scaffolds_are_made_by_name_and_options_are_checked():
         make_scaffold("rlm", WordCount(), {"max_turn": 3})
 
 
-async def test_tips_stand_in_the_prompt_are_recorded_and_can_be_taken_out():
-    plain, tipped = make_scaffold("rlm", Tipped()), make_scaffold("rlm-tips", Tipped())
+async def test_tips_stand_in_the_prompt_are_recorded_and_can_be_taken_out(pools):
+    plain, tipped = (make_scaffold(name, Tipped(), pools=pools) for name in ("rlm", "rlm-tips"))
     try:
         without, with_tips = await plain.rollout(TASK, script(COUNT)), await tipped.rollout(TASK, script(COUNT))
     finally:
@@ -131,10 +131,10 @@ def test_an_environment_without_tips_has_no_scaffold_with_them():
         make_scaffold("rlm-tips", WordCount())
 
 
-async def test_without_sub_llms_neither_the_repl_nor_the_prompt_knows_of_them():
+async def test_without_sub_llms_neither_the_repl_nor_the_prompt_knows_of_them(pools):
     look = fenced("print('llm_batch' in globals())\nllm_batch(['?'])")
     root = script(look, fenced("open('/etc/passwd')"), COUNT)
-    scaffold = make_scaffold("rlm-nosub", Tipped())
+    scaffold = make_scaffold("rlm-nosub", Tipped(), pools=pools)
     try:
         rollout = await scaffold.rollout(TASK, root)
     finally:

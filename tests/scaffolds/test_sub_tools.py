@@ -45,8 +45,15 @@ class Atlas(rlm_env.Environment):
         self.closed += 1
 
 
-def configured(**config) -> RLMEnv:
-    return RLMEnv(Atlas(), RLMConfig(repl=rlm_env.ReplConfig(preload=()), **config))
+@pytest.fixture
+def configured(pools):
+    """Makes an RLMEnv whose REPLs preload no packages."""
+
+    def make(environment: rlm_env.Environment | None = None, **config) -> RLMEnv:
+        config = RLMConfig(repl=rlm_env.ReplConfig(preload=()), **config)
+        return RLMEnv(environment or Atlas(), config, pools=pools)
+
+    return make
 
 
 def calls(*countries, text="", **fields) -> Completion:
@@ -77,7 +84,7 @@ ASK = fenced('answer["content"] = str(llm_batch(["Peru"])[0])\nanswer["ready"] =
 TASK = Task("What is the capital of Peru?", "", gold="Lima")
 
 
-async def test_a_sub_llm_looks_up_and_answers():
+async def test_a_sub_llm_looks_up_and_answers(configured):
     sub = native(looks_up)
     async with configured() as env:
         rollout = await env.rollout(TASK, script(ASK), sub)
@@ -111,7 +118,7 @@ async def test_a_sub_llm_looks_up_and_answers():
     assert Rollout.from_json(rollout.to_json()) == rollout
 
 
-async def test_a_batch_goes_on_in_rounds_and_each_round_is_a_batch():
+async def test_a_batch_goes_on_in_rounds_and_each_round_is_a_batch(configured):
     def reply(messages):
         rounds = sum(m["role"] == "assistant" for m in messages)
         return calls("Peru") if rounds < int(messages[0]["content"]) else f"after {rounds}"
@@ -125,7 +132,7 @@ async def test_a_batch_goes_on_in_rounds_and_each_round_is_a_batch():
     assert "['after 0', 'after 2', 'after 1', 'after 0']" in rollout.turns[0].observation
 
 
-async def test_parallel_calls_run_side_by_side_and_are_told_in_order():
+async def test_parallel_calls_run_side_by_side_and_are_told_in_order(configured):
     class Slow(Atlas):
         def tools(self, task):
             arrived = asyncio.Barrier(3)
@@ -138,12 +145,12 @@ async def test_parallel_calls_run_side_by_side_and_are_told_in_order():
             return [capital]
 
     sub = native(lambda m: calls(*CITIES) if len(m) == 1 else " ".join(x["content"] for x in m[2:]))
-    async with RLMEnv(Slow(), RLMConfig(repl=rlm_env.ReplConfig(preload=()))) as env:
+    async with configured(Slow()) as env:
         rollout = await env.rollout(TASK, script(ASK), sub)
     assert rollout.answer == "Paris Lima N'Djamena"
 
 
-async def test_the_last_turn_has_no_tools_and_asks_for_the_answer():
+async def test_the_last_turn_has_no_tools_and_asks_for_the_answer(configured):
     tools_given = []
 
     class Eager(StubLLM):
@@ -159,7 +166,7 @@ async def test_the_last_turn_has_no_tools_and_asks_for_the_answer():
     assert len(rollout.sub_calls[0].tool_turns) == 3
 
 
-async def test_a_sub_llm_that_never_answers_is_an_error():
+async def test_a_sub_llm_that_never_answers_is_an_error(configured):
     async with configured(max_tool_turns=2) as env:
         rollout = await env.rollout(TASK, script(ASK), native(lambda m: calls("Peru")))
         assert rollout.sub_calls[0].error == NO_ANSWER
@@ -168,7 +175,7 @@ async def test_a_sub_llm_that_never_answers_is_an_error():
         assert rollout.sub_calls[0].error == NO_ANSWER
 
 
-async def test_engines_without_tool_calls_get_the_text_protocol():
+async def test_engines_without_tool_calls_get_the_text_protocol(configured):
     sub = StubLLM(lambda m: block("Peru") if len(m) == 2 else m[-1]["content"].splitlines()[1])
     async with configured(sub_system_prompt="Be brief.") as env:
         rollout = await env.rollout(TASK, script(ASK), sub)
@@ -180,7 +187,7 @@ async def test_engines_without_tool_calls_get_the_text_protocol():
     assert rollout.sub_calls[0].messages == [system, user]
 
 
-async def test_the_last_turn_of_the_text_protocol_has_no_two_user_messages_in_a_row():
+async def test_the_last_turn_of_the_text_protocol_has_no_two_user_messages_in_a_row(configured):
     sub = StubLLM(lambda m: "Lima" if ASK_FOR_ANSWER in m[-1]["content"] else block("Peru"))
     async with configured(max_tool_turns=1) as env:
         rollout = await env.rollout(TASK, script(ASK), sub)
@@ -188,7 +195,7 @@ async def test_the_last_turn_of_the_text_protocol_has_no_two_user_messages_in_a_
     assert [m["role"] for m in sub.seen[-1]] == ["system", "user", "assistant", "user"]
 
 
-async def test_wrong_calls_are_told_and_the_conversation_goes_on():
+async def test_wrong_calls_are_told_and_the_conversation_goes_on(configured):
     def reply(messages):
         told = [m["content"] for m in messages if m["role"] == "tool"]
         return calls("Atlantis") if not told else calls("Peru") if len(told) == 1 else told[-1]
@@ -200,7 +207,7 @@ async def test_wrong_calls_are_told_and_the_conversation_goes_on():
     assert rollout.metrics["tool_calls_failed_capital"] == 1
 
 
-async def test_every_turn_counts_and_a_budget_ends_a_call_in_between():
+async def test_every_turn_counts_and_a_budget_ends_a_call_in_between(configured):
     ask = fenced('r = llm_batch(["Peru", "Chad"])\nprint(r)\nanswer["content"] = str([bool(x) for x in r])')
     async with configured(max_sub_calls=3) as env:
         rollout = await env.rollout(TASK, script(ask), native(looks_up))
@@ -213,7 +220,7 @@ async def test_every_turn_counts_and_a_budget_ends_a_call_in_between():
     assert rollout.sub_usage.calls == 3
 
 
-async def test_sub_tokens_of_all_turns_count():
+async def test_sub_tokens_of_all_turns_count(configured):
     sub = native(lambda m: calls("Peru", usage=Usage(50, 1, 0, 1)))
     async with configured(max_sub_tokens=100) as env:
         rollout = await env.rollout(TASK, script(fenced('llm_batch(["a"])')), sub)
@@ -222,7 +229,7 @@ async def test_sub_tokens_of_all_turns_count():
 
 
 @pytest.mark.parametrize("max_tool_turns", [1, 8])
-async def test_results_that_outgrow_the_window_are_left_out(max_tool_turns):
+async def test_results_that_outgrow_the_window_are_left_out(configured, max_tool_turns):
     def reply(messages):
         told = [m["content"] for m in messages if m["role"] == "tool"]
         if "Lima" in told:
@@ -236,7 +243,7 @@ async def test_results_that_outgrow_the_window_are_left_out(max_tool_turns):
     assert rollout.sub_calls[0].tool_turns[0].tool_results[0].error == RESULT_DROPPED
 
 
-async def test_an_overflow_that_stays_and_other_errors_end_the_call_only():
+async def test_an_overflow_that_stays_and_other_errors_end_the_call_only(configured):
     for error in (ContextOverflow(2000, 1000), LLMError("the moon was in the way")):
         async with configured() as env:
             sub = native(lambda m, error=error: error if len(m) > 1 else calls("Peru"))
@@ -246,14 +253,14 @@ async def test_an_overflow_that_stays_and_other_errors_end_the_call_only():
         assert len(rollout.sub_calls[0].tool_turns) == 1
 
 
-async def test_a_dead_engine_is_raised_from_any_round():
+async def test_a_dead_engine_is_raised_from_any_round(configured):
     sub = native(lambda m: EngineUnavailable("gone") if len(m) > 1 else calls("Peru"))
     async with configured() as env:
         with pytest.raises(EngineUnavailable):
             await env.rollout(TASK, script(ASK), sub)
 
 
-async def test_a_call_that_is_stopped_keeps_its_turns_and_says_so():
+async def test_a_call_that_is_stopped_keeps_its_turns_and_says_so(configured):
     class Stuck(Atlas):
         def tools(self, task):
             async def capital(country: str) -> str:
@@ -262,14 +269,14 @@ async def test_a_call_that_is_stopped_keeps_its_turns_and_says_so():
 
             return [capital]
 
-    async with RLMEnv(Stuck(), RLMConfig(repl=rlm_env.ReplConfig(preload=()), max_seconds=4.0)) as env:
+    async with configured(Stuck(), max_seconds=4.0) as env:
         rollout = await env.rollout(TASK, script(ASK), native(looks_up))
     assert rollout.stop_reason is StopReason.WALL_TIME
     assert rollout.sub_calls[0].error == STOPPED
     assert len(rollout.sub_calls[0].tool_turns) == 1
 
 
-async def test_tokens_of_every_turn_are_on_record_and_trained_once():
+async def test_tokens_of_every_turn_are_on_record_and_trained_once(configured):
     def tokens(completion, prompt_ids, ids):
         completion.prompt_ids, completion.completion_ids, completion.logprobs = prompt_ids, ids, [-1.0] * len(ids)
         return completion
@@ -289,7 +296,7 @@ async def test_tokens_of_every_turn_are_on_record_and_trained_once():
     ]
 
 
-async def test_the_root_is_told_and_neither_it_nor_its_code_has_the_tools():
+async def test_the_root_is_told_and_neither_it_nor_its_code_has_the_tools(configured):
     code = "try:\n    capital('Peru')\nexcept NameError as error:\n    print('no', error)"
     root = script(calls("Peru"), fenced(code))
     async with configured(max_turns=2) as env:
@@ -302,7 +309,7 @@ async def test_the_root_is_told_and_neither_it_nor_its_code_has_the_tools():
 
 
 @pytest.mark.parametrize("supports_tools", [True, False])
-async def test_a_root_with_tools_calls_them_beside_the_repl(supports_tools):
+async def test_a_root_with_tools_calls_them_beside_the_repl(configured, supports_tools):
     look = calls("Peru", "Chad") if supports_tools else f"{block('Peru')}\n{block('Chad')}"
     done = fenced('answer["content"] = "Lima"; answer["ready"] = True')
     both = Completion(fenced("print(6 * 7)") + "\n" + block("France"))
@@ -337,7 +344,7 @@ async def test_a_root_with_tools_calls_them_beside_the_repl(supports_tools):
         ({"sub_llms": False, "tools_for": "none"}, None),
     ],
 )
-async def test_who_has_the_tools(config, users):
+async def test_who_has_the_tools(configured, config, users):
     async with configured(**config) as env:
         rollout = await env.rollout(TASK, script(fenced('answer["ready"] = True')))
     assert rollout.info.get("tools", {}).get("for") == users
@@ -347,7 +354,7 @@ async def test_who_has_the_tools(config, users):
     assert ("models that answer `llm_batch` have" in told) == ("sub" in (users or ()))
 
 
-async def test_a_wall_time_ends_the_roots_own_tools_too():
+async def test_a_wall_time_ends_the_roots_own_tools_too(configured):
     class Stuck(Atlas):
         def tools(self, task):
             async def capital(country: str) -> str:
@@ -356,8 +363,7 @@ async def test_a_wall_time_ends_the_roots_own_tools_too():
 
             return [capital]
 
-    config = RLMConfig(repl=rlm_env.ReplConfig(preload=()), max_seconds=1.0, tools_for="root")
-    async with RLMEnv(Stuck(), config) as env:
+    async with configured(Stuck(), max_seconds=1.0, tools_for="root") as env:
         rollout = await env.rollout(TASK, native(lambda m: calls("Peru")))
     assert rollout.stop_reason is StopReason.WALL_TIME
 

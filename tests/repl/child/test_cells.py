@@ -255,8 +255,9 @@ async def test_steps_of_many_repls_run_side_by_side(pool: ReplPool):
         assert [s.output for s in steps] == [f"'c{i}'\n" for i in range(20)]
     draws = await asyncio.gather(*(r.run("import random; random.random()") for r in repls))
     assert len({s.output for s in draws}) == 20
-    again = await pool.open(seed=0)
-    assert (await again.run("import random; random.random()")).output == draws[0].output
+    async with pool.open(seed=0) as again:
+        assert (await again.run("import random; random.random()")).output == draws[0].output
+    await asyncio.gather(*(r.close() for r in repls))
 
 
 async def test_a_busy_machine_is_not_the_codes_fault():
@@ -272,7 +273,8 @@ async def test_a_busy_machine_is_not_the_codes_fault():
         assert all(step.seconds < 2 for step in steps)
 
 
-async def test_closed_repls_and_pools_say_so(pool: ReplPool):
+async def test_closed_repls_and_pools_say_so():
+    pool = await ReplPool(ReplConfig(preload=())).__aenter__()
     repl = await pool.open()
     await repl.close()
     await repl.close()
@@ -315,8 +317,8 @@ async def test_output_of_child_processes_is_captured_where_they_are_allowed():
         assert step.output == "0\nout\nerr\n"
 
 
-async def test_a_killed_zygote_is_replaced(pool: ReplPool):
-    async with pool.open(context="again") as repl:
+async def test_a_killed_zygote_is_replaced():
+    async with ReplPool(ReplConfig(preload=())) as pool, pool.open(context="again") as repl:
         await repl.run("x = 1")
         os.kill(pool.zygote_pid, signal.SIGKILL)
         for _ in range(100):

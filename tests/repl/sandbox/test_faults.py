@@ -11,8 +11,6 @@ import pytest_asyncio
 from rlm_env.repl import Repl, ReplPool
 from tests.repl.levels import ALL, open_pool
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
 KEPT, LOST, EITHER = "kept", "lost", "either"
 FAULTS = {
     # name: (cell, outcome, a part of the error or None, timed out)

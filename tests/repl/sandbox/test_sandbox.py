@@ -23,8 +23,6 @@ from rlm_env.repl.config import LEVELS
 from rlm_env.repl.host import isolation
 from tests.repl.levels import open_pool
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
 FILE = {"guard": {"EACCES"}, "sealed": {"EPERM"}, "jail": {"ENOENT"}}
 CALL = {"guard": {"EPERM"}, "sealed": {"EPERM"}, "jail": {"EPERM"}}
 PROCESS = {"guard": {"EACCES"}, "sealed": {"EPERM"}, "jail": {"ENOENT", "EACCES"}}
