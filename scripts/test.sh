@@ -48,7 +48,7 @@ finish() {
 
 for name in "${parts[@]}"; do
     case $name in
-        fast) part "fast tests" -m "not vllm and not slow" --numprocesses 2 "$@" ;;
+        fast) part "fast tests" -m "not vllm and not slow" --numprocesses 2 --dist worksteal "$@" ;;
         slow) part "tests with an engine, and slow ones" -m "vllm or slow" "$@" ;;
         chosen) part "tests" "$@" ;;
     esac

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
 from rlm_env.repl import ReplPools
+from tests.packages import needs
 from tests.word_count import endpoint, other_endpoint, workplace  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
@@ -20,7 +22,16 @@ if TYPE_CHECKING:
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests run beside each other, each on a core of its own: threads that wait for work would take it from the other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHIPPED_MODEL = Path(__file__).parents[1] / "rlm_env" / "models" / "tiny-rlm"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("vllm"):
+        needs("vllm")
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +55,6 @@ async def pools() -> AsyncIterator[ReplPools]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def vllm_server(tiny_model_path: Path) -> AsyncIterator[VLLMServer]:
     """A real vLLM that serves `tiny_model_path`; a test that reloads its weights puts the old ones back."""
-    pytest.importorskip("vllm")
     from rlm_env.llm import VLLMServer
 
     async with VLLMServer(tiny_model_path, scale_out=True) as server:

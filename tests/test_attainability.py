@@ -8,6 +8,7 @@ import pytest
 import rlm_env
 from rlm_env.environment import Environment
 from rlm_env.registry import environments, find_environment
+from rlm_env.repl import ReplPools
 from rlm_env.rollout import StopReason
 from rlm_env.scaffolds import SCAFFOLDS, make_scaffold
 from rlm_env.scoring import score
@@ -47,10 +48,10 @@ def make(variant: str) -> tuple[Environment, list[rlm_env.Task]]:
     return environment, rlm_env.RLMEnv(environment).tasks("eval").take(TASKS)
 
 
-async def scores(scaffold_name: str, variant: str, n: int, reply) -> list[float]:
+async def scores(scaffold_name: str, variant: str, n: int, pools: ReplPools, reply) -> list[float]:
     environment, tasks = make(variant)
     options = {"repl": {"preload": ()}, "max_turns": 1, **OPTIONS.get(scaffold_name, {})}
-    scaffold = make_scaffold(scaffold_name, environment, options)
+    scaffold = make_scaffold(scaffold_name, environment, options, pools=pools)
 
     async def one(task: rlm_env.Task) -> float:
         rollout = await scaffold.rollout(task, StubLLM(lambda messages: reply(environment, task)))
@@ -76,16 +77,16 @@ def in_code(environment: Environment, task: rlm_env.Task) -> str:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(("scaffold", "n"), [("standard", TASKS), ("summary", 24)])
-async def test_the_scaffolds_without_a_repl_can_score_one_and_zero(scaffold, n, variant):
-    assert set(await scores(scaffold, variant, n, perfect)) == {1.0}
-    assert set(await scores(scaffold, variant, n // 4, lambda env, task: "")) == {0.0}
+async def test_the_scaffolds_without_a_repl_can_score_one_and_zero(pools, scaffold, n, variant):
+    assert set(await scores(scaffold, variant, n, pools, perfect)) == {1.0}
+    assert set(await scores(scaffold, variant, n // 4, pools, lambda env, task: "")) == {0.0}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(("scaffold", "n"), [("rlm", 32), ("rlm-tips", 8), ("rlm-nosub", 8)])
-async def test_the_scaffolds_with_a_repl_can_score_one_and_zero(scaffold, n, variant):
-    assert set(await scores(scaffold, variant, n, in_code)) == {1.0}
-    assert set(await scores(scaffold, variant, 8, lambda env, task: fenced("pass"))) == {0.0}
+async def test_the_scaffolds_with_a_repl_can_score_one_and_zero(pools, scaffold, n, variant):
+    assert set(await scores(scaffold, variant, n, pools, in_code)) == {1.0}
+    assert set(await scores(scaffold, variant, 8, pools, lambda env, task: fenced("pass"))) == {0.0}
 
 
 def test_every_scaffold_and_every_environment_is_here():

@@ -6,6 +6,7 @@ import ast
 import io
 import re
 import tokenize
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def existing() -> set[str]:
     return known
 
 
+@cache
 def prose_of(path: Path) -> str:
     """A document, or the strings that stand alone (docstrings) and the comments of a Python file."""
     text = path.read_text("utf-8")

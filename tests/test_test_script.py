@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "test.sh"
-FAST, SLOW = "not vllm and not slow", "vllm or slow"
+FAST = ["-m", "not vllm and not slow", "--numprocesses", "2", "--dist", "worksteal"]
+SLOW = ["-m", "vllm or slow"]
 STAND_IN = """#!/bin/sh
 shift 2  # -m pytest
 for argument; do printf '%s|' "$argument"; done >>runs
@@ -44,7 +45,7 @@ def run(tmp_path: Path):
 def test_all_tests_are_run_in_two_parts_and_both_get_the_arguments(run, tmp_path: Path):
     code, said, runs = run((0, 0), "-k", "a or b")
     assert code == 0
-    assert runs == [["-m", FAST, "--numprocesses", "2", "-k", "a or b"], ["-m", SLOW, "-k", "a or b"]]
+    assert runs == [[*FAST, "-k", "a or b"], [*SLOW, "-k", "a or b"]]
     assert said.splitlines()[0].startswith("fast tests: passed, ")
     assert said.splitlines()[1].startswith("tests with an engine, and slow ones: passed, ")
     assert (tmp_path / "level").read_text() == "full\n"
@@ -80,7 +81,7 @@ def test_the_exit_status(run, codes, status, count):
 def test_the_fast_tests_alone(run, tmp_path: Path, code):
     found, _, runs = run((code,), "--fast", "-x")
     assert found == code
-    assert runs == [["-m", FAST, "--numprocesses", "2", "-x"]]
+    assert runs == [[*FAST, "-x"]]
     assert (tmp_path / "level").read_text() == "core\n"
 
 

@@ -1,13 +1,15 @@
 """Recorded cases of the original scorers, and inputs that every scorer must survive.
 
-These are values of any type, any Unicode, and ten megabytes of text of the kind that slows parsers down.
+These are values of any type, any Unicode, and megabytes of text of the kind that slows parsers down.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import strategies as st
 
 ORACLES = Path(__file__).parents[1] / "oracles"
@@ -33,22 +35,36 @@ anything = st.one_of(
     st.dictionaries(st.text(max_size=3), st.none() | st.text(), max_size=3),
 )
 
-MEGABYTES = 10_000_000
-LONG = {
-    "letters": "a" * MEGABYTES,
-    "blanks": " " * MEGABYTES,
-    "stars": "*" * MEGABYTES,
-    "digits": "7" * MEGABYTES,
-    "open boxes": "\\boxed{" * (MEGABYTES // 7),
-    "nested boxes": "\\boxed{" * (MEGABYTES // 14) + "}" * (MEGABYTES // 14),
-    "braces": "\\boxed" + "{" * (MEGABYTES // 2) + "}" * (MEGABYTES // 2),
-    "answers": "The correct answer is " * (MEGABYTES // 22),
-    "spaced answers": "answer is            " * (MEGABYTES // 20),
-    "correct and blanks": "correct" + " " * MEGABYTES,
-    "corrects": "**correct:** " * (MEGABYTES // 13),
-    "extracted": "Extracted final answer " + " \n" * (MEGABYTES // 2),
-    "open tags": "<answer>" * (MEGABYTES // 8),
-    "close tags": "</answer>" * (MEGABYTES // 9),
-    "thoughts": "</think>" * (MEGABYTES // 8),
-    "combining": "e\u0301\u200d" * (MEGABYTES // 3),
+SIZES = [2_000_000, pytest.param(10_000_000, marks=pytest.mark.slow)]
+"""Characters of a long text. Quadratic time would be minutes with the first, hours with the second."""
+
+
+def seconds(size: int) -> float:
+    """A guard against quadratic time; not a measure of speed."""
+    return 60.0 * size / 10_000_000
+
+
+def repeated(unit: str) -> Callable[[int], str]:
+    """A text of a given size: `unit`, again and again."""
+    return lambda size: unit * (size // len(unit))
+
+
+LONG: dict[str, Callable[[int], str]] = {
+    "letters": repeated("a"),
+    "blanks": repeated(" "),
+    "stars": repeated("*"),
+    "digits": repeated("7"),
+    "open boxes": repeated("\\boxed{"),
+    "nested boxes": lambda size: "\\boxed{" * (size // 14) + "}" * (size // 14),
+    "braces": lambda size: "\\boxed" + "{" * (size // 2) + "}" * (size // 2),
+    "answers": repeated("The correct answer is "),
+    "spaced answers": repeated("answer is            "),
+    "correct and blanks": lambda size: "correct" + " " * size,
+    "corrects": repeated("**correct:** "),
+    "extracted": lambda size: "Extracted final answer " + repeated(" \n")(size),
+    "open tags": repeated("<answer>"),
+    "close tags": repeated("</answer>"),
+    "thoughts": repeated("</think>"),
+    "combining": repeated("e\u0301\u200d"),
 }
+"""Long texts by name: a function of their size."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_rewards import deepdive
-from tests.rewards.hostile import LONG, anything, cases
+from tests.rewards.hostile import LONG, SIZES, anything, cases, seconds
 
 
 @pytest.mark.parametrize("case", cases("deepdive.json", "judge_cases"), ids=lambda case: str(case["id"]))
@@ -176,9 +176,10 @@ def test_redundancy_lies_between_none_and_all(queries: list[str]):
     assert 0.0 <= deepdive.redundancy(queries) <= 1.0
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", LONG)
-def test_ten_megabytes_take_linear_time(name: str):
-    text, started = LONG[name], time.process_time()
+def test_megabytes_take_linear_time(name: str, size: int):
+    text, started = LONG[name](size), time.process_time()
     for mode in deepdive.MODES:
         assert deepdive.judge_verdict(text, mode) is False
     deepdive.judge_extracted(text)
@@ -186,5 +187,4 @@ def test_ten_megabytes_take_linear_time(name: str):
     assert deepdive.score("Answer: " + text, "64,949") == 0.0
     assert 0.0 <= deepdive.redundancy([text] * 5) <= 1.0
     assert 0.0 <= deepdive.redundancy(text.split(" ")) <= 1.0
-    # A guard against quadratic time, which would take hours here; not a measure of speed.
-    assert time.process_time() - started < 60
+    assert time.process_time() - started < seconds(size)

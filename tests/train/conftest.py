@@ -70,7 +70,6 @@ def masked_plain_step(make_qwen3: Any) -> PlainStep:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def train_engine(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TrainEngine]:
     """A real vLLM for training in float32. Tests may kill it; it serves what the last one published."""
-    pytest.importorskip("vllm")
     from rlm_env.train.sync.engine import TrainEngine
 
     logs = tmp_path_factory.mktemp("engine")

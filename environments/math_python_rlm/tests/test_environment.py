@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from fractions import Fraction
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def digest(tasks: list[Task]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@cache
 def stream(n: int = PER_SPLIT, **options: object) -> tuple[MathPython, list[Task]]:
     env = MathPython(**options)
     return env, env.tasks("train").take(n) + env.tasks("eval").take(n)

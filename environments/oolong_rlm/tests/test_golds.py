@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from functools import cache
 
 import pytest
 
@@ -22,9 +23,14 @@ STREAMS = {
 PER_SPLIT = 300
 
 
+@cache
+def drawn(name: str, n: int) -> list[Task]:
+    env = Oolong(**STREAMS[name])
+    return env.tasks("train").take(n) + env.tasks("eval").take(n)
+
+
 def stream(name: str, n: int = PER_SPLIT, **more: object) -> tuple[Oolong, list[Task]]:
-    env = Oolong(**STREAMS[name], **more)
-    return env, env.tasks("train").take(n) + env.tasks("eval").take(n)
+    return Oolong(**STREAMS[name], **more), drawn(name, n)
 
 
 @pytest.mark.parametrize("scoring", ["official", "strict"])

@@ -11,6 +11,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterable
 from datetime import date, timedelta
+from functools import cache
 from pathlib import Path
 from statistics import mean
 
@@ -41,6 +42,7 @@ HASHES = [
 ]
 
 
+@cache
 def stream(name: str, n: int = 100) -> tuple[OolongPairs, list[Task]]:
     env = OolongPairs(**STREAMS[name])
     return env, env.tasks("train").take(n) + env.tasks("eval").take(n)

@@ -23,6 +23,8 @@ from typing import Any
 from rlm_env.repl.bounds import MAX_ZYGOTE_MESSAGE
 from rlm_env.repl.config import ReplError, SandboxError
 
+END_SECONDS = 2.0
+"""For a zygote to end by itself once its host has closed the connection."""
 _BOOT = str(Path(__file__).parents[1] / "child" / "boot.py")
 
 
@@ -220,8 +222,10 @@ class ZygoteClient:
         self._lost("the pool was closed")
         if self._process is None:
             return  # a group's zygote: its parent reaps it
+        if not self.facts:  # it is importing still, and would hear of it only afterwards
+            self._process.kill()
         try:
-            await asyncio.wait_for(asyncio.to_thread(self._process.wait), 2)
+            await asyncio.wait_for(asyncio.to_thread(self._process.wait), END_SECONDS)
         except TimeoutError:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)

@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("vllm")
-
 from rlm_env.llm import (
     ContextOverflow,
     EngineUnavailable,

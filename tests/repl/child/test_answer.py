@@ -81,9 +81,9 @@ async def test_a_list_that_grows_in_place_is_read_again(repl: Repl):
 async def test_huge_answers_are_cut_and_say_so():
     async with ReplPool(ReplConfig(preload=(), max_answer_chars=1000)) as pool, pool.open() as repl:
         for code, cut in (
-            ("answer['content'] = 'h' * 10**9", 10**9 - 1000),
-            ("answer['content'] = ['h'] * 10**7", 1),  # at least: a list is not written out to its end
-            ("answer['content'] = b'h' * 10**8", 3000),
+            ("answer['content'] = 'h' * 10**8", 10**8 - 1000),
+            ("answer['content'] = ['h'] * 10**6", 1),  # at least: a list is not written out to its end
+            ("answer['content'] = b'h' * 10**7", 3000),
         ):
             step = await repl.run(code, timeout=60)
             assert not step.state_lost, step.error

@@ -1,10 +1,12 @@
 """One pool per configuration for a whole run."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from rlm_env.repl import ReplConfig, ReplError, ReplPools, SandboxError
+from rlm_env.repl import ReplConfig, ReplError, ReplPool, ReplPools, SandboxError
+from rlm_env.repl.host import zygote_client
 
 SMALL = ReplConfig(preload=())
 
@@ -51,10 +53,18 @@ async def test_a_pool_that_is_still_starting_when_they_close_is_closed_too():
         await starting
 
 
-async def test_a_pool_that_cannot_start_is_an_error_for_each_caller():
-    refused = ReplConfig(start_timeout=1e-6)
+async def test_a_pool_that_cannot_start_is_an_error_for_each_caller(monkeypatch: pytest.MonkeyPatch):
+    refused = ReplConfig(preload=(), start_timeout=1e-6)
     async with ReplPools() as pools:
         for _ in range(2):
             with pytest.raises(SandboxError, match="did not come up"):
                 await pools.get(refused)
         assert (await pools.get(SMALL)).report is not None
+
+
+async def test_a_zygote_that_is_late_is_not_waited_for_any_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "boot.py").write_text("import time; time.sleep(1000)  # as long imports do\n")
+    monkeypatch.setattr(zygote_client, "_BOOT", str(tmp_path / "boot.py"))
+    monkeypatch.setattr(zygote_client, "END_SECONDS", 1000)
+    with pytest.raises(SandboxError, match=r"did not come up within 0\.1 s"):
+        await asyncio.wait_for(ReplPool(ReplConfig(start_timeout=0.1)).__aenter__(), 60)

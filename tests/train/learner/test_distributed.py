@@ -9,10 +9,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytest.importorskip("peft")
 
 from rlm_env.train.learner import distributed  # noqa: E402
+from tests.packages import needs  # noqa: E402
 from tests.train.two_processes import CASES, TOLERANCE, work  # noqa: E402
+
+needs("peft")
 
 two_processes = pytest.mark.slow  # torchrun
 

@@ -11,8 +11,6 @@ transformers = pytest.importorskip("transformers")
 
 from safetensors import safe_open  # noqa: E402
 
-pytest.importorskip("peft")
-
 from rlm_env.train.learner import distributed, memory  # noqa: E402
 from rlm_env.train.learner.config import (  # noqa: E402
     LoraConfig,
@@ -27,7 +25,10 @@ from rlm_env.train.learner.memory import GIB, training_memory  # noqa: E402
 from rlm_env.train.learner.model import ModelError, load_model, read_model_config  # noqa: E402
 from rlm_env.train.learner.packing import collate  # noqa: E402
 from rlm_env.train.learner.samples import Sample, SampleKind  # noqa: E402
+from tests.packages import needs  # noqa: E402
 from tests.tiny_model import make_tokenizer  # noqa: E402
+
+needs("peft")
 
 VOCAB = 97
 FLOAT32 = ModelConfig(dtype="float32", device="cpu", pack_tokens=200)

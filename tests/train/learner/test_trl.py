@@ -9,17 +9,15 @@ another policy. Skipped where `trl` (tested: 1.16) is not installed; it needs no
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("trl", reason="parity with TRL needs trl: pip install trl==1.16.0")
-
-from datasets import Dataset  # noqa: E402
-from transformers import PreTrainedTokenizerFast  # noqa: E402
-from trl import GRPOConfig, GRPOTrainer  # noqa: E402
 
 from rlm_env.train.learner.config import LossConfig  # noqa: E402
 from rlm_env.train.learner.forward import pack_logprobs  # noqa: E402
 from rlm_env.train.learner.loss import loss_denominator, policy_loss  # noqa: E402
 from rlm_env.train.learner.packing import collate, pack_samples  # noqa: E402
 from rlm_env.train.learner.samples import Sample  # noqa: E402
+from tests.packages import needs  # noqa: E402
+
+needs("trl", "parity with TRL needs trl: pip install trl==1.16.0")
 
 TEMPERATURE = 0.7
 BATCH = 8
@@ -47,13 +45,18 @@ SPREADS = {"clipped": 0.6, "unclipped": 1e-5}
 """Standard deviation of the log ratio: with the first, part of every preset's ratios are outside their bounds."""
 
 
-class FixedBatchTrainer(GRPOTrainer):
+@pytest.fixture(scope="module")
+def fixed_batch_trainer():
     """TRL's trainer, on a batch that is given instead of generated."""
+    from trl import GRPOTrainer
 
-    batch = None
+    class FixedBatchTrainer(GRPOTrainer):
+        batch = None
 
-    def _generate_and_score_completions(self, inputs):
-        return dict(self.batch)
+        def _generate_and_score_completions(self, inputs):
+            return dict(self.batch)
+
+    return FixedBatchTrainer
 
 
 def make_samples(model, spread):
@@ -101,8 +104,12 @@ def trl_batch(samples, advantages):
     }
 
 
-def trl_step(model, samples, advantages, settings, micro_batches, folder):
+def trl_step(trainer_class, model, samples, advantages, settings, micro_batches, folder):
     """Loss and gradients of one step of TRL."""
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerFast
+    from trl import GRPOConfig
+
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=_tokenizer(), eos_token="1", pad_token="0")
     args = GRPOConfig(
         output_dir=str(folder),
@@ -119,7 +126,7 @@ def trl_step(model, samples, advantages, settings, micro_batches, folder):
         disable_tqdm=True,
         **settings,
     )
-    trainer = FixedBatchTrainer(
+    trainer = trainer_class(
         model=model,
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=args,
@@ -163,11 +170,13 @@ def _tokenizer():
 @pytest.mark.parametrize("micro_batches", [1, 2, 4])
 @pytest.mark.parametrize("clip", SPREADS)
 @pytest.mark.parametrize("preset", OURS)
-def test_loss_and_gradients_equal_trl(preset, clip, micro_batches, make_qwen3, tmp_path):
+def test_loss_and_gradients_equal_trl(preset, clip, micro_batches, fixed_batch_trainer, make_qwen3, tmp_path):
     samples, advantages = make_samples(make_qwen3(), SPREADS[clip])
     ours, ours_by_name = our_step(make_qwen3(), samples, advantages, OURS[preset], micro_batches)
     masked = make_qwen3(attn_implementation="sdpa")  # for batches with padding
-    theirs, theirs_by_name = trl_step(masked, samples, advantages, THEIRS[preset], micro_batches, tmp_path)
+    theirs, theirs_by_name = trl_step(
+        fixed_batch_trainer, masked, samples, advantages, THEIRS[preset], micro_batches, tmp_path
+    )
     difference = {
         name: ((ours_by_name[name] - right).norm() / right.norm()).item() for name, right in theirs_by_name.items()
     }

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
-pytest.importorskip("vllm")
 psutil = pytest.importorskip("psutil")  # comes with vLLM
 
 from rlm_env.cli import main  # noqa: E402

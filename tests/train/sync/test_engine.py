@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("vllm")
 
 from rlm_env.llm import EngineUnavailable, LLMError, Request, Sampling, VLLMStartError  # noqa: E402
 from rlm_env.runs.errors import ConfigError  # noqa: E402

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("vllm")
-pytest.importorskip("peft")
 
 from rlm_env.llm import Sampling, VLLMServer  # noqa: E402
 from rlm_env.train.sync.config import SyncConfig  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
 from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
 from rlm_env.train.sync.weight_sync import make_sync  # noqa: E402
+from tests.packages import needs  # noqa: E402
 from tests.train.sync.test_engine import kill  # noqa: E402
 from tests.train.sync_stand_in import StandIn, differences  # noqa: E402
 
+needs("peft")
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
 
 LORA: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("vllm")
 
 from rlm_env.llm import Request, Sampling, VLLMServer  # noqa: E402
 from rlm_env.rollout import Rollout, SubCall, Turn  # noqa: E402
