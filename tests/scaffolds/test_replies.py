@@ -57,20 +57,20 @@ async def test_a_sub_llm_that_only_thought_has_failed(play):
 
 
 @pytest.mark.parametrize(("turns", "asked"), [(30, 3), (2, 2)])
-async def test_an_endpoint_that_sends_thoughts_alone_is_an_error_and_is_not_paid_to_the_end(turns, asked):
+async def test_an_endpoint_that_sends_thoughts_alone_is_an_error_and_is_not_paid_to_the_end(play, turns, asked):
     root = StubLLM(lambda messages: Completion("", reasoning="I count.", finish_reason="stop"))
     rollout = await play(root, max_turns=turns)
     assert (rollout.stop_reason, rollout.error) == (StopReason.ERROR, f"LLMError: {ONLY_REASONING}")
     assert len(root.seen) == len(rollout.turns) == asked
 
 
-async def test_a_model_that_thinks_and_then_writes_code_goes_on():
+async def test_a_model_that_thinks_and_then_writes_code_goes_on(play):
     thought = Completion("", reasoning="I count.", finish_reason="stop")
     assert (await play(script(thought, thought, fenced(DONE)))).answer == "2"
     assert (await play(script(fenced("1"), thought, thought, thought, fenced(DONE)), max_turns=6)).answer == "2"
 
 
-async def test_a_defect_in_the_middle_of_a_rollout_keeps_what_was_paid_for():
+async def test_a_defect_in_the_middle_of_a_rollout_keeps_what_was_paid_for(play):
     def reply(messages):
         if len(messages) > 3:
             raise KeyError("a defect")

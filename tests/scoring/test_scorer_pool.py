@@ -98,7 +98,7 @@ async def test_large_parts_reach_a_scorer_that_reads_them():
     [
         ("computes", r"Scorer: score\(\) took more than 1 s of processor time; .* `score_limits`"),
         ("computes_in_c", r"took more than 1 s of processor time"),
-        ("sleeps 1000", r"Scorer: score\(\) took more than 6 s; .* `score_limits`"),
+        pytest.param("sleeps 1000", r"Scorer: score\(\) took more than 6 s; .* `score_limits`", marks=pytest.mark.slow),
         ("eats_memory", r"took more than 0.25 GiB of memory; .* `score_limits`"),
         ("exits", r"exited with status 3"),
     ],
@@ -131,6 +131,7 @@ async def test_exceptions_are_those_of_the_scorer_with_their_traceback():
     assert issubclass(OddError, Exception)
 
 
+@pytest.mark.slow
 async def test_a_slow_score_delays_neither_the_loop_nor_the_others():
     env = Scorer()
     await scored(env, "right_or_wrong right")

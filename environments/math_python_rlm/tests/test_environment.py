@@ -54,7 +54,9 @@ def test_the_same_bytes_everywhere(options: dict, split: str, expected: str):
     assert digest(MathPython(**options).tasks(split).take(46)) == expected
 
 
-@pytest.mark.parametrize(("profile", "n"), [("standard", PER_SPLIT), ("tiny", 100)])
+@pytest.mark.parametrize(
+    ("profile", "n"), [("standard", 46 * 4), pytest.param("standard", PER_SPLIT, marks=pytest.mark.slow), ("tiny", 100)]
+)
 def test_a_second_program_finds_every_gold_by_brute_force(profile: str, n: int):
     _, tasks = stream(n, profile=profile)
     questions = [{"family": t.info["family"], "question": t.question.removeprefix(INSTRUCTION[profile])} for t in tasks]

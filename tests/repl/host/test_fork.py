@@ -6,7 +6,7 @@ import os
 import pytest
 
 from rlm_env.repl import Repl, ReplConfig, ReplError, ReplPool
-from tests.repl.levels import ALL, open_pool
+from tests.repl.levels import GUARD_FIRST, open_pool
 
 
 async def ask(prompts: list) -> list:
@@ -17,7 +17,7 @@ def config(**options) -> ReplConfig:
     return ReplConfig(preload=(), interrupt_grace=0.2, allow_fork=True, **options)
 
 
-@pytest.mark.parametrize("level", ALL)
+@pytest.mark.parametrize("level", GUARD_FIRST)
 async def test_a_fork_has_the_same_state_and_its_own_life(level: str):
     async with await open_pool(level, allow_fork=True) as pool:
         repl = await pool.open(context=["c"], llm_batch=ask)
@@ -75,7 +75,7 @@ async def test_ordinary_forks_stay_denied_with_allow_fork():
         assert step.output == "(-1, -1)\n"
 
 
-@pytest.mark.parametrize("level", ALL)
+@pytest.mark.parametrize("level", GUARD_FIRST)
 async def test_a_killed_step_is_undone(level: str):
     options = {"allow_fork": True, "checkpoint": True, "interrupt_grace": 0.2}
     async with await open_pool(level, **options) as pool, pool.open() as repl:

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from rlm_env.repl import Repl, ReplPool
-from tests.repl.levels import ALL, open_pool
+from tests.repl.levels import GUARD_FIRST, open_pool
 
 KEPT, LOST, EITHER = "kept", "lost", "either"
 FAULTS = {
@@ -230,7 +230,7 @@ FAULTS = {
 NOT_IN_BARE = {"limits lifted", "forks in a loop, the cap on processes set first"}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ALL)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=GUARD_FIRST)
 async def arena(request: pytest.FixtureRequest):
     """(level, pool, a REPL that nobody attacks)"""
     level = request.param
