@@ -7,7 +7,9 @@ before. Nothing in a path becomes the name of a file. Not covered: HTTP (`server
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rlm_env.rollout import RecordError
@@ -24,6 +26,8 @@ from rlm_env.view.workplace import Workplace, matrices
 
 ROWS = 2_000
 """Rows in one answer."""
+PAUSE = 9.0
+"""While a run goes on, its numbers are not counted again for so many times what counting took."""
 READ_SECONDS = 0.15
 """An answer with rows reads this much further in the files."""
 CONTEXT_PAGE = 6_000
@@ -34,12 +38,23 @@ class NotFound(LookupError):
     """There is nothing at this path. The message says what is missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """The numbers of a run as they were counted last."""
+
+    state: Any
+    """What the run was like then."""
+    next_at: float
+    """Not counted again before this time."""
+    numbers: dict[str, Any]
+
+
 class Api:
     """Answers for a workplace. Safe to use from several threads."""
 
     def __init__(self, workplace: Workplace) -> None:
         self.workplace = workplace
-        self._numbers: dict[str, tuple[int, dict[str, Any]]] = {}
+        self._numbers: dict[str, _Numbers] = {}
         self._lock = threading.Lock()
 
     def get(self, parts: Sequence[str], query: Mapping[str, str]) -> Any:
@@ -54,6 +69,8 @@ class Api:
                     return self.numbers(self.workplace.run(name))
                 case ["runs", name, "groups"]:
                     return self.groups(self.workplace.run(name))
+                case ["runs", name, "groups", number]:
+                    return self.group(self.workplace.run(name), int(number))
                 case ["runs", name, "rollouts", key, *rest]:
                     run = self.workplace.run(name)
                     return self._of_rollout(run, *run.find(key), rest)
@@ -95,21 +112,35 @@ class Api:
         }
 
     def numbers(self, run: ViewedRun) -> dict[str, Any]:
-        """Tables, notes and summary over all rollouts that there are now."""
+        """Tables, notes and summary over the rollouts that there are now, or were a moment ago (`rollouts` says how
+        many): while a run goes on, at most a tenth of the time is spent on counting."""
         run.refresh()
-        count = sum(len(source.rows) + 1_000_000 * source.generation for source in run.sources)
         with self._lock:
             kept = self._numbers.get(run.name)
-            live = run.header().get("status") == "running"
-            if kept is None or kept[0] != count or live or isinstance(run, ViewedTraining):
-                kept = (count, run.numbers() | {"rollouts": len(run.stats)})
-                self._numbers[run.name] = kept
-        return kept[1]
+            state = run.state()
+            now = time.monotonic()
+            if kept is None or (kept.state != state and now >= kept.next_at):
+                numbers = run.numbers() | {"rollouts": len(run.stats), "status": run.header().get("status", "")}
+                took = time.monotonic() - now
+                kept = self._numbers[run.name] = _Numbers(
+                    state, now + took + (PAUSE * took if run.is_live else 0), numbers
+                )
+        return kept.numbers
 
     def groups(self, run: ViewedRun) -> dict[str, Any]:
         """The groups of a training run; none of other runs."""
         run.refresh()
         return {"groups": run.groups() if isinstance(run, ViewedTraining) else []}
+
+    def group(self, run: ViewedRun, number: int) -> dict[str, Any]:
+        """One group, and the numbers of those before and after it."""
+        groups = self.groups(run)["groups"]
+        at = next((index for index, group in enumerate(groups) if group["group"] == number), None)
+        if at is None:
+            raise NotFound(f"{run.name} has no group {number}")
+        before = groups[at - 1]["group"] if at else None
+        after = groups[at + 1]["group"] if at + 1 < len(groups) else None
+        return {"group": groups[at], "before": before, "after": after}
 
     def line(self, name: str, key: str) -> bytes:
         """The line of a rollout as it is stored. Raises NotFound, OSError."""

@@ -52,6 +52,9 @@ def export_page(
     for run in workplace.runs():
         base = ["runs", run.name]
         held |= {_path([*base, what]): _packed(api.get([*base, what], {})) for what in ("numbers", "groups")}
+        for group in api.groups(run)["groups"]:
+            parts = [*base, "groups", str(group["group"])]
+            held[_path(parts)] = _packed(api.get(parts, {}))
         held[_path([*base, "rows"])] = _packed(_all_rows(api, run, set(keys[run.name])))
         for key in keys[run.name]:
             for parts, answer in _of_rollout(api, [*base, "rollouts", key]):

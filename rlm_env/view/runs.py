@@ -18,7 +18,7 @@ from rlm_env.evals.stored import EvalResult, StoredRun, run_title
 from rlm_env.evals.summary import summarize
 from rlm_env.rollout import RecordError, Rollout
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import ROLLOUTS, read_summary
+from rlm_env.runs.folder import ROLLOUTS, SUMMARY, read_summary
 from rlm_env.runs.jsonl import is_written
 from rlm_env.runs.models import resolve_model
 from rlm_env.runs.tables import Cells
@@ -70,13 +70,24 @@ class ViewedRun:
         }
 
     def _facts(self) -> dict[str, Any]:
-        return {"status": "running" if is_written(self.sources[0].path) else ""}
+        return {"status": "running" if self.is_live else ""}
+
+    @property
+    def is_live(self) -> bool:
+        """A process is adding rollouts."""
+        return is_written(self.sources[0].path)
+
+    def state(self) -> Any:
+        """Changes whenever its numbers may."""
+        summary = self.path / SUMMARY
+        stamp = summary.stat().st_mtime_ns if summary.exists() and not self.is_live else 0
+        return [(source.generation, len(source.rows)) for source in self.sources], stamp
 
     def status(self, stored: str) -> str:
         """The status in summary.json, unless nobody works on it any more."""
         if stored not in ("", "running", "failed"):
             return stored
-        return "running" if is_written(self.sources[0].path) else (stored and "stopped")
+        return "running" if self.is_live else (stored and "stopped")
 
     def numbers(self) -> dict[str, Any]:
         """Tables and notes, as the console prints them, and the summary that they are made of."""

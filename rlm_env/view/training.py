@@ -96,6 +96,10 @@ class ViewedTraining(ViewedRun):
             "versions": self.record.get("versions", {}),
         }
 
+    def state(self) -> Any:
+        metrics = self.path / METRICS
+        return super().state(), metrics.stat().st_size if metrics.exists() else 0
+
     def numbers(self) -> dict[str, Any]:
         """The table before and after, as the console prints it, and the lines of the curve."""
         if not (self.path / METRICS).exists():

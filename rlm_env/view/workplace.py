@@ -15,7 +15,7 @@ from rlm_env.evals.matrix import matrix_title
 from rlm_env.evals.stored import open_stored
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import CONFIG, ROLLOUTS, read_run_config
+from rlm_env.runs.folder import CONFIG, RESULTS, ROLLOUTS, SUMMARY, read_run_config
 from rlm_env.train.report.metrics import METRICS
 from rlm_env.train.rl.journal import JOURNAL
 from rlm_env.view.runs import ViewedEval, ViewedRun
@@ -25,12 +25,16 @@ DEPTH = 3
 """How deep runs are looked for below a folder that is none itself."""
 
 
+OF_A_RUN = (CONFIG, ROLLOUTS, SUMMARY, RESULTS)
+"""Files that stand for the folder that they are in."""
+
+
 class Workplace:
     """The runs at some paths."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """Raises ConfigError where there is nothing to view."""
-        self.paths = [path.resolve() for path in paths]
+        self.paths = [path.resolve().parent if path.name in OF_A_RUN else path.resolve() for path in paths]
         self._runs: dict[Path, ViewedRun] = {}
         for path in self.paths:
             if not path.exists():

@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+import tomllib
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +13,7 @@ from rlm_env.evals.report import report_tables
 from rlm_env.evals.stored import stored_eval
 from rlm_env.rollout import Rollout, read_rollouts
 from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.folder import write_config
 from rlm_env.runs.jsonl import JsonLog
 from rlm_env.view.api import CONTEXT_PAGE, Api, NotFound
 from rlm_env.view.sub_calls import BLOCK
@@ -200,8 +204,10 @@ def test_runs_are_found_below_a_folder_and_files_are_runs_too(eval_run, tmp_path
         folder.mkdir(parents=True)
         (folder / "rollouts.jsonl").write_bytes((eval_run / "rollouts.jsonl").read_bytes())
     assert [run.name for run in Workplace([tmp_path]).runs()] == ["a/run", "b/run"]
-    workplace = Workplace([eval_run / "rollouts.jsonl"])
-    (run,) = workplace.runs()
+    assert Workplace([eval_run / "config.toml"]).runs()[0].kind == "eval"  # a file of a run stands for it
+    (tmp_path / "saved.jsonl").write_bytes((eval_run / "rollouts.jsonl").read_bytes())
+    (run,) = Workplace([tmp_path / "saved.jsonl"]).runs()
+    assert run.kind == "rollouts"
     run.refresh()
     assert len(run.stats) == 12
     assert run.numbers()["summary"]["scaffolds"][0]["rollouts"] == 6
@@ -217,3 +223,39 @@ def test_a_config_that_cannot_be_read_is_told_and_the_rollouts_shown(eval_run, t
     assert "unknown" in run.header()["problem"]
     run.refresh()
     assert len(run.stats) == 12
+
+
+def test_an_eval_on_several_environments_is_one_title(eval_run, tmp_path):
+    values = tomllib.loads((eval_run / "config.toml").read_text())
+    del values["record"]
+    for label in ("short", "long"):
+        shutil.copytree(eval_run, tmp_path / label)
+    entries = [{"name": "oolong-rlm", "label": label} for label in ("short", "long")]
+    write_config(tmp_path, {**values, "environments": entries})
+    answer = Api(Workplace([tmp_path])).get(["runs"], {})
+    assert [run["name"] for run in answer["runs"]] == ["long", "short"]
+    (matrix,) = answer["matrices"]
+    assert matrix["runs"] == ["long", "short"]
+    assert matrix["title"] == "scripted: 2 environments x 2 scaffolds"
+
+
+def test_numbers_are_counted_again_when_there_is_more_but_not_all_the_time(eval_run, tmp_path, monkeypatch):
+    lines = (eval_run / "rollouts.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "config.toml").write_bytes((eval_run / "config.toml").read_bytes())
+    (tmp_path / "rollouts.jsonl").write_text("".join(lines[:6]))
+    api = Api(Workplace([tmp_path]))
+    name = api.get(["runs"], {})["runs"][0]["name"]
+    now = 0.0
+    monkeypatch.setattr("rlm_env.view.api.time.monotonic", lambda: now)
+    with JsonLog(tmp_path / "rollouts.jsonl") as log:
+        first = api.get(["runs", name, "numbers"], {})
+        assert (first["rollouts"], first["status"]) == (6, "running")
+        kept = api._numbers[name]
+        api._numbers[name] = replace(kept, next_at=5.0)  # as if counting had taken half a second
+        log.append_line(lines[6].rstrip())
+        assert api.get(["runs", name, "numbers"], {})["rollouts"] == 6
+        now = 5.0
+        assert api.get(["runs", name, "numbers"], {})["rollouts"] == 7
+    (tmp_path / "summary.json").write_bytes((eval_run / "summary.json").read_bytes())
+    assert api.get(["runs", name, "numbers"], {})["status"] == "complete"
+    assert [table["title"] for table in api.get(["runs", name, "numbers"], {})["tables"]][-1].startswith("Baselines")

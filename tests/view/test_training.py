@@ -37,6 +37,14 @@ def test_a_group_has_its_members_with_their_advantages(training):
     assert [member["off_policy"] for member in groups[1]["members"]] == [None] * 4
 
 
+def test_a_group_alone_knows_its_neighbors(training):
+    alone = training.get(["runs", "run", "groups", "1"], {})
+    assert (alone["before"], alone["group"]["group"], alone["after"]) == (0, 1, 2)
+    assert training.get(["runs", "run", "groups", "0"], {})["before"] is None
+    with pytest.raises(NotFound, match="no group 7"):
+        training.get(["runs", "run", "groups", "7"], {})
+
+
 def test_the_numbers_are_the_table_and_the_curves(training, capsys):
     from rlm_env.cli.main import main
 

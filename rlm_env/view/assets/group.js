@@ -8,16 +8,13 @@ import { codeBlock, facts, outcomeChip, scoreChip } from "./pieces.js";
 import { link } from "./route.js";
 
 export async function groupPage(main, run, number) {
-  const { groups } = await load(["runs", run.name, "groups"]);
-  const at = groups.findIndex((one) => one.group === Number(number));
-  if (at < 0) throw new Error(`This run has no group ${number}.`);
-  const group = groups[at];
+  const { group, before, after } = await load(["runs", run.name, "groups", number]);
   const pages = await Promise.all(group.members.map((one) => loadOnce(["runs", run.name, "rollouts", one.key])));
   const fate = group.step ? `trained in step ${group.step}` : group.dropped ? `dropped: ${group.dropped.replaceAll("_", " ")}` : "not trained yet";
-  const step = (to, text) => (groups[to] ? el("a", { class: "step", href: link(["run", run.name, "group", String(groups[to].group)]) }, text) : el("span", { class: "step dim" }, text));
+  const step = (to, text) => (to === null ? el("span", { class: "step dim" }, text) : el("a", { class: "step", href: link(["run", run.name, "group", String(to)]) }, text));
   replace(
     main,
-    el("div", { class: "title-line" }, el("h1", {}, `Group ${group.group}`), el("span", { class: "dim" }, `${plural(group.members.length, "member")} of ${group.size}, ${fate}`), el("nav", { class: "steps", "aria-label": "Groups" }, step(at - 1, "← previous"), step(at + 1, "next →"))),
+    el("div", { class: "title-line" }, el("h1", {}, `Group ${group.group}`), el("span", { class: "dim" }, `${plural(group.members.length, "member")} of ${group.size}, ${fate}`), el("nav", { class: "steps", "aria-label": "Groups" }, step(before, "← previous"), step(after, "next →"))),
     el("p", { class: "question" }, pages[0]?.question),
     el("p", {}, el("span", { class: "role" }, "right answer "), el("span", { class: "mono" }, pages[0]?.gold)),
     el("div", { class: "members" }, group.members.map((member, index) => memberCard(run, member, pages[index]))),

@@ -45,9 +45,8 @@ export class RolloutPage {
   async findMember() {
     const { group } = this.page;
     if (!group || group.group === null) return null;
-    const { groups } = await load(["runs", this.run.name, "groups"]);
-    this.group = groups.find((one) => one.group === group.group);
-    return this.group?.members.find((one) => one.key === this.rollout) ?? null;
+    this.group = (await load(["runs", this.run.name, "groups", String(group.group)])).group;
+    return this.group.members.find((one) => one.key === this.rollout) ?? null;
   }
 
   head() {

@@ -80,7 +80,9 @@ export class RunPage {
     const version = this.rows.version;
     try {
       const numbers = await load(["runs", this.name, "numbers"]);
-      this.numbersAt = version;
+      // counted a moment ago, or before the run ended: asked for again by the timer
+      const fresh = numbers.rollouts === this.rows.byKey.size && numbers.status === this.rows.status;
+      this.numbersAt = fresh ? version : -1;
       this.numbers = numbers;
       if (this.run.kind === "train") await this.joinGroups();
       this.showNumbers();
