@@ -96,8 +96,8 @@ class Episode:
 
     async def run(self, play: Awaitable[StopReason]) -> Rollout:
         """Awaits the scaffold's part and closes the record. What fails becomes the stop reason, a defect in the
-        environment or the scaffold too, since turns were paid for; EngineUnavailable and CancelledError are raised as
-        well, and only the listener gets the record."""
+        environment or the scaffold too, once turns were paid for. Before that it is raised, as are EngineUnavailable
+        and CancelledError at any time, and only the listener gets the record."""
         record = self.record
         try:
             record.stop_reason = await play
@@ -114,6 +114,8 @@ class Episode:
             raise
         except Exception as error:
             failed(record, error)
+            if not record.turns and not record.sub_calls:
+                raise
         finally:
             self._close()
             self.events.emit(RolloutEnded, rollout=record)

@@ -83,6 +83,13 @@ async def test_a_defect_in_the_middle_of_a_rollout_keeps_what_was_paid_for(play)
     assert (len(rollout.turns), rollout.root_usage.calls, rollout.question) == (1, 1, TASK.question)
 
 
+async def test_a_mistake_before_anything_was_asked_is_raised():
+    root = script(fenced(DONE))
+    with pytest.raises(TypeError, match="the context holds a builtins.object"):
+        await rlm_env.solve("Q?", [object()], root)
+    assert root.seen == []
+
+
 @pytest.mark.parametrize("name", ["standard", "summary"])
 async def test_thoughts_are_not_the_answer_of_a_plain_llm(name):
     scaffold = make_scaffold(name, WordCount())
