@@ -50,6 +50,9 @@ def add_publish(commands: Any) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> int:
+    from rlm_env.hub.tools import MODULES, require_modules
+
+    require_modules(*MODULES)
     from rlm_env.hub.project import find_project
     from rlm_env.hub.publish import publish
 

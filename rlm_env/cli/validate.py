@@ -49,6 +49,9 @@ def index_arguments(arguments: argparse.Namespace) -> list[str]:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
+    from rlm_env.hub.tools import MODULES, require_modules
+
+    require_modules(*MODULES)
     from rlm_env.hub.project import find_project
     from rlm_env.hub.validate import validate
 

@@ -10,11 +10,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from rlm_env.environment import Environment
 from rlm_env.hub import contexts, extras, reachable, scores, task_rules
 from rlm_env.hub.findings import Finding, Findings
+from rlm_env.hub.project import PYPROJECT
 from rlm_env.origin import Origin, origin_of
 from rlm_env.registry import environment_maker, find_environment
 from rlm_env.repl import ReplError
@@ -71,7 +73,7 @@ async def check_environment(request: CheckRequest) -> Findings:
     except (ValueError, ImportError) as error:
         raise ConfigError(str(error)) from error
     findings = Findings(f"{request.name} ({origin.package} {origin.version}, content {origin.sha256[:12]})")
-    allow = allowed_rules(origin)
+    allow = {} if origin.project is None else allowed_rules(origin.project / PYPROJECT)
     try:
         make = environment_maker(request.name)
         found, names = extras.option_findings(make)
@@ -89,14 +91,12 @@ async def check_environment(request: CheckRequest) -> Findings:
     return findings
 
 
-def allowed_rules(origin: Origin) -> dict[str, str]:
-    """Rule -> the reason why the package's pyproject.toml allows its findings. Raises ConfigError for unknown rules."""
-    if origin.project is None:
-        return {}
-    tool = tomllib.loads((origin.project / "pyproject.toml").read_text("utf-8")).get("tool", {})
+def allowed_rules(pyproject: Path) -> dict[str, str]:
+    """Rule -> the reason why a package's pyproject.toml allows its findings. Raises ConfigError for unknown rules."""
+    tool = tomllib.loads(pyproject.read_text("utf-8")).get("tool", {})
     allow = tool.get("rlm-env", {}).get("check", {}).get("allow", {})
     for rule, reason in allow.items():
-        where = f"{origin.project / 'pyproject.toml'}, [tool.rlm-env.check.allow]"
+        where = f"{pyproject}, [tool.rlm-env.check.allow]"
         if rule not in RULES:
             raise ConfigError(f"{where}: there is no rule '{rule}'{near_matches(rule, RULES)}")
         if not isinstance(reason, str) or not reason.strip():

@@ -112,12 +112,11 @@ def required_files(origin: Origin) -> list[Path]:
 
 def golds_in(path: Path, golds: set[str]) -> set[str]:
     """The gold answers that stand in a file, if they are so many that it is no chance."""
-    data = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError):
-            return set()
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            data = file.read(SEARCHED_BYTES)
+    except (OSError, EOFError):
+        return set()
     text = data.decode("utf-8", "replace")
     held = {gold for gold in golds if gold in text and re.search(rf"(?<!\w){re.escape(gold)}(?!\w)", text)}
     return held if len(held) >= max(LEAST_FOUND, LEAST_SHARE * len(golds)) else set()

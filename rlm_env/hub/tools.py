@@ -14,6 +14,8 @@ from rlm_env.runs.errors import ConfigError
 
 EXTRA = "hub"
 TIMEOUT = 1800
+MODULES = ("build", "twine", "packaging")
+"""What validating a package needs, of the extra `hub`."""
 _OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """Variables that would show a fresh environment the packages of this one."""
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlm_env.hub.build import Built, build, core_wheel, wheel_findings
+from rlm_env.hub.check import allowed_rules
 from rlm_env.hub.classification import UNCLASSIFIED, hub_class
 from rlm_env.hub.findings import Finding, Findings
 from rlm_env.hub.metadata import metadata_findings, readme_findings, requirement_findings
-from rlm_env.hub.project import Project, require_environments, stage_project
-from rlm_env.hub.tools import FreshVenv, ToolFailed, fresh_environ, require_modules, run_tool
+from rlm_env.hub.project import PYPROJECT, Project, require_environments, stage_project
+from rlm_env.hub.tools import FreshVenv, ToolFailed, fresh_environ, run_tool
 
 TRIED = 2
 """Tasks that are evaluated."""
@@ -53,10 +54,9 @@ class Validated:
 def validate(project: Project, work: Path, say: Say, index: Sequence[str] = ()) -> Validated:
     """Validates the project; `work` is an empty folder for copies and builds, `index` are further arguments of pip.
 
-    Raises ConfigError for a project without an environment, and where a tool is missing.
+    Raises ConfigError for a project without an environment.
     """
     require_environments(project)
-    require_modules("build", "twine", "packaging")
     findings = Findings(f"{project.name} {project.version} ({project.folder})")
     staged, sha256 = stage_project(project, work / "project")
     say("looking at its metadata")
@@ -85,17 +85,14 @@ def _validate_installed(
 ) -> None:
     """The part that happens in a fresh virtual environment. Raises ToolFailed."""
     say("installing it in a fresh virtual environment")
+    allow = allowed_rules(project.folder / PYPROJECT)
     venv = FreshVenv.make(work / "venv")
     core = core_wheel(work / "core")
     venv.install([str(built.wheel)], [*(("--find-links", str(core.parent)) if core else ()), *index])
     findings.judge("install", [], "in a fresh virtual environment" + (", rlm-env from its sources" if core else ""))
     for name in project.environments:
         say(f"checking {name} as it is installed")
-        checked = _checked(venv, name, findings.subject)
-        findings.found += checked.found
-        findings.passed[f"check of {name}"] = f"{len(checked.passed)} rules"
-        for part in ("allowed", "unchecked"):
-            getattr(findings, part).update({f"{rule} of {name}": why for rule, why in getattr(checked, part).items()})
+        add_check(findings, name, _checked(venv, name), allow)
         say(f"evaluating {TRIED} tasks of {name} with a model that knows the answers")
         trial = _tried(venv, name)
         findings.judge(
@@ -103,13 +100,19 @@ def _validate_installed(
         )
 
 
-def _checked(venv: FreshVenv, name: str, subject: str) -> Findings:
+def add_check(findings: Findings, name: str, checked: Findings, allow: Mapping[str, str]) -> None:
+    """Adds what the check of an installed environment found. `allow` is the project's, which an installation lacks."""
+    findings.found += [one for one in checked.found if one.rule not in allow]
+    findings.allowed |= {f"{one.rule} of {name}": allow[one.rule] for one in checked.found if one.rule in allow}
+    findings.unchecked |= {f"{what} of {name}": why for what, why in checked.unchecked.items()}
+    findings.passed[f"check of {name}"] = f"{len(checked.passed)} rules"
+
+
+def _checked(venv: FreshVenv, name: str) -> Findings:
     """What `rlm-env check` says there; its exit code is 1 where it has findings."""
     command = [venv.python, "-m", "rlm_env.cli", "check", name, "--json"]
     said = run_tool(f"rlm-env check {name}", command, cwd=venv.folder, environ=fresh_environ(), accepted=(0, 1))
-    findings = Findings.from_dict(json.loads(said))
-    findings.subject = subject
-    return findings
+    return Findings.from_dict(json.loads(said))
 
 
 def _tried(venv: FreshVenv, name: str) -> dict[str, Any]:

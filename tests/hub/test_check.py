@@ -7,7 +7,8 @@ import pytest
 from rlm_env.cli import main
 from rlm_env.hub import reachable, task_rules
 from rlm_env.hub.check import RULES, CheckRequest, check_environment
-from rlm_env.hub.findings import Findings
+from rlm_env.hub.findings import Finding, Findings
+from rlm_env.hub.validate import add_check
 from rlm_env.runs.errors import ConfigError
 
 
@@ -190,6 +191,14 @@ async def test_a_rule_can_be_allowed_with_a_reason(planted):
         await check(planted(project='[tool.rlm-env.check.allow]\nbaseline = "why"\n'))
     with pytest.raises(ConfigError, match="give the reason for 'ids' as text"):
         await check(planted(project='[tool.rlm-env.check.allow]\nids = ""\n'))
+
+
+def test_what_a_project_allows_is_allowed_of_its_installation_too():
+    checked = Findings("installed", [Finding("ids", "a", "m", "r"), Finding("tools", "b", "m", "r")], {"loads": "ok"})
+    findings = Findings("project")
+    add_check(findings, "sums-rlm", checked, {"ids": "why not"})
+    assert [finding.rule for finding in findings.found] == ["tools"]
+    assert findings.allowed == {"ids of sums-rlm": "why not"}
 
 
 def test_the_command_prints_lines_or_json_and_its_exit_code_tells(planted, capsys):

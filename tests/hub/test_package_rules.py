@@ -1,5 +1,6 @@
 """What `rlm-env validate` says of pyproject.toml, README, license, wheel and class, without building anything."""
 
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from rlm_env.cli import main
-from rlm_env.hub import tools
 from rlm_env.hub.build import WHEEL_BYTES, Built, wheel_findings
 from rlm_env.hub.classification import UNCLASSIFIED, V0, V1, hub_class
 from rlm_env.hub.metadata import metadata_findings, readme_findings, requirement_findings
@@ -182,12 +182,17 @@ def test_the_class_that_the_hub_sees_in_requirements(requirements):
 
 
 def test_a_missing_tool_is_named_with_the_extra_that_has_it(project, monkeypatch, capsys):
-    monkeypatch.setattr(tools.importlib.util, "find_spec", lambda name: None)
-    assert main(["validate", str(project)]) == 2
-    assert "this needs the package 'build': pip install 'rlm-env[hub]'" in capsys.readouterr().err
-    monkeypatch.undo()
-    monkeypatch.chdir(project.parents[1])
-    monkeypatch.setattr("rlm_env.hub.places.environments_hub.shutil.which", lambda name: None)
+    for name in [name for name in sys.modules if name.startswith("rlm_env.hub.")]:
+        monkeypatch.delitem(sys.modules, name)
+    for command in (["validate", str(project)], ["publish", str(project), "--to", "index"]):
+        for missing in ("build", "packaging"):
+            with monkeypatch.context() as patched:
+                patched.setattr("rlm_env.hub.tools.MODULES", (missing,))
+                patched.setitem(sys.modules, missing, None)
+                assert main(command) == 2
+            assert f"this needs the package '{missing}': pip install 'rlm-env[hub]'" in capsys.readouterr().err
+    monkeypatch.setattr("rlm_env.hub.tools.MODULES", ())
+    monkeypatch.setattr("shutil.which", lambda name: None)
     assert main(["publish", str(project), "--to", "hub"]) == 2
     assert "--to hub needs the command prime: install it in an environment of its own" in capsys.readouterr().err
 

@@ -1,11 +1,13 @@
 """What a REPL can really read of an installed environment package: planted leaks of each kind are found."""
 
+import gzip
 import time
 
 import pytest
 
 from rlm_env.hub.check import CheckRequest, check_environment
 from rlm_env.hub.contexts import gold_places
+from rlm_env.hub.reachable import golds_in
 from rlm_env.task import Task
 
 NAMES = ("first", "second", "third")
@@ -54,6 +56,19 @@ async def test_sources_that_lie_among_the_installed_packages_are_found(planted, 
     found = await leaks(planted(KNOWN))
     assert len(found) == 2  # the module and its pyproject.toml
     assert all("can be read in the REPL" in leak for leak in found)
+
+
+def test_files_are_searched_as_text_compressed_or_not(tmp_path):
+    golds = {"alpha", "beta", "gamma", "delta"}
+    for name, data, found in (
+        ("plain.txt", b"alpha, beta and gamma", {"alpha", "beta", "gamma"}),
+        ("packed.json.gz", gzip.compress(b'["alpha", "beta", "gamma"]'), {"alpha", "beta", "gamma"}),
+        ("few.txt", b"alpha, beta", set()),
+        ("parts.txt", b"alphabet betas gammas delta", set()),
+        ("broken.gz", b"alpha beta gamma", set()),
+    ):
+        (tmp_path / name).write_bytes(data)
+        assert golds_in(tmp_path / name, golds) == found
 
 
 def places(*contexts, golds=NAMES) -> list[str]:
