@@ -84,12 +84,10 @@ def other_bytes(name: str, options: Mapping[str, Any], seed: int, samples: Mappi
     command = [sys.executable, "-m", "rlm_env.hub.other_process", request]
     try:
         done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=OTHER_PROCESS_SECONDS)
-        said = (done.stderr.strip() or "it said nothing").splitlines()[-1] if done.returncode else ""
     except subprocess.TimeoutExpired:
-        said = f"no end after {OTHER_PROCESS_SECONDS} s"
-    if said:
-        remedy = "let the environment be made in any process, from its options alone"
-        return [Finding("same-bytes", name, f"another process cannot make the tasks: {said}", remedy)]
+        return [_not_made(name, f"no end after {OTHER_PROCESS_SECONDS} s")]
+    if done.returncode:
+        return [_not_made(name, (done.stderr.strip() or "it said nothing").splitlines()[-1])]
     theirs = json.loads(done.stdout.splitlines()[-1])
     found: list[Finding] = []
     for split, tasks in samples.items():
@@ -99,6 +97,11 @@ def other_bytes(name: str, options: Mapping[str, Any], seed: int, samples: Mappi
             remedy = "draw from rlm_env.authoring.draw.Draw with a name; sort what comes from a set or a folder"
             found.append(Finding("same-bytes", differing, "another process makes another task in its place", remedy))
     return found
+
+
+def _not_made(name: str, why: str) -> Finding:
+    remedy = "let the environment be made in any process, from its options alone"
+    return Finding("same-bytes", name, f"another process cannot make the tasks: {why}", remedy)
 
 
 def task_digest(task: Task) -> str:
