@@ -44,6 +44,10 @@ LIMIT = 900.0
 """Seconds for the whole run."""
 
 
+class RunFailed(Exception):
+    """A process of the run has failed, or took too long."""
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -130,12 +134,12 @@ async def process(out: Path, name: str, *arguments: str) -> AsyncIterator[asynci
 
 
 async def until_done(out: Path, running: dict[str, asyncio.subprocess.Process]) -> None:
-    """Returns when the trainer and the orchestrator have ended well. Ends the program when one of the processes fails,
-    with the end of its log."""
+    """Returns when the trainer and the orchestrator have ended well. Raises RunFailed, with the end of its log, when
+    one of the processes fails."""
     while any(running[name].returncode is None for name in ("trainer", "orchestrator")):
         for name, one in running.items():
             if one.returncode not in (None, 0):
-                raise SystemExit(f"{name} failed ({one.returncode}):\n{(out / f'{name}.log').read_text()[-4000:]}")
+                raise RunFailed(f"{name} failed ({one.returncode}):\n{(out / f'{name}.log').read_text()[-4000:]}")
         await asyncio.sleep(0.5)
 
 
@@ -157,7 +161,7 @@ async def run(out: Path, steps: int, console: Console) -> None:
         try:
             await asyncio.wait_for(until_done(out, running), LIMIT)
         except TimeoutError:
-            raise SystemExit(f"not done after {LIMIT:g} s; see the logs in {out}") from None
+            raise RunFailed(f"not done after {LIMIT:g} s; see the logs in {out}") from None
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -202,7 +206,10 @@ def main() -> None:
     out = arguments.out or Path(tempfile.mkdtemp(prefix="rlm-env-prime-rl-"))
     out.mkdir(parents=True, exist_ok=True)
     console = Console()
-    asyncio.run(run(out.resolve(), arguments.steps, console))
+    try:
+        asyncio.run(run(out.resolve(), arguments.steps, console))
+    except RunFailed as error:
+        sys.exit(str(error))
     console.print(table(out.resolve()))
 
 

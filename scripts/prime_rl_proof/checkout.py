@@ -1,7 +1,7 @@
 """The sources of prime-rl from a checkout, importable here although it is not installed.
 
 prime-rl asks for Python 3.12, CUDA and packages that no index has. Its orchestrator, environment server and loss need
-none of them at run time; modules that they only name are replaced by stand-ins, which fail when they are used.
+none of them at run time; modules that they only name are replaced by stand-ins.
 """
 
 from __future__ import annotations
@@ -13,45 +13,46 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
+from unittest.mock import MagicMock
 
 COMMIT = "559b44772e471d1538537b8805cc77f3824a5e64"
 """The tested one, of 21 August 2026."""
 VERIFIERS_COMMIT = "a60a606ecc4d309247edf9ff92c3eabca362781f"
 """The one that it pins as deps/verifiers."""
+PACKAGES = ("aiolimiter", "beartype", "jaxtyping")
+"""What it needs beside our extras."""
 HOW = f"""This needs a checkout of prime-rl at the tested commit:
 
     git clone https://github.com/PrimeIntellect-ai/prime-rl && git -C prime-rl checkout {COMMIT}
+    pip install {" ".join(PACKAGES)}
     PRIME_RL_SRC=$PWD/prime-rl python scripts/prime_rl_cpu.py"""
 STAND_INS = (
-    *(
-        "dion",
-        "fla",
-        "flash_attn",
-        "modelexpress",
-        "mooncake",
-        "prime_evals",
-        "pynvml",
-        "ring_flash_attn",
-        "spmd_types",
-    ),
-    *("tilelang", "torchao", "torchdata", "torchtitan", "wandb_gql", "wandb_graphql", "wandb_workspaces"),
+    "dion",
+    "fla",
+    "flash_attn",
+    "modelexpress",
+    "mooncake",
+    "prime_cli",
+    "prime_evals",
+    "pynvml",
+    "ring_flash_attn",
+    "spmd_types",
+    "tilelang",
+    "torchao",
+    "torchdata",
+    "torchtitan",
+    "wandb_gql",
+    "wandb_graphql",
+    "wandb_workspaces",
 )
 """Packages that modules on the way import and this way never uses."""
 
 
-class _StandIn(ModuleType):
-    """A module of which every name can be imported, and called or subclassed, and nothing can be used."""
+class _StandIn(MagicMock):
+    """A module of which everything can be imported, called, subclassed and used as a decorator. It computes nothing."""
 
     __path__: ClassVar[list[str]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {"__init__": _refuse, "__class_getitem__": classmethod(lambda cls, _: cls)})
-
-
-def _refuse(self: Any, *_: Any, **__: Any) -> None:
-    raise RuntimeError(f"{type(self).__name__} is a stand-in: this machine does not have the package")
+    __all__: ClassVar[list[str]] = []
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -59,8 +60,10 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         missing = name.split(".")[0] in STAND_INS
         return importlib.machinery.ModuleSpec(name, self, is_package=True) if missing else None
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        return _StandIn(spec.name)
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> Any:
+        module = _StandIn(name=spec.name)
+        module.__name__, module.__spec__ = spec.name, spec
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         pass

@@ -97,7 +97,9 @@ class RLMTask(vf.Task[RLMTaskData, RLMState, vf.TaskConfig]):
 
 
 def state_of(trace: vf.Trace) -> RLMState:
-    """What is known of the rollout of a trace, here."""
+    """What is known of the rollout of a trace, here. Nothing yet of one that was read."""
+    if not isinstance(trace.state, RLMState):
+        cast(Any, trace).state = RLMState()
     return cast(RLMState, trace.state)
 
 

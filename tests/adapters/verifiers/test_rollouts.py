@@ -183,7 +183,7 @@ async def test_a_task_is_scored_once_and_its_judge_is_asked_before(workplace, mo
     for trace in traces:  # as vf-replay does: the stored trace alone, without asking anybody
         task = type(vf.load_taskset(config.taskset)).task_type()(trace.task.data)
         stored = trace.model_copy(deep=True, update={"rewards": {}, "metrics": {}})
-        stored.state = type(trace.state)()
+        stored.state = vf.State()
         await task.score(stored)
         assert stored.reward == 1.0
     assert len((workplace / "log").read_text().splitlines()) == 2
