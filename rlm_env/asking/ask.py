@@ -84,7 +84,7 @@ async def open_engines(config: AskConfig, console: Console) -> AsyncIterator[Eng
 
 def rollout_options(config: AskConfig) -> dict[str, Any]:
     """Fields of `RLMConfig`: the model's own profile, and the config's over it. Raises ConfigError."""
-    folder = resolve_engines({"root": config.root})["root"].folder
+    folder = resolve_engines({"root": config.root})["root"].profile_folder
     profile = load_profile(folder) if folder else {}
     profile.pop("renderer", None)
     return merge(profile, config.rollout)

@@ -84,7 +84,7 @@ def environment_of(config: EvalRunConfig, root: ModelRef, judge: LLM | None = No
 
     Raises ConfigError.
     """
-    options = environment_options(config.options, root.folder or config.root.tokens)
+    options = environment_options(config.options, root.profile_folder or config.root.tokens)
     if judge is not None and takes_option(config.environment, "judge"):
         if "judge" in options and config.engine_of("judge") is not None:
             raise ConfigError("options.judge and an engine with the role judge do not go together")
@@ -127,7 +127,7 @@ async def make_scaffolds(
     config: EvalRunConfig, environment: Environment, root: ModelRef, pools: ReplPools
 ) -> AsyncIterator[dict[str, Scaffold]]:
     """The scaffolds by name, closed at the end. Their REPLs come from `pools`. Raises ConfigError."""
-    profile = load_profile(root.folder) if root.folder else {}
+    profile = load_profile(root.profile_folder) if root.profile_folder else {}
     profile.pop("renderer", None)
     scaffolds: dict[str, Scaffold] = {}
     try:

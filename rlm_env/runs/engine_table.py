@@ -38,7 +38,8 @@ class EngineEntry(Table):
     key_env: str | None = None
     """Name of the environment variable that holds the endpoint's key (never the key itself)."""
     tokens: str | None = None
-    """The endpoint is a vLLM that serves this model folder: token ids are exchanged instead of text."""
+    """The endpoint is a vLLM that serves this model (a folder, `tiny-rlm`, a Hub id in the local cache): token ids are
+    exchanged instead of text, and the defaults in the model's `rlm_env.json` hold."""
     concurrency: int = Field(default=64, ge=1)
     """Most requests at once."""
     timeout: float = Field(default=600.0, gt=0)

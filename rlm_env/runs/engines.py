@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 
 from rlm_env.llm.base import LLM, EngineRefused, EngineUnavailable, LLMError, Sampling
-from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
 from rlm_env.messages import Usage
 from rlm_env.runs.console import stage
 from rlm_env.runs.engine_table import EngineEntry, Role
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.judge import CountedJudge
-from rlm_env.runs.models import ModelRef
+from rlm_env.runs.models import ModelRef, model_folder
 from rlm_env.runs.options import EngineOptions
 from rlm_env.runs.profile import load_profile
 
@@ -177,12 +176,12 @@ async def connect(entry: EngineEntry) -> LLM:
     from rlm_env.llm.token_policy import TokenPolicy
 
     try:
-        folder = find_model(entry.tokens).path
+        folder = model_folder(entry.tokens)
         renderer = load_profile(folder).get("renderer")
         limits = {key: getattr(entry, key) for key in ("concurrency", "timeout", "retries")}
         own = {key: value for key, value in limits.items() if value != EngineEntry.model_fields[key].default}
         return await TokenPolicy.connect(base_url, folder, model=entry.model, renderer=renderer, **own)
-    except ModelNotFound as error:
+    except ConfigError as error:
         raise ConfigError(f"tokens: {error}") from error
     except LLMError as error:
         raise RunStopped("engine unavailable", str(error), 3) from error

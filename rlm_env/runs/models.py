@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,12 +19,29 @@ class ModelRef:
     name: str
     folder: Path | None = None
     base_url: str | None = None
+    tokens: Path | None = None
+    """Of a model at an endpoint: the folder with its tokenizer, where one was named."""
+
+    @property
+    def profile_folder(self) -> Path | None:
+        """The folder whose `rlm_env.json` has defaults that suit the model, where there is a folder."""
+        return self.folder or self.tokens
 
 
 def resolve_engines(engines: Mapping[Role, EngineEntry]) -> dict[Role, ModelRef]:
     """The model of each role; equal engines give the same one. Raises ConfigError."""
-    found = {entry: resolve_model(entry.model, entry.base_url) for entry in dict.fromkeys(engines.values())}
+    found = {entry: _resolve(entry) for entry in dict.fromkeys(engines.values())}
     return {role: found[entry] for role, entry in engines.items()}
+
+
+def _resolve(entry: EngineEntry) -> ModelRef:
+    ref = resolve_model(entry.model, entry.base_url)
+    if entry.tokens is None:
+        return ref
+    try:
+        return replace(ref, tokens=model_folder(entry.tokens))
+    except ConfigError as error:
+        raise ConfigError(f"tokens: {error}") from error
 
 
 def resolve_model(spec: str, base_url: str | None = None) -> ModelRef:

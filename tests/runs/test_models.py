@@ -5,6 +5,7 @@ import pytest
 from rlm_env.runs.engine_table import EngineEntry, by_role
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.models import ModelRef, resolve_engines, resolve_model
+from rlm_env.runs.profile import load_profile
 
 
 @pytest.fixture
@@ -46,3 +47,15 @@ def test_an_unknown_model_names_the_remedies():
         resolve_model("no-such-model")
     assert "--base-url" in str(error.value)
     assert "hf download" in str(error.value)
+
+
+def test_the_tokens_of_an_endpoint_name_a_model_as_its_own_name_does(tmp_path):
+    def entry(tokens: str) -> EngineEntry:
+        return EngineEntry(model="remote", base_url="http://x/v1", tokens=tokens)
+
+    found = resolve_engines(by_role([entry("tiny-rlm")]))["root"]
+    assert (found.name, found.folder, found.base_url) == ("remote", None, "http://x/v1")
+    assert found.profile_folder is not None
+    assert load_profile(found.profile_folder)["prompt"] == "tiny"  # the defaults that suit the model hold there too
+    with pytest.raises(ConfigError, match=r"tokens: .*\n.*tiny-rlm"):
+        resolve_engines(by_role([entry("tiny-rlmm")]))
