@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from rlm_env.repl import context_file
 from rlm_env.repl.bounds import MAX_ZYGOTE_MESSAGE
+from rlm_env.repl.child.finders import freeze_finders
 from rlm_env.repl.child.preload import SEALED, preload
 from rlm_env.repl.child.worker import Parts, WorkerSpec, run_worker
 from rlm_env.repl.sandbox import enter, libc, selftest
@@ -78,6 +79,8 @@ class ZygoteServer:
         packages = preload(spec["preload"])
         if spec["level"] == "sealed":
             preload([*SEALED])
+        if spec["level"] in ("guard", "jail"):
+            freeze_finders(sys.path)
         self.sandbox = prepare_sandbox(spec)
         self.parts = Parts(spec["max_output"], confined=spec["level"] != "bare")
         # Objects from here on are shared with the children for good: no collection will write to them.

@@ -12,28 +12,14 @@ The rules are in `sandbox/landlock.py` and `sandbox/seccomp.py`, the self-test's
 
 from __future__ import annotations
 
-import importlib.metadata
-import sys
-import sysconfig
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rlm_env.repl.config import LEVELS, ReplConfig, SandboxError
+from rlm_env.repl.host.readable import python_path, readable_paths
 from rlm_env.repl.sandbox.enter import MAX_THREADS
 
-# Loading an extension module needs these; none of them holds a secret.
-_SYSTEM_READ = (
-    "/etc/ld.so.cache",
-    "/etc/localtime",
-    "/usr/share/zoneinfo",
-    "/dev/urandom",
-    "/dev/random",
-    "/dev/zero",
-)
-_LIBRARY_DIRS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
 _WRITE = ("/dev/null",)
-_PACKAGE_DIRS = ("site-packages", "dist-packages")
 
 
 @dataclass(frozen=True)
@@ -104,74 +90,14 @@ def leaks(level: str, attacks: dict[str, str]) -> list[str]:
     return [] if level == "bare" else [name for name, outcome in attacks.items() if outcome == "leaked"]
 
 
-def python_path() -> list[str]:
-    """`sys.path` of a REPL: the standard library and the site-packages of this interpreter.
-
-    Without the current directory, PYTHONPATH and editable installs, so that the project's own tree stays outside.
-    """
-    paths = sysconfig.get_paths()
-    standard = Path(paths["stdlib"])
-    entries = [str(standard), str(standard / "lib-dynload")]
-    zipped = standard.parent / f"python{sys.version_info.major}{sys.version_info.minor}.zip"
-    if zipped.exists():
-        entries.insert(0, str(zipped))
-    for entry in (*sys.path, paths["purelib"], paths["platlib"]):
-        name = Path(entry).name
-        if name in _PACKAGE_DIRS and Path(entry).is_dir() and entry not in entries:
-            entries.append(entry)
-    return entries
-
-
-def _own_top_levels() -> set[str]:
-    """Top-level names in site-packages of this project and of environment packages, which may hold gold answers and
-    prompts."""
-    own = {"rlm_env", "rlm_rewards"}
-    distributions = {"rlm-env"}
-    for entry in importlib.metadata.entry_points(group="rlm_env.environments"):
-        own.add(entry.value.partition(":")[0].partition(".")[0])
-        if entry.dist is not None:
-            distributions.add(entry.dist.name)
-            own |= {file.parts[0].partition(".")[0] for file in entry.dist.files or () if file.parts[0] != ".."}
-    prefixes = tuple(name.lower().replace("-", "_") for name in distributions)
-    return own | {f"{prefix}-" for prefix in prefixes}
-
-
-def readable_paths(python: list[str]) -> tuple[list[str], list[str]]:
-    """(files and trees that a REPL may read, directories that it may list) for this `sys.path`."""
-    own = _own_top_levels()
-    prefixes = tuple(name for name in own if name.endswith("-"))
-    read, listed = [], []
-    for entry in python:
-        path = Path(entry)
-        if not path.is_dir():
-            read.append(entry)
-            continue
-        listed.append(entry)
-        for child in path.iterdir():
-            # site-packages may lie within the standard library's directory
-            foreign = child.name.partition(".")[0] not in own and not child.name.lower().startswith(prefixes)
-            if foreign and child.suffix != ".pth" and child.name not in _PACKAGE_DIRS:
-                read.append(str(child))
-    read += map(str, (Path(sys.base_prefix) / "lib").glob("libpython*"))
-    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
-    for directory in _LIBRARY_DIRS:
-        if directory.endswith("64"):
-            read.append(directory)
-        elif multiarch:
-            read.append(f"{directory}/{multiarch}")
-    return [*read, *_SYSTEM_READ], listed
-
-
 def zygote_spec(config: ReplConfig, level: str) -> dict[str, Any]:
     """The zygote's instructions, as JSON-ready data. Holds nothing that a REPL must not see."""
     python = python_path()
-    read, listed = readable_paths(python)
     return {
         "level": level,
         "sys_path": python,
         "preload": list(config.preload),
-        "read": read,
-        "list": listed,
+        "read": readable_paths(python),
         "write": list(_WRITE),
         "memory_bytes": config.memory_mb * 2**20,
         "file_bytes": config.file_mb * 2**20,

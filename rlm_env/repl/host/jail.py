@@ -48,4 +48,8 @@ def _unreadable(python: list[str], read: list[str]) -> list[Path]:
     """Entries of the module search path that no REPL may read, such as packages of this project."""
     known = {*python, *read}
     trees = [Path(tree) for tree in python if Path(tree).is_dir()]
-    return [path for tree in trees for path in tree.iterdir() if str(path) not in known and not path.is_symlink()]
+    entries = [path for tree in trees for path in tree.iterdir()]
+    compiled = [path for path in entries if path.name == "__pycache__"]
+    entries = [path for path in entries if path.name != "__pycache__"]
+    entries += [path for folder in compiled for path in folder.iterdir()]
+    return [path for path in entries if str(path) not in known and not path.is_symlink()]

@@ -28,9 +28,9 @@ def landlock_abi() -> int:
     return landlockpy.abi_version()
 
 
-def build_ruleset(read: Iterable[str], list_only: Iterable[str], write: Iterable[str] = ()) -> int:
-    """A ruleset's file descriptor. `read`: files or trees that may be read; `list_only`: trees whose names may be
-    listed, not read; `write`: files that may be read and written. Missing paths are left out.
+def build_ruleset(read: Iterable[str], write: Iterable[str] = ()) -> int:
+    """A ruleset's file descriptor. `read`: files or trees that may be read; `write`: files that may be read and
+    written. Missing paths are left out.
 
     Raises OSError where the kernel has no Landlock.
     """
@@ -40,8 +40,6 @@ def build_ruleset(read: Iterable[str], list_only: Iterable[str], write: Iterable
     with landlockpy.Ruleset(scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET) as ruleset:
         for path in read:
             _allow(ruleset, path, AccessFS.READ_FILE | AccessFS.READ_DIR)
-        for path in list_only:
-            _allow(ruleset, path, AccessFS.READ_DIR)
         for path in write:
             _allow(ruleset, path, AccessFS.READ_FILE | AccessFS.WRITE_FILE | AccessFS.TRUNCATE)
         return os.dup(ruleset.fileno())

@@ -23,7 +23,7 @@ def prepare_sandbox(spec: dict[str, Any]) -> PreparedSandbox:
     level, arch, root = spec["level"], machine(), os.geteuid() == 0
     ruleset = None
     if level in ("guard", "jail"):
-        ruleset = landlock.build_ruleset(spec["read"], spec["list"], spec["write"])
+        ruleset = landlock.build_ruleset(spec["read"], spec["write"])
     program = None
     if level != "bare":
         if arch is None:

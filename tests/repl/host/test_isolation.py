@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from rlm_env.repl import ReplPool
-from rlm_env.repl.host import isolation, jail
+from rlm_env.repl.host import isolation, jail, readable
 
 
 def test_packages_of_ours_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -27,20 +27,48 @@ def test_packages_of_ours_are_left_out(tmp_path: Path, monkeypatch: pytest.Monke
     ]
     for name in [*names, "rlm_rewards_of_others"]:
         (site / name).mkdir()
-    for name in ("six.py", "_editable.pth", "my_task.py"):
+    for name in ("six.py", "_editable.pth", "my_task.py", "single.py", "single.cpython-311-x86_64-linux-gnu.so"):
         (site / name).touch()
-    files = [PurePosixPath(name) for name in ("my_task/env.py", "my_task_data/golds.json", "../../bin/my-task")]
-    entry = SimpleNamespace(value="my_task.env:load", dist=SimpleNamespace(name="my-task", files=files))
+    (site / "__pycache__").mkdir()
+    for name in ("six", "single", "my_task"):
+        (site / "__pycache__" / f"{name}.cpython-311.pyc").touch()
+    listed = [
+        "my_task/env.py",
+        "my_task_data/golds.json",
+        "../../bin/my-task",
+        "single.py",
+        "My.Task-1.0.dist-info/RECORD",
+    ]
+    dist = SimpleNamespace(name="My.Task", files=[*map(PurePosixPath, listed)], read_text=lambda name: "also_mine\n")
+    entry = SimpleNamespace(value="my_task.env:load", dist=dist)
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry])
-    read, listed = isolation.readable_paths([str(site)])
-    assert listed == [str(site)]
-    readable = {Path(path).name for path in read if path.startswith(str(site))}
-    assert readable == {"numpy", "numpy.libs", "six.py", "rlm_rewards_of_others"}
-    assert str(site) not in read
+    assert readable.closed_names() == {"rlm_env", "rlm_rewards", "my_task", "my_task_data", "single", "also_mine"}
+    read = [Path(path) for path in readable.readable_paths([str(site)]) if path.startswith(str(site))]
+    assert {str(path.relative_to(site)) for path in read} == {
+        "numpy",
+        "numpy.libs",
+        "six.py",
+        "rlm_rewards_of_others",
+        "__pycache__/six.cpython-311.pyc",
+    }
+
+
+def test_a_folder_of_libraries_that_is_a_link_opens_libraries_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As where /usr/lib64 leads to /usr/lib, which holds packages and settings too."""
+    library = tmp_path / "usr" / "lib"
+    (library / "python3" / "dist-packages").mkdir(parents=True)
+    for name in ("libm.so.6", "os-release", "libfoo.a"):
+        (library / name).touch()
+    (tmp_path / "lib64").symlink_to(library)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "lib64").mkdir()
+    monkeypatch.setattr(readable, "_LIBRARY_DIRS", (str(tmp_path / "lib64"), str(tmp_path / "real" / "lib64")))
+    found = [path for path in readable.readable_paths([]) if path.startswith(str(tmp_path))]
+    assert found == [str(library / "libm.so.6"), str(tmp_path / "real" / "lib64")]
 
 
 def test_the_path_has_no_place_of_the_project():
-    path = isolation.python_path()
+    path = readable.python_path()
     assert path
     project = Path(__file__).parents[2]
     outside = [Path(entry) for entry in path if not Path(entry).is_relative_to(sys.prefix)]  # a venv may lie in it
