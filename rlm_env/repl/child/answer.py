@@ -8,13 +8,17 @@ bool) may be the model's own code.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 _TRUE = frozenset(("true", "yes", "y", "1", "ready", "done", "on"))
 _MISSING = object()
+_PLAIN = (bool, int, float, str, list, type(None))
+# Kept under names of our own: a cell may set `sys.set_int_max_str_digits = None`.
 _JSONEncoder = json.JSONEncoder
+_get_digits, _set_digits = sys.get_int_max_str_digits, sys.set_int_max_str_digits
 
 
 class Answer:
@@ -70,9 +74,15 @@ def _text(value: Any, limit: int) -> str | None:
         return None
     if isinstance(value, str):
         return str.__str__(value)
+    digits = _get_digits()
     try:
+        _set_digits(0)  # 7**10000 is an answer
         if isinstance(value, (bytes, bytearray)):
             return value[: 4 * limit].decode("utf-8", "replace")
+        if isinstance(value, int) and value.bit_length() > 4 * limit:
+            raise MemoryError
+        if _is_array(value):
+            value = value.tolist()
         if isinstance(value, (list, tuple, dict)):
             return _json(value, limit)
         return str(value)
@@ -80,17 +90,64 @@ def _text(value: Any, limit: int) -> str | None:
         return "(the answer's content is too large to be read)"
     except Exception as error:
         return f"(the answer's content cannot be shown: {type(error).__name__})"
+    finally:
+        _set_digits(digits)
 
 
 def _json(value: Any, limit: int) -> str:
     """`value` as JSON, cut just beyond the limit; `str(value)` where it has no JSON form."""
-    parts, size = [], 0
     try:
-        for part in _JSONEncoder(ensure_ascii=False, default=str).iterencode(value):
-            parts.append(part)
-            size += len(part)
-            if size > limit:
-                break
+        try:
+            return _encoded(value, limit)
+        except TypeError:  # a key that JSON does not have
+            return _encoded(_with_plain_keys(value, 0), limit)
     except (TypeError, ValueError, RecursionError):
         return str(value)
+
+
+def _encoded(value: Any, limit: int) -> str:
+    parts, size = [], 0
+    for part in _JSONEncoder(ensure_ascii=False, default=_plain).iterencode(value):
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            break
     return "".join(parts)
+
+
+def _is_array(value: Any) -> bool:
+    return type(value).__module__ == "numpy" and getattr(value, "ndim", 0) > 0
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy or sympy, or an array, as Python's own; anything else as text."""
+    kind = type(value)
+    if kind.__module__ == "numpy" and hasattr(value, "tolist"):
+        plain = value.tolist()
+        return plain if type(plain) in _PLAIN else str(plain)
+    if kind.__module__.partition(".")[0] == "sympy":
+        if getattr(value, "is_Integer", False):
+            return int(value)
+        if getattr(value, "is_Float", False):
+            return float(value)
+        if value in (True, False):
+            return bool(value)
+    return str(value)
+
+
+def _with_plain_keys(value: Any, depth: int) -> Any:
+    """`value` with the keys of its dicts as JSON can have them. TypeError where one is no number."""
+    if depth > 100:
+        raise RecursionError
+    if isinstance(value, (list, tuple)):
+        return [_with_plain_keys(item, depth + 1) for item in value]
+    if not isinstance(value, dict):
+        return value
+    plain = {}
+    for key, item in value.items():
+        if not (key is None or isinstance(key, (str, int, float))):
+            key = _plain(key)
+            if isinstance(key, str):
+                raise TypeError("no key of JSON")
+        plain[key] = _with_plain_keys(item, depth + 1)
+    return plain

@@ -102,6 +102,9 @@ class Stream(io.TextIOBase):
     def fileno(self) -> int:
         return self._descriptor
 
+    def reconfigure(self, **_settings: Any) -> None:
+        """Takes what `io.TextIOWrapper` takes: the text is kept as it is written, whatever the encoding."""
+
     def isatty(self) -> bool:
         return False
 

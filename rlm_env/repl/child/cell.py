@@ -12,10 +12,12 @@ import asyncio
 import builtins
 import inspect
 import linecache
+import operator
 import os
 import subprocess
 import sys
 import traceback
+import warnings
 from _sitebuiltins import _Helper
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -29,7 +31,7 @@ _FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _TREE = _FLAGS | ast.PyCF_ONLY_AST
 """To the syntax tree only. `ast.parse` would show up in the traceback of a syntax error."""
 # Kept under names of our own: a cell may set `linecache.cache = None`.
-_compile, _eval, _cells = compile, eval, linecache.cache
+_compile, _eval, _cells, _is = compile, eval, linecache.cache, operator.is_
 _TracebackException = traceback.TracebackException
 
 
@@ -44,6 +46,8 @@ class Namespace:
         self._recorder = recorder
         self._denied_hint = denied_hint
         self._streams = Stream(recorder, 1), Stream(recorder, 2), NoInput()
+        sys.__stdout__, sys.__stderr__ = self._streams[:2]
+        warnings.formatwarning = _format_warning
         self._loop: asyncio.AbstractEventLoop | None = None
         _add_site_builtins()
         self._builtins = dict(builtins.__dict__)
@@ -56,8 +60,10 @@ class Namespace:
         sys.setprofile(None)
         if sys.getrecursionlimit() < 1000:
             sys.setrecursionlimit(1000)
-        if builtins.__dict__ != self._builtins:
-            builtins.__dict__.update(self._builtins)
+        # By identity: comparing would call the model's own __eq__, where nothing holds it.
+        now = builtins.__dict__
+        if len(now) != len(self._builtins) or not all(map(_is, now.values(), self._builtins.values())):
+            now.update(self._builtins)
 
     def run(self, source: str, name: str) -> None:
         """Executes a cell. Whatever it raises is raised here, SystemExit and KeyboardInterrupt included."""
@@ -103,6 +109,18 @@ class Namespace:
         if self._denied_hint and isinstance(error, OSError) and error.errno in (1, 2, 13, 38, -2, -3):
             text += f"\n{self._denied_hint}"
         return shorten(text, MAX_ERROR)
+
+
+_usual_warning = warnings.formatwarning
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as Python shows it; without the place where that is one of our own files."""
+    if filename.startswith(_OWN):
+        return f"{category.__name__}: {message}\n"
+    return _usual_warning(message, category, filename, lineno, line)
 
 
 def _drop_own_frames(report: traceback.TracebackException) -> None:

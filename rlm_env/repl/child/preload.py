@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 
@@ -17,15 +18,32 @@ concurrent.futures concurrent.futures.thread configparser contextlib contextvars
 dataclasses datetime decimal difflib dis email.parser enum errno fcntl fractions functools gc getpass glob
 graphlib gzip hashlib heapq hmac html html.parser http.client inspect io ipaddress itertools json keyword
 linecache locale logging lzma bz2 math mmap multiprocessing multiprocessing.pool multiprocessing.context
-multiprocessing.popen_fork numbers operator os pathlib pickle pickletools pkgutil platform pprint queue random
-re reprlib resource sched secrets select selectors shelve shlex shutil signal socket sqlite3 ssl stat statistics
-string stringprep struct subprocess symtable sysconfig tempfile textwrap threading time timeit token tokenize
-traceback types typing unicodedata unittest urllib.parse urllib.request uuid warnings weakref xml.dom.minidom
-xml.etree.ElementTree xml.sax zipfile zlib zoneinfo
+multiprocessing.popen_fork multiprocessing.dummy multiprocessing.queues multiprocessing.synchronize numbers
+operator os pathlib pickle pickletools pkgutil platform pprint queue random re reprlib resource sched secrets
+select selectors shelve shlex shutil signal socket sqlite3 ssl stat statistics string stringprep struct
+subprocess symtable sysconfig tempfile textwrap threading time timeit token tokenize traceback types typing
+unicodedata unittest urllib.parse urllib.request uuid warnings weakref xml.dom.minidom xml.etree.ElementTree
+xml.sax zipfile zlib zoneinfo
 """
 _SEALED_ENCODINGS = "ascii latin_1 utf_16 utf_32 utf_8_sig cp1252 idna punycode unicode_escape"
 SEALED = (*_SEALED_MODULES.split(), *(f"encodings.{name}" for name in _SEALED_ENCODINGS.split()))
 """Modules to import for level sealed, where no file can be opened, so that nothing can be imported later."""
+
+
+_PARTS = {
+    "scipy": "cluster.hierarchy cluster.vq constants fft integrate interpolate io linalg misc ndimage odr optimize "
+    "signal sparse sparse.csgraph sparse.linalg spatial spatial.distance special stats stats.qmc",
+    "numpy": "fft linalg ma polynomial random testing",
+}
+
+
+def preload_parts(found: dict[str, str]) -> None:
+    """For level sealed: imports the parts of the packages in `found` that they import only when asked for."""
+    for package, parts in _PARTS.items():
+        if package in found and not found[package].startswith("missing"):
+            for part in parts.split():
+                with contextlib.suppress(ImportError):  # versions differ in what they have
+                    importlib.import_module(f"{package}.{part}")
 
 
 def preload(names: list[str]) -> dict[str, str]:

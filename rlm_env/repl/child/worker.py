@@ -16,6 +16,7 @@ import os
 import random
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn
@@ -28,6 +29,7 @@ from rlm_env.repl.child.batch import BatchClient
 from rlm_env.repl.child.capture import Descriptors, Recorder
 from rlm_env.repl.child.cell import Namespace, deny_processes
 from rlm_env.repl.child.interrupts import Interrupts
+from rlm_env.repl.child.threads_only import use_threads
 from rlm_env.repl.sandbox.enter import PreparedSandbox, enter_sandbox
 from rlm_env.repl.wire import HEADER, Scalar, pack, pack_any, sanitize, unpack
 
@@ -41,6 +43,8 @@ DENIED = (
 NO_PROCESSES = "a REPL is a single process: subprocesses are not allowed here; use Python instead"
 _exit = os._exit
 _getpid = os.getpid
+_TRACE = vars(BaseException)["__traceback__"]
+"""The attribute itself, whatever a class of the model makes of it."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,7 @@ class Parts:
         self.recorder = Recorder(max_output)
         if confined:
             deny_processes(NO_PROCESSES)
+            use_threads()
         self.namespace = Namespace(self.recorder, DENIED if confined else "")
         for name in [name for name in sys.modules if name.partition(".")[0] == "rlm_env"]:
             del sys.modules[name]  # hides our modules from the model's code
@@ -155,8 +160,10 @@ class Worker:
             os.close(CONTEXT)
         names = self._namespace.names
         names["context"] = value
+        self._llm_batch: Callable[[Any], list[Any]] | None = None
         if spec.has_llm:
-            names["llm_batch"] = BatchClient(llm, self._interrupts, spec.max_items, spec.max_bytes).call
+            self._llm_batch = BatchClient(llm, self._interrupts, spec.max_items, spec.max_bytes).call
+            names["llm_batch"] = self._llm_batch
         if spec.aliases:
             names |= aliases_for(names)
         self._answer = Answer(names, spec.max_answer)
@@ -206,6 +213,8 @@ class Worker:
         if _getpid() != self._pid:
             _exit(0)  # the cell forked (bare permits it), and this is the child
         self._namespace.restore()
+        if self._llm_batch is not None:
+            self._namespace.names["llm_batch"] = self._llm_batch
         self._interrupts.install()
         try:
             frame = self._report(number, error)
@@ -230,7 +239,7 @@ class Worker:
             failure = caught
         if isinstance(failure, MemoryError):
             self._free_reserve()
-            failure.__traceback__ = _without_locals(failure)
+            _TRACE.__set__(failure, _without_locals(failure))
         error: str | None = None
         # Still under the clock: what is called here may be the model's own __str__, __bool__ or __repr__.
         try:
@@ -246,7 +255,7 @@ class Worker:
             interrupts.forbid()
             error = error or f"{type(caught).__name__} while the answer was read"
         if failure is not None:
-            failure.__traceback__ = None
+            _TRACE.__set__(failure, None)
         return error
 
     def _report(self, number: int, error: str | None) -> bytes:
@@ -293,9 +302,10 @@ def _reserve() -> mmap.mmap | None:
 
 def _without_locals(error: BaseException) -> Any:
     """The traceback with its frames' variables dropped: they hold the memory that ran out."""
-    traceback.clear_frames(error.__traceback__)
+    trace = _TRACE.__get__(error)
+    traceback.clear_frames(trace)
     gc.collect()
-    return error.__traceback__
+    return trace
 
 
 def _seed(seed: int) -> None:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from rlm_env.repl import context_file
 from rlm_env.repl.bounds import MAX_ZYGOTE_MESSAGE
 from rlm_env.repl.child.finders import freeze_finders
-from rlm_env.repl.child.preload import SEALED, preload
+from rlm_env.repl.child.preload import SEALED, preload, preload_parts
 from rlm_env.repl.child.worker import Parts, WorkerSpec, run_worker
 from rlm_env.repl.sandbox import enter, libc, selftest
 from rlm_env.repl.sandbox.identity import Reserved
@@ -79,6 +79,7 @@ class ZygoteServer:
         packages = preload(spec["preload"])
         if spec["level"] == "sealed":
             preload([*SEALED])
+            preload_parts(packages)
         if spec["level"] in ("guard", "jail"):
             freeze_finders(sys.path)
         self.sandbox = prepare_sandbox(spec)

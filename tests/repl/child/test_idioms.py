@@ -1,0 +1,149 @@
+"""What models write as a matter of course, and what needs no process and no file, works behind the sandbox."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from rlm_env.repl import Repl, ReplConfig, ReplPool
+from tests.repl.conftest import echo
+from tests.repl.levels import open_pool
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=("guard", "sealed", "jail"))
+async def open_repl(request: pytest.FixtureRequest) -> AsyncIterator[ReplPool]:
+    pool = await open_pool(request.param)
+    yield pool
+    await pool.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def repl(open_repl: ReplPool) -> AsyncIterator[Repl]:
+    async with open_repl.open(llm_batch=echo) as opened:
+        yield opened
+
+
+THREADS = {
+    "ThreadPool": (
+        "from multiprocessing.pool import ThreadPool\n"
+        "with ThreadPool(4) as pool: print(pool.map(lambda q: llm_batch([q])[0], ['a', 'b']))",
+        "['<a>', '<b>']\n",
+    ),
+    "multiprocessing.dummy": (
+        "from multiprocessing.dummy import Pool\nwith Pool(2) as pool: print(pool.map(len, ['a', 'bc']))",
+        "[1, 2]\n",
+    ),
+    "starmap, imap and apply_async": (
+        "from multiprocessing.pool import ThreadPool\npool = ThreadPool(3)\n"
+        "print(pool.starmap(pow, [(2, 3), (3, 2)]), list(pool.imap(str, range(3))))\n"
+        "print(pool.apply_async(sum, ([1, 2],)).get(5))\n"
+        "pool.close(); pool.join()",
+        "[8, 9] ['0', '1', '2']\n3\n",
+    ),
+    "an exception in a ThreadPool": (
+        "from multiprocessing.pool import ThreadPool\nwith ThreadPool(2) as pool:\n"
+        "    try: pool.map(lambda x: 1 // x, [1, 0])\n    except ZeroDivisionError as error: print(error)",
+        "integer division or modulo by zero\n",
+    ),
+    "locks and queues of multiprocessing": (
+        "import multiprocessing, threading\nqueue, lock = multiprocessing.Queue(), multiprocessing.Lock()\n"
+        "with lock: threading.Thread(target=queue.put, args=('x',)).start()\n"
+        "print(queue.get(timeout=5), multiprocessing.Event().is_set(), multiprocessing.Semaphore(2).acquire())",
+        "x False True\n",
+    ),
+    "concurrent.futures": (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(4) as pool: print(list(pool.map(lambda q: llm_batch([q])[0], 'ab')))",
+        "['<a>', '<b>']\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("idiom", THREADS)
+async def test_pools_of_threads(open_repl: ReplPool, idiom: str):
+    code, output = THREADS[idiom]
+    async with open_repl.open(llm_batch=echo) as repl:
+        step = await repl.run(code, timeout=20)
+        assert (step.output, step.error) == (output, None)
+
+
+async def test_a_pool_of_processes_is_still_refused_with_words(open_repl: ReplPool):
+    async with open_repl.open() as repl:
+        step = await repl.run("import multiprocessing as m; m.get_context('fork').Process(target=int).start()")
+        assert "single process" in step.error
+
+
+async def test_streams_can_be_reconfigured_and_printed_to_by_their_other_names(repl: Repl):
+    code = (
+        "import sys\nsys.stdout.reconfigure(encoding='utf-8', line_buffering=True)\n"
+        "sys.stderr.reconfigure(errors='x')\n"
+        "print('a', file=sys.__stdout__); print('b', file=sys.__stderr__); print('c')"
+    )
+    step = await repl.run(code)
+    assert (step.output, step.error) == ("a\nb\nc\n", None)
+
+
+@pytest.mark.parametrize(
+    "code", ["del llm_batch", "llm_batch = llm_batch(['x'])", "llm_batch = None", "globals().pop('llm_batch')"]
+)
+async def test_llm_batch_comes_back(repl: Repl, code: str):
+    await repl.run(code)
+    assert (await repl.run("llm_batch(['a'])")).output == "['<a>']\n"
+
+
+async def test_a_coroutine_that_was_not_awaited_is_told_without_a_place_of_the_host(repl: Repl):
+    code = "async def f(): pass\nf(); None\nimport gc; gc.collect(); None"
+    step = await repl.run(code)
+    step = await repl.run("import warnings\nasync def g(): pass\nx = g()\nx = None")
+    everything = step.output + (await repl.run("1")).output
+    assert "rlm_env" not in everything
+    assert "worker.py" not in everything
+
+
+async def test_a_warning_of_the_cell_still_names_it(repl: Repl):
+    step = await repl.run("import warnings; warnings.warn('mind this')")
+    assert "<cell 1>:1: UserWarning: mind this" in step.output
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import builtins\nclass Same:\n    def __eq__(s, o): raise ValueError\nbuiltins.max = Same()",
+        "import builtins\nclass Endless:\n    def __eq__(s, o):\n        while True: pass\nbuiltins.max = Endless()",
+        "class E(Exception):\n    __traceback__ = property(lambda s: 1 / 0)\nraise E",
+    ],
+)
+async def test_the_models_own_operators_are_not_called_after_the_cell(repl: Repl, code: str):
+    await repl.run("kept = 1")
+    step = await repl.run(code, timeout=2)
+    assert not step.state_lost, step.error
+    assert (await repl.run("max(kept, 0)", timeout=2)).output == "1\n"
+
+
+SCIENCE = """
+import numpy as np, scipy.linalg, scipy.stats, scipy.optimize, scipy.sparse.linalg, scipy.signal, scipy.interpolate
+import scipy.spatial.distance, scipy.integrate, scipy.special, scipy.ndimage, scipy.cluster.hierarchy, numpy.polynomial
+a = np.array([[2.0, 1.0], [1.0, 3.0]])
+print(
+    scipy.linalg.solve(a, [1, 2]).round(3).tolist(),
+    round(scipy.stats.norm.cdf(0), 3),
+    round(scipy.stats.ttest_ind([1, 2, 3], [2, 3, 4]).pvalue, 3),
+    round(scipy.optimize.minimize(lambda x: (x[0] - 1) ** 2, [0.0]).x[0], 3),
+    scipy.optimize.linprog([1, 1], A_ub=[[-1, -1]], b_ub=[-1]).fun,
+    round(scipy.integrate.quad(lambda x: x, 0, 1)[0], 3),
+    scipy.interpolate.interp1d([0, 1], [0, 2])(0.5).item(),
+    round(scipy.spatial.distance.cosine([1, 0], [0, 1]), 3),
+    scipy.sparse.linalg.spsolve(scipy.sparse.csc_matrix(a), [1, 2]).round(3).tolist(),
+    len(scipy.signal.find_peaks([0, 1, 0, 2, 0])[0]),
+)
+"""
+
+
+@pytest.mark.slow
+async def test_sealed_has_the_parts_of_scipy():
+    async with ReplPool(ReplConfig(level="sealed", require="sealed")) as pool, pool.open() as repl:
+        step = await repl.run(SCIENCE, timeout=60)
+        assert step.error is None, step.error
+        assert step.output == "[0.2, 0.6] 0.5 0.288 1.0 1.0 0.5 1.0 1.0 [0.2, 0.6] 2\n"

@@ -1,0 +1,150 @@
+"""Every wait of the host has a clock, and what it runs out of is a ReplError with a remedy."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from rlm_env.repl import ReplConfig, ReplError, ReplPool, SandboxError
+from tests.repl.levels import GUARD_FIRST, open_pool
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module", params=GUARD_FIRST)
+async def stopped(request: pytest.FixtureRequest) -> AsyncIterator[ReplPool]:
+    """A pool whose zygote can be stopped; it goes on afterwards."""
+    pool = await open_pool(request.param, start_timeout=1.0, interrupt_grace=0.2)
+    yield pool
+    os.kill(zygote(pool), signal.SIGCONT)
+    await pool.close()
+
+
+def zygote(pool: ReplPool) -> int:
+    """The zygote itself: at level jail, bubblewrap is its parent."""
+    pid = pool.zygote_pid
+    while Path(f"/proc/{pid}/comm").read_text() == "bwrap\n":
+        pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+    return pid
+
+
+async def timed(call) -> tuple[object, float]:
+    begin = time.monotonic()
+    try:
+        result: object = await asyncio.wait_for(call, 30)
+    except ReplError as error:
+        result = error
+    return result, time.monotonic() - begin
+
+
+async def test_a_stopped_zygote_holds_up_nobody(stopped: ReplPool):
+    repl = await stopped.open(context="c")
+    assert (await repl.run("kept = 1; kept")).output == "1\n"  # the positive control
+    os.kill(zygote(stopped), signal.SIGSTOP)
+    error, seconds = await timed(stopped.open())
+    assert isinstance(error, ReplError)
+    assert "start_timeout" in str(error)
+    assert seconds < 3
+    assert (await repl.run("kept")).output == "1\n"
+    step, seconds = await timed(repl.run("import os; os._exit(1)"))
+    assert step.state_lost
+    assert "ended; its parent did not tell how" in step.error
+    assert seconds < 4
+    error, seconds = await timed(repl.run("1", timeout=1, wall_timeout=0.5))
+    assert "no process was ready within 0.5 s" in str(error)
+    assert seconds < 2.5
+    shared = await stopped.share("x" * 100)
+    error, seconds = await timed(stopped.open(context=shared))
+    assert isinstance(error, ReplError)
+    assert seconds < 3
+    await shared.close()
+    os.kill(zygote(stopped), signal.SIGCONT)
+    assert (await repl.run("context")).output == "'c'\n"
+    async with stopped.open() as other:
+        assert (await other.run("1")).output == "1\n"
+    begin = time.monotonic()
+    await repl.close()
+    assert time.monotonic() - begin < 3
+
+
+async def test_a_cell_that_pretends_to_have_ended_does_not_stop_the_next_one_for_long():
+    """With checkpoints the process is asked to fork first, and it does not answer."""
+    config = ReplConfig(preload=(), allow_fork=True, checkpoint=True, interrupt_grace=0.2)
+    async with ReplPool(config) as pool, pool.open() as repl:
+        await repl.run("kept = 1")
+        forged = (
+            "import os, msgpack, struct, time\nfields = ['done', 2, '', 0, None, None, False, 0]\n"
+            "b = b''.join(map(msgpack.packb, fields))\nos.write(3, struct.pack('<I', len(b)) + b)\n"
+            "while True:\n    try: time.sleep(100)\n    except BaseException: pass"
+        )
+        await repl.run(forged, timeout=5)
+        step, seconds = await timed(repl.run("1", timeout=0.7, wall_timeout=1.5))
+        assert step.timed_out or step.state_lost, step
+        assert seconds < 4
+        assert (await repl.run("1 + 1", timeout=5)).output == "2\n"
+
+
+FEW = """
+import asyncio, resource, sys, os
+from collections import Counter
+from rlm_env.repl import ReplConfig, ReplError, ReplPool
+async def echo(prompts): return prompts
+async def main():
+    config = ReplConfig(preload=(), level=sys.argv[1], require=sys.argv[1], allow_unsafe=True)
+    async with ReplPool(config) as pool:
+        keep = await pool.open()
+        await keep.run('mine = 1')
+        before = len(os.listdir('/proc/self/fd'))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+        async def one():
+            try:
+                async with pool.open(context='x' * 100, llm_batch=echo) as repl:
+                    await repl.run('1')
+                    await asyncio.sleep(0.5)
+                return 'ok'
+            except ReplError as error:
+                return str(error)
+        told = Counter(await asyncio.gather(*(one() for _ in range(60))))
+        assert told.pop('ok') > 5, told
+        assert told
+        for text in told:
+            assert 'as many files open as it may (100): close REPLs, or raise `ulimit -n`' in text, text
+        assert (await keep.run('mine')).output == '1\\n'
+        async with pool.open() as repl: assert (await repl.run('2')).output == '2\\n'
+        await asyncio.sleep(0.3)
+        assert len(os.listdir('/proc/self/fd')) == before
+    print('fine')
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("level", GUARD_FIRST)
+async def test_descriptors_that_run_out_are_told_and_none_is_lost(level: str):
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", FEW, level], capture_output=True, text=True, timeout=120
+    )
+    if "SandboxError" in done.stderr:
+        pytest.skip(f"isolation level {level} does not work here")
+    assert done.stdout == "fine\n", done.stderr[-3000:]
+
+
+async def test_a_kernel_without_memory_files_is_told(monkeypatch: pytest.MonkeyPatch):
+    def missing(*_arguments: object) -> int:
+        raise OSError(38, os.strerror(38))
+
+    monkeypatch.setattr(os, "memfd_create", missing)
+    with pytest.raises(SandboxError, match="Function not implemented"):
+        await ReplPool(ReplConfig(preload=())).__aenter__()
+
+
+async def test_a_mistake_of_the_callers_stays_what_it_is():
+    async with ReplPool(ReplConfig(preload=())) as pool:
+        with pytest.raises(FileNotFoundError):
+            await pool.open(context=Path("/nowhere/to/be/found"))
