@@ -1,6 +1,7 @@
 """Framing: round trips, arbitrary cuts, and random bytes against the host's parsers."""
 
 import asyncio
+import functools
 import sys
 import tracemalloc
 
@@ -10,7 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_env.repl.host.prompt_budget import PromptBudget
-from rlm_env.repl.wire import CHUNK, HEADER, FrameParser, ProtocolError, chunks, pack, sanitize, unpack, unpack_at_most
+from rlm_env.repl.wire import (
+    CHUNK,
+    HEADER,
+    FrameParser,
+    ProtocolError,
+    chunks,
+    pack,
+    sanitize,
+    unpack,
+    unpack_at_most,
+    unpack_likely,
+)
 from tests.repl.batch_line import batch_host
 
 
@@ -77,14 +89,17 @@ def test_random_bytes_raise_nothing_but_the_protocol_error(data: bytes):
         return
 
 
-@given(st.binary(max_size=400))
+@given(st.binary(max_size=400), st.integers(0, 15))
 @settings(max_examples=1000)
-def test_random_bodies(body: bytes):
+def test_random_bodies(body: bytes, likely: int):
     try:
         fields = unpack(body)
     except ProtocolError:
+        with pytest.raises(ProtocolError):
+            unpack_likely(likely, body)
         return
     assert all(type(field) in (type(None), bool, int, float, str, bytes) for field in fields)
+    assert repr(unpack_likely(likely, body)) == repr(fields)  # NaN is not equal to itself
 
 
 structures = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=20)
@@ -93,11 +108,12 @@ structures = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionari
 @given(st.lists(structures, min_size=1, max_size=5))
 def test_structures_are_refused(values: list):
     body = b"".join(map(msgpack.packb, values))
-    if any(isinstance(value, (list, dict)) for value in values):
-        with pytest.raises(ProtocolError):
-            unpack(body)
-    else:
-        assert unpack(body) == values
+    for take in (unpack, functools.partial(unpack_likely, len(values))):
+        if any(isinstance(value, (list, dict)) for value in values):
+            with pytest.raises(ProtocolError):
+                take(body)
+        else:
+            assert take(body) == values
 
 
 @pytest.mark.parametrize(
@@ -118,8 +134,9 @@ def test_structures_are_refused(values: list):
 def test_claims_of_size_cost_no_memory(body: bytes):
     tracemalloc.start()
     try:
-        with pytest.raises(ProtocolError):
-            unpack(body)
+        for likely in (1, 8, 15):
+            with pytest.raises(ProtocolError):
+                unpack_likely(likely, body)
         assert tracemalloc.get_traced_memory()[1] < 4 * len(body) + 2**20
     finally:
         tracemalloc.stop()

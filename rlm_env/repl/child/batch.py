@@ -17,7 +17,7 @@ from typing import Any
 
 from rlm_env.repl.child.interrupts import Interrupts
 from rlm_env.repl.child.prompt_items import FailedCall, SubCallError, frames_of, items_of, size_of
-from rlm_env.repl.wire import HEADER, unpack
+from rlm_env.repl.wire import HEADER, unpack_likely
 
 # Kept under a name of our own: a cell may set `os._exit = None`.
 _exit = os._exit
@@ -114,7 +114,7 @@ class BatchClient:
 
     def _read_frame(self) -> None:
         (length,) = HEADER.unpack(self._receive(HEADER.size))
-        frame: list[Any] = unpack(self._receive(length))  # from our own host: the types are as agreed
+        frame: list[Any] = unpack_likely(4, self._receive(length))  # from our own host: the types are as agreed
         kind, number, *fields = frame
         call = self._calls.get(number)
         if call is None:

@@ -31,11 +31,13 @@ from rlm_env.repl.child.cell import Namespace, deny_processes
 from rlm_env.repl.child.interrupts import Interrupts
 from rlm_env.repl.child.threads_only import use_threads
 from rlm_env.repl.sandbox.enter import PreparedSandbox, enter_sandbox
-from rlm_env.repl.wire import HEADER, Scalar, pack, pack_any, sanitize, unpack
+from rlm_env.repl.wire import HEADER, Scalar, pack, pack_any, sanitize, unpack_likely
 
 CONTROL, LLM, OUTPUT, RULESET, CONTEXT, FIRST_FREE = 3, 4, 5, 6, 7, 8
 """Descriptors of a REPL's process."""
 RESERVE = 8 * 2**20
+_REQUEST_FIELDS = 4
+"""Fields of the request to run a cell."""
 DENIED = (
     "(The sandbox denies this: a REPL has no files but Python's own modules, no network, no other processes. "
     "Work on `context` in memory.)"
@@ -173,7 +175,8 @@ class Worker:
         """Waits for a request, carries it out, reports."""
         fds: list[int] = []
         header = self._receive(HEADER.size, fds)
-        frame: list[Any] = unpack(self._receive(HEADER.unpack(header)[0]))  # from our own host: types are as agreed
+        # From our own host: types are as agreed.
+        frame: list[Any] = unpack_likely(_REQUEST_FIELDS, self._receive(HEADER.unpack(header)[0]))
         kind, number, *fields = frame
         if kind == "fork":
             self._fork(number, fds, *fields)

@@ -90,14 +90,16 @@ class BatchHost:
     def close(self) -> None:
         """The cell has ended. Gives up everything in flight; each waiting thread of the child gets an error."""
         self._open = False
-        for task in list(self._tasks.values()):
-            task.cancel()
-        for number, batch in self._incoming.items():
-            self._free(batch)
-            self._mark(batch, False)
-            self._reply(pack("fail", number, STOPPED))
-        self._incoming.clear()
-        self._line.hold(False)
+        if self._tasks:
+            for task in list(self._tasks.values()):
+                task.cancel()
+        if self._incoming:
+            for number, batch in self._incoming.items():
+                self._free(batch)
+                self._mark(batch, False)
+                self._reply(pack("fail", number, STOPPED))
+            self._incoming.clear()
+            self._line.hold(False)
 
     def receive(self, fields: list[Scalar]) -> None:
         """One frame of the child. Raises ProtocolError where it is not what the child's code sends."""

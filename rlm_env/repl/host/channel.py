@@ -18,8 +18,10 @@ class Channel(asyncio.BufferedProtocol):
         on_lost: Callable[[str], None],
         max_frame: int,
         max_fields: int,
+        likely: int,
     ) -> None:
-        self._parser = FrameParser(on_frame, max_frame, max_fields)
+        """The last three are those of `FrameParser`."""
+        self._parser = FrameParser(on_frame, max_frame, max_fields, likely)
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None

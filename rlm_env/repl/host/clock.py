@@ -70,6 +70,12 @@ class StepClock:
         return self._waited
 
     @property
+    def booked(self) -> tuple[float, float]:
+        """`code_seconds` and `wait_seconds`, at one look."""
+        self._book()
+        return self._code, self._waited
+
+    @property
     def wall_seconds(self) -> float:
         """Wall time, without that by which the host was late."""
         now = time.monotonic()

@@ -56,8 +56,8 @@ class ReplProcess:
         self._sockets = sockets
         # Four bytes per character, and room for the rest of the frame.
         limit = 4 * (config.max_output_chars + config.max_answer_chars) + 2**17
-        self._control = Channel(self._control_frame, self._channel_lost, limit, REPORT_FIELDS)
-        self._llm = Channel(self._llm_frame, self._channel_lost, MAX_PROMPT_FRAME, MAX_PROMPT_FIELDS)
+        self._control = Channel(self._control_frame, self._channel_lost, limit, REPORT_FIELDS, REPORT_FIELDS)
+        self._llm = Channel(self._llm_frame, self._channel_lost, MAX_PROMPT_FRAME, MAX_PROMPT_FIELDS, 5)
         self.batches = BatchHost(
             handler, config.max_batch_items, config.max_batch_bytes, self._llm, self._busy, limits.prompts
         )

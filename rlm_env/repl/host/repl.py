@@ -155,7 +155,7 @@ class Repl:
                 self._process, self._source.limits.lateness, timeout, wall_timeout, self._config.interrupt_grace
             )
             self._process.run(self._cells, f"<cell {self._cells}>", sanitize(code), step.clock.busy, step.done)
-            step.watch()
+            step.begin()
             try:
                 report = await step.report
             except asyncio.CancelledError:
@@ -228,6 +228,7 @@ class Repl:
     def _result(self, step: Step, report: CellReport, lost_before: bool) -> StepResult:
         """The result of a cell that has reported, every part of it bounded."""
         config = self._config
+        seconds, waited = step.clock.booked
         if report.content is not None:
             self._content = report.content[: config.max_answer_chars]
             self._cut = max(report.cut, 0) + len(report.content) - len(self._content)
@@ -242,8 +243,8 @@ class Repl:
             error=error,
             timed_out=step.timed_out is not None,
             state_lost=lost_before,
-            seconds=step.clock.code_seconds,
-            sub_llm_seconds=step.clock.wait_seconds,
+            seconds=seconds,
+            sub_llm_seconds=waited,
             answer={"content": self._content, "ready": report.ready},
             truncated_chars=omitted(report.total, config.max_output_chars),
             answer_truncated_chars=self._cut,
@@ -251,7 +252,7 @@ class Repl:
 
     async def _result_of_death(self, step: Step, lost_before: bool, checkpoint: ReplProcess | None) -> StepResult:
         """The process died during the step. A checkpoint that is alive takes its place."""
-        seconds, waited = step.clock.code_seconds, step.clock.wait_seconds
+        seconds, waited = step.clock.booked
         if checkpoint is not None and not checkpoint.alive:
             checkpoint.kill("it was a checkpoint")
             checkpoint = None

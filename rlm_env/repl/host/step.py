@@ -43,6 +43,12 @@ class Step:
         self._stage = 0
         process.ended.add_done_callback(self._died)
 
+    def begin(self) -> None:
+        """The cell was sent: from now on its limits are watched. Most cells end before the first look."""
+        limits = [limit for limit in (self._timeout, self._wall_timeout) if limit is not None]
+        if limits:
+            self._timer = self._loop.call_later(min(*limits, _LONG), self.watch)
+
     def watch(self) -> None:
         """Checks the limits, and again when the next one could be reached."""
         waits = []
