@@ -3,8 +3,9 @@
     python scripts/bench/repl.py [--only NAME,NAME] [--quick]
 
 Machines and their other users differ, so the figures are ratios; `bound` is what they should stay within. Measured:
-opening, stepping, contexts, memory, many REPLs (`repl_steps.py`), llm_batch, forking, ends (`repl_batches.py`). Attacks
-and faults are tested (`tests/repl`); long runs are in `scripts/bench/soak.py`.
+opening, stepping, contexts, memory, many REPLs (`repl_steps.py`), llm_batch, forking, ends (`repl_batches.py`), and
+what hostile and greedy REPLs cost (`repl_hostile.py`). Attacks and faults are tested (`tests/repl`); long runs are in
+`scripts/bench/soak.py`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,27 @@ import argparse
 import asyncio
 
 from repl_batches import batches, channel, ends, forking
+from repl_hostile import floods, forged, polite
 from repl_steps import context, many, memory, neighbors, opening, stepping
 from repl_tools import be_quick
 
 BENCHES = {
     call.__name__: call
-    for call in (opening, stepping, context, memory, many, batches, channel, neighbors, forking, ends)
+    for call in (
+        opening,
+        stepping,
+        context,
+        memory,
+        many,
+        batches,
+        channel,
+        neighbors,
+        forking,
+        ends,
+        forged,
+        floods,
+        polite,
+    )
 }
 
 

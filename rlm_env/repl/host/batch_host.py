@@ -31,6 +31,8 @@ MAX_UNREAD = 2 * MAX_BATCHES
 """Refusals that a REPL may leave unread."""
 MAX_STRAY = 2**16
 """Frames of batches that were given up, between two cells; a large one has some thousand."""
+ARRIVAL = 0.5
+"""Seconds within which the next frame of a batch has to come, if the wait is not to be the REPL's own."""
 NOT_RUNNING = "llm_batch can be called only while a cell runs"
 STOPPED = "the cell was stopped before this batch was answered"
 
@@ -169,15 +171,25 @@ class BatchHost:
         self._incoming[number] = batch
 
         def granted() -> None:
-            self._mark(batch, False)
             self._line.hold(False)
             if batch.complete:
                 self._start(number, batch)
+            else:
+                self._watch_arrival(number, batch, -1)
 
         batch.claim = self._budget.claim(size, granted)
         if not batch.claim.granted:
             self._mark(batch, True)
             self._line.hold(True)
+        elif not batch.complete:
+            self._watch_arrival(number, batch, -1)
+
+    def _watch_arrival(self, number: int, batch: IncomingBatch, before: int) -> None:
+        """While frames of a batch arrive, its REPL waits for the host, which has others to listen to; where none comes,
+        the host waits for the REPL. `before`: bytes that had come at the last look."""
+        if self._incoming.get(number) is batch:
+            self._mark(batch, batch.size > before)
+            asyncio.get_running_loop().call_later(ARRIVAL, self._watch_arrival, number, batch, batch.size)
 
     def _free(self, batch: IncomingBatch) -> None:
         """Gives back the batch's room."""

@@ -9,6 +9,7 @@ import pytest
 
 from rlm_env.repl.bounds import TEXT_COST, held_bytes
 from rlm_env.repl.child.prompt_items import frames_of, items_of, size_of
+from rlm_env.repl.host import batch_host as batch_host_module
 from rlm_env.repl.host.batch_host import BatchHost
 from rlm_env.repl.host.prompt_budget import PromptBudget
 from rlm_env.repl.wire import CHUNK, MAX_PROMPT_FIELDS, MAX_PROMPT_FRAME, ProtocolError, unpack, unpack_at_most
@@ -119,8 +120,28 @@ async def test_a_batch_waits_for_its_room_and_costs_nothing_meanwhile():
         second.receive(unpack(frame[4:]))
     await asyncio.sleep(0.01)
     assert line.sent == [["answer", 1, 0, "ok"]]
-    assert busy == [True, False, True, False]
+    assert busy == [True, False]
     assert budget.used == 0
+
+
+async def test_a_batch_that_does_not_arrive_is_its_repls_own_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(batch_host_module, "ARRIVAL", 0.05)
+    busy: list[bool] = []
+    host, _line = batch_host(on_busy=busy.append, max_bytes=2**20)
+    host.receive(["announce", 1, 1, 2**18])
+    assert busy == [True]
+    for _ in range(3):
+        host.receive(["piece", 1, False, "x" * 100])
+        await asyncio.sleep(0.04)
+    assert busy == [True]
+    await asyncio.sleep(0.2)
+    assert busy == [True, False]
+    host.receive(["piece", 1, False, "x" * 100])
+    await asyncio.sleep(0.1)
+    assert busy[:3] == [True, False, True]
+    host.close()
+    await asyncio.sleep(0.1)
+    assert busy[-1] is False
 
 
 async def test_a_cell_that_ends_gives_back_what_it_waited_for():
