@@ -82,7 +82,7 @@ def _text(value: Any, limit: int) -> str | None:
         if isinstance(value, int) and value.bit_length() > 4 * limit:
             raise MemoryError
         if _is_array(value):
-            value = value.tolist()
+            value = value.tolist()  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(value, (list, tuple, dict)):
             return _json(value, limit)
         return str(value)

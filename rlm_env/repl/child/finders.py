@@ -19,6 +19,6 @@ def freeze_finders(paths: list[str]) -> None:
         if isinstance(finder, FileFinder):
             finder.find_spec("a module that does not exist")
             setattr(finder, "_fill_cache", lambda: None)  # noqa: B010 (private, so type checkers do not know it)
-        folder = importlib.metadata.FastPath(path)
+        folder = getattr(importlib.metadata, "FastPath")(path)  # noqa: B009 (as above)
         seen = folder.lookup(folder.mtime)
         setattr(folder, "lookup", functools.lru_cache(lambda _mtime, seen=seen: seen))  # noqa: B010 (as above)

@@ -7,8 +7,8 @@ lie in files that a REPL does not have. In a single process the locks of `thread
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.context
 import threading
-from multiprocessing import context
 
 _NAMES = ("Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier")
 
@@ -17,5 +17,9 @@ def use_threads() -> None:
     """Puts the locks of `threading` in the place of those of `multiprocessing`, in this process."""
     for name in _NAMES:
         make = getattr(threading, name)
-        setattr(context.BaseContext, name, lambda _self, *arguments, make=make, **named: make(*arguments, **named))
+        setattr(
+            multiprocessing.context.BaseContext,
+            name,
+            lambda _self, *arguments, make=make, **named: make(*arguments, **named),
+        )
         setattr(multiprocessing, name, make)

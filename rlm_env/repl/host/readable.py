@@ -55,9 +55,9 @@ def closed_names() -> set[str]:
             continue
         listed = (entry.dist.read_text("top_level.txt") or "").split()
         for file in entry.dist.files or ():
-            first = file.parts[1] if file.parts[0] == _COMPILED and len(file.parts) > 1 else file.parts[0]
-            if file.parts[0] != "..":
-                listed.append(first)
+            folder, _, rest = str(file).partition("/")
+            if folder != "..":
+                listed.append(rest if folder == _COMPILED else folder)
         closed |= {name.partition(".")[0] for name in listed if not name.endswith((".dist-info", ".egg-info"))}
     return closed - {_COMPILED, ""}
 
