@@ -33,7 +33,7 @@ def read_log(path: Path) -> str:
         return ""
 
 
-def stage(text: str) -> str:
+def startup_stage(text: str) -> str:
     """The stage that the start has reached, in a few words."""
     return next((meaning for marker, meaning in reversed(STAGES) if marker in text), FIRST_STAGE)
 

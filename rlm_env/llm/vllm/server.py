@@ -34,7 +34,7 @@ from rlm_env.llm.vllm.install import (
     is_tiny_on_cpu,
     vllm_version,
 )
-from rlm_env.llm.vllm.log import describe_failure, read_log, stage
+from rlm_env.llm.vllm.log import describe_failure, read_log, startup_stage
 from rlm_env.llm.vllm.model_folder import find_model
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ class VLLMServer:
         started = time.monotonic()
         while not await self._serves_our_model():
             log = read_log(self.log_path)
-            now, seconds = stage(log), time.monotonic() - started
+            now, seconds = startup_stage(log), time.monotonic() - started
             failure = None
             if not self.alive:
                 failure = f"vLLM died while {now} (exit status {self.exit_code})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlm_env.llm.vllm.log import describe_failure, stage
+from rlm_env.llm.vllm.log import describe_failure, startup_stage
 
 
 def test_log_is_read_for_the_cause() -> None:
@@ -16,5 +16,5 @@ def test_log_is_read_for_the_cause() -> None:
     told = describe_failure(log, Path("/x/vllm.log"))
     assert told.startswith(": ValueError: head_dim 7 is not supported\nits log ends with\n")
     assert told.endswith("See root cause above.\nwhole log: /x/vllm.log")
-    assert stage("") == "importing vLLM"
-    assert stage("Initializing a V1 LLM engine\nStarting to load model m") == "loading the weights"
+    assert startup_stage("") == "importing vLLM"
+    assert startup_stage("Initializing a V1 LLM engine\nStarting to load model m") == "loading the weights"

@@ -1,0 +1,156 @@
+"""TRL's real AsyncGRPOTrainer trains on our rollouts, root and sub-LLM samples alike, and our vLLM gets its weights.
+
+Two parts of TRL do not run on a CPU and are replaced, in this test alone: its attention kernel, by torch's own on each
+sequence, and the peak rate of the device.
+"""
+
+import time
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl.experimental.async_grpo", reason="needs trl: pip install trl==1.16.0")
+
+import rlm_env  # noqa: E402
+from rlm_env.adapters.trl import RLMBackend, placeholder_dataset, unused_reward  # noqa: E402
+from rlm_env.llm.base import Sampling  # noqa: E402
+from rlm_env.rollout import Rollout, Score, SubCall, Turn  # noqa: E402
+
+
+class _TorchAttention:
+    @staticmethod
+    def flash_attn_varlen_func(q, k, v, cu_q, cu_k, *_, softmax_scale=None, **__):
+        """Causal attention within each sequence, aligned at the end; shapes [tokens, heads, width]."""
+        outs, repeat = [], q.shape[1] // k.shape[1]
+        ends = zip(cu_q.tolist(), cu_q.tolist()[1:], cu_k.tolist(), cu_k.tolist()[1:], strict=False)
+        for a, b, c, d in ends:
+            keys, values = (x[c:d].repeat_interleave(repeat, 1).transpose(0, 1) for x in (k, v))
+            mask = torch.ones(b - a, d - c, dtype=torch.bool).tril(d - c - (b - a))
+            queries = q[a:b].transpose(0, 1)
+            out = torch.nn.functional.scaled_dot_product_attention(
+                queries, keys, values, attn_mask=mask, scale=softmax_scale
+            )
+            outs.append(out.transpose(0, 1))
+        return torch.cat(outs)
+
+
+@pytest.fixture
+def trl_on_cpu(monkeypatch):
+    import trl.experimental.async_grpo.async_grpo_trainer as trainer
+    import trl.experimental.async_grpo.packing as packing
+
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    monkeypatch.setattr(packing, "_flash_attn", lambda: _TorchAttention)
+    monkeypatch.setattr(trainer, "get_peak_flops_per_device", lambda *_, **__: None)
+
+
+def make_env(model):
+    return lambda: rlm_env.load_environment(
+        "oolong-rlm",
+        vocabulary="easy",
+        lengths=[256],
+        prompt="tiny",
+        action="fence",
+        max_turns=3,
+        max_observation_chars=400,
+        root=Sampling(max_tokens=256),
+        sub=Sampling(max_tokens=8),
+        tokenizer=str(model),
+    )
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(280)
+def test_the_trainer_moves_on_our_samples_and_the_engine_follows(tiny_model_path, trl_on_cpu, tmp_path):
+    from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
+
+    with RLMBackend(tiny_model_path, make_env(tiny_model_path), group_size=4, groups=4, dtype="float32") as backend:
+        put, seen = backend.rollout_buffer.put_nowait, []
+        backend.rollout_buffer.put_nowait = lambda sample: (seen.append(sample), put(sample))
+        args = AsyncGRPOConfig(
+            output_dir=str(tmp_path),
+            max_steps=2,
+            per_device_train_batch_size=16,
+            learning_rate=3e-4,
+            temperature=1.0,
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+            logging_steps=1,
+            save_strategy="no",
+            disable_tqdm=True,
+            vllm_server_base_url=backend.url,
+        )
+        trainer = AsyncGRPOTrainer(
+            model=str(tiny_model_path),
+            reward_funcs=[unused_reward],
+            args=args,
+            train_dataset=placeholder_dataset(),
+            rollout_worker=backend,
+            weight_transfer=backend,
+        )
+        before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+        trainer.train()
+        moved = max((weight - before[name]).abs().max().item() for name, weight in trainer.model.named_parameters())
+        assert moved > 1e-5
+        assert {sample.metrics["sub_sample"] for sample in seen} == {0.0, 1.0}
+        assert {sample.advantage for sample in seen} - {0.0}
+        prompt = list(range(5, 25))
+        body = {"model": backend._engine.policy.name, "prompt": [prompt], "max_tokens": 1, "prompt_logprobs": 0}
+        reply = backend._run(backend._engine.completions(body))
+        told = [next(iter(entry.values()))["logprob"] for entry in reply["choices"][0]["prompt_logprobs"][1:]]
+        with torch.no_grad():
+            logits = trainer.model(torch.tensor([prompt])).logits[0, :-1].float()
+        expected = logits.log_softmax(-1).gather(-1, torch.tensor(prompt[1:])[:, None])[:, 0]
+        assert told == pytest.approx(expected.tolist(), abs=2e-4), "the engine has the trainer's last weights"
+        logged = {key for entry in trainer.state.log_history for key in entry}
+        assert any("rollout/groups_total" in key for key in logged)
+
+
+def backend_without_engine(**options):
+    return RLMBackend(SHIPPED, lambda: None, group_size=2, dtype="float32", **options)
+
+
+SHIPPED = rlm_env.__path__[0] + "/models/tiny-rlm"
+
+
+def scored(reward, temperature=1.0):
+    ids = {"prompt_ids": [1, 2], "completion_ids": [3, 4], "logprobs": [-0.5, -0.25]}
+    call = SubCall(id=0, root_turn=0, batch=0, messages=[], text="x", **ids)
+    rollout = Rollout(id=f"r{reward}", turns=[Turn(text="y", **ids)], sub_calls=[call], score=Score(reward))
+    rollout.info["sampling"] = {role: {"temperature": temperature} for role in ("root", "sub")}
+    return rollout
+
+
+def test_every_sample_of_a_group_has_its_rollouts_advantage():
+    backend = backend_without_engine()
+    backend._hand_over([scored(1.0), scored(0.0)], 7)
+    samples = [backend.rollout_buffer.get_nowait() for _ in range(4)]
+    assert [sample.advantage for sample in samples] == [0.5, 0.5, -0.5, -0.5]
+    assert {sample.group_id for sample in samples} == {7}
+    assert samples[0].completion_mask.tolist() == [0, 0, 1, 1]
+    assert samples[0].old_log_probs.tolist() == [0.0, 0.0, -0.5, -0.25]
+    assert backend.metrics_queue.get_nowait()["rollout/groups_total"] == 1.0
+
+
+def test_a_group_of_equal_rewards_gives_no_samples_and_is_counted():
+    backend = backend_without_engine()
+    backend._hand_over([scored(1.0), scored(1.0)], 0)
+    assert backend.rollout_buffer.empty()
+    assert backend.metrics_queue.get_nowait()["rollout/groups_without_advantage_total"] == 1.0
+
+
+def test_another_temperature_than_the_trainers_is_refused():
+    with pytest.raises(ValueError, match=r"root=Sampling\(temperature=1\)"):
+        backend_without_engine()._hand_over([scored(1.0, 0.7), scored(0.0, 0.7)], 0)
+
+
+def test_rollouts_that_ended_or_fell_silent_are_told():
+    backend = backend_without_engine()
+    backend.check_health(10)
+    backend._last_sample = time.monotonic() - 20
+    with pytest.raises(RuntimeError, match="no sample for 20 s"):
+        backend.check_health(10)
+    backend.failure = ValueError("the environment has no tasks")
+    with pytest.raises(RuntimeError, match="no tasks"):
+        backend.check_health(10)
