@@ -37,7 +37,7 @@ class RLMHarnessConfig(vf.HarnessConfig):
     """How a task is answered."""
 
     scaffold: str = "rlm"
-    """Name of the scaffold: rlm, rlm-tips, rlm-no-sub, standard, summary."""
+    """Name of the scaffold: rlm, rlm-tips, rlm-nosub, standard, summary."""
     profile: str = ""
     """A packaged model or a model folder, whose `rlm_env.json` gives defaults that suit the model."""
     rollout: dict[str, Any] = Field(default_factory=dict)
