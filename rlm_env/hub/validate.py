@@ -92,7 +92,7 @@ def _validate_installed(
     findings.judge("install", [], "in a fresh virtual environment" + (", rlm-env from its sources" if core else ""))
     for name in project.environments:
         say(f"checking {name} as it is installed")
-        add_check(findings, name, _checked(venv, name), allow)
+        add_check_findings(findings, name, _checked(venv, name), allow)
         say(f"evaluating {TRIED} tasks of {name} with a model that knows the answers")
         trial = _tried(venv, name)
         findings.judge(
@@ -100,7 +100,7 @@ def _validate_installed(
         )
 
 
-def add_check(findings: Findings, name: str, checked: Findings, allow: Mapping[str, str]) -> None:
+def add_check_findings(findings: Findings, name: str, checked: Findings, allow: Mapping[str, str]) -> None:
     """Adds what the check of an installed environment found. `allow` is the project's, which an installation lacks."""
     findings.found += [one for one in checked.found if one.rule not in allow]
     findings.allowed |= {f"{one.rule} of {name}": allow[one.rule] for one in checked.found if one.rule in allow}

@@ -8,7 +8,7 @@ from rlm_env.cli import main
 from rlm_env.hub import reachable, task_rules
 from rlm_env.hub.check import RULES, CheckRequest, check_environment
 from rlm_env.hub.findings import Finding, Findings
-from rlm_env.hub.validate import add_check
+from rlm_env.hub.validate import add_check_findings
 from rlm_env.runs.errors import ConfigError
 
 
@@ -196,7 +196,7 @@ async def test_a_rule_can_be_allowed_with_a_reason(planted):
 def test_what_a_project_allows_is_allowed_of_its_installation_too():
     checked = Findings("installed", [Finding("ids", "a", "m", "r"), Finding("tools", "b", "m", "r")], {"loads": "ok"})
     findings = Findings("project")
-    add_check(findings, "sums-rlm", checked, {"ids": "why not"})
+    add_check_findings(findings, "sums-rlm", checked, {"ids": "why not"})
     assert [finding.rule for finding in findings.found] == ["tools"]
     assert findings.allowed == {"ids of sums-rlm": "why not"}
 
