@@ -2,6 +2,7 @@
 
 python scripts/bench/view.py                    # 10,000 rollouts, a context of 100 MB
 python scripts/bench/view.py --rollouts 1000
+python scripts/bench/view.py --inspect LOGS     # beside `inspect view` on logs that `rlm-env export --to inspect` wrote
 
 Times are a headless Chromium's on this machine, the best of three openings; server and browser share its cores. Needs
 the extra [browser] and Chromium (scripts/setup.sh full).
@@ -28,6 +29,7 @@ from rlm_env.view.workplace import Workplace
 from view_material import OOLONG, ScriptedModel, make_eval, multiply
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+HOST, INSPECT_PORT = "127.0.0.1", 7999
 ROWS = ".grid .row:not(.head)"
 NOTES = """
 window.times = {};
@@ -136,11 +138,40 @@ async def measure(large: Path, long: Path, rollouts: int) -> None:
         await browser.close()
 
 
+async def measure_inspect(logs: Path) -> None:
+    """The same steps in `inspect view`: its list of logs, the samples of the first log, one sample."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    command = ["inspect", "view", "--log-dir", str(logs), "--host", HOST, "--port", str(INSPECT_PORT)]
+    quiet = asyncio.subprocess.DEVNULL
+    viewer = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet)
+    try:
+        await asyncio.sleep(10)  # until it listens
+        async with async_playwright() as started:
+            browser = await started.chromium.launch(executable_path=program, args=FLAGS)
+            found: dict[str, list[float]] = {"its list of logs": [], "and the samples": [], "open a sample": []}
+            for _ in range(3):
+                page = await browser.new_page(viewport={"width": 1280, "height": 800})
+                start = time.perf_counter()
+                await page.goto(f"http://{HOST}:{INSPECT_PORT}/")
+                await page.get_by_text("-rlm").first.wait_for()
+                found["its list of logs"].append(1000 * (time.perf_counter() - start))
+                found["and the samples"].append(await timed(page, "text=-rlm", "text=In the above data"))
+                found["open a sample"].append(await timed(page, "text=In the above data", "text=Transcript"))
+                await page.close()
+            for name, times in found.items():
+                print(f"{'inspect view: ' + name:34} {min(times):8,.0f} ms")
+            await browser.close()
+    finally:
+        viewer.terminate()
+        await viewer.wait()
+
+
 def main() -> None:
     """Makes the runs and prints the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rollouts", type=int, default=10_000)
     parser.add_argument("--megabytes", type=int, default=100, help="size of the long context")
+    parser.add_argument("--inspect", type=Path, metavar="LOGS", help="a folder of .eval files, for `inspect view`")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -149,6 +180,8 @@ def main() -> None:
         large = multiply(source, folder / "large", arguments.rollouts)
         long = long_context(folder / "long", arguments.megabytes)
         asyncio.run(measure(large, long, arguments.rollouts))
+    if arguments.inspect is not None:
+        asyncio.run(measure_inspect(arguments.inspect))
 
 
 if __name__ == "__main__":
