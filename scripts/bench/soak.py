@@ -1,6 +1,7 @@
 """Random faults against one pool for a while, and a count of what is left behind.
 
     python scripts/bench/soak.py [--faults 500] [--seconds 0] [--repls 8] [--level guard] [--seed 0]
+    python scripts/bench/soak.py --neighbors 4 --seconds 600    # attackers beside honest rollouts (soak_neighbors.py)
 
 Ends with one JSON line: faults, states kept and lost, and for descriptors, child processes, temporary files and the
 host's memory what they were before and after. Only what this run has made is counted, so that anything else may run
@@ -21,6 +22,8 @@ import tempfile
 import time
 from collections import Counter
 from typing import Any
+
+from soak_neighbors import Neighbors
 
 from rlm_env.repl import Repl, ReplConfig, ReplPool, SubError
 
@@ -147,6 +150,36 @@ class Soak:
         self.unusable.append(f"{code!r}: {check.error}")
 
 
+async def side_by_side(config: ReplConfig, options: argparse.Namespace) -> int:
+    """Attackers beside honest rollouts, after as many honest ones that compute. 0 where the honest were not harmed."""
+    before = footprint()
+    neighbors = Neighbors(options.neighbors, options.neighbors, options.seed)
+    control = await neighbors.run(config, options.seconds / 3, hostile=False)
+    beside = await neighbors.run(config, options.seconds * 2 / 3, hostile=True)
+    await asyncio.sleep(0.5)
+    after = footprint()
+    grown = [k for k in before if after[k] > before[k] + (256 if k == "host_mb" else 0)]
+    # Two cells, of which one sleeps 0.02 s; what was booked is compared with the worst beside computing neighbors.
+    booked = max(beside.booked) > max(2 * max(control.booked), 1.0)
+    result = {
+        "bench": "soak_neighbors",
+        "level": config.level,
+        "attacks": neighbors.attacks,
+        "repls_ended": len(neighbors.ends),
+        "honest": len(beside.seconds),
+        "wrong": beside.wrong[:3] + control.wrong[:3],
+        "median_s": round(beside.median, 3),
+        "median_beside_computing_s": round(control.median, 3),
+        "booked_worst_s": round(max(beside.booked), 3),
+        "booked_worst_beside_computing_s": round(max(control.booked), 3),
+        "before": before,
+        "after": after,
+        "grown": grown,
+    }
+    print(json.dumps(result))
+    return int(bool(grown or beside.wrong or control.wrong or booked or beside.median > 1.25 * control.median))
+
+
 async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=500, help="at least this many")
@@ -154,6 +187,7 @@ async def main() -> int:
     parser.add_argument("--repls", type=int, default=8, help="at a time")
     parser.add_argument("--level", default="guard", help="isolation level")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--neighbors", type=int, default=0, help="honest rollouts, and as many attackers beside them")
     options = parser.parse_args()
     random.seed(options.seed)
     config = ReplConfig(
@@ -164,6 +198,8 @@ async def main() -> int:
         memory_mb=256,
         interrupt_grace=0.1,
     )
+    if options.neighbors:
+        return await side_by_side(config, options)
     async with ReplPool(config) as pool:
         zygote = pool.zygote_pid
         async with pool.open(context="warm", llm_batch=handler) as repl:

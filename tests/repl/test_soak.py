@@ -20,3 +20,17 @@ def test_random_faults_leave_nothing_behind(faults: int):
     assert result["kept"] + result["lost"] + result.get("cancelled", 0) >= faults
     assert result["lost"] > 0
     assert result["grown"] == []
+
+
+@pytest.mark.slow
+def test_honest_rollouts_beside_attackers_are_not_harmed():
+    done = subprocess.run(
+        [sys.executable, str(SOAK), "--neighbors", "2", "--seconds", "24"], capture_output=True, text=True
+    )
+    result = json.loads(done.stdout)
+    assert result["wrong"] == []
+    assert result["grown"] == []
+    assert result["attacks"] > 10
+    assert result["repls_ended"] > 0
+    assert result["honest"] > 20
+    assert done.stderr == ""

@@ -95,7 +95,7 @@ class Channel(asyncio.BufferedProtocol):
         self._writable.set()
 
     def write(self, frame: bytes) -> None:
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
 
     async def send(self, frame: bytes) -> None:

@@ -1,7 +1,8 @@
-"""Attacks, faults and forks once more as an ordinary user, where the tests are run by root.
+"""Attacks, faults and forks once more as an ordinary user, where the tests are run by root; and as a root whose REPLs
+get user ids of their own.
 
-A root's interpreter often lies under a home that is closed to others. Then the run gets a mount namespace of its own,
-in which that home is open and holds nothing but the interpreter.
+A root's interpreter often lies under a home that is closed to others, and then its REPLs keep its own user id. So the
+run gets a mount namespace in which that home is open and holds nothing but the interpreter.
 """
 
 import os
@@ -28,11 +29,15 @@ def closed_directory(path: Path) -> Path | None:
 def as_nobody(command: list[str]) -> list[str]:
     """`command` as the user nobody, without any capability."""
     drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
-    drop += ["--inh-caps=-all", "--bounding-set=-all", *command]
+    return with_open_home([*drop, "--inh-caps=-all", "--bounding-set=-all", *command])
+
+
+def with_open_home(command: list[str]) -> list[str]:
+    """`command` where every user can read this interpreter."""
     base = Path(sys.base_prefix)
     closed = closed_directory(base / "bin")
     if closed is None:
-        return drop
+        return command
     keep, home = shlex.quote(str(base)), shlex.quote(str(closed))
     script = f"""
         set -e
@@ -42,7 +47,7 @@ def as_nobody(command: list[str]) -> list[str]:
         mkdir -p {keep}
         mount --move "$kept" {keep}
         rmdir "$kept"
-        exec {shlex.join(drop)}
+        exec {shlex.join(command)}
     """
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
 
@@ -58,13 +63,27 @@ def user_can_run() -> None:
         pytest.skip(f"another user cannot run this interpreter here: {tried.stderr.strip()[-200:]}")
 
 
+FILES = (
+    "sandbox/test_sandbox.py",
+    "sandbox/test_faults.py",
+    "sandbox/test_hostile_channel.py",
+    "sandbox/test_machine_bounds.py",
+    "sandbox/test_shared_objects.py",
+    "sandbox/test_closed_packages.py",
+    "host/test_fork.py",
+    "host/test_lateness.py",
+    "host/test_waits_and_resources.py",
+)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("user_can_run")
-@pytest.mark.parametrize("name", ["sandbox/test_sandbox.py", "sandbox/test_faults.py", "host/test_fork.py"])
-def test_as_ordinary_user(name: str):
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("who", ["nobody", "root with private user ids"])
+def test_as_another(who: str, name: str):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / name)]
     done = subprocess.run(
-        as_nobody(command),
+        as_nobody(command) if who == "nobody" else with_open_home(command),
         capture_output=True,
         text=True,
         cwd=TESTS.parent.parent,
