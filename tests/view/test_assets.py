@@ -9,7 +9,7 @@ from rlm_env.view.assets import MAIN, read_asset, script, single_page, style
 
 MODULES = sorted(entry.name for entry in (files("rlm_env.view") / "assets").iterdir() if entry.name.endswith(".js"))
 TOP = re.compile(r"^(?:export )?(?:async )?(?:function|class|const|let) (?:\[([^\]]+)\]|([\w$]+))", re.MULTILINE)
-IMPORT = re.compile(r'^import \{ ([^}]+) \} from "\./([\w.-]+)";$', re.MULTILINE)
+IMPORT = re.compile(r'^import \{([^}]+)\} from "\./([\w.-]+)";$', re.MULTILINE)
 SINKS = re.compile(
     r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\(|new Function|DOMParser|srcdoc|javascript:"
 )
@@ -45,7 +45,7 @@ def test_a_module_imports_what_is_there_and_uses_it(name):
     assert text.count("\nimport ") + text.startswith("import ") == len(IMPORT.findall(text))
     body = IMPORT.sub("", text)
     for names, source in IMPORT.findall(text):
-        for one in names.split(", "):
+        for one in filter(None, map(str.strip, names.split(","))):
             assert one in exported(source)
             assert re.search(rf"\b{re.escape(one)}\b", body), f"{name} imports {one} in vain"
 

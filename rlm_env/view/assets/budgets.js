@@ -13,14 +13,27 @@ function oneBudget({ name, unit, limit, spent }) {
   const text = (value) => (unit === "s" ? seconds(value) : short(value));
   const parts = spent.map((value, index) => {
     const more = value - (index ? spent[index - 1] : 0);
-    return el("span", { class: `spent p${index % 2}`, title: `turn ${index + 1}: ${unit === "s" ? seconds(more) : count(more)}`, style: { width: `${Math.min(100, (100 * more) / of)}%` } });
+    return el("span", {
+      class: `spent p${index % 2}`,
+      title: `turn ${index + 1}: ${unit === "s" ? seconds(more) : count(more)}`,
+      style: { width: `${Math.min(100, (100 * more) / of)}%` },
+    });
   });
   const used = limit ? ` (${percent(total / limit)})` : "";
   return el(
     "div",
     { class: "budget" },
-    el("div", { class: "budget-head" }, el("span", {}, name), el("span", { class: "dim" }, limit ? `${text(total)} of ${text(limit)}${used}` : `${text(total)}, no limit`)),
-    el("div", { class: `budget-bar${limit && total >= limit ? " full" : ""}${limit ? "" : " open"}`, "aria-hidden": "true" }, parts),
+    el(
+      "div",
+      { class: "budget-head" },
+      el("span", {}, name),
+      el("span", { class: "dim" }, limit ? `${text(total)} of ${text(limit)}${used}` : `${text(total)}, no limit`),
+    ),
+    el(
+      "div",
+      { class: `budget-bar${limit && total >= limit ? " full" : ""}${limit ? "" : " open"}`, "aria-hidden": "true" },
+      parts,
+    ),
   );
 }
 
@@ -38,7 +51,17 @@ export function timeSplit(timing) {
   return el(
     "div",
     { class: "times" },
-    el("div", { class: "bar", "aria-hidden": "true" }, known.map(([key, , value]) => el("span", { class: `w-${key}`, style: { "flex-grow": String(value / Math.max(timing.total, 1e-9)) } }))),
-    el("div", { class: "legend" }, known.map(([key, name, value]) => el("span", { class: `key w-${key}` }, `${name} ${seconds(value)}`))),
+    el(
+      "div",
+      { class: "bar", "aria-hidden": "true" },
+      known.map(([key, , value]) =>
+        el("span", { class: `w-${key}`, style: { "flex-grow": String(value / Math.max(timing.total, 1e-9)) } }),
+      ),
+    ),
+    el(
+      "div",
+      { class: "legend" },
+      known.map(([key, name, value]) => el("span", { class: `key w-${key}` }, `${name} ${seconds(value)}`)),
+    ),
   );
 }

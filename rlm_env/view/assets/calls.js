@@ -25,7 +25,11 @@ export function batchFold(base, batch, openContext) {
 }
 
 function callList(base, batch, openContext) {
-  const box = el("div", { class: "calls", role: "listbox", "aria-label": `Sub-calls of batch ${batch.batch + 1}` }, el("p", { class: "dim" }, "Loading …"));
+  const box = el(
+    "div",
+    { class: "calls", role: "listbox", "aria-label": `Sub-calls of batch ${batch.batch + 1}` },
+    el("p", { class: "dim" }, "Loading …"),
+  );
   loadOnce([...base, "calls", String(batch.batch)]).then(
     ({ calls }) => fillCalls(box, base, batch, calls, openContext),
     (error) => box.replaceChildren(el("p", { class: "warning" }, error.message)),
@@ -36,7 +40,12 @@ function callList(base, batch, openContext) {
 function fillCalls(box, base, batch, calls, openContext) {
   box.replaceChildren();
   const open = (index) => openCall(base, batch, calls, index, openContext);
-  const list = new VirtualList({ height: LINE, scroller: box, role: "presentation", render: (index) => callLine(calls[index], index, calls.length, list, open) });
+  const list = new VirtualList({
+    height: LINE,
+    scroller: box,
+    role: "presentation",
+    render: (index) => callLine(calls[index], index, calls.length, list, open),
+  });
   box.append(list.node);
   box.style.height = `${Math.min(calls.length, 12) * LINE + 2}px`;
   box.addEventListener("keydown", (event) => {
@@ -49,12 +58,25 @@ function fillCalls(box, base, batch, calls, openContext) {
 function callLine([id, prompt, answer, error, asked, sampled, tools, time], index, total, list, open) {
   return el(
     "div",
-    { class: `call ${error ? "failed" : ""}`, role: "option", "aria-selected": "false", "aria-setsize": String(total), "aria-posinset": String(index + 1), tabindex: index === Math.max(list.active, 0) ? "0" : "-1", on: { click: () => open(index), focus: () => (list.active = index) } },
+    {
+      class: `call ${error ? "failed" : ""}`,
+      role: "option",
+      "aria-selected": "false",
+      "aria-setsize": String(total),
+      "aria-posinset": String(index + 1),
+      tabindex: index === Math.max(list.active, 0) ? "0" : "-1",
+      on: { click: () => open(index), focus: () => (list.active = index) },
+    },
     el("span", { class: "call-id dim" }, String(id + 1)),
     el("span", { class: "call-prompt" }, prompt),
     el("span", { class: "call-arrow dim", "aria-hidden": "true" }, "→"),
     el("span", { class: `call-answer ${error ? "bad" : ""}` }, error ?? answer),
-    el("span", { class: "call-facts dim" }, tools ? `${tools} tools · ` : "", `${short(asked + sampled)} tok · ${seconds(time)}`),
+    el(
+      "span",
+      { class: "call-facts dim" },
+      tools ? `${tools} tools · ` : "",
+      `${short(asked + sampled)} tok · ${seconds(time)}`,
+    ),
   );
 }
 
@@ -64,8 +86,16 @@ async function openCall(base, batch, calls, index, openContext) {
     if (index + by >= 0 && index + by < calls.length) openCall(base, batch, calls, index + by, openContext);
   };
   const buttons = [
-    el("button", { type: "button", class: "quiet", disabled: index === 0, on: { click: () => step(-1) } }, "← previous"),
-    el("button", { type: "button", class: "quiet", disabled: index === calls.length - 1, on: { click: () => step(1) } }, "next →"),
+    el(
+      "button",
+      { type: "button", class: "quiet", disabled: index === 0, on: { click: () => step(-1) } },
+      "← previous",
+    ),
+    el(
+      "button",
+      { type: "button", class: "quiet", disabled: index === calls.length - 1, on: { click: () => step(1) } },
+      "next →",
+    ),
   ];
   const keys = (event) => {
     if (event.key === "ArrowRight" || event.key === "j") step(1);
@@ -78,7 +108,11 @@ async function openCall(base, batch, calls, index, openContext) {
   } catch (error) {
     nodes = [el("p", { class: "warning" }, error.message)];
   }
-  openDrawer(`Sub-call ${count(calls[index][0] + 1)} · ${count(index + 1)} of ${count(calls.length)} in batch ${batch.batch + 1}`, nodes, { buttons, keys });
+  openDrawer(
+    `Sub-call ${count(calls[index][0] + 1)} · ${count(index + 1)} of ${count(calls.length)} in batch ${batch.batch + 1}`,
+    nodes,
+    { buttons, keys },
+  );
 }
 
 function callView(call, openContext) {
@@ -91,9 +125,27 @@ function callView(call, openContext) {
       ["finish reason", call.finish_reason],
     ]),
     call.messages.map((one) => message(one.role, one.content, openContext)),
-    call.replies.map((one) => el("div", { class: "message m-assistant" }, el("div", { class: "role" }, "sub-LLM"), reply(one, openContext), one.tools.map((tool) => toolCall(tool, openContext)))),
+    call.replies.map((one) =>
+      el(
+        "div",
+        { class: "message m-assistant" },
+        el("div", { class: "role" }, "sub-LLM"),
+        reply(one, openContext),
+        one.tools.map((tool) => toolCall(tool, openContext)),
+      ),
+    ),
     call.error
-      ? el("div", { class: "message failed" }, el("div", { class: "role" }, "no answer"), textBlock([call.error], openContext, { cls: "error" }))
-      : el("div", { class: "message m-assistant" }, el("div", { class: "role" }, "answer"), reply(call.answer, openContext)),
+      ? el(
+          "div",
+          { class: "message failed" },
+          el("div", { class: "role" }, "no answer"),
+          textBlock([call.error], openContext, { cls: "error" }),
+        )
+      : el(
+          "div",
+          { class: "message m-assistant" },
+          el("div", { class: "role" }, "answer"),
+          reply(call.answer, openContext),
+        ),
   ];
 }

@@ -12,10 +12,25 @@ export function coverageBar(coverage, openContext, { small = false, label = "" }
   const tracks = small ? coverage : { root: coverage.tracks.root.spans, sub: coverage.tracks.sub.spans };
   const chars = small ? label.chars : coverage.chars;
   const x = (at) => (at / Math.max(chars, 1)) * WIDTH;
-  const spans = (name, y, height) => tracks[name].map(([start, end]) => svg("rect", { class: `read-${name}`, x: x(start).toFixed(2), width: Math.max(x(end) - x(start), 1.2).toFixed(2), y, height }));
+  const spans = (name, y, height) =>
+    tracks[name].map(([start, end]) =>
+      svg("rect", {
+        class: `read-${name}`,
+        x: x(start).toFixed(2),
+        width: Math.max(x(end) - x(start), 1.2).toFixed(2),
+        y,
+        height,
+      }),
+    );
   const drawing = svg(
     "svg",
-    { class: "coverage", viewBox: `0 0 ${WIDTH} ${small ? 6 : 22}`, preserveAspectRatio: "none", role: "img", "aria-label": small ? label.text : summaryOf(coverage) },
+    {
+      class: "coverage",
+      viewBox: `0 0 ${WIDTH} ${small ? 6 : 22}`,
+      preserveAspectRatio: "none",
+      role: "img",
+      "aria-label": small ? label.text : summaryOf(coverage),
+    },
     svg("rect", { class: "unread", x: 0, width: WIDTH, y: 0, height: small ? 6 : 22 }),
     spans("sub", small ? 0 : 12, small ? 6 : 10),
     spans("root", 0, small ? 6 : 10),
@@ -41,10 +56,22 @@ export function coveragePanel(coverage, problem, openContext) {
   return el(
     "div",
     {},
-    el("p", { class: "coverage-sum" }, el("strong", {}, share(coverage.read)), ` of ${count(coverage.chars)} characters were read`),
+    el(
+      "p",
+      { class: "coverage-sum" },
+      el("strong", {}, share(coverage.read)),
+      ` of ${count(coverage.chars)} characters were read`,
+    ),
     coverageBar(coverage, openContext),
-    el("div", { class: "legend" }, el("span", { class: "key k-root" }, `root LLM ${share(coverage.tracks.root.read)}`), el("span", { class: "key k-sub" }, `sub-LLMs ${share(coverage.tracks.sub.read)}`)),
-    problem ? el("p", { class: "warning" }, problem) : el("button", { type: "button", class: "quiet", on: { click: () => openContext(0, 1) } }, "Open the context"),
+    el(
+      "div",
+      { class: "legend" },
+      el("span", { class: "key k-root" }, `root LLM ${share(coverage.tracks.root.read)}`),
+      el("span", { class: "key k-sub" }, `sub-LLMs ${share(coverage.tracks.sub.read)}`),
+    ),
+    problem
+      ? el("p", { class: "warning" }, problem)
+      : el("button", { type: "button", class: "quiet", on: { click: () => openContext(0, 1) } }, "Open the context"),
   );
 }
 
@@ -60,16 +87,28 @@ async function showPage(base, coverage, page, [start, end], jump, openContext) {
   const last = Math.max(Math.ceil(coverage.chars / PAGE) - 1, 0);
   const body = el("div", {}, el("p", { class: "dim" }, "Loading …"));
   const step = (by) => openContext(Math.min(Math.max(page + by, 0), last) * PAGE, 0);
-  openDrawer(`Context · characters ${count(page * PAGE)} to ${count(Math.min((page + 1) * PAGE, coverage.chars))} of ${count(coverage.chars)}`, body, {
-    buttons: [
-      el("button", { type: "button", class: "quiet", disabled: page === 0, on: { click: () => step(-1) } }, "← before"),
-      el("button", { type: "button", class: "quiet", disabled: page >= last, on: { click: () => step(1) } }, "after →"),
-    ],
-    keys: (event) => {
-      if (event.key === "ArrowRight") step(1);
-      if (event.key === "ArrowLeft") step(-1);
+  openDrawer(
+    `Context · characters ${count(page * PAGE)} to ${count(Math.min((page + 1) * PAGE, coverage.chars))} of ${count(coverage.chars)}`,
+    body,
+    {
+      buttons: [
+        el(
+          "button",
+          { type: "button", class: "quiet", disabled: page === 0, on: { click: () => step(-1) } },
+          "← before",
+        ),
+        el(
+          "button",
+          { type: "button", class: "quiet", disabled: page >= last, on: { click: () => step(1) } },
+          "after →",
+        ),
+      ],
+      keys: (event) => {
+        if (event.key === "ArrowRight") step(1);
+        if (event.key === "ArrowLeft") step(-1);
+      },
     },
-  });
+  );
   try {
     const answer = await loadOnce([...base, "context", String(page)]);
     replace(body, readersOf(answer.readers, jump), pageText(answer, start, end));
@@ -85,7 +124,10 @@ function readersOf(readers, jump) {
     "p",
     { class: "readers" },
     `Read ${plural(readers.count, "time")} here, ${count(readers.sub_count)} by sub-LLMs, in `,
-    readers.turns.map((turn, index) => [index ? ", " : "", el("button", { type: "button", class: "quiet", on: { click: () => jump(turn) } }, `turn ${turn + 1}`)]),
+    readers.turns.map((turn, index) => [
+      index ? ", " : "",
+      el("button", { type: "button", class: "quiet", on: { click: () => jump(turn) } }, `turn ${turn + 1}`),
+    ]),
     ".",
   );
 }
@@ -103,7 +145,9 @@ function pageText({ start, text, readers }, from, to) {
     let end = at + 1;
     while (end < letters.length && marks[end] === marks[at] && aim(end) === aim(at)) end += 1;
     const piece = letters.slice(at, end).join("");
-    const cls = [marks[at] === 2 ? "by-root" : marks[at] === 1 ? "by-sub" : "", aim(at) ? "target" : ""].filter(Boolean).join(" ");
+    const cls = [marks[at] === 2 ? "by-root" : marks[at] === 1 ? "by-sub" : "", aim(at) ? "target" : ""]
+      .filter(Boolean)
+      .join(" ");
     add(node, cls ? el("mark", { class: cls }, piece) : piece);
     at = end;
   }

@@ -10,7 +10,11 @@ export function curvePlot(curves) {
     "div",
     { class: "curves" },
     main.length ? plot("reward and held-out score", main, [0, 1], true) : null,
-    el("div", { class: "small-plots" }, others.map((one) => plot(one.name, [one], null, false))),
+    el(
+      "div",
+      { class: "small-plots" },
+      others.map((one) => plot(one.name, [one], null, false)),
+    ),
   );
 }
 
@@ -23,21 +27,51 @@ function plot(title, curves, range, large) {
   const [first, last] = [Math.min(...steps, 0), Math.max(...steps, 1)];
   const x = (step) => left + ((step - first) / (last - first)) * (wide - left - 8);
   const y = (value) => 8 + (1 - (value - low) / (top - low || 1)) * (high - bottom - 8);
-  const path = (one) => one.points.map(([step, value], index) => `${index ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+  const path = (one) =>
+    one.points
+      .map(([step, value], index) => `${index ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`)
+      .join("");
   const told = curves.map((one) => `${one.name} ${brief(one.points[0][1])} → ${brief(one.points.at(-1)[1])}`);
   return el(
     "figure",
     { class: large ? "plot large" : "plot" },
-    el("figcaption", { class: "legend" }, told.map((text, index) => el("span", { class: `key v${index}` }, text))),
+    el(
+      "figcaption",
+      { class: "legend" },
+      told.map((text, index) => el("span", { class: `key v${index}` }, text)),
+    ),
     svg(
       "svg",
       { viewBox: `0 0 ${wide} ${high}`, role: "img", "aria-label": `${title}: ${told.join("; ")}` },
-      [low, (low + top) / 2, top].map((value) => [svg("line", { class: "rule", x1: left, x2: wide - 8, y1: y(value), y2: y(value) }), svg("text", { class: "tick", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, brief(value, 2))]),
-      [first, last].map((step, index) => svg("text", { class: "tick", x: x(step), y: high - 4, "text-anchor": index ? "end" : "start" }, `${index ? "step " : ""}${step}`)),
+      [low, (low + top) / 2, top].map((value) => [
+        svg("line", { class: "rule", x1: left, x2: wide - 8, y1: y(value), y2: y(value) }),
+        svg("text", { class: "tick", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, brief(value, 2)),
+      ]),
+      [first, last].map((step, index) =>
+        svg(
+          "text",
+          { class: "tick", x: x(step), y: high - 4, "text-anchor": index ? "end" : "start" },
+          `${index ? "step " : ""}${step}`,
+        ),
+      ),
       curves.map((one, index) => [
-        one.bounds ? one.bounds.map(([a, b], at) => svg("line", { class: `whisker v${index}`, x1: x(one.points[at][0]), x2: x(one.points[at][0]), y1: y(a), y2: y(b) })) : null,
+        one.bounds
+          ? one.bounds.map(([a, b], at) =>
+              svg("line", {
+                class: `whisker v${index}`,
+                x1: x(one.points[at][0]),
+                x2: x(one.points[at][0]),
+                y1: y(a),
+                y2: y(b),
+              }),
+            )
+          : null,
         svg("path", { class: `curve v${index}`, d: path(one) }),
-        one.bounds || one.points.length === 1 ? one.points.map(([step, value]) => svg("circle", { class: `dot v${index}`, cx: x(step), cy: y(value), r: 4 })) : null,
+        one.bounds || one.points.length === 1
+          ? one.points.map(([step, value]) =>
+              svg("circle", { class: `dot v${index}`, cx: x(step), cy: y(value), r: 4 }),
+            )
+          : null,
       ]),
     ),
   );

@@ -9,7 +9,17 @@ const content = el("div", { class: "drawer-body", tabindex: "0" });
 let onKeys = null;
 
 panel.append(
-  el("div", { class: "drawer-head" }, heading, tools, el("button", { type: "button", class: "quiet", "aria-label": "Close", on: { click: () => panel.close() } }, "close ✕")),
+  el(
+    "div",
+    { class: "drawer-head" },
+    heading,
+    tools,
+    el(
+      "button",
+      { type: "button", class: "quiet", "aria-label": "Close", on: { click: () => panel.close() } },
+      "close ✕",
+    ),
+  ),
   content,
 );
 panel.addEventListener("click", (event) => {

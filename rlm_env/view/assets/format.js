@@ -19,9 +19,14 @@ export function short(value) {
 
 export function seconds(value) {
   if (value >= 3600) return `${Math.floor(value / 3600)} h ${Math.round((value % 3600) / 60)} min`;
-  if (value >= 100) return value % 60 < 0.5 ? `${Math.round(value / 60)} min` : `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
+  if (value >= 100)
+    return value % 60 < 0.5
+      ? `${Math.round(value / 60)} min`
+      : `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
   if (value >= 10) return `${value.toFixed(0)} s`;
-  return value >= 0.1 || value === 0 ? `${value.toFixed(value >= 1 ? 1 : 2)} s` : `${Math.max(1, Math.round(value * 1000))} ms`;
+  return value >= 0.1 || value === 0
+    ? `${value.toFixed(value >= 1 ? 1 : 2)} s`
+    : `${Math.max(1, Math.round(value * 1000))} ms`;
 }
 
 export function percent(share) {

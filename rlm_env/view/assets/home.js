@@ -12,7 +12,10 @@ export async function homePage(main) {
   replace(
     main,
     el("h1", {}, "Runs"),
-    matrices.map((one) => [el("h2", { class: "group-title" }, one.title), runList(runs.filter((run) => inMatrix.get(run.name) === one))]),
+    matrices.map((one) => [
+      el("h2", { class: "group-title" }, one.title),
+      runList(runs.filter((run) => inMatrix.get(run.name) === one)),
+    ]),
     alone.length ? runList(alone) : null,
   );
 }
@@ -22,7 +25,11 @@ function runList(runs) {
 }
 
 function runItem(run) {
-  const facts = [run.environments?.join(", "), run.scaffolds?.join(", "), run.started ? moment(run.started) : null].filter(Boolean);
+  const facts = [
+    run.environments?.join(", "),
+    run.scores?.length ? null : run.scaffolds?.join(", "),
+    run.started ? moment(run.started) : null,
+  ].filter(Boolean);
   return el(
     "li",
     {},
@@ -33,7 +40,13 @@ function runItem(run) {
       statusPill(run.status),
       el("span", { class: "dim run-facts" }, facts.join(" · ")),
       el("span", { class: "dim mono run-path" }, run.name),
-      run.scores?.length ? el("span", { class: "run-scores" }, run.scores.map(([name, score]) => el("span", {}, el("span", { class: "dim" }, `${name} `), score))) : null,
+      run.scores?.length
+        ? el(
+            "span",
+            { class: "run-scores" },
+            run.scores.map(([name, score]) => el("span", {}, el("span", { class: "dim" }, `${name} `), score)),
+          )
+        : null,
     ),
   );
 }

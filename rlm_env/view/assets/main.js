@@ -12,14 +12,39 @@ import { RunPage } from "./run.js";
 
 const crumbs = el("nav", { class: "crumbs", "aria-label": "Where you are" });
 const main = el("main", { id: "main", tabindex: "-1" });
-const theme = el("button", { type: "button", class: "quiet", "aria-label": "Dark or light", title: "Dark or light (d)", on: { click: switchTheme } }, "◐");
+const theme = el(
+  "button",
+  {
+    type: "button",
+    class: "quiet",
+    "aria-label": "Dark or light",
+    title: "Dark or light (d)",
+    on: { click: switchTheme },
+  },
+  "◐",
+);
 let view = null;
 let runs = null;
 let asked = 0;
 
 replace(
   document.getElementById("app"),
-  el("header", { class: "top" }, crumbs, el("div", { class: "top-tools" }, isExport ? el("span", { class: "dim" }, "exported page") : null, theme, el("button", { type: "button", class: "quiet", "aria-label": "Keys", title: "Keys (?)", on: { click: showKeys } }, "?"))),
+  el(
+    "header",
+    { class: "top" },
+    crumbs,
+    el(
+      "div",
+      { class: "top-tools" },
+      isExport ? el("span", { class: "dim" }, "exported page") : null,
+      theme,
+      el(
+        "button",
+        { type: "button", class: "quiet", "aria-label": "Keys", title: "Keys (?)", on: { click: showKeys } },
+        "?",
+      ),
+    ),
+  ),
   main,
 );
 
@@ -54,7 +79,10 @@ async function route(parts) {
   const run = await findRun(parts[1]);
   const [, , what, name] = parts;
   document.title = `${what ? `${name} · ` : ""}${run.name}`;
-  showCrumbs([[run.name, link(["run", run.name])], ...(what ? [[what === "group" ? `group ${name}` : name, null]] : [])]);
+  showCrumbs([
+    [run.name, link(["run", run.name])],
+    ...(what ? [[what === "group" ? `group ${name}` : name, null]] : []),
+  ]);
   if (what === "rollout") {
     const page = new RolloutPage(main, run, name);
     view = page;
@@ -79,11 +107,21 @@ async function findRun(name) {
 
 function showCrumbs(places) {
   const home = runs.length > 1 ? el("a", { href: "#/" }, "runs") : el("span", { class: "brand" }, "rlm-env");
-  replace(crumbs, home, places.map(([text, address]) => [el("span", { class: "sep", "aria-hidden": "true" }, "/"), address ? el("a", { href: address }, text) : el("span", { class: "here", "aria-current": "page" }, text)]));
+  replace(
+    crumbs,
+    home,
+    places.map(([text, address]) => [
+      el("span", { class: "sep", "aria-hidden": "true" }, "/"),
+      address ? el("a", { href: address }, text) : el("span", { class: "here", "aria-current": "page" }, text),
+    ]),
+  );
 }
 
 function switchTheme() {
-  const dark = getComputedStyle(document.documentElement).colorScheme === "dark" || (getComputedStyle(document.documentElement).colorScheme !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
+  const dark =
+    getComputedStyle(document.documentElement).colorScheme === "dark" ||
+    (getComputedStyle(document.documentElement).colorScheme !== "light" &&
+      matchMedia("(prefers-color-scheme: dark)").matches);
   setTheme(dark ? "light" : "dark");
 }
 

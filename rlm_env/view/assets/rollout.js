@@ -35,7 +35,19 @@ export class RolloutPage {
     replace(
       this.main,
       this.head(),
-      el("div", { class: "rollout" }, el("div", { class: "timeline" }, this.beginning(), page.turns.map((turn, index) => turnArticle(turn, index, page, this.base, this.openContext)), this.ending(), this.tokens()), aside),
+      el(
+        "div",
+        { class: "rollout" },
+        el(
+          "div",
+          { class: "timeline" },
+          this.beginning(),
+          page.turns.map((turn, index) => turnArticle(turn, index, page, this.base, this.openContext)),
+          this.ending(),
+          this.tokens(),
+        ),
+        aside,
+      ),
     );
     const turn = Number(here().query.get("turn"));
     if (turn) this.goTo(turn - 1);
@@ -55,21 +67,70 @@ export class RolloutPage {
     const at = order.indexOf(this.rollout);
     const step = (by, text, name) => {
       const key = at < 0 ? undefined : order[at + by];
-      return key === undefined ? el("span", { class: "step dim", "aria-hidden": "true" }, text) : el("a", { class: "step", href: link(["run", this.run.name, "rollout", key]), "aria-label": `${name} rollout` }, text);
+      return key === undefined
+        ? el("span", { class: "step dim", "aria-hidden": "true" }, text)
+        : el(
+            "a",
+            { class: "step", href: link(["run", this.run.name, "rollout", key]), "aria-label": `${name} rollout` },
+            text,
+          );
     };
     const verdict = page.score;
     return el(
       "div",
       { class: "rollout-head" },
-      el("div", { class: "title-line" }, el("h1", {}, page.task_id || page.id), el("span", { class: "dim" }, page.scaffold), el("nav", { class: "steps", "aria-label": "Rollouts" }, step(-1, "← previous", "previous"), at >= 0 ? el("span", { class: "dim" }, `${count(at + 1)} of ${count(order.length)}`) : null, step(1, "next →", "next"))),
+      el(
+        "div",
+        { class: "title-line" },
+        el("h1", {}, page.task_id || page.id),
+        el("span", { class: "dim" }, page.scaffold),
+        el(
+          "nav",
+          { class: "steps", "aria-label": "Rollouts" },
+          step(-1, "← previous", "previous"),
+          at >= 0 ? el("span", { class: "dim" }, `${count(at + 1)} of ${count(order.length)}`) : null,
+          step(1, "next →", "next"),
+        ),
+      ),
       el("p", { class: "question" }, page.question),
       el(
         "div",
         { class: "verdict" },
-        el("div", { class: "verdict-score" }, scoreChip(verdict?.value), outcomeChip(page.outcome), el("span", { class: "dim" }, stopText(page))),
-        el("div", { class: "pair" }, el("div", {}, el("div", { class: "role" }, "answer"), textBlock([page.answer || "(no answer)"], this.openContext, { limit: 1200, cls: "answer" })), el("div", {}, el("div", { class: "role" }, "right answer"), textBlock([page.gold || "(not recorded)"], this.openContext, { limit: 1200, cls: "gold" }))),
-        verdict?.explanation ? el("p", { class: "why" }, el("span", { class: "role" }, "why"), ` ${verdict.explanation}`) : null,
-        verdict && Object.keys(verdict.metrics).length ? el("p", { class: "dim" }, Object.entries(verdict.metrics).map(([name, value]) => `${name} ${fixed(value, Number.isInteger(value) ? 0 : 3)}`).join(" · ")) : null,
+        el(
+          "div",
+          { class: "verdict-score" },
+          scoreChip(verdict?.value),
+          outcomeChip(page.outcome),
+          el("span", { class: "dim" }, stopText(page)),
+        ),
+        el(
+          "div",
+          { class: "pair" },
+          el(
+            "div",
+            {},
+            el("div", { class: "role" }, "answer"),
+            textBlock([page.answer || "(no answer)"], this.openContext, { limit: 1200, cls: "answer" }),
+          ),
+          el(
+            "div",
+            {},
+            el("div", { class: "role" }, "right answer"),
+            textBlock([page.gold || "(not recorded)"], this.openContext, { limit: 1200, cls: "gold" }),
+          ),
+        ),
+        verdict?.explanation
+          ? el("p", { class: "why" }, el("span", { class: "role" }, "why"), ` ${verdict.explanation}`)
+          : null,
+        verdict && Object.keys(verdict.metrics).length
+          ? el(
+              "p",
+              { class: "dim" },
+              Object.entries(verdict.metrics)
+                .map(([name, value]) => `${name} ${fixed(value, Number.isInteger(value) ? 0 : 3)}`)
+                .join(" · "),
+            )
+          : null,
         page.error ? el("p", { class: "warning" }, page.error) : null,
       ),
     );
@@ -78,17 +139,35 @@ export class RolloutPage {
   beginning() {
     const { page } = this;
     if (!page.prompt.length) return null;
-    return fold([el("span", { class: "label" }, "prompt"), el("span", { class: "dim" }, plural(page.prompt.length, "message"))], () => page.prompt.map((one) => message(one.role, one.content, this.openContext)), { cls: "prompt" });
+    return fold(
+      [el("span", { class: "label" }, "prompt"), el("span", { class: "dim" }, plural(page.prompt.length, "message"))],
+      () => page.prompt.map((one) => message(one.role, one.content, this.openContext)),
+      { cls: "prompt" },
+    );
   }
 
   ending() {
     const { page } = this;
-    return el("div", { class: "ending" }, el("span", { class: "dim" }, page.turns.length ? `${stopText(page)} after ${plural(page.turns.length, "turn")}, ${seconds(page.timing.total)}` : `${stopText(page)}: it has no turn`));
+    return el(
+      "div",
+      { class: "ending" },
+      el(
+        "span",
+        { class: "dim" },
+        page.turns.length
+          ? `${stopText(page)} after ${plural(page.turns.length, "turn")}, ${seconds(page.timing.total)}`
+          : `${stopText(page)}: it has no turn`,
+      ),
+    );
   }
 
   tokens() {
     if (!this.page.has_tokens) return null;
-    return fold([el("span", { class: "label" }, "tokens"), el("span", { class: "dim" }, "samples, log-probabilities, mask")], () => tokenPanel(this.base, this.member), { cls: "tokens-fold" });
+    return fold(
+      [el("span", { class: "label" }, "tokens"), el("span", { class: "dim" }, "samples, log-probabilities, mask")],
+      () => tokenPanel(this.base, this.member),
+      { cls: "tokens-fold" },
+    );
   }
 
   side() {
@@ -100,7 +179,28 @@ export class RolloutPage {
       section("What was read", coveragePanel(page.coverage, page.context_problem, this.openContext)),
       page.budgets.length ? section("Budgets", budgetBars(page.budgets)) : null,
       section("Time", timeSplit(page.timing)),
-      changes.length ? section("The answer as it changed", el("ol", { class: "changes" }, changes.map(([answer, index]) => el("li", {}, el("button", { type: "button", class: "quiet", on: { click: () => this.goTo(index) } }, `turn ${index + 1}`), " ", el("span", { class: "mono" }, answer.slice(0, 160) || "(empty)"))))) : null,
+      changes.length
+        ? section(
+            "The answer as it changed",
+            el(
+              "ol",
+              { class: "changes" },
+              changes.map(([answer, index]) =>
+                el(
+                  "li",
+                  {},
+                  el(
+                    "button",
+                    { type: "button", class: "quiet", on: { click: () => this.goTo(index) } },
+                    `turn ${index + 1}`,
+                  ),
+                  " ",
+                  el("span", { class: "mono" }, answer.slice(0, 160) || "(empty)"),
+                ),
+              ),
+            ),
+          )
+        : null,
       section("Facts", this.facts()),
     ];
   }
@@ -108,7 +208,11 @@ export class RolloutPage {
   training() {
     const { group } = this.page;
     const member = this.member;
-    const fate = this.group?.step ? `trained in step ${this.group.step}` : this.group?.dropped ? `dropped: ${this.group.dropped.replaceAll("_", " ")}` : "not trained yet";
+    const fate = this.group?.step
+      ? `trained in step ${this.group.step}`
+      : this.group?.dropped
+        ? `dropped: ${this.group.dropped.replaceAll("_", " ")}`
+        : "not trained yet";
     return [
       facts([
         ["environment", group.label],
@@ -119,7 +223,9 @@ export class RolloutPage {
         ["off-policy steps", member?.off_policy],
         ["group", group.group === null ? null : `${group.group}, member ${group.member}: ${fate}`],
       ]),
-      group.group === null ? null : el("a", { href: link(["run", this.run.name, "group", String(group.group)]) }, "All members of the group"),
+      group.group === null
+        ? null
+        : el("a", { href: link(["run", this.run.name, "group", String(group.group)]) }, "All members of the group"),
     ];
   }
 
@@ -127,7 +233,8 @@ export class RolloutPage {
     const { page } = this;
     const { info, usage } = page;
     const sandbox = info.sandbox?.level;
-    const tokens = (one) => `${count(one.prompt_tokens)} in, ${count(one.completion_tokens)} out${one.cached_tokens ? `, ${count(one.cached_tokens)} cached` : ""}`;
+    const tokens = (one) =>
+      `${count(one.prompt_tokens)} in, ${count(one.completion_tokens)} out${one.cached_tokens ? `, ${count(one.cached_tokens)} cached` : ""}`;
     return [
       facts([
         ["environment", page.environment],
@@ -139,8 +246,16 @@ export class RolloutPage {
         ["REPL sandbox", sandbox],
         ["id", el("span", { class: "mono" }, page.id)],
       ]),
-      fold([el("span", {}, "Everything that was measured")], () => el("pre", { class: "text", tabindex: "0" }, JSON.stringify({ metrics: page.metrics, info }, null, 1))),
-      isExport ? null : el("a", { href: `/raw/${pathOf([this.run.name, this.rollout])}`, download: "rollout.json" }, "The record as it is stored"),
+      fold([el("span", {}, "Everything that was measured")], () =>
+        el("pre", { class: "text", tabindex: "0" }, JSON.stringify({ metrics: page.metrics, info }, null, 1)),
+      ),
+      isExport
+        ? null
+        : el(
+            "a",
+            { href: `/raw/${pathOf([this.run.name, this.rollout])}`, download: "rollout.json" },
+            "The record as it is stored",
+          ),
     ];
   }
 
@@ -194,6 +309,17 @@ export class RolloutPage {
 }
 
 function stopText(page) {
-  const words = { ready: "the answer was ready", max_turns: "its turns were used up", root_tokens: "its root tokens were used up", sub_tokens: "its sub tokens were used up", sub_calls: "its sub-calls were used up", wall_time: "its time was used up", context_overflow: "the prompt did not fit the window", length: "the reply was cut off", error: "engine or REPL failed", cancelled: "it was cancelled" };
+  const words = {
+    ready: "the answer was ready",
+    max_turns: "its turns were used up",
+    root_tokens: "its root tokens were used up",
+    sub_tokens: "its sub tokens were used up",
+    sub_calls: "its sub-calls were used up",
+    wall_time: "its time was used up",
+    context_overflow: "the prompt did not fit the window",
+    length: "the reply was cut off",
+    error: "engine or REPL failed",
+    cancelled: "it was cancelled",
+  };
   return words[page.stop_reason] ?? page.stop_reason;
 }

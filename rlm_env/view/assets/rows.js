@@ -55,7 +55,8 @@ export class Rows {
       this.byKey.delete(row.key); // a rollout that was repeated moves to the end
       this.byKey.set(row.key, row);
     }
-    const changed = answer.rows.length > 0 || answer.reset || this.status !== answer.status || this.complete === answer.more;
+    const changed =
+      answer.rows.length > 0 || answer.reset || this.status !== answer.status || this.complete === answer.more;
     Object.assign(this, { after: answer.after, share: answer.share, status: answer.status, problems: answer.problems });
     this.complete = !answer.more;
     if (changed) {

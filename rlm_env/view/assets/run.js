@@ -62,11 +62,25 @@ export class RunPage {
   showHead() {
     const { run, rows } = this;
     const status = rows.status || run.status;
-    const done = run.planned ? `${count(rows.byKey.size)} of ${count(run.planned)} rollouts` : plural(rows.byKey.size, "rollout");
-    const facts = [run.model, run.steps && plural(run.steps, "step"), run.environments?.join(", "), run.started && moment(run.started), run.spent_usd && money(run.spent_usd)];
+    const done = run.planned
+      ? `${count(rows.byKey.size)} of ${count(run.planned)} rollouts`
+      : plural(rows.byKey.size, "rollout");
+    const facts = [
+      run.model,
+      run.steps && plural(run.steps, "step"),
+      run.environments?.join(", "),
+      run.started && moment(run.started),
+      run.spent_usd && money(run.spent_usd),
+    ];
     replace(
       this.head,
-      el("div", { class: "title-line" }, el("h1", {}, run.title), statusPill(status), el("span", { class: "dim" }, done)),
+      el(
+        "div",
+        { class: "title-line" },
+        el("h1", {}, run.title),
+        statusPill(status),
+        el("span", { class: "dim" }, done),
+      ),
       el("p", { class: "dim" }, facts.filter(Boolean).join(" · ")),
       run.problem ? el("p", { class: "warning" }, run.problem) : null,
       rows.problems.map((text) => el("p", { class: "warning" }, text)),
@@ -97,7 +111,12 @@ export class RunPage {
     for (const group of groups) {
       for (const member of group.members) {
         const row = this.rows.byKey.get(member.key);
-        if (row) Object.assign(row, { advantage: member.advantage, trained: group.step ?? undefined, dropped: group.dropped ?? undefined });
+        if (row)
+          Object.assign(row, {
+            advantage: member.advantage,
+            trained: group.step ?? undefined,
+            dropped: group.dropped ?? undefined,
+          });
       }
     }
     this.show();
@@ -111,15 +130,45 @@ export class RunPage {
     replace(
       this.summary,
       this.numbers.warnings.map((text) => el("p", { class: "warning" }, text)),
-      summary ? scaffoldCards(this.numbers, (scaffold) => this.set({ scaffold: this.state.scaffold === scaffold ? "" : scaffold })) : null,
-      this.run.kind === "train" && this.state.view !== "numbers" ? curvePlot(this.numbers.curves.filter((one) => one.name === "reward/mean" || one.bounds)) : null,
+      summary
+        ? scaffoldCards(this.numbers, (scaffold) =>
+            this.set({ scaffold: this.state.scaffold === scaffold ? "" : scaffold }),
+          )
+        : null,
+      this.run.kind === "train" && this.state.view !== "numbers"
+        ? curvePlot(this.numbers.curves.filter((one) => one.name === "reward/mean" || one.bounds))
+        : null,
     );
   }
 
   makeFilters() {
-    const views = [["", "Rollouts"], ...(this.run.kind === "eval" ? [["tasks", "By task"]] : []), ["numbers", "All numbers"]];
-    this.tabs = views.map(([name, title]) => el("button", { type: "button", class: "tab", "aria-pressed": String(this.state.view === name), "data-view": name, on: { click: () => this.setView(name) } }, title));
-    this.search = el("input", { type: "search", id: "search", placeholder: "question, answer, id …", "aria-label": "Filter by text", autocomplete: "off", spellcheck: "false", on: { input: () => this.set({ q: this.search.value }) } });
+    const views = [
+      ["", "Rollouts"],
+      ...(this.run.kind === "eval" ? [["tasks", "By task"]] : []),
+      ["numbers", "All numbers"],
+    ];
+    this.tabs = views.map(([name, title]) =>
+      el(
+        "button",
+        {
+          type: "button",
+          class: "tab",
+          "aria-pressed": String(this.state.view === name),
+          "data-view": name,
+          on: { click: () => this.setView(name) },
+        },
+        title,
+      ),
+    );
+    this.search = el("input", {
+      type: "search",
+      id: "search",
+      placeholder: "question, answer, id …",
+      "aria-label": "Filter by text",
+      autocomplete: "off",
+      spellcheck: "false",
+      on: { input: () => this.set({ q: this.search.value }) },
+    });
     this.search.value = this.state.q;
     this.search.addEventListener("keydown", (event) => {
       if (event.key === "ArrowDown" || event.key === "Enter") {
@@ -129,7 +178,13 @@ export class RunPage {
     });
     this.outcomes = el("div", { class: "chips", role: "group", "aria-label": "Filter by outcome" });
     this.selects = el("div", { class: "selects" });
-    replace(this.filters, el("div", { class: "tabs", role: "group", "aria-label": "View" }, this.tabs), this.search, this.outcomes, this.selects);
+    replace(
+      this.filters,
+      el("div", { class: "tabs", role: "group", "aria-label": "View" }, this.tabs),
+      this.search,
+      this.outcomes,
+      this.selects,
+    );
   }
 
   makeBody() {
@@ -167,8 +222,13 @@ export class RunPage {
     this.showChips(all);
     this.showSelects(all);
     const rows = chosen(all, this.state);
-    shownOrder.set(this.name, rows.map((row) => row.key));
-    if (this.rows.share >= 1) this.status.textContent = rows.length === all.length ? "" : `${count(rows.length)} of ${plural(all.length, "rollout")}`;
+    shownOrder.set(
+      this.name,
+      rows.map((row) => row.key),
+    );
+    if (this.rows.share >= 1)
+      this.status.textContent =
+        rows.length === all.length ? "" : `${count(rows.length)} of ${plural(all.length, "rollout")}`;
     this.view?.set(rows, this.state.sort);
   }
 
@@ -185,7 +245,20 @@ export class RunPage {
     };
     replace(
       this.outcomes,
-      OUTCOMES.filter((name) => found.get(name)).map((name) => el("button", { type: "button", class: "chip", "aria-pressed": String(on.has(name)), "data-outcome": name, on: { click: () => toggle(name) } }, outcomeChip(name), ` ${count(found.get(name))}`)),
+      OUTCOMES.filter((name) => found.get(name)).map((name) =>
+        el(
+          "button",
+          {
+            type: "button",
+            class: "chip",
+            "aria-pressed": String(on.has(name)),
+            "data-outcome": name,
+            on: { click: () => toggle(name) },
+          },
+          outcomeChip(name),
+          ` ${count(found.get(name))}`,
+        ),
+      ),
     );
     if (focused) this.outcomes.querySelector(`[data-outcome="${focused}"]`)?.focus();
   }
@@ -206,7 +279,16 @@ export class RunPage {
       Object.entries(options)
         .filter(([, [, values]]) => values.length > 1)
         .map(([name, [any, values]]) => {
-          const select = el("select", { "aria-label": `Filter by ${name === "env" ? "environment" : name}`, "data-select": name, on: { change: () => this.set({ [name]: select.value }) } }, el("option", { value: "" }, any), values.map((value) => el("option", { value }, name === "score" ? SCORES[value] : value)));
+          const select = el(
+            "select",
+            {
+              "aria-label": `Filter by ${name === "env" ? "environment" : name}`,
+              "data-select": name,
+              on: { change: () => this.set({ [name]: select.value }) },
+            },
+            el("option", { value: "" }, any),
+            values.map((value) => el("option", { value }, name === "score" ? SCORES[value] : value)),
+          );
           select.value = this.state[name];
           return select;
         }),

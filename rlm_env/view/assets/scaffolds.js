@@ -8,7 +8,11 @@ import { OUTCOMES } from "./filter.js";
 export function scaffoldCards({ summary, tables }, pick) {
   const compared = new Map(summary.comparisons.map((one) => [one.scaffold, one]));
   const scores = tables[0].rows.find(([name]) => name.startsWith("score ")) ?? [];
-  return el("div", { class: "cards" }, summary.scaffolds.map((one, index) => card(one, scores[index + 1] ?? "", compared.get(one.scaffold), pick)));
+  return el(
+    "div",
+    { class: "cards" },
+    summary.scaffolds.map((one, index) => card(one, scores[index + 1] ?? "", compared.get(one.scaffold), pick)),
+  );
 }
 
 function card(one, told, comparison, pick) {
@@ -25,7 +29,20 @@ function card(one, told, comparison, pick) {
   return el(
     "section",
     { class: "card", "aria-label": `scaffold ${one.scaffold}` },
-    el("h2", {}, el("button", { type: "button", class: "plain", title: "Show the rollouts of this scaffold", on: { click: () => pick(one.scaffold) } }, one.scaffold)),
+    el(
+      "h2",
+      {},
+      el(
+        "button",
+        {
+          type: "button",
+          class: "plain",
+          title: "Show the rollouts of this scaffold",
+          on: { click: () => pick(one.scaffold) },
+        },
+        one.scaffold,
+      ),
+    ),
     el(
       "div",
       { class: "big" },
@@ -34,7 +51,11 @@ function card(one, told, comparison, pick) {
     ),
     one.score ? interval(one.score) : null,
     outcomeBar(one.outcomes, one.rollouts),
-    el("dl", { class: "strip" }, cost.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
+    el(
+      "dl",
+      { class: "strip" },
+      cost.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+    ),
   );
 }
 
@@ -42,7 +63,13 @@ function interval(score) {
   const x = (value) => 4 + 192 * value;
   return svg(
     "svg",
-    { class: "interval", viewBox: "0 0 200 14", preserveAspectRatio: "none", role: "img", "aria-label": `score ${fixed(score.mean, 3)}, 95 % interval ${fixed(score.low, 3)} to ${fixed(score.high, 3)}` },
+    {
+      class: "interval",
+      viewBox: "0 0 200 14",
+      preserveAspectRatio: "none",
+      role: "img",
+      "aria-label": `score ${fixed(score.mean, 3)}, 95 % interval ${fixed(score.low, 3)} to ${fixed(score.high, 3)}`,
+    },
     svg("line", { class: "axis", x1: 4, x2: 196, y1: 7, y2: 7 }),
     svg("line", { class: "range", x1: x(score.low), x2: Math.max(x(score.high), x(score.low) + 1), y1: 7, y2: 7 }),
     svg("line", { class: "mean", x1: x(score.mean), x2: x(score.mean), y1: 1, y2: 13 }),
@@ -54,7 +81,17 @@ export function outcomeBar(outcomes, total) {
   return el(
     "div",
     { class: "outcomes" },
-    el("div", { class: "bar", "aria-hidden": "true" }, there.map((name) => el("span", { class: `o-${name}`, style: { "flex-grow": String(outcomes[name] / Math.max(total, 1)) } }))),
-    el("div", { class: "legend" }, there.map((name) => el("span", { class: `key o-${name}` }, `${count(outcomes[name])} ${name}`))),
+    el(
+      "div",
+      { class: "bar", "aria-hidden": "true" },
+      there.map((name) =>
+        el("span", { class: `o-${name}`, style: { "flex-grow": String(outcomes[name] / Math.max(total, 1)) } }),
+      ),
+    ),
+    el(
+      "div",
+      { class: "legend" },
+      there.map((name) => el("span", { class: `key o-${name}` }, `${count(outcomes[name])} ${name}`)),
+    ),
   );
 }

@@ -9,7 +9,9 @@ export function tableOf(cells) {
   const cell = (text, index) => {
     const indent = index === 0 && text.startsWith("  ");
     const props = { class: `${left[index] ? "l" : "r"}${indent ? " indent" : ""}` };
-    return index < cells.keys && text ? el("th", { ...props, scope: "row" }, text.trim()) : el("td", props, text.trim());
+    return index < cells.keys && text
+      ? el("th", { ...props, scope: "row" }, text.trim())
+      : el("td", props, text.trim());
   };
   return el(
     "div",
@@ -18,8 +20,22 @@ export function tableOf(cells) {
       "table",
       {},
       el("caption", {}, cells.title),
-      el("thead", {}, el("tr", {}, cells.header.map((name, index) => (name ? el("th", { scope: "col", class: left[index] ? "l" : "r" }, name) : el("td", {}))))),
-      el("tbody", {}, cells.rows.map((row) => el("tr", {}, row.map(cell)))),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          cells.header.map((name, index) =>
+            name ? el("th", { scope: "col", class: left[index] ? "l" : "r" }, name) : el("td", {}),
+          ),
+        ),
+      ),
+      el(
+        "tbody",
+        {},
+        cells.rows.map((row) => el("tr", {}, row.map(cell))),
+      ),
     ),
   );
 }
@@ -30,6 +46,10 @@ export function numbersView(numbers) {
     { class: "numbers" },
     numbers.warnings.map((text) => el("p", { class: "warning" }, text)),
     numbers.tables.map(tableOf),
-    el("ul", { class: "notes" }, numbers.notes.map((text) => el("li", {}, text))),
+    el(
+      "ul",
+      { class: "notes" },
+      numbers.notes.map((text) => el("li", {}, text)),
+    ),
   );
 }

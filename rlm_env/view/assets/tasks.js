@@ -13,7 +13,16 @@ export class TaskGrid {
     this.node = el(
       "div",
       { class: "grid tasks", role: "table", "aria-label": "Tasks, scaffold by scaffold" },
-      el("div", { role: "rowgroup", class: "heads" }, el("div", { class: "row head", role: "row" }, el("div", { class: "cell wide", role: "columnheader" }, "task"), scaffolds.map((name) => el("div", { class: "cell s", role: "columnheader" }, name)))),
+      el(
+        "div",
+        { role: "rowgroup", class: "heads" },
+        el(
+          "div",
+          { class: "row head", role: "row" },
+          el("div", { class: "cell wide", role: "columnheader" }, "task"),
+          scaffolds.map((name) => el("div", { class: "cell s", role: "columnheader" }, name)),
+        ),
+      ),
       this.list.node,
     );
   }
@@ -40,8 +49,30 @@ export class TaskGrid {
     return el(
       "div",
       { class: "row", role: "row", "aria-rowindex": String(index + 2) },
-      el("div", { class: "cell wide", role: "rowheader", title: row.question ?? null }, el("div", { class: "q" }, row.question ?? row.task), el("div", { class: "dim a" }, `${row.task}${row.gold ? ` · right: ${row.gold}` : ""}`)),
-      this.scaffolds.map((name) => el("div", { class: "cell s", role: "cell" }, (by.get(name) ?? []).map((one) => el("a", { href: this.open(one), class: "score-link", title: `${one.outcome}: ${one.answer ?? one.error ?? "no answer"}`, "aria-label": `${name}, ${one.outcome}, score ${one.score ?? "none"}` }, scoreChip(one.score))))),
+      el(
+        "div",
+        { class: "cell wide", role: "rowheader", title: row.question ?? null },
+        el("div", { class: "q" }, row.question ?? row.task),
+        el("div", { class: "dim a" }, `${row.task}${row.gold ? ` · right: ${row.gold}` : ""}`),
+      ),
+      this.scaffolds.map((name) =>
+        el(
+          "div",
+          { class: "cell s", role: "cell" },
+          (by.get(name) ?? []).map((one) =>
+            el(
+              "a",
+              {
+                href: this.open(one),
+                class: "score-link",
+                title: `${one.outcome}: ${one.answer ?? one.error ?? "no answer"}`,
+                "aria-label": `${name}, ${one.outcome}, score ${one.score ?? "none"}`,
+              },
+              scoreChip(one.score),
+            ),
+          ),
+        ),
+      ),
     );
   }
 

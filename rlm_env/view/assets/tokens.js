@@ -7,7 +7,13 @@ import { count, fixed, plural, signed } from "./format.js";
 export function tokenPanel(base, member) {
   const node = el("div", { class: "token-panel" }, el("p", { class: "dim" }, "Loading …"));
   loadOnce([...base, "samples"]).then(
-    ({ samples }) => replace(node, legend(), samples.slice(0, 200).map((sample, index) => sampleFold(base, sample, index, member)), samples.length > 200 ? el("p", { class: "dim" }, `and ${count(samples.length - 200)} more samples`) : null),
+    ({ samples }) =>
+      replace(
+        node,
+        legend(),
+        samples.slice(0, 200).map((sample, index) => sampleFold(base, sample, index, member)),
+        samples.length > 200 ? el("p", { class: "dim" }, `and ${count(samples.length - 200)} more samples`) : null,
+      ),
     (error) => replace(node, el("p", { class: "warning" }, error.message)),
   );
   return node;
@@ -15,7 +21,14 @@ export function tokenPanel(base, member) {
 
 function legend() {
   const steps = [0, -0.1, -0.5, -1, -2, -4];
-  return el("p", { class: "token-legend dim" }, "log-probability ", steps.map((value) => el("span", { class: `tok l${level(value)}` }, String(value))), " · not trained: ", el("span", { class: "tok given" }, "given"));
+  return el(
+    "p",
+    { class: "token-legend dim" },
+    "log-probability ",
+    steps.map((value) => el("span", { class: `tok l${level(value)}` }, String(value))),
+    " · not trained: ",
+    el("span", { class: "tok given" }, "given"),
+  );
 }
 
 function sampleFold(base, sample, index, member) {
@@ -29,11 +42,23 @@ function sampleFold(base, sample, index, member) {
     sample.temperature === 1 ? null : `temperature ${sample.temperature}`,
     sample.weight === 1 ? null : `weight ${sample.weight}`,
   ];
-  return fold([el("span", { class: "label" }, `${sample.kind} sample ${index + 1}`), el("span", { class: "dim" }, facts.filter(Boolean).join(" · "))], () => tokenText(base, index), { open: index === 0, cls: "sample" });
+  return fold(
+    [
+      el("span", { class: "label" }, `${sample.kind} sample ${index + 1}`),
+      el("span", { class: "dim" }, facts.filter(Boolean).join(" · ")),
+    ],
+    () => tokenText(base, index),
+    { open: index === 0, cls: "sample" },
+  );
 }
 
 function tokenText(base, index) {
-  const body = el("div", { class: "tokens", tabindex: "0", role: "group", "aria-label": `Tokens of sample ${index + 1}` });
+  const body = el("div", {
+    class: "tokens",
+    tabindex: "0",
+    role: "group",
+    "aria-label": `Tokens of sample ${index + 1}`,
+  });
   const more = el("div");
   const wrap = el("div", {}, body, more);
   const get = async (start) => {
@@ -42,7 +67,23 @@ function tokenText(base, index) {
       const page = await loadOnce([...base, "samples", String(index), String(start)]);
       body.append(...page.ids.map((id, at) => oneToken(id, page.texts?.[at], page.logprobs[at])));
       const end = page.start + page.ids.length;
-      replace(more, end < page.total ? el("button", { type: "button", class: "quiet", on: { click: () => get(end) } }, `Show more of ${count(page.total)} tokens`) : null, page.texts ? null : el("p", { class: "dim" }, "Ids only: the model's folder, or the package tokenizers, is not on this machine."));
+      replace(
+        more,
+        end < page.total
+          ? el(
+              "button",
+              { type: "button", class: "quiet", on: { click: () => get(end) } },
+              `Show more of ${count(page.total)} tokens`,
+            )
+          : null,
+        page.texts
+          ? null
+          : el(
+              "p",
+              { class: "dim" },
+              "Ids only: the model's folder, or the package tokenizers, is not on this machine.",
+            ),
+      );
     } catch (error) {
       replace(more, el("p", { class: "warning" }, error.message));
     }
@@ -53,8 +94,18 @@ function tokenText(base, index) {
 
 function oneToken(id, text, logprob) {
   const shown = text === undefined || text === null ? String(id) : text === "" ? "∅" : text.replaceAll("\n", "⏎\n");
-  const title = logprob === null ? `id ${id}, given` : `id ${id}, log-probability ${logprob}, probability ${Math.exp(logprob).toPrecision(3)}`;
-  return el("span", { class: `tok ${logprob === null ? "given" : `l${level(logprob)}`}${text === undefined || text === null ? " id" : ""}`, title }, shown);
+  const title =
+    logprob === null
+      ? `id ${id}, given`
+      : `id ${id}, log-probability ${logprob}, probability ${Math.exp(logprob).toPrecision(3)}`;
+  return el(
+    "span",
+    {
+      class: `tok ${logprob === null ? "given" : `l${level(logprob)}`}${text === undefined || text === null ? " id" : ""}`,
+      title,
+    },
+    shown,
+  );
 }
 
 function level(logprob) {

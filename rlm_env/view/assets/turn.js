@@ -12,14 +12,47 @@ export function turnArticle(turn, index, page, base, openContext) {
   return el(
     "article",
     { class: "turn", id: `turn-${index + 1}`, tabindex: "-1", "aria-label": `Turn ${index + 1}` },
-    el("header", { class: "turn-head" }, el("h2", {}, `Turn ${index + 1}`), flags(turn), el("span", { class: "dim turn-facts" }, timesOf(turn))),
-    read && page.coverage.chars ? coverageBar(read, openContext, { small: true, label: { chars: page.coverage.chars, text: `parts of the context that turn ${index + 1} read` } }) : null,
-    turn.prompt.length ? fold([el("span", { class: "label" }, "prompt"), el("span", { class: "dim" }, plural(turn.prompt.length, "message"))], () => turn.prompt.map((one) => message(one.role, one.content, openContext))) : null,
+    el(
+      "header",
+      { class: "turn-head" },
+      el("h2", {}, `Turn ${index + 1}`),
+      flags(turn),
+      el("span", { class: "dim turn-facts" }, timesOf(turn)),
+    ),
+    read && page.coverage.chars
+      ? coverageBar(read, openContext, {
+          small: true,
+          label: { chars: page.coverage.chars, text: `parts of the context that turn ${index + 1} read` },
+        })
+      : null,
+    turn.prompt.length
+      ? fold(
+          [
+            el("span", { class: "label" }, "prompt"),
+            el("span", { class: "dim" }, plural(turn.prompt.length, "message")),
+          ],
+          () => turn.prompt.map((one) => message(one.role, one.content, openContext)),
+        )
+      : null,
     reply(turn, openContext),
     turn.tools.map((tool) => toolCall(tool, openContext)),
     batches.map((batch) => batchFold(base, batch, openContext)),
-    turn.observation.length && turn.observation.join?.("") !== "" ? el("div", { class: `observation${turn.error ? " failed" : ""}` }, el("div", { class: "role" }, "what it saw"), textBlock(turn.observation, openContext)) : null,
-    turn.answer === null ? null : el("div", { class: "answer-change" }, el("div", { class: "role" }, "answer is now"), textBlock([turn.answer || "(empty)"], openContext, { limit: 800 })),
+    turn.observation.length && turn.observation.join?.("") !== ""
+      ? el(
+          "div",
+          { class: `observation${turn.error ? " failed" : ""}` },
+          el("div", { class: "role" }, "what it saw"),
+          textBlock(turn.observation, openContext),
+        )
+      : null,
+    turn.answer === null
+      ? null
+      : el(
+          "div",
+          { class: "answer-change" },
+          el("div", { class: "role" }, "answer is now"),
+          textBlock([turn.answer || "(empty)"], openContext, { limit: 800 }),
+        ),
   );
 }
 
@@ -28,7 +61,9 @@ function flags(turn) {
     turn.error ? badge("error", "bad", turn.error) : null,
     turn.timed_out ? badge("code timed out", "bad") : null,
     turn.state_lost ? badge("state lost", "bad") : null,
-    ["stop", "tool_calls", null, ""].includes(turn.finish_reason) ? null : badge(`finish: ${turn.finish_reason}`, "warn"),
+    ["stop", "tool_calls", null, ""].includes(turn.finish_reason)
+      ? null
+      : badge(`finish: ${turn.finish_reason}`, "warn"),
   ];
 }
 

@@ -96,7 +96,8 @@ export class VirtualList {
       const begin = this.node.offsetTop - this.scroller.offsetTop + top;
       const view = this.scroller;
       if (begin < view.scrollTop) view.scrollTop = begin;
-      else if (begin + this.height > view.scrollTop + view.clientHeight) view.scrollTop = begin + this.height - view.clientHeight;
+      else if (begin + this.height > view.scrollTop + view.clientHeight)
+        view.scrollTop = begin + this.height - view.clientHeight;
       return;
     }
     const at = this.node.getBoundingClientRect().top + top;
@@ -108,7 +109,16 @@ export class VirtualList {
   // Arrow keys, Page Up and Down, Home and End. True if the key was one of them.
   key(event) {
     const page = Math.max(1, Math.floor((this.scroller?.clientHeight ?? window.innerHeight * 0.7) / this.height) - 1);
-    const steps = { ArrowDown: 1, ArrowUp: -1, j: 1, k: -1, PageDown: page, PageUp: -page, Home: -this.count, End: this.count };
+    const steps = {
+      ArrowDown: 1,
+      ArrowUp: -1,
+      j: 1,
+      k: -1,
+      PageDown: page,
+      PageUp: -page,
+      Home: -this.count,
+      End: this.count,
+    };
     if (!(event.key in steps) || event.ctrlKey || event.metaKey || event.altKey) return false;
     this.activate(this.active < 0 ? 0 : this.active + steps[event.key]);
     event.preventDefault();
