@@ -47,7 +47,7 @@ class ViewedRun:
     @property
     def stats(self) -> list[RolloutStats]:
         """The numbers of the rollouts that were read, each rollout once."""
-        return [source.stats[number] for source in self.sources for number in source.lines.values()]
+        return [source.stats[number] for source in self.sources for number in list(source.lines.values())]
 
     @property
     def complete(self) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import unquote
 
@@ -124,6 +125,9 @@ class ViewServer:
             return web.Response(body=await asyncio.to_thread(work), content_type="application/json")
         except (NotFound, OSError) as error:
             return web.json_response({"error": str(error)}, status=404)
+        except Exception as error:  # the page says so, and goes on
+            traceback.print_exc()
+            return web.json_response({"error": f"{type(error).__name__}: {error}"}, status=500)
 
     async def _raw(self, request: web.Request) -> web.Response:
         """The line of a rollout as it is stored, to be saved."""

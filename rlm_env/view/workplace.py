@@ -6,6 +6,7 @@ rollouts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,11 +119,16 @@ def _run_places(path: Path, depth: int) -> Iterator[Path]:
 def _short_names(places: Sequence[Path]) -> dict[Path, str]:
     """The last parts of each path, as many as tell them apart."""
     names: dict[Path, str] = {}
-    for place in places:
-        parts = [part for part in place.parts if part != "/"]
-        others = [[part for part in other.parts if part != "/"] for other in places if other != place]
-        length = 1
-        while length < len(parts) and any(other[-length:] == parts[-length:] for other in others):
-            length += 1
-        names[place] = "/".join(parts[-length:])
+    left, length = list(dict.fromkeys(places)), 1
+    everyone = list(left)
+    while left:
+        counts = Counter(_end_of(place, length) for place in everyone)
+        for place in left:
+            if counts[_end_of(place, length)] == 1 or length >= len(place.parts):
+                names[place] = _end_of(place, length)
+        left, length = [place for place in left if place not in names], length + 1
     return names
+
+
+def _end_of(place: Path, length: int) -> str:
+    return "/".join(part for part in place.parts[-length:] if part != "/")

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import threading
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -259,3 +261,32 @@ def test_numbers_are_counted_again_when_there_is_more_but_not_all_the_time(eval_
     (tmp_path / "summary.json").write_bytes((eval_run / "summary.json").read_bytes())
     assert api.get(["runs", name, "numbers"], {})["status"] == "complete"
     assert [table["title"] for table in api.get(["runs", name, "numbers"], {})["tables"]][-1].startswith("Baselines")
+
+
+def test_many_may_ask_while_a_file_grows(eval_run, tmp_path):
+    (tmp_path / "config.toml").write_bytes((eval_run / "config.toml").read_bytes())
+    lines = (eval_run / "rollouts.jsonl").read_text().splitlines()
+    api = Api(Workplace([write_first(tmp_path, lines)]))
+    name = api.get(["runs"], {})["runs"][0]["name"]
+    done = threading.Event()
+
+    def ask(what: str) -> None:
+        while not done.is_set():
+            api.get(["runs", name, what], {})
+            list(api.workplace.run(name).stats)
+
+    with ThreadPoolExecutor(4) as threads:
+        asking = [threads.submit(ask, what) for what in ("rows", "rows", "groups", "rows")]
+        with JsonLog(tmp_path / "rollouts.jsonl") as log:
+            for number in range(150):
+                record = json.loads(lines[number % len(lines)])
+                log.append({**record, "task_id": f"task-{number}"})
+        done.set()
+        for one in asking:
+            one.result()
+    assert len(all_rows(api, name)) == 151
+
+
+def write_first(folder, lines):
+    (folder / "rollouts.jsonl").write_text(lines[0] + "\n")
+    return folder

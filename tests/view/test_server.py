@@ -1,5 +1,7 @@
 """Who may ask the viewer's server, and what it tells browsers: strangers, other pages and other hosts get nothing."""
 
+import json
+
 import aiohttp
 import pytest
 
@@ -94,3 +96,12 @@ async def test_the_page_has_script_and_style_of_its_own(server):
     assert (await get(server, "/style.css"))[1].decode() == style()
     page = (await get(server, "/"))[1].decode()
     assert "http" not in page.replace("http-equiv", "")
+
+
+async def test_a_mistake_of_the_viewer_is_told_and_it_goes_on(server, monkeypatch, capsys):
+    monkeypatch.setattr(server.api, "runs", lambda: 1 / 0)
+    status, body, headers = await get(server, "/api/runs")
+    assert (status, json.loads(body)) == (500, {"error": "ZeroDivisionError: division by zero"})
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "division by zero" in capsys.readouterr().err
+    assert (await get(server, "/api/runs/scripted/rows"))[0] == 200
