@@ -50,14 +50,14 @@ def add_publish(commands: Any) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> int:
+    from rlm_env.hub.project import find_project
     from rlm_env.hub.tools import MODULES, require_modules
 
+    project = find_project(arguments.name)
     require_modules(*MODULES)
-    from rlm_env.hub.project import find_project
     from rlm_env.hub.publish import publish
 
     progress = Console(stderr=True)
-    project = find_project(arguments.name)
     places = [_place(name, arguments) for name in dict.fromkeys(arguments.to)]
     with tempfile.TemporaryDirectory(prefix="rlm-env-publish-") as folder:
         published = publish(

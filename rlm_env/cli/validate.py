@@ -49,14 +49,14 @@ def index_arguments(arguments: argparse.Namespace) -> list[str]:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
+    from rlm_env.hub.project import find_project
     from rlm_env.hub.tools import MODULES, require_modules
 
+    project = find_project(arguments.name)
     require_modules(*MODULES)
-    from rlm_env.hub.project import find_project
     from rlm_env.hub.validate import validate
 
     progress = Console(stderr=True)
-    project = find_project(arguments.name)
     with tempfile.TemporaryDirectory(prefix="rlm-env-validate-") as folder:
         validated = validate(project, Path(folder), lambda text: say(progress, text), index_arguments(arguments))
         if arguments.json:

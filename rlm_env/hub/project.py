@@ -58,13 +58,25 @@ class Project:
 def find_project(name: str) -> Project:
     """The project of an environment or a package of that name, or in that folder.
 
-    Raises ConfigError if there is none, or only an installed one without its sources.
+    Raises ConfigError if there is none, only an installed one without its sources, or one without an environment.
     """
+    project = read_project(_project_folder(name))
+    where = project.folder / PYPROJECT
+    if not project.environments:
+        raise ConfigError(f'{where} names no environment: add [project.entry-points."{GROUP}"]')
+    if not (project.content_folder / "__init__.py").is_file():
+        raise ConfigError(
+            f"{where} names the package {project.module}: make {project.content_folder} one, with __init__.py"
+        )
+    return project
+
+
+def _project_folder(name: str) -> Path:
     if (Path(name) / PYPROJECT).is_file():
-        return read_project(Path(name))
+        return Path(name)
     projects = {read_project(path.parent).name: path.parent for path in sorted(FOLDER.glob(f"*/{PYPROJECT}"))}
     if name.replace("_", "-") in projects:
-        return read_project(projects[name.replace("_", "-")])
+        return projects[name.replace("_", "-")]
     try:
         origin = origin_of(name)
     except (ValueError, ImportError) as error:
@@ -75,7 +87,7 @@ def find_project(name: str) -> Project:
             f"{name} comes from the installed package {origin.package} {origin.version}, without its sources; give the "
             f"folder with its {PYPROJECT}"
         )
-    return read_project(origin.project)
+    return origin.project
 
 
 def read_project(folder: Path) -> Project:
@@ -97,15 +109,6 @@ def maker_in_project(project: Project, name: str) -> Callable[..., Any]:
         sys.path.insert(0, folder)
         importlib.invalidate_caches()
     return EntryPoint(name, project.environments[name], GROUP).load()
-
-
-def require_environments(project: Project) -> None:
-    """Raises ConfigError unless the project is a package with an environment."""
-    where = project.folder / PYPROJECT
-    if not project.environments:
-        raise ConfigError(f'{where} names no environment: add [project.entry-points."{GROUP}"]')
-    if not (project.content_folder / "__init__.py").is_file():
-        raise ConfigError(f"{where} names the package {project.module}, but {project.content_folder} is none")
 
 
 def stage_project(project: Project, target: Path) -> tuple[Project, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlm_env.hub.findings import Findings
 from rlm_env.hub.places.base import Place
-from rlm_env.hub.project import Project, require_environments
+from rlm_env.hub.project import Project
 from rlm_env.hub.tools import ToolFailed
 from rlm_env.hub.validate import Say, validate
 from rlm_env.runs.errors import ConfigError
@@ -44,7 +44,6 @@ def publish(
     All refusals come first, so that nothing is uploaded anywhere if one place refuses. An upload that fails is told,
     and the other places get theirs. Raises ConfigError for a missing tool or login, and if a place cannot be asked.
     """
-    require_environments(project)
     findings = Findings(f"{project.name} {project.version} ({project.folder})")
     for place in places:
         say(f"asking {place.name} what it has")

@@ -18,7 +18,7 @@ from rlm_env.hub.check import allowed_rules
 from rlm_env.hub.classification import UNCLASSIFIED, hub_class
 from rlm_env.hub.findings import Finding, Findings
 from rlm_env.hub.metadata import metadata_findings, readme_findings, requirement_findings
-from rlm_env.hub.project import PYPROJECT, Project, require_environments, stage_project
+from rlm_env.hub.project import PYPROJECT, Project, stage_project
 from rlm_env.hub.tools import FreshVenv, ToolFailed, fresh_environ, run_tool
 
 TRIED = 2
@@ -52,11 +52,7 @@ class Validated:
 
 
 def validate(project: Project, work: Path, say: Say, index: Sequence[str] = ()) -> Validated:
-    """Validates the project; `work` is an empty folder for copies and builds, `index` are further arguments of pip.
-
-    Raises ConfigError for a project without an environment.
-    """
-    require_environments(project)
+    """Validates the project; `work` is an empty folder for copies and builds, `index` are further arguments of pip."""
     findings = Findings(f"{project.name} {project.version} ({project.folder})")
     staged, sha256 = stage_project(project, work / "project")
     say("looking at its metadata")
