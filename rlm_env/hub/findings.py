@@ -8,9 +8,13 @@ A finding can be allowed by the package's pyproject.toml, with a reason that is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+SHOWN = 3
+"""Findings of one rule that are printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +71,21 @@ class Findings:
             own.update(theirs)
 
     def lines(self) -> list[str]:
-        """One line per rule, findings last."""
+        """One line per rule, then the findings, the first ones of each rule."""
         said = [self.subject]
         said += [f"  ok           {rule}: {seen}" for rule, seen in self.passed.items()]
         said += [f"  allowed      {rule}: {reason}" for rule, reason in self.allowed.items()]
         said += [f"  not checked  {what}: {why}" for what, why in self.unchecked.items()]
-        said += [f"  FINDING      {finding}" for finding in self.found]
+        counts: Counter[str] = Counter()
+        for finding in self.found:
+            counts[finding.rule] += 1
+            if counts[finding.rule] <= SHOWN:
+                said.append(f"  FINDING      {finding}")
+        said += [
+            f"  FINDING      {rule}  {count - SHOWN} more of the kind; --json lists all"
+            for rule, count in counts.items()
+            if count > SHOWN
+        ]
         return said
 
     def to_dict(self) -> dict[str, Any]:

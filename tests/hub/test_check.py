@@ -201,6 +201,16 @@ def test_what_a_project_allows_is_allowed_of_its_installation_too():
     assert findings.allowed == {"ids of sums-rlm": "why not"}
 
 
+def test_findings_of_one_kind_are_not_all_printed():
+    found = [Finding("ids", str(index), "m", "r") for index in range(5)]
+    lines = Findings("some", [*found, Finding("tools", "t", "m", "r")]).lines()
+    assert lines[1:4] == [f"  FINDING      ids  {index}: m. Remedy: r" for index in range(3)]
+    assert lines[4:] == [
+        "  FINDING      tools  t: m. Remedy: r",
+        "  FINDING      ids  2 more of the kind; --json lists all",
+    ]
+
+
 def test_the_command_prints_lines_or_json_and_its_exit_code_tells(planted, capsys):
     assert main(["check", planted(), "-n", "3"]) == 0
     assert "  ok           perfect-answer: scores 1 in 6 tasks" in capsys.readouterr().out
