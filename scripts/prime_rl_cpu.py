@@ -29,6 +29,7 @@ from rich.table import Table
 
 from prime_rl_proof.checkout import source_folder
 from rlm_env.llm import VLLMServer
+from rlm_env.runs.interrupt import interruptible
 from rlm_env.runs.models import model_folder
 
 ENVIRONMENT = {
@@ -93,6 +94,7 @@ def write_configs(out: Path, model: Path, server: VLLMServer, admin: str, steps:
         "batch_size": 16,
         "group_size": 4,
         "max_off_policy_steps": 4,
+        "concurrency": {"max_inflight": 48},
         "output_dir": str(out),
         "env_server_base_port": port,
         "collect_inference_metrics": False,
@@ -207,7 +209,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     console = Console()
     try:
-        asyncio.run(run(out.resolve(), arguments.steps, console))
+        asyncio.run(interruptible(run(out.resolve(), arguments.steps, console)))
     except RunFailed as error:
         sys.exit(str(error))
     console.print(table(out.resolve()))

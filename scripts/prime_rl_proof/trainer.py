@@ -34,7 +34,7 @@ class Trainer:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE)
         self.loss_of = setup_rl_loss_fn(DefaultLossConfig())
-        self.batches = FileSystemMicroBatchReceiver(out, 0)
+        self.batches = FileSystemMicroBatchReceiver(out, data_rank=0, current_step=1)
 
     def publish(self, step: int) -> None:
         """Writes the weights of a step, and the mark that they are whole."""
