@@ -62,23 +62,20 @@ async def reachable_files(origin: Origin, golds: Iterable[str]) -> tuple[list[Fi
         "an environment's distribution installs, and out of sources elsewhere"
     )
     found = [Finding("package-in-repl", name, "can be imported in the REPL", remedy) for name in importable]
-    found += [
-        Finding("package-in-repl", _shown(path, origin), "can be read in the REPL", remedy)
-        for path in own
-        if path in readable
-    ]
     searched = {gold for gold in golds if len(gold) >= LEAST_CHARS}
-    for path in others:
-        if path in readable and (held := golds_in(path, searched)):
-            found.append(
-                Finding(
-                    "gold-in-files",
-                    str(path),
-                    f"can be read in the REPL and holds {len(held)} of {len(searched)} gold answers, such as "
-                    f"{min(held)[:40]!r}",
-                    "move the data into the environment's own package",
-                )
-            )
+
+    def told(path: Path) -> str:
+        held = golds_in(path, searched)
+        such = f" and holds {len(held)} of {len(searched)} gold answers, such as {min(held)[:40]!r}" if held else ""
+        return f"can be read in the REPL{such}"
+
+    found += [Finding("package-in-repl", _shown(path, origin), told(path), remedy) for path in own if path in readable]
+    elsewhere = "move the data into the environment's own package"
+    found += [
+        Finding("gold-in-files", str(path), told(path), elsewhere)
+        for path in others
+        if path in readable and golds_in(path, searched)
+    ]
     return found, f"at level {level} a REPL reads none of {len(own)} files; {len(others)} of required packages searched"
 
 

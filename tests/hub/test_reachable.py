@@ -53,9 +53,15 @@ async def test_further_packages_of_the_same_distribution_are_kept_from_the_repl(
 async def test_sources_that_lie_among_the_installed_packages_are_found(planted, monkeypatch):
     planted.folder = planted.site_packages()
     monkeypatch.chdir(planted.folder)
-    found = await leaks(planted(KNOWN))
-    assert len(found) == 2  # the module and its pyproject.toml
-    assert all("can be read in the REPL" in leak for leak in found)
+    name = planted(KNOWN)  # its golds are a constant of the module
+    module = name.replace("-", "_")
+    (planted.folder / "environments" / module / module / "golds.json").write_text(repr(GOLDS))
+    held = "can be read in the REPL and holds 8 of 8 gold answers, such as '100000'"
+    assert await leaks(name) == [
+        "pyproject.toml: can be read in the REPL",
+        f"{module}/__init__.py: {held}",
+        f"{module}/golds.json: {held}",
+    ]
 
 
 def test_files_are_searched_as_text_compressed_or_not(tmp_path):
