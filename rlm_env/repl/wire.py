@@ -206,7 +206,7 @@ def chunks(items: Sequence[str | bytes | int]) -> list[tuple[int, list[str | byt
     groups: list[tuple[int, list[str | bytes | int]]] = []
     room = 0
     for index, item in enumerate(items):
-        weight = item_weight(item)
+        weight = len(item) if type(item) is str else item_weight(item)
         if not groups or weight > room:
             groups.append((index, []))
             room = CHUNK

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -24,7 +25,7 @@ from rlm_env.repl.bounds import (
 from rlm_env.repl.wire import CHUNK, FIELD_ROOM, JSON_WEIGHT, chunks, item_weight, pack, pack_any, sanitize
 
 # Kept under names of our own: a cell may set `json.dumps = None`.
-_dumps, _isfinite = json.dumps, math.isfinite
+_dumps, _isfinite, _getsizeof = json.dumps, math.isfinite, sys.getsizeof
 _LONG_JSON, _LONG_TEXT = 8 * 2**10, 64
 """From this many bytes of JSON on, texts of more characters than that travel by themselves."""
 
@@ -109,7 +110,9 @@ def frames_of(number: int, items: list[Item], size: int) -> Iterator[bytes]:
     if _fits_one_frame(items, size):
         yield pack_any("batch", number, len(items), 0, *items)  # pyright: ignore[reportArgumentType]
         return
-    yield pack("announce", number, len(items), sum(map(_room, items)))
+    texts_only = set(map(type, items)) == {str}
+    room = sum(map(_getsizeof, items)) + TEXT_COST * len(items) if texts_only else sum(map(_room, items))
+    yield pack("announce", number, len(items), room)
     short: list[str | bytes | int] = []
     for item in items:
         if type(item) is LongDict:

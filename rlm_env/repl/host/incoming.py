@@ -11,6 +11,7 @@ from rlm_env.repl.host.prompt_budget import Claim
 from rlm_env.repl.host.prompt_json import Prompt, parse_prompt
 from rlm_env.repl.wire import CHUNK, JSON_WEIGHT, ProtocolError
 
+_TEXTS = {str}
 _SHORT = CHUNK // 8
 """A piece of fewer characters costs something besides them. An honest child sends one of them in a text, at its end."""
 _WIDE = sys.getsizeof("\xe9") - 2
@@ -56,6 +57,10 @@ class IncomingBatch:
         """The next prompts: a text, the JSON of a dict, or 0 for the next of the texts that came in pieces."""
         if start != len(self.items) or total != self.total or start + len(items) > total or not items:
             raise ProtocolError("the frames of a batch do not fit together")
+        if set(map(type, items)) == _TEXTS:
+            self._charge(sum(map(sys.getsizeof, items)))
+            self.items += items
+            return
         if sum(len(item) for item in items if type(item) is bytes) * JSON_WEIGHT > CHUNK:
             raise ProtocolError("too much JSON in one frame")
         for item in items:
