@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
 from rlm_env.repl import ReplPools
+from rlm_env.scaffolds.rlm import RLMEnv
 from tests.packages import needs
 from tests.word_count import endpoint, other_endpoint, workplace  # noqa: F401 - fixtures
 
@@ -50,6 +52,13 @@ async def pools() -> AsyncIterator[ReplPools]:
     """Where scaffolds get their REPLs: one pool per configuration, for all tests of a module."""
     async with ReplPools() as opened:
         yield opened
+
+
+@pytest.fixture
+def bare_repls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """REPLs of scaffolds have no packages imported beforehand, which takes half a second a pool."""
+    configured = RLMEnv._repl_config
+    monkeypatch.setattr(RLMEnv, "_repl_config", lambda scaffold: replace(configured(scaffold), preload=()))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -12,6 +12,8 @@ from rlm_env.blocking import run_blocking
 from rlm_env.llm import Sampling
 from tests.stubs import StubLLM, fenced, script
 
+pytestmark = pytest.mark.usefixtures("bare_repls")
+
 DONE = fenced('answer["content"] = str(len(context)); answer["ready"] = True')
 NAMES = fenced('answer["content"] = " ".join(sorted(context)); answer["ready"] = True')
 

@@ -13,6 +13,8 @@ from rlm_env.events import AnswerChanged, RolloutEnded
 from rlm_env.rollout import StopReason, read_rollouts
 from rlm_env.runs.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("bare_repls")
+
 SLOW_CODE = '```repl\nanswer["content"] = "half of it"\n```'
 
 

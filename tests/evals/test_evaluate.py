@@ -10,6 +10,8 @@ from rlm_env.evals.evaluate import Evaluation
 from rlm_env.events import RolloutEnded
 from rlm_env.runs.errors import ConfigError, RunStopped
 
+pytestmark = pytest.mark.usefixtures("bare_repls")
+
 
 class Spam(rlm_env.Environment):
     """Counts spam; defined in a script, found by no name."""

@@ -160,6 +160,7 @@ def test_a_run_that_stopped_goes_on_to_the_bit(model, tmp_path, settings):
     assert_same_run(tmp_path / "stopped", tmp_path / "whole", model)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_saving_goes_on_to_the_bit(model, tmp_path):
     import torch
 

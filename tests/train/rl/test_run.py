@@ -98,6 +98,7 @@ def losses(out: Path) -> list[tuple[int, float, float]]:
     return [(line["step"], line["loss"], line["grad_norm"]) for line in read_metrics(out / "metrics.jsonl")]
 
 
+@pytest.mark.slow
 def test_a_run_from_samples_that_is_killed_resumes_to_the_bit(config, samples, tmp_path):
     path = config()
     assert main(["train", str(path), "--from-samples", str(samples), "--out", str(tmp_path / "whole")]) == 0
