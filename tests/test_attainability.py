@@ -38,7 +38,7 @@ OPTIONS = {"summary": {"window": 2000}}
 ENDS = (StopReason.READY, StopReason.MAX_TURNS)
 
 
-TASKS = 200
+TASKS = 64
 
 
 @cache
