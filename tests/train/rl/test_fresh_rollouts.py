@@ -30,7 +30,7 @@ def nothing_real(monkeypatch):
         return score(environment, task, rollout)
 
     monkeypatch.setattr("os.fsync", lambda _: None)
-    monkeypatch.setattr(RunFolder, "append", lambda folder, rollout: None)
+    monkeypatch.setattr(RunFolder, "append", lambda folder, rollout: rollout)
     monkeypatch.setattr("rlm_env.train.rl.rollouts.score_rollout", score_here)
 
 
