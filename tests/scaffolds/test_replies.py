@@ -85,7 +85,7 @@ async def test_a_defect_in_the_middle_of_a_rollout_keeps_what_was_paid_for(play)
 
 async def test_a_mistake_before_anything_was_asked_is_raised():
     root = script(fenced(DONE))
-    with pytest.raises(TypeError, match="the context holds a builtins.object"):
+    with pytest.raises(TypeError, match=r"the context holds a builtins\.object"):
         await rlm_env.solve("Q?", [object()], root)
     assert root.seen == []
 
