@@ -152,7 +152,7 @@ def row_of(rollout: Rollout, stats: RolloutStats) -> dict[str, Any]:
         "score": stats.score,
         "question": _one_line(rollout.question),
         "answer": _one_line(stats.answer),
-        "gold": _one_line(rollout.gold if isinstance(rollout.gold, str) else json.dumps(rollout.gold)),
+        "gold": _one_line(gold_text(rollout.gold)),
         "error": _one_line(stats.error or ""),
         "turns": stats.turns,
         "sub_calls": stats.sub_calls,
@@ -166,6 +166,13 @@ def row_of(rollout: Rollout, stats: RolloutStats) -> dict[str, Any]:
         row |= {"label": rollout.group.label, "group": rollout.group.group, "member": rollout.group.member}
         row |= {"step": rollout.group.step, "version": rollout.group.policy_version}
     return {name: value for name, value in row.items() if value not in (None, "")}
+
+
+def gold_text(gold: Any) -> str:
+    """A right answer as text; empty where none was recorded."""
+    if gold is None or isinstance(gold, str):
+        return gold or ""
+    return json.dumps(gold, ensure_ascii=False)
 
 
 def _one_line(text: str) -> str:

@@ -6,7 +6,6 @@ batch (`sub_calls.py`), tokens by sample (`tokens.py`).
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from rlm_env.contexts import ContextError
 from rlm_env.evals.rollout_stats import RolloutStats
 from rlm_env.view.coverage import coverage
+from rlm_env.view.index import gold_text
 from rlm_env.view.replies import shown_reply, shown_tools
 from rlm_env.view.stored_context import StoredContext, StoredContexts
 from rlm_env.view.sub_calls import batches_of
@@ -51,7 +51,7 @@ def rollout_page(
         "environment": record["environment"],
         "scaffold": record["scaffold"],
         "question": cut(record["question"]),
-        "gold": _as_text(record.get("gold")),
+        "gold": cut(gold_text(record.get("gold"))),
         "answer": cut(record["answer"]),
         "outcome": stats.outcome.value,
         "stop_reason": stats.stop_reason.value,
@@ -71,12 +71,6 @@ def rollout_page(
         "context_problem": problem,
         "has_tokens": any(turn.get("completion_ids") for turn in record["turns"]),
     }
-
-
-def _as_text(gold: Any) -> str:
-    if gold is None or isinstance(gold, str):
-        return cut(gold or "")
-    return cut(json.dumps(gold, ensure_ascii=False))
 
 
 def _prompt(record: dict[str, Any], texts: Texts) -> list[dict[str, Any]]:

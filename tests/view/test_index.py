@@ -69,6 +69,14 @@ def test_of_a_repeated_rollout_the_last_line_counts(index):
     assert index.lines == {"a": 2, "b": 1}
 
 
+def test_a_right_answer_is_shown_as_text_and_none_as_nothing(index):
+    golds = ["7", ["é", 1], None, 0]
+    records = [Rollout(str(number), "task", gold=gold, score=Score(1.0)) for number, gold in enumerate(golds)]
+    index.path.write_text("".join(record.to_json() + "\n" for record in records))
+    index.refresh()
+    assert [row.get("gold") for row in index.rows] == ["7", '["é", 1]', None, "0"]
+
+
 def test_it_stops_reading_when_its_time_is_up(index):
     index.path.write_text("".join(line(str(number)) for number in range(50)))
     index.refresh(0.0)
