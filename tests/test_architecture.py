@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ TEXT = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 PLACES = sorted(set(re.findall(r"`([\w/]+\.py):([\w.]+)`", TEXT)))
 
 
+@cache
 def names_in(path: Path) -> set[str]:
     """Functions, classes and constants of a file, and what stands in its classes as `Class.name`."""
     found: set[str] = set()

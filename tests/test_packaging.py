@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ def test_a_module_of_the_user_named_rewards_is_in_nobodys_way(tmp_path):
     assert done.stdout == "1.0\n", done.stderr
 
 
+@cache
 def imported_by(path: Path) -> set[str]:
     """Absolute names that a file imports at run time, at any depth; imports for type checkers only are left out."""
     tree = ast.parse(path.read_text("utf-8"))
