@@ -107,7 +107,8 @@ async def test_sub_calls_of_a_scripted_root_are_those_of_our_own_evaluation(vllm
     """The root is scripted, its sub-calls are answered by the engine: over chat completions, and over token ids."""
     greedy = {"temperature": 0.0, "max_tokens": 8}
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_path)
-    options = {**OOLONG, "action": "fence", "root": greedy, "sub": greedy}
+    rollout = {"action": "fence", "prompt": "tiny"}
+    options = {**OOLONG, **rollout, "root": greedy, "sub": greedy}
     async with load_environment("oolong-rlm", **options) as environment, vllm_server.policy(renderer="default") as sub:
         (task,) = environment.tasks("eval").take(1)
         ours = await environment.rollout(task, StubLLM(lambda _: CELL), sub)
@@ -116,7 +117,7 @@ async def test_sub_calls_of_a_scripted_root_are_those_of_our_own_evaluation(vllm
     async def forward(path: str, body: dict[str, Any]) -> Any:
         if path == "/v1/chat/completions" and body["messages"][0]["role"] == "system":
             return chat_reply(CELL)
-        if path == "/inference/v1/generate" and "llm_batch" in tokenizer.decode(body["token_ids"]):
+        if path == "/inference/v1/generate" and "Classify: " not in tokenizer.decode(body["token_ids"]):
             ids = [*tokenizer(CELL, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
             content = [{"token": f"token_id:{token}", "logprob": -0.5} for token in ids]
             choice = {"index": 0, "token_ids": ids, "logprobs": {"content": content}, "finish_reason": "stop"}
@@ -126,7 +127,7 @@ async def test_sub_calls_of_a_scripted_root_are_those_of_our_own_evaluation(vllm
             async with session.request(method, vllm_server.root_url + path, json=body or None) as reply:
                 return reply.status, await reply.json()
 
-    config = env_config("oolong-rlm", {"tools": False}, options=OOLONG, num_tasks=1)
+    config = env_config("oolong-rlm", {"tools": False, "rollout": rollout}, options=OOLONG, num_tasks=1)
     async with stub_endpoint(forward) as stub:
         for client in (eval_client(stub.base_url), train_client(stub.base_url, tiny_model_path, "default")):
             (trace,) = single_traces(await play(config, client, greedy, model=vllm_server.served_name))
