@@ -152,7 +152,7 @@ def row_of(rollout: Rollout, stats: RolloutStats) -> dict[str, Any]:
         "score": stats.score,
         "question": _one_line(rollout.question),
         "answer": _one_line(stats.answer),
-        "gold": _one_line(gold_text(rollout.gold)),
+        "gold": _one_line(shown_gold(rollout.gold)),
         "error": _one_line(stats.error or ""),
         "turns": stats.turns,
         "sub_calls": stats.sub_calls,
@@ -168,7 +168,7 @@ def row_of(rollout: Rollout, stats: RolloutStats) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value not in (None, "")}
 
 
-def gold_text(gold: Any) -> str:
+def shown_gold(gold: Any) -> str:
     """A right answer as text; empty where none was recorded."""
     if gold is None or isinstance(gold, str):
         return gold or ""

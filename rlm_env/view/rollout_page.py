@@ -13,7 +13,7 @@ from typing import Any
 from rlm_env.contexts import ContextError
 from rlm_env.evals.rollout_stats import RolloutStats
 from rlm_env.view.coverage import coverage
-from rlm_env.view.index import gold_text
+from rlm_env.view.index import shown_gold
 from rlm_env.view.replies import shown_reply, shown_tools
 from rlm_env.view.stored_context import StoredContext, StoredContexts
 from rlm_env.view.sub_calls import batches_of
@@ -51,7 +51,7 @@ def rollout_page(
         "environment": record["environment"],
         "scaffold": record["scaffold"],
         "question": cut(record["question"]),
-        "gold": cut(gold_text(record.get("gold"))),
+        "gold": cut(shown_gold(record.get("gold"))),
         "answer": cut(record["answer"]),
         "outcome": stats.outcome.value,
         "stop_reason": stats.stop_reason.value,
