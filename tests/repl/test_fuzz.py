@@ -159,7 +159,9 @@ WORST = {
 }
 
 
-@pytest.mark.parametrize("name", WORST)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name.startswith("small") else name for name in WORST]
+)
 async def test_the_worst_bytes_that_we_know_are_bounded_too(name: str):
     data = WORST[name]
     begin = time.thread_time()

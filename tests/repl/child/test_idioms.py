@@ -12,7 +12,11 @@ from tests.repl.levels import open_pool
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=("guard", "sealed", "jail"))
+@pytest_asyncio.fixture(
+    scope="module",
+    loop_scope="module",
+    params=("guard", *(pytest.param(level, marks=pytest.mark.slow) for level in ("sealed", "jail"))),
+)
 async def open_repl(request: pytest.FixtureRequest) -> AsyncIterator[ReplPool]:
     pool = await open_pool(request.param)
     yield pool

@@ -81,6 +81,7 @@ async def test_cells_of_a_tenth_of_a_second_are_booked_that_much(pool: ReplPool,
         assert step.seconds < 0.8
 
 
+@pytest.mark.slow
 async def test_a_cell_that_computes_while_the_host_is_late_is_booked_and_stopped(pool: ReplPool):
     """The positive control: lateness excuses no computing."""
     for step in await beside(pool, block_once, "while True: pass", timeout=0.4):

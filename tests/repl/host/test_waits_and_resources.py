@@ -44,6 +44,7 @@ async def timed(call) -> tuple[object, float]:
     return result, time.monotonic() - begin
 
 
+@pytest.mark.slow
 async def test_a_stopped_zygote_holds_up_nobody(stopped: ReplPool):
     repl = await stopped.open(context="c")
     assert (await repl.run("kept = 1; kept")).output == "1\n"  # the positive control
@@ -125,6 +126,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", GUARD_FIRST)
 async def test_descriptors_that_run_out_are_told_and_none_is_lost(level: str):
     done = await asyncio.to_thread(

@@ -139,6 +139,7 @@ HONEST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", HONEST)
 async def test_positive_control_honest_batches_of_such_sizes_go_through(arena, batch: str):
     pool, honest = arena
@@ -163,7 +164,10 @@ FLOODS = {
 }
 
 
-@pytest.mark.parametrize("flood", FLOODS)
+@pytest.mark.parametrize(
+    "flood",
+    ["refusals that nobody reads", *(pytest.param(name, marks=pytest.mark.slow) for name in [*FLOODS][1:])],
+)
 async def test_a_flood_between_cells_ends_the_repl_and_the_record_says_so(arena, flood: str):
     pool, honest = arena
     async with pool.open(llm_batch=echo) as repl:
@@ -185,6 +189,7 @@ async def test_a_flood_between_cells_ends_the_repl_and_the_record_says_so(arena,
         assert (step.output, step.state_lost) == ("2\n", True)
 
 
+@pytest.mark.slow
 async def test_positive_control_a_few_refused_batches_between_cells_are_told_and_harm_nothing(arena):
     pool, _ = arena
     async with pool.open(llm_batch=echo) as repl:
@@ -224,6 +229,7 @@ with ThreadPoolExecutor(16) as workers: total = sum(workers.map(ask, range(16)))
     assert len(bystander.steps) >= 5
 
 
+@pytest.mark.slow
 async def test_large_batches_of_many_repls_take_turns(arena):
     """All are answered, and what they hold of the host's memory at a time is bounded."""
     level = arena[0].report.level

@@ -73,6 +73,7 @@ async def test_threads_are_bounded_whoever_runs_it(arena):
     assert threads.output == "1\n", threads.error
 
 
+@pytest.mark.slow
 async def test_threads_that_outlive_their_cell_are_counted_too(arena):
     _, pool, _ = arena
     async with pool.open() as repl:
@@ -165,6 +166,7 @@ async def test_the_largest_ends_when_all_together_use_up_the_pools_memory(arena)
         await pool.close()
 
 
+@pytest.mark.slow
 async def test_memory_that_a_group_shares_counts_once(arena):
     level, _, _ = arena
     pool = await open_pool(level, pool_memory_mb=120)
