@@ -190,6 +190,8 @@ class GroupMember:
     """Optimizer steps done when a held-out evaluation began; None for a rollout that is made to be trained."""
     policy_version: int = 0
     """Optimizer steps that the weights had seen when the rollout began."""
+    last_policy_version: int | None = None
+    """The same when it ended: weights may change while it runs. None in older records."""
 
 
 @dataclass(slots=True)

@@ -24,7 +24,8 @@ from rlm_env.runs.record import describe_model, new_record
 from rlm_env.train.learner.checkpoint import Checkpoints
 from rlm_env.train.learner.config import CheckpointConfig
 from rlm_env.train.learner.learner import Learner
-from rlm_env.train.report.metrics import MetricsLog, WandbConfig
+from rlm_env.train.report.metrics import MetricsLog
+from rlm_env.train.report.tracking import TENSORBOARD, TensorboardConfig, WandbConfig
 
 CHECKPOINTS, WEIGHTS, MODEL = "checkpoints", "weights", "model"
 """Folders within that of a run: what it resumes from, what an engine serves, and the trained model."""
@@ -41,6 +42,8 @@ class RunConfig(Protocol):
     def checkpoint(self) -> CheckpointConfig: ...
     @property
     def wandb(self) -> WandbConfig | None: ...
+    @property
+    def tensorboard(self) -> TensorboardConfig | None: ...
     def as_toml(self) -> dict[str, Any]: ...
 
 
@@ -104,9 +107,9 @@ def open_run(
             if restored is not None:
                 console.print(f"resumed after {learner.version} steps from {restored}", markup=False)
         else:
-            for name in (CHECKPOINTS, WEIGHTS, MODEL):
+            for name in (CHECKPOINTS, WEIGHTS, MODEL, TENSORBOARD):
                 shutil.rmtree(config.out / name, ignore_errors=True)
         folder.write_config({**config.as_toml(), RECORD: record})
-        values = config.as_toml()
-        with MetricsLog(config.out, console, trained=learner.version, wandb=config.wandb, config=values) as metrics:
+        trackers = {"wandb": config.wandb, "tensorboard": config.tensorboard, "config": config.as_toml()}
+        with MetricsLog(config.out, console, trained=learner.version, **trackers) as metrics:
             yield OpenRun(config, folder, checkpoints, metrics, console, record)

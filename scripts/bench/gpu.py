@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that a checkout is enou
 
 import gpu_checks
 import gpu_kernels
-from gpu_shapes import SHAPES, make_folder, rlm_samples, useful_flops
+from gpu_shapes import SHAPES, make_folder, rlm_samples
 
 from rlm_env.train.learner.config import LoraConfig, LossConfig, ModelConfig, OptimizerConfig
 from rlm_env.train.learner.learner import Learner
@@ -198,7 +198,7 @@ def step(bench: Bench, run: Run, folder: Path) -> None:
     packs = learner.step(samples)["packs"]
     ms = bench.milliseconds(lambda: learner.step(samples), 0, 3, 8.0)
     tokens = sum(map(len, samples))
-    work = useful_flops(learner.model, samples, lora=run.lora)
+    work = sum(map(learner.cost.of, samples))
     bench.say(
         "step",
         **what,

@@ -7,14 +7,11 @@ are root conversations, the others sub-calls.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from rlm_env.train.learner.model import base_model
 from rlm_env.train.learner.samples import Sample, SampleKind
 
 SHAPES: dict[str, dict[str, int]] = {
@@ -92,17 +89,3 @@ def rlm_samples(total: int, vocab: int, *, tiny: bool = False, seed: int = 0) ->
             )
         )
     return samples
-
-
-def useful_flops(model: Any, samples: Sequence[Sample], *, lora: bool) -> float:
-    """FLOPs of one forward and backward over `samples`: no recomputation, no masked block, the head on trained tokens.
-
-    Under an adapter the gradients of frozen weights are not needed: 4 instead of 6 FLOPs per parameter and token."""
-    base = base_model(model)
-    text = base.config.get_text_config()
-    head = base.get_output_embeddings().weight.numel()
-    body = sum(p.numel() for name, p in base.named_parameters() if ".lora_" not in name) - head
-    tokens, trained = sum(map(len, samples)), sum(sample.trained_tokens for sample in samples)
-    squares = sum(len(sample) ** 2 for sample in samples) / 2
-    attended = 12 * squares * text.num_attention_heads * text.head_dim * text.num_hidden_layers
-    return (4 if lora else 6) * (body * tokens + head * trained) + attended

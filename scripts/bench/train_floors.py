@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
-from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
 from rlm_env.llm.token_batches import NEUTRAL_SAMPLING
@@ -66,7 +65,6 @@ def _attention(
 
 
 AttentionInterface.register(FLOOR, _attention)
-AttentionMaskInterface.register(FLOOR, lambda *_, **__: None)
 
 
 class PlainTrainer:

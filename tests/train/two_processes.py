@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.config import LoraConfig, LossConfig, ModelConfig, OptimizerConfig
 from rlm_env.train.learner.learner import Learner
+from rlm_env.train.learner.loading import WeightFiles
 from rlm_env.train.learner.samples import Sample, SampleKind
 
 _COMMON = {"device": "cpu", "pack_tokens": 50, "threads": 1}
@@ -43,7 +46,8 @@ def make_samples() -> list[Sample]:
 
 
 def summary(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if not name.startswith("seconds/")}
+    """What does not depend on time and on the number of processes."""
+    return {name: value for name, value in metrics.items() if not name.startswith(("seconds/", "perf/", "packs"))}
 
 
 def work(model: Path, folder: Path) -> None:
@@ -51,11 +55,13 @@ def work(model: Path, folder: Path) -> None:
     found: dict[str, Any] = {}
     with distributed.process_group(torch.device("cpu")):
         for case in CASES:
-            learner = make_learner(model, case)
+            with _counted_reads() as read:
+                learner = make_learner(model, case)
+            elements = distributed.gather(read)
             tensors = _keeps_gradients(learner)
             if distributed.rank() == 0:
                 with distributed.leading(learner) as led:
-                    found[case] = _lead(led, folder, case)
+                    found[case] = {**_lead(led, folder, case), "read": elements}
             else:
                 distributed.follow(learner)
             weights = {n: distributed.whole(m.detach()) for n, m in learner.optimizer.masters.items()}
@@ -67,15 +73,34 @@ def work(model: Path, folder: Path) -> None:
 
 def _lead(learner: Any, folder: Path, case: str) -> dict[str, Any]:
     samples = make_samples()
-    metrics = [summary(learner.step(samples)) for _ in range(3)]
+    steps = [learner.step(samples) for _ in range(3)]
     scores = learner.score(samples)
     learner.export(folder / f"{case}-out")
+    steps.append(learner.step(samples[:3]))
     saved = folder / f"{case}-saved"
     saved.mkdir()
     learner.save(saved)
     last = summary(learner.step(samples))
     learner.load(saved)
-    return {"metrics": metrics, "scores": scores, "last": last, "again": summary(learner.step(samples))}
+    found = {"metrics": [*map(summary, steps)], "packs": [step["packs"] for step in steps], "scores": scores}
+    return {**found, "last": last, "again": summary(learner.step(samples))}
+
+
+@contextmanager
+def _counted_reads() -> Iterator[dict[str, int]]:
+    """Elements that this process reads of the model's files: whole tensors, and rows of them."""
+    read, counts = WeightFiles.read, {"whole": 0, "rows": 0}
+
+    def counted(self: WeightFiles, name: str, rows: slice | None = None) -> torch.Tensor:
+        found = read(self, name, rows)
+        counts["whole" if rows is None else "rows"] += found.numel()
+        return found
+
+    WeightFiles.read = counted
+    try:
+        yield counts
+    finally:
+        WeightFiles.read = read
 
 
 def _keeps_gradients(learner: Learner) -> dict[str, torch.Tensor]:

@@ -180,6 +180,10 @@ class VLLMServer:
             return False
         return self.alive
 
+    async def statistics(self) -> str:
+        """Its counters and gauges, in the text format of Prometheus."""
+        return (await self._control.get_raw("/metrics")).decode()
+
     async def reload_weights(self, path: str | os.PathLike[str]) -> None:
         """Replaces the weights by those in another folder of the same architecture, in place.
 

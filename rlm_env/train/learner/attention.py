@@ -46,7 +46,14 @@ class Boundaries:
 
     def to(self, device: torch.device | str) -> Boundaries:
         """The same on another device."""
-        return Boundaries(self.lengths, self.cumulative.to(device, non_blocking=True))
+        return Boundaries(self.lengths, to_device(self.cumulative, device))
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A copy on another device, for which the host does not wait."""
+    if torch.device(device).type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()  # from other memory the copy would wait for what runs on the card
+    return tensor.to(device, non_blocking=True)
 
 
 def by_sample(
@@ -78,18 +85,22 @@ def by_sample(
 
 @cache
 def register() -> None:
-    """Makes `by_sample` known to transformers, once."""
-    from transformers.masking_utils import AttentionMaskInterface
+    """Makes `by_sample` known to transformers, once. Not its masks: without a way to make one transformers makes none,
+    and does not look for samples in the position ids, for which it would wait for the device in every pack."""
     from transformers.modeling_utils import AttentionInterface
 
     AttentionInterface.register(BY_SAMPLE, by_sample)
-    AttentionMaskInterface.register(BY_SAMPLE, _no_mask)
 
 
-def _no_mask(*_: Any, attention_mask: Tensor | None = None, **__: Any) -> None:
-    """transformers' mask interface: none is made. Refuses padding, which would be attended to."""
-    if attention_mask is not None and not attention_mask.all():
-        raise AttentionError("attention by sample takes no padding; pack samples instead")
+def refuse_masks(decoder: nn.Module) -> None:
+    """Lets the decoder of a model that attends by sample raise AttentionError where it is given a mask: padding would
+    be attended to."""
+
+    def check(_module: nn.Module, _inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if options.get("attention_mask") is not None:
+            raise AttentionError("attention by sample takes no mask and no padding; pack samples instead")
+
+    decoder.register_forward_pre_hook(check, with_kwargs=True)
 
 
 def _refuse(

@@ -12,24 +12,33 @@ from pydantic import Field, model_validator
 from rlm_env.runs.config_table import Table
 
 Preset = Literal["prime", "dapo", "dr_grpo", "gspo", "cispo", "sft"]
-Norm = Literal["token", "sequence", "constant"]
+Norm = Literal["token", "sequence", "rollout", "role", "constant"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
+_CAP = {"ratio_cap": 1e3}
 PRESETS: dict[Preset, dict[str, Any]] = {
-    "prime": {"norm": "token", "kl_tau": 1e-3, "dppo_mask_low": 0.2, "dppo_mask_high": 0.2},
-    "dapo": {"norm": "token", "kl_tau": 0.0, "clip_low": 0.2, "clip_high": 0.28},
-    "dr_grpo": {"norm": "constant", "kl_tau": 0.0, "clip_low": 0.2, "clip_high": 0.2},
-    "gspo": {"norm": "sequence", "kl_tau": 0.0, "clip_low": 3e-4, "clip_high": 4e-4},
+    "prime": {"norm": "token", "kl_tau": 1e-3, "dppo_mask_low": 0.2, "dppo_mask_high": 0.2, **_CAP},
+    "dapo": {"norm": "token", "kl_tau": 0.0, "clip_low": 0.2, "clip_high": 0.28, **_CAP},
+    "dr_grpo": {"norm": "constant", "kl_tau": 0.0, "clip_low": 0.2, "clip_high": 0.2, **_CAP},
+    "gspo": {"norm": "sequence", "kl_tau": 0.0, "clip_low": 3e-4, "clip_high": 4e-4, **_CAP},
     "cispo": {"norm": "token", "kl_tau": 0.0, "max_ratio": 5.0},
     "sft": {"norm": "token"},
 }
-"""The default settings of each preset. A preset has no use for the settings that it does not list.
+"""The default settings of each preset. A preset has no use for the settings that it does not list, but for the filters,
+which belong to all but `sft`.
 
 Sources: prime-rl 559b447, `DefaultLossConfig`; DAPO (arXiv:2503.14476, section 4.1); Dr. GRPO (arXiv:2503.20783,
 section 3.2), with the clip range of PPO; GSPO (arXiv:2507.18071, section 5.1); CISPO (arXiv:2506.13585, section
 3.1) with the bound of ScaleRL (arXiv:2510.13786), as in TRL's documentation of `cispo`. `sft` is cross-entropy on
 replies chosen beforehand: it uses neither advantages nor behavior logprobs.
 """
+
+FILTERS = frozenset({"filter_token_ratio", "filter_sample_ratio"})
+"""Settings that leave whole samples out, for any preset that has a ratio."""
+
+
+class ModelError(ValueError):
+    """The model cannot be trained as configured."""
 
 
 class LoraConfig(Table):
@@ -40,7 +49,9 @@ class LoraConfig(Table):
     alpha: float = Field(default=32.0, gt=0)
     """The adapter is scaled by alpha / rank."""
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Names of the linear layers to adapt; never the vocabulary head."""
+    """Names of the linear layers to adapt; never the vocabulary head. Of a mixture of experts whose weights are stacked
+    in one tensor, the name of that tensor, such as `experts.down_proj`. `all-linear` takes all of both, but no router.
+    """
 
 
 class ModelConfig(Table):
@@ -106,6 +117,9 @@ class SamplesConfig(Table):
     """Train the sub-LLM calls too, not only the root."""
     sub_weight: float = Field(default=1.0, gt=0)
     """Weight of a sub-call's token relative to a root token, in the loss and in its denominator."""
+    max_sub_calls: int | None = Field(default=None, ge=1)
+    """Most samples of sub-calls that are trained of one rollout; None: all. Of more, as many are drawn at random, and
+    each counts for those left out, so that the expected gradient stays the same and only its variance grows."""
 
 
 class LossConfig(Table):
@@ -117,9 +131,10 @@ class LossConfig(Table):
     preset: Preset = "prime"
     """The formula, with the settings of its publication. `sft` is cross-entropy, for `rlm-env sft` alone."""
     norm: Norm | None = None
-    """The divisor of the sum over all tokens of an optimizer step. `token`: the number of trained tokens. `sequence`:
-    the number of samples, after dividing each token by the trained tokens of its sample. `constant`: the number of
-    rollouts times `norm_tokens`."""
+    """What counts alike in an optimizer step. `token`: every trained token. `sequence`: every sample, whatever its
+    length; a root conversation counts as much as one sub-call. `rollout`: every rollout, however many sub-calls it
+    made. `role`: in every rollout the root, and all of its sub-calls together with `samples.sub_weight`. `constant`:
+    every token, but the divisor is the number of rollouts times `norm_tokens`."""
     norm_tokens: int | None = Field(default=None, ge=1)
     """The constant of `norm = "constant"`: the maximum number of trained tokens of a rollout, as in Dr. GRPO."""
     kl_tau: float | None = Field(default=None, ge=0)
@@ -134,6 +149,14 @@ class LossConfig(Table):
     """The ratio is clipped from above at 1 + clip_high."""
     max_ratio: float | None = Field(default=None, gt=0)
     """Cap of the ratio, which is a weight without gradient."""
+    ratio_cap: float | None = Field(default=None, gt=1)
+    """Where the ratio is above this, the policy term is constant and teaches nothing: one token that the engine found
+    next to impossible cannot make the loss infinite or outweigh a whole step. `delta` in TRL, the upper bound of the
+    two-sided clip of INTELLECT-2 (arXiv:2505.07291), where it is near 1."""
+    filter_token_ratio: float | None = Field(default=None, gt=1)
+    """Leaves out a sample with a token whose ratio is above this, or below its inverse. It stays in the divisor."""
+    filter_sample_ratio: float | None = Field(default=None, gt=1)
+    """Leaves out a sample whose ratio, the geometric mean over its tokens, is above this, or below its inverse."""
 
     def setting(self, name: str) -> float:
         """The value of a setting that the preset needs."""
@@ -155,9 +178,11 @@ class LossConfig(Table):
     @model_validator(mode="after")
     def _fits_the_preset(self) -> Self:
         """Refuses settings that have no effect with the preset."""
-        known = {"preset", "norm_tokens", *PRESETS[self.preset]}
+        known = {"preset", "norm_tokens", *PRESETS[self.preset]} | (set() if self.preset == "sft" else FILTERS)
         for name in type(self).model_fields:
             if name not in known and getattr(self, name) is not None:
+                if name in FILTERS:
+                    raise ValueError(f"{name} has no effect with preset 'sft', which has no ratio")
                 owners = " and ".join(preset for preset, values in PRESETS.items() if name in values)
                 raise ValueError(f"{name} has no effect with preset {self.preset!r} (it belongs to {owners})")
         if self.norm_tokens is not None and self.norm != "constant":

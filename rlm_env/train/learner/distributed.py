@@ -7,7 +7,7 @@ calls all others repeat. Not covered: starting the processes (torchrun does); te
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -19,7 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from rlm_env.train.learner.packing import pack_samples
+from rlm_env.train.learner.packing import balanced_packs, pack_samples
 from rlm_env.train.learner.samples import Sample
 
 _TIMEOUT = timedelta(hours=12)
@@ -66,8 +66,8 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 def shard(root: nn.Module, layers: list[nn.Module], dtype: torch.dtype, device: torch.device) -> None:
     """FSDP2: parameters become shards of float32 on `device`, gathered in `dtype` layer by layer; gradients are
-    summed over processes in float32. `root` covers the parameters outside of `layers`. Every process must hold equal
-    weights."""
+    summed over processes in float32. `root` covers the parameters outside of `layers`. Parameters on the meta device
+    stay there (`loading.py`)."""
     mesh = init_device_mesh(device.type, (world_size(),))
     precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for module in [*layers, root]:
@@ -89,11 +89,15 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def share(samples: list[Sample], budget: int, together: bool = True) -> list[list[Sample]]:
-    """This process's packs of `samples`. Every process gets the same number, because forward and backward are
-    collective: missing packs are filled up with a sample of weight 0, which adds exactly 0. `budget` and `together`:
-    see `pack_samples`."""
-    packs = pack_samples(samples, budget, together)
+def share(
+    samples: list[Sample], budget: int, together: bool = True, cost: Callable[[Sample], float] = len
+) -> list[list[Sample]]:
+    """This process's packs of `samples`; on several processes those of a round cost about the same. Every process gets
+    the same number, because forward and backward are collective: missing packs are filled up with a sample of weight 0,
+    which adds exactly 0. `budget` and `together`: see `pack_samples`; `cost`: of a sample, in any unit."""
+    if world_size() == 1:
+        return pack_samples(samples, budget, together)
+    packs = balanced_packs(samples, budget, world_size(), cost, together)
     mine = packs[rank() :: world_size()]
     return mine + [[_filler()] for _ in range(-(-len(packs) // world_size()) - len(mine))]
 
@@ -102,12 +106,12 @@ def is_filler(samples: list[Sample]) -> bool:
     return samples[0].rollout_id == _FILLER
 
 
-def sum_over_processes(values: dict[str, float]) -> dict[str, float]:
-    """Sums over processes, name by name, in float64."""
+def sum_over_processes(values: dict[str, float], largest: bool = False) -> dict[str, float]:
+    """Sums over processes, name by name, in float64; with `largest` the largest value instead."""
     if world_size() == 1:
         return values
     total = torch.tensor(list(values.values()), dtype=torch.float64)
-    dist.all_reduce(total)
+    dist.all_reduce(total, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM)
     return dict(zip(values, total.tolist(), strict=True))
 
 

@@ -20,7 +20,7 @@ def pack_logprobs(
     `Pack.spread`); `chunk`: see `token_logprobs`.
     """
     hidden = last_hidden_state(model, pack.input_ids, pack.position_ids, pack.boundaries)[0]
-    trained = pack.mask.nonzero()[:, 0]
+    trained = pack.trained
     if isinstance(temperature, Tensor) and temperature.ndim:
         temperature = temperature[trained]
     found = token_logprobs(hidden[trained - 1], vocabulary_head(model), pack.input_ids[0, trained], temperature, chunk)

@@ -21,30 +21,30 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from rlm_env.train.learner import distributed
+from rlm_env.train.learner.adapter import merged_weights, write_adapter
 from rlm_env.train.learner.checkpoint import atomic_folder
 from rlm_env.train.learner.config import LossConfig, ModelConfig, OptimizerConfig
+from rlm_env.train.learner.cost import Cost
 from rlm_env.train.learner.forward import base_model, input_embeddings
+from rlm_env.train.learner.loading import empty_model, fill
 from rlm_env.train.learner.logprobs import TokenLogprobs
-from rlm_env.train.learner.loss import loss_denominator, policy_loss
+from rlm_env.train.learner.loss import loss_denominator, sample_weights, token_losses
 from rlm_env.train.learner.memory import require_memory
 from rlm_env.train.learner.model import (
     PackModel,
     compile_layers,
     compute_dtype,
     load_model,
-    merged_weights,
     persistent_buffers,
     pick_device,
-    write_adapter,
     write_model,
 )
 from rlm_env.train.learner.optimizer import Optimizer, split_masters
 from rlm_env.train.learner.packing import Pack, collate
 from rlm_env.train.learner.packing_check import TOLERANCES, can_pack, shallow_copy
-from rlm_env.train.learner.samples import Sample, SampleKind
+from rlm_env.train.learner.samples import Sample
+from rlm_env.train.learner.step_metrics import StepMetrics, performance
 
-_MEANS = ("entropy", "mismatch_kl", "ratio", "log_ratio_abs", "clipped", "clipped_high", "clipped_low")
-"""Metrics that are means over the trained tokens."""
 _STATE = "learner.json"
 
 
@@ -80,16 +80,19 @@ class Learner:
         self.device = pick_device(model, distributed.local_rank())
         require_memory(self.folder, model, self.device)
         torch.manual_seed(seed)
-        self.model = load_model(self.folder, model, seed)
+        alone = distributed.world_size() == 1
+        self.model = load_model(self.folder, model, seed) if alone else empty_model(self.folder, model, seed)
         self.root = PackModel(self.model)
-        masters = self._place()
+        masters = self._place(seed)
         if model.compile:
             compile_layers(self.model)
         self.optimizer = Optimizer(self.root, masters, optimizer, total_steps)
         self._master_of = {id(p): masters[n] for n, p in self.root.named_parameters() if n in masters}
+        self.cost = Cost.of_model(self.model)
 
-    def _place(self) -> dict[str, torch.nn.Parameter]:
-        """Moves the model to its device, checks that packing is exact, and returns the float32 masters."""
+    def _place(self, seed: int) -> dict[str, torch.nn.Parameter]:
+        """Moves the model to its device, checks that packing is exact, and returns the float32 masters. On several
+        processes the model has no values before it is sharded."""
         dtype = compute_dtype(self.config)
         if distributed.world_size() == 1:
             self.root.to(self.device)
@@ -98,10 +101,12 @@ class Learner:
             return masters
         packed = None
         if distributed.rank() == 0:  # before sharding; of few layers, since a device need not hold the whole model
-            few = shallow_copy(self.model).to(self.device, dtype)
-            packed = can_pack(few, self.config.packing, TOLERANCES[dtype])
+            few = shallow_copy(self.model)
+            fill(few, self.folder, self.config, self.device, seed)
+            packed = can_pack(few.to(dtype), self.config.packing, TOLERANCES[dtype])
         self.packed = bool(distributed.gather(packed)[0])
         distributed.shard(self.root, list(base_model(self.model).get_decoder().layers), dtype, self.device)
+        fill(self.model, self.folder, self.config, self.device, seed)
         self.root.to(self.device)  # buffers
         return split_masters(self.root, torch.float32)
 
@@ -111,24 +116,25 @@ class Learner:
         Every pack is one forward and backward. Samples whose loss is always 0 (advantage 0, no KL term) are not run,
         but count in the denominator. A gradient that is not finite is not applied: `skipped` is then 1.
 
-        Metrics: `loss`, `grad_norm` (before clipping), `lr`, `skipped`; `trained_tokens`, `tokens`, `samples` and
-        `packs` that were run; means over the trained tokens: `entropy` (nats), `mismatch_kl`, `ratio`, `log_ratio_abs`,
-        `clipped`, `clipped_high`, `clipped_low`, and the same by kind of sample under `root/` and `sub/`;
-        `seconds/forward`, `seconds/backward`, `seconds/update`, of which on a GPU only the sum is exact.
+        Metrics: `grad_norm` (before clipping), `lr`, `skipped`; `tokens`, `samples` and `packs` that were run;
+        `seconds/forward`, `seconds/backward`, `seconds/update`, of which on a GPU only the sum is exact; and those of
+        `StepMetrics.collect` and `performance`.
 
         Raises ValueError, before anything is changed, on a sample longer than a pack and if nothing is trained.
         """
+        begun = time.perf_counter()
         denominator = loss_denominator(samples, self.loss)
+        weights = dict(zip(map(id, samples), sample_weights(samples, self.loss), strict=True))
         run = [sample for sample in samples if sample.trained_tokens and (sample.advantage or self.loss.kl_tau)]
-        packs = [self._collate(pack) for pack in distributed.share(run, self.config.pack_tokens, self.packed)]
+        packs = [self._collate(pack, weights) for pack in self._share(run)]
         fillers = sum(distributed.is_filler(pack.samples) for pack in packs)
-        sums: dict[str, Tensor] = {}
+        seen = StepMetrics(samples)
         seconds = dict.fromkeys(("forward", "backward", "update"), 0.0)
         self.optimizer.clear()  # gradients of an earlier step that was interrupted
         for pack in packs:
             start = time.perf_counter()
             pack = pack.to(self.device)
-            loss = self._pack_loss(pack, self.root(pack), denominator, sums)
+            loss = self._pack_loss(pack, self.root(pack), denominator, seen)
             middle = time.perf_counter()
             loss.backward()
             seconds["forward"] += middle - start
@@ -136,7 +142,8 @@ class Learner:
         start = time.perf_counter()
         update = self.optimizer.step(self.version)
         self.version += 1
-        metrics = self._metrics(sums, len(packs) - fillers)
+        metrics = seen.collect()
+        metrics |= distributed.sum_over_processes({"packs": float(len(packs) - fillers)})
         seconds["update"] = time.perf_counter() - start
         return {
             **metrics,
@@ -146,11 +153,17 @@ class Learner:
             "tokens": float(sum(map(len, run))),
             "samples": float(len(run)),
             **{f"seconds/{phase}": value for phase, value in seconds.items()},
+            **performance(self.cost, run, time.perf_counter() - begun, self.device),
         }
 
-    def _collate(self, samples: list[Sample]) -> Pack:
-        """The tensors of a pack; ValueError for ids outside of the vocabulary."""
-        pack = collate(samples)
+    def _share(self, samples: list[Sample]) -> list[list[Sample]]:
+        """This process's packs of the samples."""
+        return distributed.share(samples, self.config.pack_tokens, self.packed, self.cost.of)
+
+    def _collate(self, samples: list[Sample], weights: dict[int, float] | None = None) -> Pack:
+        """The tensors of a pack; ValueError for ids outside of the vocabulary. `weights`: by sample, 0 for those that
+        are not in it; None: each sample's own."""
+        pack = collate(samples, None if weights is None else [weights.get(id(sample), 0.0) for sample in samples])
         vocab = input_embeddings(self.model).num_embeddings
         if int(pack.input_ids.max()) >= vocab or int(pack.input_ids.min()) < 0:
             foreign = _out_of_vocabulary(samples, vocab)
@@ -160,47 +173,21 @@ class Learner:
             )
         return pack
 
-    def _pack_loss(self, pack: Pack, found: TokenLogprobs, denominator: float, sums: dict[str, Tensor]) -> Tensor:
-        """The pack's share of the step's loss; adds its metrics to `sums`."""
-        advantages = pack.spread([sample.advantage for sample in pack.samples])
-        total = found.logprobs.new_zeros(())
-        for kind in SampleKind:
-            of_kind = [float(sample.kind == kind) for sample in pack.samples]
-            if not any(of_kind):
-                continue
-            mask = pack.mask & pack.spread(of_kind).bool()
-            loss, metrics = policy_loss(
-                found.logprobs,
-                pack.behavior_logprobs,
-                advantages,
-                mask,
-                self.loss,
-                pack.sequence_ids,
-                pack.weights,
-            )
-            total = total + loss / denominator
-            if distributed.is_filler(pack.samples):
-                continue
-            metrics["entropy"] = found.entropy[mask].sum()
-            metrics["loss"] = loss.detach() / denominator
-            for name, value in metrics.items():
-                key = f"{kind}/{name}"
-                sums[key] = sums[key] + value if key in sums else value
-        return total
-
-    def _metrics(self, sums: dict[str, Tensor], packs: int) -> dict[str, float]:
-        """The step's metrics over all processes, from this process's sums by kind."""
-        keys = [f"{kind}/{name}" for kind in SampleKind for name in ("tokens", "loss", *_MEANS)]
-        mine = {key: float(sums.get(key, 0.0)) for key in keys}
-        found = distributed.sum_over_processes({**mine, "packs": float(packs)})
-        metrics = {"loss": sum(found[f"{kind}/loss"] for kind in SampleKind), "packs": found["packs"]}
-        for prefix, kinds in {"": tuple(SampleKind), **{f"{kind}/": (kind,) for kind in SampleKind}}.items():
-            tokens = sum(found[f"{kind}/tokens"] for kind in kinds)
-            metrics[f"{prefix}trained_tokens"] = tokens
-            if tokens:
-                for name in _MEANS:
-                    metrics[prefix + name] = sum(found[f"{kind}/{name}"] for kind in kinds) / tokens
-        return metrics
+    def _pack_loss(self, pack: Pack, found: TokenLogprobs, denominator: float, seen: StepMetrics) -> Tensor:
+        """The pack's share of the step's loss; its metrics go to `seen`."""
+        at = pack.trained
+        losses, metrics = token_losses(
+            found.logprobs[at],
+            pack.behavior_logprobs[at],
+            pack.advantages[at],
+            self.loss,
+            pack.sequence_ids[at],
+            len(pack.samples),
+        )
+        losses = losses * (pack.weights[at].to(losses.dtype) / denominator)
+        if not distributed.is_filler(pack.samples):
+            seen.add(pack, losses.detach(), found.entropy[at], metrics)
+        return losses.sum()
 
     @torch.no_grad()
     def score(self, samples: list[Sample]) -> list[list[float]]:
@@ -208,13 +195,13 @@ class Learner:
         samples = [copy.copy(sample) for sample in samples]  # distinct objects, even if one sample is given twice
         place = {id(sample): index for index, sample in enumerate(samples)}
         mine: dict[int, list[float]] = {}
-        for pack_samples in distributed.share(samples, self.config.pack_tokens, self.packed):
+        for pack_samples in self._share(samples):
             pack = self._collate(pack_samples).to(self.device)
-            logprobs = self.root(pack).logprobs
+            values = self.root(pack).logprobs[pack.trained].tolist()
             if distributed.is_filler(pack_samples):
                 continue
-            for number, sample in enumerate(pack_samples):
-                mine[place[id(sample)]] = logprobs[pack.mask & (pack.sequence_ids == number)].tolist()
+            for sample in pack_samples:
+                mine[place[id(sample)]], values = values[: sample.trained_tokens], values[sample.trained_tokens :]
         distributed.reshard(self.root)
         found: dict[int, list[float]] = {}
         for part in distributed.gather(mine):

@@ -44,7 +44,7 @@ def token_logprobs(
     Logits are recomputed in the backward pass, so a step costs one more product with the head. `hidden` and
     `head_weight` get gradients (the latter's is summed over chunks in float32), the temperature does not, and there are
     no second derivatives. Raises ValueError on shapes that do not fit and a temperature of 0 or below; a temperature on
-    a GPU is not checked, since that would wait for the GPU.
+    a GPU is not checked, since that would wait for the GPU (`packing.collate` has checked it).
     """
     tokens, vocab = len(targets), len(head_weight)
     if hidden.ndim != 2 or len(hidden) != tokens or head_weight.ndim != 2 or targets.ndim != 1:
@@ -54,7 +54,8 @@ def token_logprobs(
         )
     exact = torch.promote_types(hidden.dtype, torch.float32)
     scale = torch.as_tensor(temperature, dtype=exact, device=hidden.device).expand(tokens)
-    if not (scale.is_cuda and isinstance(temperature, Tensor)) and not bool((scale > 0).all()):
+    known = scale if scale.device.type == "cpu" else torch.zeros(0)
+    if not (bool((known > 0).all()) if isinstance(temperature, Tensor) else temperature > 0):
         raise ValueError("temperature must be above 0: greedy sampling has no log-probabilities to train on")
     chunk = chunk or max(1, chunk_elements(hidden.device.type) // vocab)
     return TokenLogprobs(*_ChunkedLogprobs.apply(hidden, head_weight, targets, scale, chunk))

@@ -1,19 +1,22 @@
 """The policy loss over packed tokens, and the divisor of its sum.
 
-Covered: the surrogates of prime-rl, DAPO, Dr. GRPO, GSPO and CISPO; cross-entropy; their metrics. Not covered:
+Covered: the surrogates of prime-rl, DAPO, Dr. GRPO, GSPO and CISPO; cross-entropy; caps, filters and norms; their
+metrics. Not covered:
 log-probabilities (`logprobs.py`), advantages (`rl/advantage.py`), and summing over packs and ranks (`learner.py`):
 `policy_loss` returns a sum, so that a step divides once, by `loss_denominator` of all its samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from rlm_env.train.learner.config import PRESETS, LossConfig
-from rlm_env.train.learner.samples import Sample
+from rlm_env.train.learner.samples import Sample, SampleKind
 
 MetricSums = dict[str, Tensor]
 """Sums over trained tokens, by metric."""
@@ -32,34 +35,51 @@ def policy_loss(
 
     All tensors have the shape [tokens]. `logprobs`: the policy's, with gradient; `behavior_logprobs`: the engine's
     when it sampled, at the same temperature; `mask`: bool, the trained tokens (the values of other tokens are never
-    used); `sequence_ids`: the sample of each token, needed for `gspo` and `norm = "sequence"` where there is more
-    than one sample, all of whose tokens must be there; `weights`: the weight of each token, 1 by default.
+    used); `sequence_ids`: the sample of each token, needed for `gspo`, `norm = "sequence"` and the filters where there
+    is more than one sample, all of whose tokens must be there; `weights`: the weight of each token, 1 by default (see
+    `sample_weights`).
 
     With x the log ratio of policy to behavior and A the advantage, a token's loss is
     `prime`: -A exp(x) + kl_tau x^2, without the first term if the probability has moved too far in the direction of
     A (DPPO; prime-rl 559b447, trainer/rl/loss.py); `dapo`, `dr_grpo`: -min(A exp(x), A clip(exp(x)));
     `gspo`: the same with x averaged over the sample; `cispo`: -A logprob min(exp(x), max_ratio), the ratio without
-    gradient; `sft`: -logprob, with x taken as 0. `kl_tau x^2` is added to any but the last if set. With
-    `norm = "sequence"` each token's loss is divided by the trained tokens of its sample. The caller divides the sum by
-    `loss_denominator`.
+    gradient; `sft`: -logprob, with x taken as 0. `kl_tau x^2` is added to any but the last if set. In `prime`, `dapo`,
+    `dr_grpo` and `gspo` exp(x) is at most `ratio_cap`. With `norm = "sequence"` each token's loss is divided by the
+    trained tokens of its sample. The caller divides the sum by `loss_denominator`.
 
     Metrics are sums over the trained tokens, without gradient: `tokens`; `ratio`; `log_ratio_abs`; `mismatch_kl`,
     exp(x) - x - 1; `clipped`, tokens whose policy term has no gradient (`cispo`: whose ratio is capped), of which
-    `clipped_high` have a positive and `clipped_low` a negative advantage. Divided by `tokens` they are means.
+    `clipped_high` have a positive and `clipped_low` a negative advantage; `filtered`, tokens of samples that were left
+    out. Divided by `tokens` they are means.
 
     Raises ValueError if shapes differ, if the mask is not bool, and on an unknown preset.
     """
     config = config or LossConfig()
     _check_shapes(logprobs, behavior_logprobs, advantages, mask, sequence_ids, weights)
-    logprobs = logprobs[mask]
-    logprobs = logprobs.to(torch.promote_types(logprobs.dtype, torch.float32))
-    behavior = behavior_logprobs[mask].to(logprobs.dtype)
-    advantages = advantages[mask].to(logprobs.dtype)
-    samples = None if sequence_ids is None else torch.unique(sequence_ids[mask], return_inverse=True)[1]
+    if sequence_ids is None:
+        samples, count = torch.zeros(int(mask.sum()), dtype=torch.long, device=mask.device), 1
+    else:
+        found, samples = torch.unique(sequence_ids[mask], return_inverse=True)
+        count = len(found)
+    loss, metrics = token_losses(logprobs[mask], behavior_logprobs[mask], advantages[mask], config, samples, count)
+    if weights is not None:
+        loss = loss * weights[mask].to(loss.dtype)
+    return loss.sum(), {"tokens": torch.tensor(float(len(loss))), **{name: v.sum() for name, v in metrics.items()}}
 
+
+def token_losses(
+    logprobs: Tensor, behavior_logprobs: Tensor, advantages: Tensor, config: LossConfig, samples: Tensor, count: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The same token by token, [trained]: losses before weights, and metrics. `samples`: the index of each token's
+    sample, below `count`. Nothing here waits for the device."""
+    exact = torch.promote_types(logprobs.dtype, torch.float32)
+    logprobs, behavior, advantages = (x.to(exact) for x in (logprobs, behavior_logprobs, advantages))
+    seen = torch.zeros_like(behavior) if config.preset == "sft" else logprobs.detach() - behavior
+    filtered = _filtered(seen, config, samples, count)
+    if filtered is not None:  # before the exponent: an infinite ratio times zero would be nan
+        logprobs, behavior = (x.masked_fill(filtered, 0.0) for x in (logprobs, behavior))
     log_ratio = logprobs - behavior
     if config.preset == "sft":
-        log_ratio = torch.zeros_like(logprobs)
         loss, clipped = -logprobs, torch.zeros_like(logprobs, dtype=torch.bool)
     elif config.preset == "prime":
         loss, clipped = _dppo(logprobs, behavior, advantages, config)
@@ -68,42 +88,69 @@ def policy_loss(
         clipped = ratio > cap
         loss = -ratio.clamp(max=cap) * advantages * logprobs
     elif config.preset in ("dapo", "dr_grpo", "gspo"):
-        exponent = _sample_means(log_ratio, samples) if config.preset == "gspo" else log_ratio
+        exponent = _sample_means(log_ratio, samples, count) if config.preset == "gspo" else log_ratio
         loss, clipped = _clipped(exponent, advantages, config)
     else:
         raise ValueError(f"unknown loss preset {config.preset!r}; known are {', '.join(PRESETS)}")
     if config.kl_tau:
         loss = loss + config.kl_tau * log_ratio.square()
+    if filtered is not None:
+        loss = loss.masked_fill(filtered, 0.0)
     if config.norm == "sequence":
-        loss = loss / _sample_lengths(loss, samples)
-    if weights is not None:
-        loss = loss * weights[mask].to(loss.dtype)
-    return loss.sum(), _metrics(log_ratio.detach(), clipped, advantages)
+        loss = loss / _sample_lengths(loss, samples, count)
+    return loss, _metrics(seen, clipped, filtered, advantages)
 
 
 def loss_denominator(samples: Iterable[Sample], config: LossConfig | None = None) -> float:
     """The divisor of the sum of `policy_loss` over all packs of a step.
 
     `samples`: all samples of one optimizer step, over all ranks and packs. By `config.norm`: `token`, the weighted
-    number of trained tokens; `sequence`, the weighted number of samples; `constant`, rollouts times `norm_tokens`.
-    Raises ValueError if nothing is trained or `norm_tokens` is missing.
+    number of trained tokens; `sequence`, the weighted number of samples; `rollout`, the number of rollouts; `role`, the
+    weighted number of roles in rollouts; `constant`, rollouts times `norm_tokens`. Where sub-calls were drawn, those
+    left out are counted. Raises ValueError if nothing is trained or `norm_tokens` is missing.
     """
     config = config or LossConfig()
-    samples = list(samples)
+    samples = [sample for sample in samples if any(sample.mask)]
+    rollouts = len({sample.rollout_id for sample in samples})
     if config.norm == "token":
-        total = sum(sample.weight * sample.trained_tokens for sample in samples)
+        total = sum(_tokens(sample) for sample in samples)
     elif config.norm == "sequence":
-        total = sum(sample.weight for sample in samples if any(sample.mask))
+        total = sum(sample.weight * sample.stands_for for sample in samples)
+    elif config.norm == "rollout":
+        total = rollouts
+    elif config.norm == "role":
+        total = sum({(sample.rollout_id, sample.kind): sample.weight for sample in samples}.values())
     elif config.norm_tokens is None:
         raise ValueError(
             'norm = "constant" needs norm_tokens: the most tokens that one rollout may train, for example the limit '
             "of its completion tokens"
         )
     else:
-        total = config.norm_tokens * len({sample.rollout_id for sample in samples if any(sample.mask)})
+        total = config.norm_tokens * rollouts
     if not total:
         raise ValueError("nothing to train: no sample has a trained token")
     return float(total)
+
+
+def sample_weights(samples: Sequence[Sample], config: LossConfig) -> list[float]:
+    """The weight of each token of each sample in `policy_loss`, [samples]; `samples` are those of a whole step. It is
+    the sample's own, and with `norm = "rollout"` or `"role"` divided by the tokens that its rollout, or its role in the
+    rollout, trains."""
+    own = [sample.weight * sample.stands_for for sample in samples]
+    if config.norm not in ("rollout", "role"):
+        return own
+    by_role = config.norm == "role"
+    keys = [(sample.rollout_id, sample.kind if by_role else None) for sample in samples]
+    totals: defaultdict[tuple[str, SampleKind | None], float] = defaultdict(float)
+    for key, sample in zip(keys, samples, strict=True):
+        totals[key] += _tokens(sample) / (sample.weight if by_role else 1.0)
+    return [weight / (totals[key] or 1.0) for key, weight in zip(keys, own, strict=True)]
+
+
+def _tokens(sample: Sample) -> float:
+    """The weighted number of trained tokens that a sample stands for in a divisor."""
+    tokens = sample.trained_tokens if sample.counted_tokens is None else sample.counted_tokens
+    return sample.weight * sample.stands_for * tokens
 
 
 def _dppo(logprobs: Tensor, behavior: Tensor, advantages: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
@@ -112,44 +159,61 @@ def _dppo(logprobs: Tensor, behavior: Tensor, advantages: Tensor, config: LossCo
     moved = logprobs.detach().exp() - behavior.exp()
     dropped = torch.where(advantages > 0, moved > high, moved < -low)
     # The exponent of a dropped token is zeroed before exp: an infinite ratio times zero would be nan.
-    ratio = torch.exp((logprobs - behavior).masked_fill(dropped, 0.0))
-    return -advantages * ratio * ~dropped, dropped
+    ratio, capped = _capped((logprobs - behavior).masked_fill(dropped, 0.0), config)
+    return -advantages * ratio * ~dropped, dropped | capped
 
 
 def _clipped(log_ratio: Tensor, advantages: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """PPO's surrogate with a lower and an upper bound."""
-    ratio = torch.exp(log_ratio)
+    """PPO's surrogate with a lower and an upper bound, and `ratio_cap` beyond."""
+    ratio, capped = _capped(log_ratio, config)
     low, high = 1 - config.setting("clip_low"), 1 + config.setting("clip_high")
     loss = -torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages)
-    return loss, torch.where(advantages > 0, ratio > high, (ratio < low) & (advantages < 0)).detach()
+    bounded = torch.where(advantages > 0, ratio > high, (ratio < low) & (advantages < 0)).detach()
+    return loss, bounded | capped
 
 
-def _sample_lengths(values: Tensor, samples: Tensor | None) -> Tensor:
+def _capped(log_ratio: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
+    """The ratio, constant beyond `ratio_cap`, and where that is so. The exponent is capped: exp must not overflow."""
+    if config.ratio_cap is None:
+        return torch.exp(log_ratio), torch.zeros_like(log_ratio, dtype=torch.bool)
+    bound = math.log(config.ratio_cap)
+    return torch.exp(log_ratio.clamp(max=bound)), log_ratio.detach() > bound
+
+
+def _filtered(log_ratio: Tensor, config: LossConfig, samples: Tensor, count: int) -> Tensor | None:
+    """The tokens of samples that a filter leaves out; None without filters."""
+    found = None
+    if config.filter_sample_ratio is not None:
+        found = _sample_means(log_ratio, samples, count).abs() > math.log(config.filter_sample_ratio)
+    if config.filter_token_ratio is not None:
+        outside = (log_ratio.abs() > math.log(config.filter_token_ratio)).to(log_ratio.dtype)
+        here = log_ratio.new_zeros(count).index_add(0, samples, outside)[samples] > 0
+        found = here if found is None else found | here
+    return found
+
+
+def _sample_lengths(values: Tensor, samples: Tensor, count: int) -> Tensor:
     """For each token, the trained tokens of its sample."""
-    if samples is None:
-        return torch.full_like(values, max(len(values), 1))
-    return torch.bincount(samples)[samples].to(values.dtype)
+    return values.new_zeros(count).index_add(0, samples, torch.ones_like(values))[samples]
 
 
-def _sample_means(values: Tensor, samples: Tensor | None) -> Tensor:
+def _sample_means(values: Tensor, samples: Tensor, count: int) -> Tensor:
     """For each token, the mean over the trained tokens of its sample."""
-    if samples is None:
-        samples = torch.zeros(len(values), dtype=torch.long, device=values.device)
-    sums = values.new_zeros(len(values)).index_add(0, samples, values)
-    return sums[samples] / _sample_lengths(values, samples)
+    sums = values.new_zeros(count).index_add(0, samples, values)
+    return sums[samples] / _sample_lengths(values.detach(), samples, count)
 
 
-def _metrics(log_ratio: Tensor, clipped: Tensor, advantages: Tensor) -> MetricSums:
-    """Sums over the trained tokens: ratios, mismatch, clipped shares."""
+def _metrics(log_ratio: Tensor, clipped: Tensor, filtered: Tensor | None, advantages: Tensor) -> dict[str, Tensor]:
+    """Of each trained token: ratio, mismatch, whether it was clipped or left out."""
     ratio = torch.exp(log_ratio)
     return {
-        "tokens": torch.tensor(float(len(ratio)), device=ratio.device),
-        "ratio": ratio.sum(),
-        "log_ratio_abs": log_ratio.abs().sum(),
-        "mismatch_kl": (ratio - log_ratio - 1).sum(),
-        "clipped": clipped.sum().to(ratio.dtype),
-        "clipped_high": (clipped & (advantages > 0)).sum().to(ratio.dtype),
-        "clipped_low": (clipped & (advantages < 0)).sum().to(ratio.dtype),
+        "ratio": ratio,
+        "log_ratio_abs": log_ratio.abs(),
+        "mismatch_kl": ratio - log_ratio - 1,
+        "clipped": clipped.to(ratio.dtype),
+        "clipped_high": (clipped & (advantages > 0)).to(ratio.dtype),
+        "clipped_low": (clipped & (advantages < 0)).to(ratio.dtype),
+        "filtered": torch.zeros_like(ratio) if filtered is None else filtered.to(ratio.dtype),
     }
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from rlm_env.train.learner import distributed
-from rlm_env.train.learner.config import LoraConfig, ModelConfig
+from rlm_env.train.learner.adapter import adapter_targets
+from rlm_env.train.learner.config import LoraConfig, ModelConfig, ModelError
 from rlm_env.train.learner.logprobs import chunk_elements
-from rlm_env.train.learner.model import ModelError, compute_dtype, read_model_config
+from rlm_env.train.learner.model import compute_dtype, read_model_config
+from rlm_env.train.learner.packing_check import shallow_copy
 
 GIB = 2**30
 _SLACK = 1.2
@@ -37,8 +38,8 @@ class Memory:
     activations: int
     """Activations of one pack, and the logits of one chunk of tokens."""
     loading: int
-    """Host memory while loading, before the model is moved to its device or sharded: each process reads all of it. Not
-    part of `total`."""
+    """Host memory while loading, not part of `total`. One process reads all of the model before it is moved to its
+    device. Of several, the first reads a few layers, to check packing, and where experts are stacked all of it."""
 
     @property
     def total(self) -> int:
@@ -60,12 +61,11 @@ def require_memory(folder: Path, config: ModelConfig, device: torch.device) -> M
             f"training {folder} needs about {need.total / GIB:.2f} GiB on {device} ({need}), and "
             f"{available / GIB:.2f} GiB are free; {_remedies(config)}"
         )
-    available = available_memory(torch.device("cpu")) // sharers
+    available = available_memory(torch.device("cpu"))
     if need.loading > available:
         raise ModelError(
-            f"loading {folder} takes {need.loading / GIB:.2f} GiB of this machine's memory in each process, and "
-            f"{available / GIB:.2f} GiB are free for each of {sharers}; start fewer processes on a machine "
-            "(torchrun --nproc-per-node), or use one with more memory"
+            f"loading {folder} takes {need.loading / GIB:.2f} GiB of this machine's memory, and {available / GIB:.2f} "
+            "GiB are free; use a machine with more memory"
         )
     return need
 
@@ -92,8 +92,15 @@ def training_memory(model_config: Any, config: ModelConfig, processes: int = 1) 
         gradients=4 * trained // processes,
         moments=8 * trained // processes,
         activations=_activations(model_config.get_text_config(), config, width),
-        loading=masters + frozen * width,
+        loading=masters + frozen * width if processes == 1 else _loaded_by_the_first(model, config),
     )
+
+
+def _loaded_by_the_first(model: Any, config: ModelConfig) -> int:
+    width = compute_dtype(config).itemsize if config.lora else 4
+    few = sum(parameter.numel() for parameter in shallow_copy(model).parameters())
+    stacked = any(parameter.ndim == 3 for parameter in model.parameters())
+    return width * (few + sum(parameter.numel() for parameter in model.parameters()) * stacked)
 
 
 def available_memory(device: torch.device) -> int:
@@ -148,13 +155,14 @@ def _device_type(config: ModelConfig) -> str:
 
 def _adapter_size(model: Any, lora: LoraConfig) -> int:
     """Number of parameters of the adapter."""
-    head = model.get_output_embeddings()
+    targets = adapter_targets(model, lora)
     found = 0
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module is not head:
-            named = any(name == target or name.endswith(f".{target}") for target in lora.targets)
-            if lora.targets == "all-linear" or named:
-                found += lora.rank * (module.in_features + module.out_features)
+    for name in targets.modules:
+        layer = model.get_submodule(name)
+        found += lora.rank * (layer.in_features + layer.out_features)
+    for name in targets.parameters:
+        experts, rows, columns = model.get_parameter(name).shape
+        found += experts * lora.rank * (rows + columns)
     return found
 
 

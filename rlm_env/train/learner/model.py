@@ -1,16 +1,13 @@
 """The policy in the trainer: a Hugging Face causal language model, trained in full or through a LoRA adapter.
 
-Covered: loading from a folder, the type of forward and backward, dropout off, gradient checkpointing, adapters, the
-root module, and exporting the weights as a folder that an engine serves. Not covered: memory needs (`memory.py`),
-float32 master weights (`optimizer.py`), sharding (`distributed.py`).
+Covered: loading from a folder on one process, the type of forward and backward, dropout off, gradient checkpointing,
+the root module, and exporting the weights as a folder that an engine serves. Not covered: adapters (`adapter.py`),
+loading on several processes (`loading.py`), memory needs (`memory.py`), float32 master weights (`optimizer.py`).
 """
 
 from __future__ import annotations
 
 import shutil
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from rlm_env.train.learner import attention
-from rlm_env.train.learner.config import LoraConfig, ModelConfig
+from rlm_env.train.learner.adapter import AdapterTargets, adapter_targets, add_adapter, plain_name
+from rlm_env.train.learner.config import ModelConfig, ModelError
 from rlm_env.train.learner.forward import base_model, pack_logprobs
 from rlm_env.train.learner.logprobs import TokenLogprobs
 from rlm_env.train.learner.packing import Pack
+from rlm_env.train.learner.quietly import quietly
 
 _NOT_COPIED = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".md", ".lock"}
 """Suffixes of files in a model folder that hold the old weights or describe them."""
-
-
-class ModelError(ValueError):
-    """The model cannot be trained as configured."""
 
 
 class PackModel(nn.Module):
@@ -40,7 +35,7 @@ class PackModel(nn.Module):
         self.model = model
 
     def forward(self, pack: Pack) -> TokenLogprobs:
-        return pack_logprobs(self.model, pack, pack.spread([sample.temperature for sample in pack.samples]))
+        return pack_logprobs(self.model, pack, pack.temperatures)
 
 
 def compute_dtype(config: ModelConfig) -> torch.dtype:
@@ -78,16 +73,21 @@ def load_model(folder: Path, config: ModelConfig, seed: int = 0) -> nn.Module:
     `seed` and has no effect yet. Raises ModelError if the folder is not a model, lacks weights, or the adapter fits no
     layer.
     """
+    return prepare(from_pretrained(folder, config), config, seed)
+
+
+def from_pretrained(folder: Path, config: ModelConfig) -> Any:
+    """The model in `folder` without an adapter. Raises ModelError."""
     from transformers import AutoModelForCausalLM
 
     attention.register()
     try:
-        with _quietly():
+        with quietly():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=read_model_config(folder),
-                dtype=compute_dtype(config) if config.lora else torch.float32,
-                attn_implementation=attention.BY_SAMPLE if config.attention == "auto" else config.attention,
+                dtype=_loaded_dtype(config),
+                attn_implementation=_implementation(config),
                 local_files_only=True,
                 output_loading_info=True,
             )
@@ -99,12 +99,38 @@ def load_model(folder: Path, config: ModelConfig, seed: int = 0) -> nn.Module:
         raise ModelError(
             f"{folder} lacks {len(missing)} of the model's weights, such as {missing[0]}: they would be random numbers"
         )
+    return model
+
+
+def model_without_values(model_config: Any, config: ModelConfig) -> Any:
+    """A model of this (Hugging Face) configuration, wherever parameters are made. Raises ModelError where it knows no
+    such attention."""
+    from transformers import AutoModelForCausalLM
+
+    attention.register()
+    try:
+        with quietly():
+            return AutoModelForCausalLM.from_config(
+                model_config, dtype=_loaded_dtype(config), attn_implementation=_implementation(config)
+            )
+    except (ValueError, ImportError) as error:
+        raise ModelError(f"trainer.attention = {config.attention!r}: {error}") from error
+
+
+def prepare(model: Any, config: ModelConfig, seed: int) -> nn.Module:
+    """A model as it was loaded, ready to be trained."""
+    if config.attention == "auto":
+        attention.refuse_masks(model.get_decoder())
     if config.lora:
         model = add_adapter(model, config.lora, seed)
     if config.gradient_checkpointing:
-        with _quietly():
+        with quietly():
             base_model(model).gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()
+
+
+def _loaded_dtype(config: ModelConfig) -> torch.dtype:
+    return compute_dtype(config) if config.lora else torch.float32
 
 
 def compile_layers(model: nn.Module) -> None:
@@ -121,77 +147,20 @@ def compile_layers(model: nn.Module) -> None:
                     module.compile(dynamic=True)
 
 
-def check_buildable(model_config: Any, config: ModelConfig) -> None:
+def check_buildable(model_config: Any, config: ModelConfig) -> AdapterTargets | None:
     """Raises ModelError if a model of this (Hugging Face) configuration knows no such attention, or has no such layers
-    for an adapter. Allocates nothing."""
-    from transformers import AutoModelForCausalLM
-
-    attention.register()
-    try:
-        with torch.device("meta"), _quietly():
-            model: Any = AutoModelForCausalLM.from_config(model_config, attn_implementation=_implementation(config))
-    except (ValueError, ImportError) as error:
-        raise ModelError(f"trainer.attention = {config.attention!r}: {error}") from error
-    if config.lora is not None:
-        add_adapter(model, config.lora, 0)
+    for an adapter. Returns what the adapter is put on. Allocates nothing."""
+    with torch.device("meta"):
+        model = model_without_values(model_config, config)
+    if config.lora is None:
+        return None
+    targets = adapter_targets(model, config.lora)
+    add_adapter(model, config.lora, 0)
+    return targets
 
 
 def _implementation(config: ModelConfig) -> str:
     return attention.BY_SAMPLE if config.attention == "auto" else config.attention
-
-
-def add_adapter(model: nn.Module, config: LoraConfig, seed: int) -> nn.Module:
-    """The model with a new float32 adapter, its own weights frozen."""
-    import peft
-
-    targets = config.targets if isinstance(config.targets, str) else list(config.targets)
-    settings = peft.LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType] - annotated int; peft only divides it by r
-        lora_dropout=0.0,
-        target_modules=targets,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            with _quietly():
-                adapted = peft.get_peft_model(model, settings, autocast_adapter_dtype=False)
-        except ValueError as error:
-            raise ModelError(f"trainer.lora.targets = {config.targets!r}: {error}") from error
-    for name, module in lora_layers(adapted).items():
-        if not isinstance(module.get_base_layer(), nn.Linear):
-            raise ModelError(f"trainer.lora.targets: {name} is a {type(module.get_base_layer()).__name__}, not linear")
-    for parameter in adapted.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return adapted
-
-
-def lora_layers(model: nn.Module) -> dict[str, Any]:
-    """The adapted layers by their name in the Hugging Face model; {} without an adapter."""
-    base = base_model(model)
-    return {} if base is model else {n: m for n, m in base.named_modules() if hasattr(m, "lora_A")}
-
-
-def merged_weights(model: nn.Module, exact: Callable[[Tensor], Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The model's weights under their Hugging Face names, with an adapter merged in (W + scaling B A). Tied weights
-    appear once.
-
-    `exact`: returns the full tensor of a parameter, in float32 if it is trained.
-    """
-    layers = lora_layers(model)
-    for name, parameter in base_model(model).named_parameters():
-        if ".lora_" in name:
-            continue
-        weight = exact(parameter)
-        layer = layers.get(name.removesuffix(".base_layer.weight")) if name.endswith(".base_layer.weight") else None
-        if layer is not None:
-            (adapter,) = layer.active_adapters
-            up, down = exact(layer.lora_B[adapter].weight), exact(layer.lora_A[adapter].weight)
-            weight = weight.float() + layer.scaling[adapter] * (up @ down)
-        yield name.replace(".base_layer.", "."), weight
 
 
 def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
@@ -199,7 +168,7 @@ def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
     Face names. Buffers that are computed when a model is made are not among them."""
     base = base_model(model)
     saved = base.state_dict().keys()
-    return {name.replace(".base_layer.", "."): b for name, b in base.named_buffers() if name in saved}
+    return {plain_name(name): b for name, b in base.named_buffers() if name in saved}
 
 
 def write_model(model: nn.Module, weights: dict[str, Tensor], source: Path, folder: Path) -> None:
@@ -209,18 +178,11 @@ def write_model(model: nn.Module, weights: dict[str, Tensor], source: Path, fold
     kept = base.config.dtype
     base.config.dtype = next(iter(weights.values())).dtype
     try:
-        with _quietly():
+        with quietly():
             base.save_pretrained(folder, state_dict=weights)
     finally:
         base.config.dtype = kept
     copy_side_files(source, folder)
-
-
-def write_adapter(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
-    """Writes the adapter alone in peft's format. `weights`: its parameters by name."""
-    adapted: Any = model
-    adapted.save_pretrained(folder, state_dict=weights)
-    (folder / "README.md").unlink()  # an empty model card
 
 
 def copy_side_files(source: Path, folder: Path) -> None:
@@ -229,19 +191,3 @@ def copy_side_files(source: Path, folder: Path) -> None:
         wanted = path.is_file() and path.suffix not in _NOT_COPIED and not path.name.endswith(".index.json")
         if wanted and path.name != "config.json" and not path.name.startswith((".", "adapter_")):
             shutil.copyfile(path, folder / path.name)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """No progress bars, and no deprecation warnings for names that the oldest supported transformers still needs."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -6,14 +6,15 @@ Not covered: the model's forward over a pack (`forward.py`), and the check that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from heapq import heappop, heappush, heapreplace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from rlm_env.train.learner.attention import Boundaries
+from rlm_env.train.learner.attention import Boundaries, to_device
 from rlm_env.train.learner.samples import Sample
 
 
@@ -38,6 +39,12 @@ class Pack:
     """float32; 0 where `mask` is False."""
     weights: Tensor
     """float32: the weight of the token's sample."""
+    temperatures: Tensor
+    """float32: the temperature that the token's sample was sampled with."""
+    advantages: Tensor
+    """float32: the advantage of the token's sample."""
+    trained: Tensor
+    """[trained], int64: where `mask` is True. Known beforehand, so that nothing has to wait for the device to count."""
     boundaries: Boundaries
     """Lengths and ends of the samples."""
 
@@ -51,10 +58,49 @@ class Pack:
         return torch.tensor(values, dtype=torch.float32, device=self.mask.device)[self.sequence_ids]
 
     def to(self, device: torch.device | str) -> Self:
-        """The same pack on another device."""
+        """The same pack on another device. The host does not wait for a copy to a card."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {n: v.to(device, non_blocking=True) for n, v in values.items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {n: to_device(v, device) for n, v in values.items() if isinstance(v, Tensor)}
         return replace(self, **moved, boundaries=self.boundaries.to(device))
+
+
+def balanced_packs(
+    samples: Sequence[Sample], budget: int, processes: int, cost: Callable[[Sample], float], together: bool = True
+) -> list[list[Sample]]:
+    """Packs for several processes, in rounds of `processes` packs of about equal cost, the most expensive first.
+
+    All processes wait for the slowest in every round. There are as few rounds as the packs of `pack_samples` need; over
+    these, samples go from the most expensive to the cheapest into the pack that has cost least so far and has room.
+    Where they do not fit that way, the packs are those of `pack_samples`. The last round may lack packs. Raises
+    ValueError as `pack_samples` does.
+    """
+    packs = pack_samples(samples, budget, together)
+    rounds = -(-len(packs) // processes)
+    if together and (found := _spread(samples, budget, rounds * processes, cost)) is not None:
+        packs = found
+    return sorted(packs, key=lambda pack: -sum(map(cost, pack)))
+
+
+def _spread(
+    samples: Sequence[Sample], budget: int, count: int, cost: Callable[[Sample], float]
+) -> list[list[Sample]] | None:
+    """At most `count` packs of about equal cost; None where a sample does not fit into any."""
+    packs: list[list[Sample]] = [[] for _ in range(count)]
+    room = [budget] * count
+    cheapest = [(0.0, index) for index in range(count)]  # a heap
+    for sample in sorted(samples, key=cost, reverse=True):
+        full = []
+        while cheapest and room[cheapest[0][1]] < len(sample):
+            full.append(heappop(cheapest))
+        if not cheapest:
+            return None
+        spent, index = cheapest[0]
+        packs[index].append(sample)
+        room[index] -= len(sample)
+        heapreplace(cheapest, (spent + cost(sample), index))
+        for entry in full:
+            heappush(cheapest, entry)
+    return [sorted(pack, key=len, reverse=True) for pack in packs if pack]
 
 
 def pack_samples(samples: Sequence[Sample], budget: int, together: bool = True) -> list[list[Sample]]:
@@ -83,8 +129,9 @@ def pack_samples(samples: Sequence[Sample], budget: int, together: bool = True) 
     return packs
 
 
-def collate(samples: Sequence[Sample]) -> Pack:
-    """The tensors of one pack. Raises ValueError if there is no sample, or one that cannot be trained."""
+def collate(samples: Sequence[Sample], weights: Sequence[float] | None = None) -> Pack:
+    """The tensors of one pack. `weights`: of each sample; None: its own. Raises ValueError if there is no sample, or
+    one that cannot be trained."""
     samples = list(samples)
     if not samples:
         raise ValueError("a pack needs at least one sample")
@@ -100,13 +147,21 @@ def collate(samples: Sequence[Sample]) -> Pack:
             )
     boundaries = Boundaries.of([len(sample) for sample in samples])
     lengths = torch.tensor(boundaries.lengths)
+    mask = torch.tensor([trained for sample in samples for trained in sample.mask])
+
+    def spread(values: Iterable[float]) -> Tensor:
+        return torch.tensor(list(values), dtype=torch.float32).repeat_interleave(lengths)
+
     return Pack(
         samples=samples,
         input_ids=torch.tensor([[token for sample in samples for token in sample.token_ids]]),
         position_ids=torch.cat([torch.arange(length) for length in boundaries.lengths])[None],
         sequence_ids=torch.repeat_interleave(torch.arange(len(samples)), lengths),
-        mask=torch.tensor([trained for sample in samples for trained in sample.mask]),
+        mask=mask,
         behavior_logprobs=torch.tensor([value for sample in samples for value in sample.behavior_logprobs]),
-        weights=torch.tensor([sample.weight for sample in samples], dtype=torch.float32).repeat_interleave(lengths),
+        weights=spread([sample.weight * sample.stands_for for sample in samples] if weights is None else weights),
+        temperatures=spread(sample.temperature for sample in samples),
+        advantages=spread(sample.advantage for sample in samples),
+        trained=mask.nonzero()[:, 0],
         boundaries=boundaries,
     )

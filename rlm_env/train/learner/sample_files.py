@@ -12,6 +12,8 @@ from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.jsonl import read_jsonl
 from rlm_env.train.learner.samples import Sample, SampleKind
 
+_OPTIONAL = {"label", "stands_for", "counted_tokens"}
+
 
 def write_samples(folder: Path, step: int, samples: Sequence[Sample]) -> Path:
     """Writes the samples of a step atomically; returns the file, `step-000001.jsonl` for the first step."""
@@ -47,8 +49,8 @@ def _read_sample(line: str) -> Sample:
     known = {field.name for field in fields(Sample)}
     if not isinstance(values, dict):
         raise ValueError("not a sample: no JSON object")
-    if values.keys() != known:
-        raise ValueError(f"not a sample: fields {sorted(values.keys() ^ known)} are missing or unknown")
+    if wrong := (values.keys() - known) | (known - _OPTIONAL - values.keys()):
+        raise ValueError(f"not a sample: fields {sorted(wrong)} are missing or unknown")
     try:
         sample = Sample(**{**values, "kind": SampleKind(values["kind"])})
         sample.check()

@@ -7,6 +7,7 @@ Not covered: advantages (`rl/advantage.py`), packing (`packing.py`).
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -46,6 +47,13 @@ class Sample:
     """The engine's temperature when it sampled; training computes log-probabilities at the same."""
     advantage: float = 0.0
     """The advantage of the rollout, the same for all its samples; set when its group is known."""
+    label: str = ""
+    """The environment's label in the run, for metrics by environment."""
+    stands_for: float = 1.0
+    """Samples that it counts for: itself, and a share of those of its rollout that were not drawn."""
+    counted_tokens: float | None = None
+    """Trained tokens that each of these has in the loss's denominator; None: as many as this one. Where samples were
+    drawn it is the mean over all, so that the denominator does not depend on the draw."""
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -72,18 +80,25 @@ class Sample:
             raise ValueError("behavior_logprobs must be finite")
         if max(self.behavior_logprobs) > LOGPROB_SLACK:
             raise ValueError(f"behavior_logprobs must not be above 0, got {max(self.behavior_logprobs):g}")
-        for name, low, high in (
-            ("weight", 0.0, math.inf),
-            ("temperature", 0.0, math.inf),
-            ("advantage", -MAX_ADVANTAGE, MAX_ADVANTAGE),
-        ):
+        counted = {} if self.counted_tokens is None else {"counted_tokens": (0.0, math.inf)}
+        for name, (low, high) in {**_BOUNDS, **counted}.items():
             value = getattr(self, name)
             if type(value) not in (int, float) or not low < value < high:
                 raise ValueError(f"{name} must be a number above {low:g} and below {high:g}, got {value!r}")
         if type(self.policy_version) is not int or self.policy_version < 0:
             raise ValueError(f"policy_version must be an int of at least 0, got {self.policy_version!r}")
-        if not isinstance(self.rollout_id, str):
-            raise ValueError(f"rollout_id must be text, got {self.rollout_id!r}")
+        for name in ("rollout_id", "label"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be text, got {getattr(self, name)!r}")
+
+
+_BOUNDS = {
+    "weight": (0.0, math.inf),
+    "temperature": (0.0, math.inf),
+    "advantage": (-MAX_ADVANTAGE, MAX_ADVANTAGE),
+    "stands_for": (0.0, math.inf),
+}
+"""Numbers of a sample, with the bounds that they must lie between."""
 
 
 def rollout_samples(rollout: Rollout, config: SamplesConfig | None = None) -> list[Sample]:
@@ -93,19 +108,18 @@ def rollout_samples(rollout: Rollout, config: SamplesConfig | None = None) -> li
     there is none (the template rewrites history, history was compacted, or ids differ), the turn starts a new sample,
     in which earlier replies are context only. So every sampled token is trained exactly once, after exactly the ids
     that the engine had before it. Each sub-call is a separate conversation, of several replies if it used tools; of a
-    failed sub-call, the replies before the failure are trained.
+    failed sub-call, the replies before the failure are trained. Of more than `max_sub_calls` samples of sub-calls, as
+    many are drawn, the same ones each time.
 
     Raises ValueError, naming rollout and turn, if ids or logprobs are missing or do not match.
     """
     config = config or SamplesConfig()
-    version = rollout.group.policy_version if rollout.group is not None else 0
-    temperatures = {kind: _temperature(rollout, kind) for kind in SampleKind}
-    blank = Sample([], [], [], rollout.id, version, SampleKind.ROOT, temperature=temperatures[SampleKind.ROOT])
-    samples = _conversation(rollout.turns, blank, f"rollout {rollout.id!r}")
+    samples = _conversation(rollout.turns, _blank(rollout, SampleKind.ROOT), f"rollout {rollout.id!r}")
     if config.train_sub_calls:
-        blank = Sample([], [], [], rollout.id, version, SampleKind.SUB, config.sub_weight, temperatures[SampleKind.SUB])
+        blank, subs = _blank(rollout, SampleKind.SUB, config.sub_weight), []
         for call in rollout.sub_calls:
-            samples += _conversation(call.replies, blank, f"rollout {rollout.id!r}, sub-call {call.id}")
+            subs += _conversation(call.replies, blank, f"rollout {rollout.id!r}, sub-call {call.id}")
+        samples += _drawn(subs, config.max_sub_calls, rollout.id)
     found = [sample for sample in samples if any(sample.mask)]
     for sample in found:
         try:
@@ -126,6 +140,24 @@ def _conversation(replies: Iterable[Reply], blank: Sample, name: str) -> list[Sa
             samples.append(sample)
         _extend(sample, prompt, sampled, logprobs)
     return samples
+
+
+def _blank(rollout: Rollout, kind: SampleKind, weight: float = 1.0) -> Sample:
+    """A sample of the rollout without tokens."""
+    version = rollout.group.policy_version if rollout.group is not None else 0
+    label = rollout.group.label if rollout.group is not None else rollout.environment
+    return Sample([], [], [], rollout.id, version, kind, weight, _temperature(rollout, kind), label=label)
+
+
+def _drawn(samples: list[Sample], most: int | None, seed: str) -> list[Sample]:
+    """At most `most` of the samples that train something, in order. Each of n is drawn with probability most / n and
+    stands for n / most, so that any sum over samples keeps its expectation (Horvitz and Thompson, 1952)."""
+    samples = [sample for sample in samples if any(sample.mask)]
+    if most is None or len(samples) <= most:
+        return samples
+    places = sorted(random.Random(seed).sample(range(len(samples)), most))
+    tokens = sum(sample.trained_tokens for sample in samples) / len(samples)
+    return [replace(samples[p], stands_for=len(samples) / most, counted_tokens=tokens) for p in places]
 
 
 def _temperature(rollout: Rollout, kind: SampleKind) -> float:

@@ -93,7 +93,17 @@ def _draw_held_out(axes: Any, runs: Sequence[RunMetrics], key: str, label: str, 
         below = [value - bounds[0][step] for step, value in zip(steps, values, strict=True)]
         above = [bounds[1][step] - value for step, value in zip(steps, values, strict=True)]
         errors, label = [below, above], f"{label} (95 % interval)"
-    axes.errorbar(steps, values, yerr=errors, color=color, marker="o", capsize=3, label=label)
+    first, last = _weights(runs[0], key, steps)
+    spans = [after - before for before, after in zip(first, last, strict=True)]
+    wide = [[0] * len(spans), spans] if any(spans) else None
+    axes.errorbar(first, values, yerr=errors, xerr=wide, color=color, marker="o", capsize=3, label=label)
+
+
+def _weights(run: RunMetrics, key: str, steps: Sequence[int]) -> tuple[list[float], list[float]]:
+    """The optimizer steps of the oldest and of the newest weights that each evaluation was made with."""
+    found = (_series(run.evaluations, f"{key.removesuffix('/score')}/policy_version/{end}") for end in ("min", "max"))
+    oldest, newest = ([ends.get(step, step) for step in steps] for ends in found)
+    return oldest, newest
 
 
 def _over_runs(series: Sequence[dict[int, float]]) -> tuple[list[int], list[float], list[float]]:

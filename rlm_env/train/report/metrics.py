@@ -1,4 +1,4 @@
-"""The metrics of a run: always in metrics.jsonl, on the console, and in Weights & Biases where that is configured.
+"""The metrics of a run: always in metrics.jsonl and on the console, and in trackers (`tracking.py`).
 
 The numbers themselves come from `rl/batch_metrics.py`, `learner/learner.py` and `rl/held_out.py`.
 """
@@ -6,18 +6,16 @@ The numbers themselves come from `rl/batch_metrics.py`, `learner/learner.py` and
 from __future__ import annotations
 
 import math
-import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from rich.console import Console
 
-from rlm_env.runs.config_table import Table
 from rlm_env.runs.console import say
-from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.jsonl import JsonLog, read_jsonl, write_jsonl
+from rlm_env.train.report.tracking import Row, TensorboardConfig, WandbConfig, start_trackers
 
 METRICS = "metrics.jsonl"
 COLUMNS = (
@@ -40,19 +38,6 @@ HEADING_EVERY = 20
 """Rows of the console's table between two headings."""
 
 
-class WandbConfig(Table):
-    """Weights & Biases, in addition to metrics.jsonl."""
-
-    project: str
-    """The project that the run belongs to."""
-    name: str | None = None
-    """None: the name of the output folder."""
-    entity: str | None = None
-    """The user or team that owns it; None: your default."""
-    mode: Literal["online", "offline"] = "online"
-    """`offline`: written to the output folder, for `wandb sync`."""
-
-
 class MetricsLog:
     """The metrics of the run in `folder`, open for writing; a context manager."""
 
@@ -63,22 +48,29 @@ class MetricsLog:
         *,
         trained: int = 0,
         wandb: WandbConfig | None = None,
+        tensorboard: TensorboardConfig | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         """`trained`: updates that the resumed weights have seen. Lines of later updates are removed, since these will
-        be done again; evaluations stay. `config`: the run's config, for Weights & Biases.
+        be done again, on the same rollouts; evaluations stay. What a tracker has got already it does not get again, and
+        a tracker that is new gets all of it. `config`: the run's config, for trackers.
 
-        Raises ConfigError where wandb is configured and not installed, where a line is damaged, and where another
+        Raises ConfigError where a tracker is configured and not installed, where a line is damaged, and where another
         process is writing.
         """
         self.path = folder / METRICS
         self._console = console
         self._printed = 0
-        kept = [line for line in read_metrics(self.path) if line["step"] <= trained or _is_evaluation(line)]
-        self._steps = {(line["step"], _is_evaluation(line)) for line in kept}
+        lines = read_metrics(self.path)
+        kept = [line for line in lines if line["step"] <= trained or _is_evaluation(line)]
+        self._steps = {_place(line) for line in kept}
+        self._tracked = {_place(line) for line in lines}
         write_jsonl(self.path, kept)
         self._log = JsonLog(self.path)
-        self._wandb = None if wandb is None else _start_wandb(folder, wandb, config or {})
+        self._trackers = start_trackers(folder, wandb, tensorboard, config or {})
+        for tracker in self._trackers:
+            for line in lines if tracker.fresh else ():
+                tracker.log(line)
 
     def __enter__(self) -> Self:
         return self
@@ -87,8 +79,8 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._log.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+        for tracker in self._trackers:
+            tracker.close()
 
     def evaluated(self, step: int) -> bool:
         """True where the file has the held-out evaluation after `step` updates."""
@@ -98,10 +90,20 @@ class MetricsLog:
         """Writes one line. Numbers that are not finite are left out, since JSON has none. Raises RunStopped where the
         disk refuses."""
         line = {"step": step, **{key: value for key, value in values.items() if math.isfinite(value)}}
-        self._steps.add((step, _is_evaluation(line)))
+        self._steps.add(_place(line))
         self._log.append(line)
-        if self._wandb is not None:
-            self._wandb.log(line)
+        if _place(line) not in self._tracked:
+            self._tracked.add(_place(line))
+            for tracker in self._trackers:
+                tracker.log(line)
+
+    def show_rollouts(self, step: int, rows: Callable[[int], Sequence[Row]]) -> None:
+        """Gives rollouts of a step to the trackers that want them. `rows`: returns at most so many."""
+        for tracker in self._trackers:
+            config = tracker.config
+            due = config.rollouts and (step == 1 or step % config.rollouts_every == 0)
+            if due and (found := rows(config.rollouts)):
+                tracker.show(step, found)
 
     def show_step(self, step: int, steps: int, values: Mapping[str, float]) -> None:
         """Prints one row of the console's table."""
@@ -121,6 +123,9 @@ class MetricsLog:
                 name = key.removesuffix("/score")
                 interval = f"[{values[f'{name}/low']:.3f}, {values[f'{name}/high']:.3f}]"
                 text = f"held out after {step} steps: {name.removeprefix('eval/')} {mean:.3f} {interval}"
+                first, last = (values.get(f"{name}/policy_version/{end}", step) for end in ("min", "max"))
+                if last > first:
+                    text += f", on the weights of steps {first:.0f} to {last:.0f}"
                 say(self._console, text, "cyan")
 
 
@@ -133,28 +138,9 @@ def _is_evaluation(line: Mapping[str, Any]) -> bool:
     return any(key.startswith("eval/") for key in line)
 
 
+def _place(line: Mapping[str, Any]) -> tuple[int, bool]:
+    return line["step"], _is_evaluation(line)
+
+
 def _width(head: str) -> int:
     return max(len(head), 7) + 2
-
-
-def _start_wandb(folder: Path, wandb_config: WandbConfig, config: Mapping[str, Any]) -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        raise ConfigError("wandb is configured and not installed: pip install 'rlm-env[wandb]'") from error
-    id_file = folder / "wandb-id"
-    if not id_file.exists():
-        id_file.write_text(secrets.token_hex(4))
-    run = wandb.init(
-        project=wandb_config.project,
-        entity=wandb_config.entity,
-        name=wandb_config.name or folder.name,
-        mode=wandb_config.mode,
-        dir=str(folder),
-        id=id_file.read_text(),
-        resume="allow",
-        config=dict(config),
-    )
-    run.define_metric("step")
-    run.define_metric("*", step_metric="step")  # not the number of calls of `log`, which evaluations raise too
-    return run

@@ -7,28 +7,31 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 
 from rlm_env.evals.stats import CORRECT, pass_at_k
 from rlm_env.rollout import Rollout, Score, StopReason
 from rlm_env.train.learner.samples import Sample, SampleKind
+from rlm_env.train.rl.behavior_metrics import behavior_metrics, sampled_tokens
 from rlm_env.train.rl.groups import UNFINISHED, Batch, DropReason, RolloutGroup
 
 
 def batch_metrics(batch: Batch, samples: Sequence[Sample]) -> dict[str, float]:
     """Metrics of a batch, all finite:
 
-    - `reward/mean`, `reward/<environment>`: the trained rewards. `score/mean`: the environments' scores, which differ
+    - `reward/mean`, `reward/<environment>`, `reward_std`: the trained rewards. `advantage/mean`, `advantage/std`: per
+      rollout, not per token. `score/mean`: the environments' scores, which differ
       from them where `groups.unfinished` says so. `pass@1`, `pass@<size>`: a reward of 1 is correct.
     - shares of the groups made for this step: `groups/dropped_zero_advantage`, `groups/dropped_off_policy`,
       `groups/dropped_failed`, and `groups/zero_advantage` (dropped or trained).
-    - `dropped_<reason>/reward`, `dropped_<reason>/tokens`: mean reward and sampled tokens of the scored rollouts in
-      dropped groups, to be compared with `reward/mean` and `tokens/per_rollout`.
+    - `dropped_<reason>/reward`, `dropped_<reason>/tokens`, `dropped_<reason>/off_policy_steps`: mean reward, sampled
+      tokens and age of the scored rollouts in dropped groups, to be compared with those of the trained ones.
     - shares of the rollouts: `rollouts/failed`, `rollouts/truncated`, `rollouts/ready`.
     - `off_policy_steps/mean`, `off_policy_steps/max`: updates between sampling and training.
     - means per scored rollout: `turns/mean`, `sub_calls/mean`, `sub_calls/solved` (correct ones only),
       `seconds/rollout`, `tokens/per_rollout`.
     - `samples/root`, `samples/sub`, `tokens/root`, `tokens/sub` (trained tokens), `tokens/sub_share`, `tokens/sampled`.
+    - what `behavior_metrics` finds.
     """
     scored = [(rollout, rollout.score) for rollout in batch.rollouts if rollout.score is not None]
     rollouts = [rollout for rollout, _ in scored]
@@ -40,6 +43,7 @@ def batch_metrics(batch: Batch, samples: Sequence[Sample]) -> dict[str, float]:
     metrics = {
         **_rewards(batch, [score for _, score in scored]),
         **_groups(batch),
+        **behavior_metrics(batch.rollouts),
         "rollouts/failed": 1 - len(rollouts) / len(batch.rollouts),
         "rollouts/truncated": _mean(rollout.stop_reason in UNFINISHED for rollout in rollouts),
         "rollouts/ready": _mean(rollout.stop_reason is StopReason.READY for rollout in rollouts),
@@ -48,8 +52,8 @@ def batch_metrics(batch: Batch, samples: Sequence[Sample]) -> dict[str, float]:
         "turns/mean": _mean(len(rollout.turns) for rollout in rollouts),
         "sub_calls/mean": _mean(len(rollout.sub_calls) for rollout in rollouts),
         "seconds/rollout": _mean(rollout.timing.total for rollout in rollouts),
-        "tokens/per_rollout": _mean(map(_sampled_tokens, rollouts)),
-        "tokens/sampled": float(sum(map(_sampled_tokens, rollouts))),
+        "tokens/per_rollout": _mean(map(sampled_tokens, rollouts)),
+        "tokens/sampled": float(sum(map(sampled_tokens, rollouts))),
         "tokens/root": float(tokens[SampleKind.ROOT]),
         "tokens/sub": float(tokens[SampleKind.SUB]),
         "tokens/sub_share": tokens[SampleKind.SUB] / trained if trained else 0.0,
@@ -70,7 +74,8 @@ def _groups(batch: Batch) -> dict[str, float]:
     for reason, groups in batch.dropped.items():
         if rollouts := _rewarded(groups):
             metrics[f"dropped_{reason}/reward"] = _mean(reward for group in groups for reward in group.scored)
-            metrics[f"dropped_{reason}/tokens"] = _mean(map(_sampled_tokens, rollouts))
+            metrics[f"dropped_{reason}/tokens"] = _mean(map(sampled_tokens, rollouts))
+            metrics[f"dropped_{reason}/off_policy_steps"] = _mean(map(batch.off_policy_steps, rollouts))
     return metrics
 
 
@@ -87,8 +92,18 @@ def _rewards(batch: Batch, scores: Sequence[Score]) -> dict[str, float]:
     by_environment: dict[str, list[float]] = defaultdict(list)
     for group in batch.groups:
         by_environment[group.environment] += group.scored
+    rewards = [reward for values in by_environment.values() for reward in values]
+    advantages = [
+        advantage
+        for group in batch.groups
+        for advantage, reward in zip(group.advantages, group.rewards, strict=True)
+        if reward is not None
+    ]
     metrics = {
-        "reward/mean": _mean(reward for rewards in by_environment.values() for reward in rewards),
+        "reward/mean": _mean(rewards),
+        "reward_std": stdev(rewards) if len(rewards) > 1 else 0.0,
+        "advantage/mean": _mean(advantages),
+        "advantage/std": stdev(advantages) if len(advantages) > 1 else 0.0,
         "score/mean": _mean(score.value for score in scores),
     }
     metrics |= {f"reward/{name}": _mean(values) for name, values in by_environment.items()}
@@ -98,10 +113,6 @@ def _rewards(batch: Batch, scores: Sequence[Score]) -> dict[str, float]:
         chances = [pass_at_k(len(values), sum(value >= CORRECT for value in values), k) for values in groups]
         metrics[f"pass@{k}"] = fmean(chances)
     return metrics
-
-
-def _sampled_tokens(rollout: Rollout) -> int:
-    return rollout.root_usage.completion_tokens + rollout.sub_usage.completion_tokens
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -17,7 +17,7 @@ from rlm_env.runs.config_table import Table
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.options import EngineOptions, EnvironmentEntry, RolloutTable, apply_overrides, check_labels
 from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, SamplesConfig
-from rlm_env.train.report.metrics import WandbConfig
+from rlm_env.train.report.tracking import TensorboardConfig, WandbConfig
 from rlm_env.train.rl.advantage import AdvantageConfig
 from rlm_env.train.sync.config import LARGEST_ADAPTER_RANK, SyncConfig
 
@@ -121,15 +121,22 @@ class GroupsConfig(Table):
 
 
 class HeldOutConfig(Table):
-    """The periodic evaluation on the environments' `eval` split."""
+    """The periodic evaluation on the environments' `eval` split. It runs beside the training, which does not wait for
+    it; each rollout records the weights that sampled it."""
 
     every: int = Field(default=10, ge=0)
     """Steps between two evaluations; 0: none but those before the first step and after the last one, which are always
-    made."""
+    made, each on one version of the weights."""
     n: int = Field(default=32, ge=0)
     """Tasks of each environment; 0: no evaluation at all."""
     repeats: int = Field(default=1, ge=1)
     """Rollouts of each task."""
+    concurrency: int | None = Field(default=None, ge=1)
+    """Most of its rollouts in flight beside those of training; None: a quarter of `groups.concurrency`. The last
+    evaluation, which is alone, takes all of those."""
+    rollout: RolloutTable = Field(default_factory=dict)
+    """Fields of `RLMConfig` that differ from those of training, such as `root.temperature = 0`. Nothing here is
+    trained, so that everything may be sampled."""
 
 
 class TrainConfig(Table):
@@ -162,6 +169,7 @@ class TrainConfig(Table):
     held_out: HeldOutConfig = HeldOutConfig()
     engine: EngineOptions = EngineOptions()
     wandb: WandbConfig | None = None
+    tensorboard: TensorboardConfig | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -239,7 +247,7 @@ ENGINE_ARGUMENTS = {
     "--served-model-name": "the run names it",
 }
 """Arguments of vLLM that a training run sets itself, with the remedy."""
-RESUMABLE = frozenset({"steps", "out", "wandb", "checkpoint", "held_out", "engine"})
+RESUMABLE = frozenset({"steps", "out", "wandb", "tensorboard", "checkpoint", "held_out", "engine"})
 """Keys that may change on resume; `steps` may only grow, and only under a constant schedule."""
 
 

@@ -40,11 +40,11 @@ class EnvironmentMix:
         self._profile.pop("renderer", None)
         self.labels = [entry.label for entry in config.environments]
         self._scaffolds = {
-            (entry.label, stage): self._make(entry, entry.curriculum[stage].options if stage >= 0 else {})
+            (entry.label, stage): self._make(entry, entry.curriculum[stage].options if stage >= 0 else {}, False)
             for entry in config.environments
             for stage in range(-1, len(entry.curriculum))
         }
-        self._held_out = {entry.label: self._make(entry, entry.eval_options) for entry in config.environments}
+        self._held_out = {entry.label: self._make(entry, entry.eval_options, True) for entry in config.environments}
 
     def scaffold(self, label: str, stage: int) -> RLMEnv:
         """The scaffold for the training tasks of an environment at a stage (-1: before the first one)."""
@@ -62,10 +62,10 @@ class EnvironmentMix:
         """Releases what scaffolds and environments hold."""
         await asyncio.gather(*(scaffold.aclose() for scaffold in (*self._scaffolds.values(), *self._held_out.values())))
 
-    def _make(self, entry: TrainEnvironment, further_options: dict[str, Any]) -> RLMEnv:
+    def _make(self, entry: TrainEnvironment, further_options: dict[str, Any], held_out: bool) -> RLMEnv:
         """A scaffold over an environment with its options."""
         environment = make_train_environment(self._config, entry, self._model, further_options)
-        return RLMEnv(environment, rollout_config(self._config, entry, self._profile), pools=self._pools)
+        return RLMEnv(environment, rollout_config(self._config, entry, self._profile, held_out), pools=self._pools)
 
 
 def make_train_environment(
@@ -82,14 +82,23 @@ def make_train_environment(
         raise ConfigError(f"environment {entry.label}: {error}") from error
 
 
-def rollout_config(config: TrainConfig, entry: TrainEnvironment, profile: Mapping[str, Any]) -> RLMConfig:
+def rollout_config(
+    config: TrainConfig, entry: TrainEnvironment, profile: Mapping[str, Any], held_out: bool = False
+) -> RLMConfig:
     """The settings of an environment's rollouts. `profile`: the model's own. Raises ConfigError where they cannot be
-    trained."""
+    trained, which those that are held out need not be."""
     values = merge(merge(dict(profile), config.rollout), entry.rollout)
+    if held_out:
+        values = merge(values, config.held_out.rollout)
+    name = (
+        f"held_out.rollout, or rollout settings of {entry.label}" if held_out else f"rollout settings of {entry.label}"
+    )
     try:
         made = RLMConfig(**values)
     except ValidationError as error:
-        raise ConfigError(explain_validation(error, RLMConfig, f"rollout settings of {entry.label}")) from error
+        raise ConfigError(explain_validation(error, RLMConfig, name)) from error
+    if held_out:
+        return made
     check_sampling(made.root, "rollout.root")
     if config.samples.train_sub_calls:
         check_sampling(made.sub, "rollout.sub")

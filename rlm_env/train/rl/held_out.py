@@ -1,7 +1,8 @@
-"""The periodic evaluation during training: tasks of the `eval` split, answered with the current weights.
+"""One held-out evaluation: tasks of the `eval` split, answered with the weights that the engine has meanwhile.
 
-Its rollouts are in held_out.jsonl, so that an evaluation that was interrupted goes on. Evaluations that compare
-scaffolds are made with `rlm-env eval` on an exported checkpoint.
+Its rollouts are in held_out.jsonl, each with the versions of the weights that sampled it, so that an evaluation that
+was interrupted goes on. When evaluations are made is decided in `evaluations.py`. Evaluations that compare scaffolds
+are made with `rlm-env eval` on an exported checkpoint.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class HeldOut:
         """Raises ConfigError where a stored rollout is damaged or another process is writing."""
         self._config = config.held_out
         self._seed = config.seed
-        self._concurrency = config.groups.concurrency
+        self._all_slots = config.groups.concurrency
         self._mix = mix
         self._engine = engine
         self._tasks: dict[str, list[Task]] = {}
@@ -56,17 +57,20 @@ class HeldOut:
     ) -> None:
         self._log.close()
 
-    async def run(self, step: int) -> dict[str, float]:
-        """Evaluates after `step` updates. Stored rollouts are not made again.
+    async def run(self, step: int, *, alone: bool = True) -> dict[str, float]:
+        """Evaluates after `step` updates. Stored rollouts are not made again. `alone`: nothing else uses the engine, so
+        that all slots are free.
 
         Returns for each environment `eval/<environment>/score`, with `low` and `high` of its 95 % interval, the means
-        per rollout of `turns`, `sub_calls` and `root_prompt_tokens_max`, and the share of failed rollouts, `error`.
+        per rollout of `turns`, `sub_calls` and `root_prompt_tokens_max`, the share of failed rollouts, `error`, and the
+        range of the weights that sampled them, `policy_version/min` and `policy_version/max`.
         Raises RunStopped where the disk refuses, and what `engine.restart` raises.
         """
         if not self._tasks:
             self._tasks = await asyncio.to_thread(self._take_tasks)
         done = self._stored.pop(step, {})
-        slots = asyncio.Semaphore(self._concurrency)
+        beside = self._config.concurrency or max(1, self._all_slots // 4)
+        slots = asyncio.Semaphore(self._all_slots if alone else beside)
 
         async def one(name: str, task: Task, repeat: int) -> None:
             place = GroupMember(name, member=repeat, step=step)
@@ -107,6 +111,10 @@ class HeldOut:
             for fact in ("turns", "sub_calls", "root_prompt_tokens_max"):
                 metrics[f"eval/{name}/{fact}"] = fmean(rollout.metrics.get(fact, 0.0) for rollout in mine)
             metrics[f"eval/{name}/error"] = fmean(rollout.score is None for rollout in mine)
+            places = [member_of(rollout) for rollout in mine]
+            metrics[f"eval/{name}/policy_version/min"] = float(min(place.policy_version for place in places))
+            last = max(max(place.policy_version, place.last_policy_version or 0) for place in places)
+            metrics[f"eval/{name}/policy_version/max"] = float(last)
         return metrics
 
 

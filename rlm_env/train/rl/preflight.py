@@ -20,8 +20,9 @@ from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.models import resolve_folder
 from rlm_env.runs.options import MODEL_FOLDER
 from rlm_env.runs.profile import load_profile
+from rlm_env.train.learner.config import ModelError
 from rlm_env.train.learner.memory import GIB, available_memory, training_memory
-from rlm_env.train.learner.model import ModelError, check_buildable, pick_device, read_model_config
+from rlm_env.train.learner.model import check_buildable, pick_device, read_model_config
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.rl.config import CurriculumStage, TrainConfig
 from rlm_env.train.rl.environment_mix import make_train_environment, rollout_config
@@ -117,9 +118,14 @@ def check_model(config: TrainConfig, folder: Path, *, live: bool = True) -> None
     try:
         pick_device(config.trainer)
         model_config = read_model_config(folder)
-        check_buildable(model_config, config.trainer)
+        targets = check_buildable(model_config, config.trainer)
     except ModelError as error:
         raise ConfigError(str(error)) from error
+    if config.sync.method == "lora" and targets is not None and targets.parameters:
+        raise ConfigError(
+            'sync.method = "lora": this model stacks the weights of its experts, and an adapter on them is not given '
+            'to vLLM as it is; use "disk", which sends merged weights, or trainer.lora.targets = ["q_proj", "v_proj"]'
+        )
     if live:
         longest = getattr(model_config.get_text_config(), "max_position_embeddings", None)
         check_window(config, config.engine.max_model_len or longest)
@@ -136,7 +142,8 @@ def _memory(config: TrainConfig, folder: Path) -> list[tuple[str, str]]:
     lines = [("memory", f"about {need.total / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB free on {device} ({need})")]
     if device.type == "cuda" or processes > 1:
         free = available_memory(torch.device("cpu"))
-        lines.append(("loading", f"{need.loading / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB of the machine's memory"))
+        who = " by the first process" if processes > 1 else ""
+        lines.append(("loading", f"{need.loading / GIB:.2f} GiB{who} of {free / GIB:.2f} GiB of the machine's memory"))
     return lines
 
 
@@ -165,7 +172,8 @@ def _tasks(config: TrainConfig, model: Path | None) -> list[tuple[str, str]]:
     profile.pop("renderer", None)
     lines = []
     for entry in config.environments:
-        rollout_config(config, entry, profile)
+        for held_out in (False, True):
+            rollout_config(config, entry, profile, held_out)
         share = f"{entry.weight / total:.0%} of the groups"
         stages = [(entry.label, share, {}), ("", "held out", entry.eval_options)]
         stages += [("", _from_step(config, stage), stage.options) for stage in entry.curriculum]

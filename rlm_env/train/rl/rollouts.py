@@ -45,8 +45,9 @@ async def scored_rollout(
     """Makes and scores a rollout; each is tried up to `ATTEMPTS` times, and a rollout is not made again because its
     scorer failed.
 
-    A rollout that failed each time has an `error` and no score. Its `group` is `place` with the version of the weights
-    that it began with. A dead engine is started again. Raises what `engine.restart` raises, and CancelledError.
+    A rollout that failed each time has an `error` and no score. Its `group` is `place` with the versions of the weights
+    that it began and ended with. A dead engine is started again. Raises what `engine.restart` raises, and
+    CancelledError.
     """
     for attempt in range(1, ATTEMPTS + 1):
         version = engine.version
@@ -57,7 +58,7 @@ async def scored_rollout(
             await engine.restart()
         except Exception as error:
             rollout = failed(scaffold.open_record(task, name), error)
-        rollout.group = replace(place, policy_version=version)
+        rollout.group = replace(place, policy_version=version, last_policy_version=engine.version)
         if rollout.stop_reason not in (StopReason.ERROR, StopReason.CANCELLED):
             await _score(scaffold, task, rollout)
             return rollout

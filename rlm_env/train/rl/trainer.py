@@ -26,20 +26,24 @@ from rlm_env.runs.interrupt import interruptible
 from rlm_env.runs.models import resolve_folder
 from rlm_env.runs.record import describe_engines, describe_package
 from rlm_env.train.learner import distributed
+from rlm_env.train.learner.config import ModelError
 from rlm_env.train.learner.learner import Learner
-from rlm_env.train.learner.model import ModelError, pick_device
+from rlm_env.train.learner.model import pick_device
 from rlm_env.train.learner.packing_check import PackingError
 from rlm_env.train.learner.sample_files import read_samples, sample_files, write_samples
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.rl.batch_metrics import batch_metrics
 from rlm_env.train.rl.config import TrainConfig, check_train_resume
 from rlm_env.train.rl.environment_mix import EnvironmentMix
+from rlm_env.train.rl.evaluations import Evaluations
 from rlm_env.train.rl.held_out import HeldOut
 from rlm_env.train.rl.journal import Journal
 from rlm_env.train.rl.preflight import check_model, check_samples_fit, check_template, check_window
 from rlm_env.train.rl.scheduler import Scheduler
+from rlm_env.train.rl.shown_rollouts import rollout_rows
 from rlm_env.train.run_folder import MODEL, WEIGHTS, OpenRun, open_run
 from rlm_env.train.sync.engine import TrainEngine
+from rlm_env.train.sync.engine_watch import EngineWatch
 from rlm_env.train.sync.sync_check import SyncError
 from rlm_env.train.sync.weight_sync import WeightSync, make_sync
 
@@ -121,6 +125,8 @@ class _Run:
     """Steps in a row, up to the newest, whose gradient was not finite."""
     publishing: asyncio.Task[dict[str, float]] | None = None
     """Brings the newest weights into the engine while the next batch is trained."""
+    evaluations: Evaluations = field(init=False)
+    """Of a live run."""
 
     def __post_init__(self) -> None:
         self.recorded = self.learner.version
@@ -171,17 +177,22 @@ class _Run:
             f"engine and trainer agree: mean |difference| of log-probabilities {found['sync_mean_abs']:.1e}",
             markup=False,
         )
+        watch = EngineWatch(engine.statistics)
         with HeldOut(config, mix, engine, config.out) as held_out, Journal(config.out) as journal:
             scheduler = Scheduler(config, mix, engine, self.opened.folder, journal, self.learner.version)
-            async with self._publications():
+            self.evaluations = Evaluations(config.held_out, held_out, self.opened.metrics, scheduler.fail)
+            async with self._background(), watch.watching():
                 async with self._saving(), scheduler:
                     while self.learner.version < config.steps:
-                        await self._evaluate(held_out, scheduler)
-                        await self._step(scheduler, sync)
-                await self._evaluate(held_out, None)
+                        if not scheduler.replaying:
+                            self.evaluations.begin(self.learner.version, self.publishing)
+                        await self._step(scheduler, sync, watch)
+                await self._published()
+                with self.console.status("held-out evaluation of the final weights"):
+                    await self.evaluations.finish(self.learner.version)
         await self._finish()
 
-    async def _step(self, scheduler: Scheduler, sync: WeightSync) -> None:
+    async def _step(self, scheduler: Scheduler, sync: WeightSync, watch: EngineWatch) -> None:
         """One step: a batch, an update, its publication, its metrics."""
         start = time.monotonic()
         step = self.learner.version + 1
@@ -213,8 +224,10 @@ class _Run:
             "seconds/step": seconds,
             "tokens_per_second": values["tokens/sampled"] / seconds,
             "replayed": float(replayed),
+            **watch.take(),
         }
         await self._record(step, self.config.steps, values)
+        self.opened.metrics.show_rollouts(step, lambda count: rollout_rows(batch, count))
 
     async def _publish(self, scheduler: Scheduler, sync: WeightSync) -> None:
         """Begins to bring the weights into the engine; returns when the learner may be trained further."""
@@ -222,6 +235,7 @@ class _Run:
 
         async def publish() -> dict[str, float]:
             try:
+                await self.evaluations.baseline()
                 found = await sync.publish(version, learner_free)
             except Exception as error:
                 scheduler.fail(error)
@@ -241,12 +255,13 @@ class _Run:
         return found
 
     @contextlib.asynccontextmanager
-    async def _publications(self) -> AsyncIterator[None]:
-        """When the work ends, for whatever reason, no weights are on their way into the engine any more."""
+    async def _background(self) -> AsyncIterator[None]:
+        """When the work ends, for whatever reason, no evaluation runs, and no weights are on their way into the
+        engine any more."""
         try:
             yield
-            await self._published()
         finally:
+            await self.evaluations.stop()
             if self.publishing is not None:
                 self.publishing.cancel()
                 await asyncio.gather(self.publishing, return_exceptions=True)
@@ -290,20 +305,6 @@ class _Run:
         finally:
             if self.learner.version:
                 await self._save()
-
-    async def _evaluate(self, held_out: HeldOut, scheduler: Scheduler | None) -> None:
-        """Runs the held-out evaluation if it is due: before the first step, every `held_out.every` steps, and after the
-        last step (`scheduler` is None then)."""
-        config, step = self.config.held_out, self.learner.version
-        due = scheduler is None or step == 0 or (config.every > 0 and step % config.every == 0)
-        if not config.n or not due or self.opened.metrics.evaluated(step) or (scheduler and scheduler.replaying):
-            return
-        start = time.monotonic()
-        published = await self._published()
-        with self.console.status(f"held-out evaluation after {step} steps"):
-            values = published | await held_out.run(step)
-        self.opened.metrics.write(step, {**values, "seconds/eval": time.monotonic() - start})
-        self.opened.metrics.show_evaluation(step, values)
 
     async def _finish(self) -> None:
         await _to_its_end(self.opened.finish, self.learner)

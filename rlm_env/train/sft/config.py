@@ -15,7 +15,7 @@ from rlm_env.runs.config import config_differences, merge, read_config_file, ref
 from rlm_env.runs.config_table import Table
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.train.learner.config import CheckpointConfig, ModelConfig, OptimizerConfig, SamplesConfig
-from rlm_env.train.report.metrics import WandbConfig
+from rlm_env.train.report.tracking import TensorboardConfig, WandbConfig
 
 
 class KeepConfig(Table):
@@ -71,6 +71,7 @@ class SFTConfig(Table):
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5, schedule="cosine", final_fraction=0.1)
     checkpoint: CheckpointConfig = CheckpointConfig(every=50)
     wandb: WandbConfig | None = None
+    tensorboard: TensorboardConfig | None = None
 
     @field_validator("optimizer", mode="before")
     @classmethod
@@ -103,7 +104,7 @@ def load_sft_config(path: Path | None, overrides: dict[str, Any] | None = None) 
         raise ConfigError(explain_validation(error, SFTConfig, str(path) if path else "command line")) from error
 
 
-RESUMABLE = frozenset({"out", "wandb", "checkpoint", "held_out_every"})
+RESUMABLE = frozenset({"out", "wandb", "tensorboard", "checkpoint", "held_out_every"})
 """Keys that may change when a run is resumed."""
 
 

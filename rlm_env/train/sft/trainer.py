@@ -22,17 +22,26 @@ from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.models import model_folder
 from rlm_env.runs.profile import load_profile
 from rlm_env.train.learner import distributed
-from rlm_env.train.learner.config import LossConfig
+from rlm_env.train.learner.config import LossConfig, ModelError
 from rlm_env.train.learner.learner import Learner
 from rlm_env.train.learner.memory import GIB, available_memory, training_memory
-from rlm_env.train.learner.model import ModelError, pick_device, read_model_config
+from rlm_env.train.learner.model import pick_device, read_model_config
 from rlm_env.train.learner.packing_check import PackingError
 from rlm_env.train.learner.samples import Sample, SampleKind
 from rlm_env.train.run_folder import MODEL, OpenRun, open_run
 from rlm_env.train.sft.chosen import Chosen, choose
 from rlm_env.train.sft.config import SFTConfig, check_sft_resume
 
-_OF_POLICIES = ("ratio", "log_ratio_abs", "mismatch_kl", "clipped", "clipped_high", "clipped_low")
+_OF_POLICIES = {
+    "ratio",
+    "log_ratio_abs",
+    "mismatch_kl",
+    "clipped",
+    "clipped_high",
+    "clipped_low",
+    "filtered",
+    "sampling",
+}
 """Metrics of the learner that are meaningless in supervised training."""
 
 
@@ -160,7 +169,7 @@ def _train(plan: Plan, held_out: list[Sample], learner: Learner, run: OpenRun[SF
             if step % config.held_out_every == 0:
                 _measure(held_out, learner, run)
             values = learner.step(plan.batch(step))
-            values = {key: value for key, value in values.items() if key.rpartition("/")[2] not in _OF_POLICIES}
+            values = {key: value for key, value in values.items() if _OF_POLICIES.isdisjoint(key.split("/"))}
             run.metrics.write(step + 1, {**values, "epoch": (step + 1) / plan.steps_per_epoch})
             progress.update(bar, advance=1, note=f"loss {values['loss']:.4f}")
             if (step + 1) % config.checkpoint.every == 0 or step + 1 == plan.steps:
@@ -181,8 +190,8 @@ def _measure(held_out: Sequence[Sample], learner: Learner, run: OpenRun[SFTConfi
         **{f"eval/{kind}/loss": (kind,) for kind in SampleKind},
     }.items():
         chosen = [(sample, score) for sample, score in zip(held_out, scores, strict=True) if sample.kind in kinds]
-        if weight := sum(sample.weight * len(score) for sample, score in chosen):
-            values[name] = -sum(sample.weight * sum(score) for sample, score in chosen) / weight
+        if weight := sum(sample.weight * sample.stands_for * len(score) for sample, score in chosen):
+            values[name] = -sum(sample.weight * sample.stands_for * sum(score) for sample, score in chosen) / weight
     run.metrics.write(step, values)
     run.console.print(f"held-out loss after {step} steps: {values['eval/loss']:.4f}", style="cyan", highlight=False)
 

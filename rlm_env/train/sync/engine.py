@@ -172,6 +172,10 @@ class TrainEngine:
             self._restarting = asyncio.create_task(self._restart())
         await asyncio.shield(self._restarting)  # a cancelled caller must not cancel it for the others
 
+    async def statistics(self) -> str:
+        """vLLM's counters and gauges, in the text format of Prometheus. Raises LLMError."""
+        return await self._running().statistics()
+
     async def completions(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """vLLM's reply to a request to `/v1/completions`, past the gate. Raises EngineUnavailable or another
         LLMError."""

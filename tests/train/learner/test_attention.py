@@ -12,6 +12,8 @@ import torch.nn.functional as F  # noqa: E402
 
 from rlm_env.train.learner import attention  # noqa: E402
 from rlm_env.train.learner.attention import AttentionError, Boundaries, by_sample  # noqa: E402
+from rlm_env.train.learner.config import ModelConfig  # noqa: E402
+from rlm_env.train.learner.model import load_model  # noqa: E402
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -112,10 +114,12 @@ def test_in_float32_a_card_computes_what_the_cpu_does():
     assert ((found.cpu().double() - expected).norm() / expected.norm()).item() < 1e-5
 
 
-def test_padding_is_refused(make_qwen3):
+def test_padding_is_refused(make_qwen3, tmp_path):
+    """By any model that the learner loads: nothing else would notice it."""
+    make_qwen3().save_pretrained(tmp_path)
+    model = load_model(tmp_path, ModelConfig(dtype="float32", device="cpu"))
     ids = torch.tensor([[5, 6, 7]])
-    model = make_qwen3()
-    assert torch.equal(model(ids).logits, model(ids, attention_mask=torch.ones_like(ids)).logits)
+    assert torch.equal(model(ids).logits, make_qwen3()(ids).logits)
     with pytest.raises(AttentionError, match="no padding"):
         model(ids, attention_mask=torch.tensor([[0, 1, 1]]))
 

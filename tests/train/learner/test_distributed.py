@@ -48,7 +48,13 @@ def test_two_processes_give_the_same_metrics_and_scores(results, case):
     tolerance = TOLERANCE[CASES[case].dtype]
     for ours, theirs in zip(two["metrics"], one["metrics"], strict=True):
         assert ours == pytest.approx(theirs, rel=tolerance, abs=tolerance)
-    assert one["metrics"][0]["packs"] == 3  # so that one of the two gets a filler
+    assert one["packs"] == [3, 3, 3, 3]
+    assert two["packs"] == [
+        4,
+        4,
+        4,
+        3,
+    ]  # shared out evenly; of three samples that share no pack, one of two gets a filler
     for ours, theirs in zip(two["scores"], one["scores"], strict=True):
         assert ours == pytest.approx(theirs, rel=tolerance, abs=tolerance)
 
@@ -62,6 +68,22 @@ def test_two_processes_give_the_same_gradients_and_weights(results, case):
         assert two[part].keys() == one[part].keys()
         for name, value in one[part].items():
             assert (two[part][name] - value).norm() <= tolerance * max(value.norm(), 1e-6), name
+
+
+@two_processes
+@pytest.mark.parametrize("case", CASES)
+def test_each_process_reads_its_share_alone(results, case):
+    """The first one reads one layer of two and the embeddings besides, to check packing."""
+    from safetensors.torch import load_file
+
+    found, out = results[2]
+    sizes = {name: tensor.numel() for name, tensor in load_file(out.parent / "model" / "model.safetensors").items()}
+    first, second = found[case]["read"]
+    assert first["rows"] + second["rows"] == sum(sizes.values())
+    assert second["rows"] <= 0.51 * sum(sizes.values())
+    assert second["whole"] == 0
+    assert first["whole"] == sum(size for name, size in sizes.items() if ".layers.1." not in name)
+    assert results[1][0][case]["read"] == [{"whole": 0, "rows": 0}]  # one process loads as transformers does
 
 
 @two_processes
@@ -107,15 +129,16 @@ def test_packs_are_shared_out_evenly_with_fillers(monkeypatch):
     from rlm_env.train.learner.samples import Sample
 
     samples = [
-        Sample([1] * size, [False] + [True] * (size - 1), [0.0] * size, str(size)) for size in (9, 8, 7, 6, 3, 2)
+        Sample([1] * size, [False] + [True] * (size - 1), [0.0] * size, str(size)) for size in (9, 9, 8, 7, 6, 3, 2)
     ]
-    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    monkeypatch.setattr(distributed, "world_size", lambda: 4)
     shares = []
-    for rank in range(3):
+    for rank in range(4):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         shares.append(distributed.share(samples, 10))
-    assert [len(share) for share in shares] == [2, 2, 2]
+    assert [len(share) for share in shares] == [2, 2, 2, 2]
     real = [pack for share in shares for pack in share if not distributed.is_filler(pack)]
+    assert len(real) == 7
     assert sorted(sample.rollout_id for pack in real for sample in pack) == sorted(
         sample.rollout_id for sample in samples
     )

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from rlm_env.train.learner import loss  # noqa: E402
 from rlm_env.train.learner.config import PRESETS, LossConfig  # noqa: E402
 from rlm_env.train.learner.loss import loss_denominator, policy_loss  # noqa: E402
-from rlm_env.train.learner.samples import Sample  # noqa: E402
+from rlm_env.train.learner.samples import Sample, SampleKind  # noqa: E402
 from tests.train.plain_step import Pipeline  # noqa: E402
 
 POLICY_PRESETS = [preset for preset in PRESETS if preset != "sft"]
@@ -277,3 +277,99 @@ def mean_of_means(patch):
 @pytest.mark.parametrize("bug", [sequence_mean_for_token_mean, mean_of_means], ids=lambda bug: bug.__name__)
 def test_a_classic_bug_is_seen(bug, plain_step):
     plain_step.assert_seen(bug)
+
+
+@pytest.mark.parametrize("preset", ["prime", "dapo", "dr_grpo", "gspo"])
+def test_one_token_that_the_engine_found_next_to_impossible_does_not_cost_a_step(preset):
+    """Its ratio is e^94: infinite in float32. It keeps what keeps the policy near, and teaches nothing else."""
+    behavior = torch.tensor([-95.0, -1.0, -2.0])
+    logprobs = torch.tensor([-1.0, -1.0, -2.0], requires_grad=True)
+    settings = {"norm_tokens": 3} if preset == "dr_grpo" else {}
+    config = LossConfig(preset=preset, kl_tau=0.0, **settings)
+    ids = torch.tensor([0, 1, 1])
+    total, metrics = policy_loss(logprobs, behavior, -torch.ones(3), torch.ones(3, dtype=torch.bool), config, ids)
+    assert torch.isfinite(total)
+    found = gradient(total, logprobs)
+    assert found[0] == 0
+    assert torch.allclose(found[1:], torch.ones(2) / (2 if config.norm == "sequence" else 1))
+    assert (metrics["clipped"], metrics["clipped_low"]) == (1, 1)
+    bare = config.model_copy(update={"ratio_cap": None})
+    assert not torch.isfinite(
+        gradient(policy_loss(logprobs, behavior, -torch.ones(3), ids < 2, bare, ids)[0], logprobs)
+    ).all()
+
+
+def test_the_cap_is_trls_delta():
+    """With a negative advantage the ratio counts as at most the cap; with a positive one clipping comes first."""
+    behavior = torch.full((4,), -3.0, dtype=torch.float64)
+    logprobs = (behavior + torch.log(torch.tensor([1.9, 2.1, 1.9, 2.1]))).requires_grad_()
+    advantages = torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64)
+    total, metrics = policy_loss(
+        logprobs, behavior, advantages, torch.ones(4, dtype=torch.bool), LossConfig(preset="dapo", ratio_cap=2.0)
+    )
+    assert total.item() == pytest.approx(1.9 + 2.0 - 1.28 - 1.28, abs=1e-6)
+    assert gradient(total, logprobs).tolist() == pytest.approx([1.9, 0.0, 0.0, 0.0], abs=1e-6)
+    assert metrics["clipped"] == 3
+
+
+@pytest.mark.parametrize("preset", POLICY_PRESETS)
+@pytest.mark.parametrize(("setting", "left_out"), [("filter_token_ratio", {1, 2}), ("filter_sample_ratio", {2})])
+def test_a_filter_leaves_whole_samples_out(preset, setting, left_out):
+    """Sample 0 is near, 1 has one token far away, 2 is far away as a whole; the loss is that of the others."""
+    log_ratio = torch.tensor([0.1, -0.1, 0.05, 2.0, -0.1, -0.1, 1.0, 1.1, 0.9, -0.2], dtype=torch.float64)
+    ids = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2, 3])
+    behavior = torch.full((10,), -3.0, dtype=torch.float64)
+    logprobs = (behavior + log_ratio).requires_grad_()
+    advantages = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)[ids]
+    mask = torch.ones(10, dtype=torch.bool)
+    plain = LossConfig(preset=preset, kl_tau=0.1)
+    config = LossConfig(preset=preset, kl_tau=0.1, **{setting: 2.0})
+    kept = ~torch.isin(ids, torch.tensor(sorted(left_out)))
+    found, metrics = policy_loss(logprobs, behavior, advantages, mask, config, ids)
+    expected, _ = policy_loss(logprobs, behavior, advantages, kept, plain, ids)
+    assert torch.allclose(found, expected)
+    assert torch.allclose(gradient(found, logprobs), gradient(expected, logprobs))
+    assert metrics["filtered"] == (~kept).sum()
+    assert metrics["tokens"] == 10
+
+
+def test_a_filtered_token_beyond_float32_does_not_poison_the_gradient():
+    behavior, logprobs = torch.tensor([-200.0, -1.0]), torch.tensor([-1.0, -1.0], requires_grad=True)
+    config = LossConfig(kl_tau=0, filter_token_ratio=10.0).model_copy(update={"ratio_cap": None})
+    total, _ = policy_loss(
+        logprobs, behavior, -torch.ones(2), torch.ones(2, dtype=torch.bool), config, torch.tensor([0, 1])
+    )
+    assert gradient(total, logprobs).tolist() == [0.0, 1.0]
+
+
+def test_sft_has_no_ratio_to_filter_by():
+    with pytest.raises(ValueError, match="filter_token_ratio has no effect with preset 'sft'"):
+        LossConfig(preset="sft", filter_token_ratio=2.0)
+
+
+def weighted_sum(samples, config, values):
+    """The loss of a step whose tokens have these losses, by sample."""
+    weights = loss.sample_weights(samples, config)
+    total = sum(w * v * s.trained_tokens for w, v, s in zip(weights, values, samples, strict=True))
+    return total / loss_denominator(samples, config)
+
+
+def test_norms_by_rollout_and_role():
+    """Two rollouts: "a" with a root of 3 tokens and sub-calls of 5 and 4, "b" with a root of 2 alone."""
+    a, b, one, two = samples_of(("a", 3), ("b", 2), ("a", 5), ("a", 4))
+    for sub in (one, two):
+        sub.kind, sub.weight = SampleKind.SUB, 0.5
+    samples = [a, b, one, two]
+    values = [7.0, 11.0, 1.0, 2.0]
+    by_rollout = ((3 * 7.0 + 0.5 * (5 * 1.0 + 4 * 2.0)) / (3 + 0.5 * 9) + 11.0) / 2
+    assert weighted_sum(samples, LossConfig(norm="rollout"), values) == pytest.approx(by_rollout)
+    by_role = (7.0 + 0.5 * (5 * 1.0 + 4 * 2.0) / 9 + 11.0) / (1 + 0.5 + 1)
+    assert weighted_sum(samples, LossConfig(norm="role"), values) == pytest.approx(by_role)
+    many = samples + samples_of(*[("a", 5)] * 200)
+    for sub in many[4:]:
+        sub.kind, sub.weight = SampleKind.SUB, 0.5
+    constant = [1.0] * len(many)
+    for norm in ("rollout", "role"):  # a loss of 1 everywhere is 1, and sub-calls do not outweigh
+        assert weighted_sum(many, LossConfig(norm=norm), constant) == pytest.approx(1.0)
+    only_root = [float(sample.kind is SampleKind.ROOT) for sample in many]
+    assert weighted_sum(many, LossConfig(norm="role"), only_root) == pytest.approx(2 / 2.5)

@@ -1,5 +1,6 @@
 """Packs: who shares one, their tensors, and that real models give the same over a pack as sample by sample."""
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ torch = pytest.importorskip("torch")
 from rlm_env.train.learner import forward, packing  # noqa: E402
 from rlm_env.train.learner.attention import BY_SAMPLE, Boundaries, register  # noqa: E402
 from rlm_env.train.learner.forward import pack_logprobs, vocabulary_head  # noqa: E402
-from rlm_env.train.learner.packing import collate, pack_samples  # noqa: E402
+from rlm_env.train.learner.packing import balanced_packs, collate, pack_samples  # noqa: E402
 from rlm_env.train.learner.packing_check import PackingError, can_pack, check_packing, shallow_copy  # noqa: E402
 from rlm_env.train.learner.samples import Sample  # noqa: E402
 from tests.train.plain_step import PAD  # noqa: E402
@@ -312,3 +313,52 @@ def test_a_classic_bug_is_seen(bug, plain_step):
 )
 def test_a_classic_bug_of_masks_is_seen(bug, masked_plain_step):
     masked_plain_step.assert_seen(bug)
+
+
+def squares(sample):
+    """A cost that grows faster than the length, as attention's does: about that of Qwen3-0.6B."""
+    return len(sample) + len(sample) ** 2 / 8000
+
+
+@given(
+    lengths=st.lists(st.integers(2, 40), min_size=1, max_size=40),
+    processes=st.integers(2, 5),
+    together=st.booleans(),
+)
+def test_packs_of_several_processes_are_whole_and_as_few_rounds_as_without_balance(lengths, processes, together):
+    samples = [make_sample(length, name=str(index)) for index, length in enumerate(lengths)]
+    packs = balanced_packs(samples, 40, processes, squares, together)
+    assert sorted(sample.rollout_id for pack in packs for sample in pack) == sorted(map(str, range(len(lengths))))
+    assert all(0 < sum(map(len, pack)) <= 40 for pack in packs)
+    if not together:
+        assert all(len(pack) == 1 for pack in packs)
+    plain = pack_samples(samples, 40, together)
+    assert -(-len(packs) // processes) <= -(-len(plain) // processes)
+    assert [sum(map(squares, pack)) for pack in packs] == sorted(
+        (sum(map(squares, pack)) for pack in packs), reverse=True
+    )
+    assert all(list(map(len, pack)) == sorted(map(len, pack), reverse=True) for pack in packs)
+    assert packs == balanced_packs(samples, 40, processes, squares, together)
+
+
+def rounds_cost(packs, processes):
+    """What all processes together take: each round as long as its most expensive pack."""
+    costs = [sum(map(squares, pack)) for pack in packs]
+    return sum(max(costs[start : start + processes]) for start in range(0, len(costs), processes))
+
+
+def test_processes_wait_for_each_other_little():
+    """RLM lengths: a few long roots among many short sub-calls, whose attention costs far more per token."""
+    draw = random.Random(0)
+    lengths = [draw.randint(600, 4000) if draw.random() < 0.1 else draw.randint(60, 500) for _ in range(300)]
+    samples = [make_sample(length) for length in lengths]
+    ideal = sum(map(squares, samples)) / 8
+    balanced = rounds_cost(balanced_packs(samples, 8192, 8, squares), 8)
+    unbalanced = rounds_cost(pack_samples(samples, 8192), 8)
+    assert balanced < 1.1 * ideal
+    assert unbalanced > 1.3 * ideal
+
+
+def test_a_sample_over_the_budget_is_named_on_several_processes_too():
+    with pytest.raises(ValueError, match="'long' has 1,001 tokens"):
+        balanced_packs([make_sample(1001, name="long")], 1000, 2, squares)

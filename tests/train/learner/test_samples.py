@@ -1,12 +1,15 @@
 """Rollouts to samples: every sampled token is trained exactly once, after exactly what the engine saw before it."""
 
+from collections import Counter
+from itertools import combinations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_env.rollout import GroupMember, Rollout, SubCall, SubTurn, Turn
 from rlm_env.train.learner import samples as module
-from rlm_env.train.learner.config import SamplesConfig
+from rlm_env.train.learner.config import LossConfig, SamplesConfig
 from rlm_env.train.learner.samples import SampleKind, rollout_samples
 
 ids = st.lists(st.integers(0, 4), min_size=1, max_size=5)
@@ -262,3 +265,68 @@ def shared_tokens_trained_twice(patch):
 )
 def test_a_classic_bug_is_seen(bug, plain_step):
     plain_step.assert_seen(bug)
+
+
+class Chosen:
+    """In place of random.Random: a draw that the test decides."""
+
+    def __init__(self, places):
+        self.places = places
+
+    def sample(self, population, k):
+        assert len(self.places) == k
+        assert set(self.places) <= set(population)
+        return list(self.places)
+
+
+@pytest.mark.parametrize("norm", ["token", "sequence", "rollout", "role", "constant"])
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=2, max_size=5),
+    most=st.integers(1, 4),
+    values=st.lists(st.floats(-10, 10), min_size=6, max_size=6),
+)
+def test_drawn_sub_calls_leave_the_loss_as_it_is_on_average(norm, sizes, most, values):
+    """Over all draws there are, the mean of the step's loss is that of training every sub-call, to rounding."""
+    loss_module = pytest.importorskip("rlm_env.train.learner.loss")
+    calls = [call(i, [1], [2] * size) for i, size in enumerate(sizes)]
+    rollout = Rollout(id="r", turns=[turn([1], [2, 3])], sub_calls=calls)
+    config = LossConfig(norm=norm, norm_tokens=9 if norm == "constant" else None)
+    value_of = dict(zip([2, *(10 + i for i in range(len(sizes)))], values, strict=False))
+
+    def loss(samples):
+        weights = loss_module.sample_weights(samples, config)
+        found = 0.0
+        for weight, sample in zip(weights, samples, strict=True):
+            key = 2 if sample.kind is SampleKind.ROOT else 10 + len(sample)
+            found += weight * value_of.get(key, float(len(sample))) * sample.trained_tokens
+        return found / loss_module.loss_denominator(samples, config)
+
+    expected = loss(rollout_samples(rollout, SamplesConfig(sub_weight=0.5)))
+    most = min(most, len(sizes))
+    draws = list(combinations(range(len(sizes)), most))
+    total = 0.0
+    for places in draws:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module.random, "Random", lambda _, places=places: Chosen(places))
+            total += loss(rollout_samples(rollout, SamplesConfig(sub_weight=0.5, max_sub_calls=most)))
+    assert total / len(draws) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_the_same_sub_calls_are_drawn_each_time_and_every_one_as_often():
+    calls = [call(i, [1], [5 + i]) for i in range(6)]
+    drawn = Counter()
+    for number in range(600):
+        rollout = Rollout(id=f"{number:06}/0", sub_calls=calls)
+        config = SamplesConfig(max_sub_calls=2)
+        found = rollout_samples(rollout, config)
+        assert found == rollout_samples(rollout, config)
+        assert [sample.stands_for for sample in found] == [3.0, 3.0]
+        drawn.update(sample.token_ids[-1] for sample in found)
+    assert set(drawn) == set(range(5, 11))
+    assert all(abs(count - 200) < 50 for count in drawn.values())  # 4 standard deviations
+
+
+def test_a_cap_that_is_not_reached_changes_nothing():
+    calls = [call(i, [1], [5 + i]) for i in range(3)]
+    rollout = Rollout(id="r", sub_calls=calls)
+    assert rollout_samples(rollout, SamplesConfig(max_sub_calls=3)) == rollout_samples(rollout)

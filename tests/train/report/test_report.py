@@ -104,6 +104,28 @@ def test_the_curve_is_a_picture(tmp_path, seeds):
     assert path.stat().st_size > 10_000
 
 
+def test_a_point_of_the_curve_spans_the_weights_that_it_was_made_with(tmp_path):
+    """The evaluation that was due after 10 steps ran on the weights of steps 11 to 14; the others on one version."""
+    folder = write_run(tmp_path / "run")
+    path = folder / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()[:-1]]
+    for line in lines:
+        if line["step"] == 10 and "eval/words/score" in line:
+            line |= {"eval/words/policy_version/min": 11.0, "eval/words/policy_version/max": 14.0}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    drawn = []
+
+    class Axes:
+        def errorbar(self, x, y, **options):
+            drawn.append((x, options["xerr"]))
+
+    run = load_run(folder)
+    curve._draw_held_out(Axes(), [run], "eval/words/score", "words", "red")
+    assert drawn == [([0, 11.0, 20], [[0, 0, 0], [0, 3.0, 0]])]
+    curve._draw_held_out(Axes(), [load_run(write_run(tmp_path / "plain"))], "eval/words/score", "words", "red")
+    assert drawn[1] == ([0, 10, 20], None)
+
+
 def test_what_every_run_has_reached_is_averaged(tmp_path):
     steps, means, spreads = curve._over_runs([{1: 0.0, 2: 1.0, 3: 1.0}, {1: 1.0, 2: 1.0}])
     assert (steps, means) == ([1, 2], [0.5, 1.0])

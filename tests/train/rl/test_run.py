@@ -18,10 +18,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from rlm_env.cli import main  # noqa: E402
-from rlm_env.runs.errors import ConfigError  # noqa: E402
 from rlm_env.train.learner.sample_files import write_samples  # noqa: E402
 from rlm_env.train.learner.samples import Sample, SampleKind  # noqa: E402
-from rlm_env.train.report.metrics import MetricsLog, WandbConfig, read_metrics  # noqa: E402
+from rlm_env.train.report.metrics import MetricsLog, read_metrics  # noqa: E402
+from rlm_env.train.report.tracking import WandbConfig  # noqa: E402
 from rlm_env.train.rl.config import load_train_config  # noqa: E402
 from tests.tiny_model import make_model  # noqa: E402
 
@@ -144,11 +144,14 @@ def test_a_run_whose_steps_are_skipped_stops_and_says_so(config, tmp_path, capsy
     for step in range(1, 6):
         write_samples(tmp_path / "lost", step, [lost])
     for steps, last in ((1, 1), (5, 3)):
-        command = ["train", str(config()), "--from-samples", str(tmp_path / "lost"), "--set", f"steps={steps}"]
+        settings = ["--set", f"steps={steps}", "--set", "loss.ratio_cap=1e300"]  # the default would be enough
+        command = ["train", str(config()), "--from-samples", str(tmp_path / "lost"), *settings]
         assert main([*command, "--out", str(tmp_path / f"out-{steps}")]) == 1
         assert f"gradients of the last {last} steps were not finite" in " ".join(capsys.readouterr().err.split())
         lines = read_metrics(tmp_path / f"out-{steps}" / "metrics.jsonl")
         assert [line["skipped"] for line in lines] == [1.0] * last
+    command = ["train", str(config()), "--from-samples", str(tmp_path / "lost"), "--out", str(tmp_path / "capped")]
+    assert main([*command, "--set", "steps=1"]) == 0
 
 
 def test_samples_are_not_dumped_from_samples(config, samples, tmp_path, capsys):
@@ -195,6 +198,14 @@ def test_samples_are_not_dumped_from_samples(config, samples, tmp_path, capsys):
 def test_what_cannot_be_trained_is_refused_by_name(config, capsys, setting, message):
     assert main(["train", str(config(pack_tokens=1024)), "--dry-run", "--set", setting]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_held_out_evaluation_may_sample_as_it_likes(config, capsys):
+    settings = ["--set", "held_out.rollout.root.temperature=0", "--set", "held_out.rollout.sub.top_p=0.9"]
+    assert main(["train", str(config(pack_tokens=1024)), "--dry-run", *settings]) == 0
+    assert main(["train", str(config(pack_tokens=1024)), "--dry-run", "--set", "held_out.rollout.max_turn=3"]) == 2
+    assert "held_out.rollout" in (error := " ".join(capsys.readouterr().err.split()))
+    assert "did you mean 'max_turns'" in error
 
 
 def test_an_adapter_that_vllm_cannot_serve_is_refused(config, capsys):
@@ -287,34 +298,6 @@ def test_wandb_offline_gets_the_same_numbers_and_one_run_id(tmp_path, monkeypatc
     stored = list(tmp_path.rglob("run-*.wandb"))
     assert stored
     assert {path.stem for path in stored} == {f"run-{(tmp_path / 'wandb-id').read_text()}"}
-
-
-def test_wandb_draws_over_steps_not_over_calls(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb")
-    axes, logged = {}, []
-
-    class Run:
-        def define_metric(self, name, step_metric=None):
-            axes[name] = step_metric
-
-        def log(self, line):
-            logged.append(line)
-
-        def finish(self):
-            pass
-
-    monkeypatch.setattr(wandb, "init", lambda **_: Run())
-    with MetricsLog(tmp_path, Console(file=io.StringIO()), wandb=OFFLINE) as metrics:
-        metrics.write(0, {"eval/e/score": 0.5})
-        metrics.write(1, {"loss": 0.5})
-    assert axes == {"step": None, "*": "step"}
-    assert [line["step"] for line in logged] == [0, 1]
-
-
-def test_wandb_that_is_missing_is_named_with_the_remedy(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match=r"pip install 'rlm-env\[wandb\]'"):
-        MetricsLog(tmp_path, Console(file=io.StringIO()), wandb=OFFLINE)
 
 
 def test_a_finished_config_is_read_back_from_the_runs_folder(config, samples, tmp_path):

@@ -1,0 +1,96 @@
+"""How busy the engine is: vLLM's own counters and gauges, read every few seconds and summed up once a step.
+
+Names are vLLM's without their prefix, under `inference/`, as in prime-rl.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from statistics import fmean
+
+from rlm_env.llm.base import LLMError
+
+PREFIX = "vllm:"
+GAUGES = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
+"""Values of the moment, of which mean and largest are reported."""
+COUNTERS = ("prefix_cache_queries", "prefix_cache_hits", "num_preemptions", "generation_tokens")
+"""Values that only grow, until the engine is started again."""
+SECONDS = 2.0
+"""Time between two readings."""
+
+
+class EngineWatch:
+    """Reads the statistics of an engine. `read`: returns them as text; it may raise LLMError, which is no reading."""
+
+    def __init__(self, read: Callable[[], Awaitable[str]], seconds: float = SECONDS) -> None:
+        self._read = read
+        self._seconds = seconds
+        self._gauges: dict[str, list[float]] = defaultdict(list)
+        self._last: dict[str, float] = {}
+        self._grown: dict[str, float] = defaultdict(float)
+
+    @contextlib.asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Reads while the body runs."""
+        task = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def look(self) -> None:
+        """One reading."""
+        try:
+            found = parse_statistics(await self._read())
+        except LLMError:
+            return
+        for name in GAUGES:
+            if name in found:
+                self._gauges[name].append(found[name])
+        for name in COUNTERS:
+            if name in found:
+                grown = found[name] - self._last.get(name, found[name])
+                self._grown[name] += found[name] if grown < 0 else grown  # below 0: a new engine counts from 0
+                self._last[name] = found[name]
+
+    def take(self) -> dict[str, float]:
+        """What was read since the last call: `inference/<gauge>/mean` and `/max`, `inference/prefix_cache_hit_rate`
+        (share of prompt tokens), `inference/num_preemptions` and `inference/generation_tokens`; {} without readings."""
+        found = {}
+        for name, values in self._gauges.items():
+            found |= {f"inference/{name}/mean": fmean(values), f"inference/{name}/max": max(values)}
+        if queries := self._grown.get("prefix_cache_queries"):
+            found["inference/prefix_cache_hit_rate"] = self._grown["prefix_cache_hits"] / queries
+        for name in ("num_preemptions", "generation_tokens"):
+            if name in self._grown:
+                found[f"inference/{name}"] = self._grown[name]
+        self._gauges.clear()
+        self._grown.clear()
+        return found
+
+    async def _watch(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(self._seconds)
+
+
+def parse_statistics(text: str) -> dict[str, float]:
+    """vLLM's metrics by name, without `vllm:` and `_total`; over several engines their sum, of a share the mean. Lines
+    that are not such a metric are passed over."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for line in text.splitlines():
+        if not line.startswith(PREFIX):
+            continue
+        name, _, rest = line.removeprefix(PREFIX).partition("{")
+        value = rest.rpartition("}")[2] if rest else line.rpartition(" ")[2]
+        name = name.split(" ")[0].removesuffix("_total")
+        with contextlib.suppress(ValueError, IndexError):
+            number = float(value.split()[0])
+            if name in GAUGES + COUNTERS and math.isfinite(number):
+                found[name].append(number)
+    return {name: fmean(values) if name.endswith("_perc") else sum(values) for name, values in found.items()}
