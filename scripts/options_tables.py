@@ -38,7 +38,7 @@ from rlm_env.train.learner.config import (
     OptimizerConfig,
     SamplesConfig,
 )
-from rlm_env.train.report.tracking import TensorboardConfig, WandbConfig
+from rlm_env.train.report.tracking import TrackerConfig, WandbConfig
 from rlm_env.train.rl.advantage import AdvantageConfig
 from rlm_env.train.rl.config import (
     CurriculumStage,
@@ -82,7 +82,7 @@ PAGES: dict[Path, tuple[type[Any], ...]] = {
         SamplesConfig,
         CheckpointConfig,
         WandbConfig,
-        TensorboardConfig,
+        TrackerConfig,
         SFTConfig,
         KeepConfig,
     ),

@@ -118,11 +118,11 @@ def lora_layers(model: nn.Module) -> dict[str, Any]:
     found = {}
     for name, module in base.named_modules():
         if hasattr(module, "lora_A"):
-            found[f"{plain_name(name)}.{getattr(module, 'parameter_name', 'weight')}"] = module
+            found[f"{unwrapped_name(name)}.{getattr(module, 'parameter_name', 'weight')}"] = module
     return found
 
 
-def plain_name(name: str) -> str:
+def unwrapped_name(name: str) -> str:
     """A name in the Hugging Face model, from one in the adapted model."""
     return ".".join(part for part in name.split(".") if part != "base_layer")
 
@@ -138,12 +138,12 @@ def merged_weights(model: nn.Module, exact: Callable[[Tensor], Tensor]) -> Itera
         if ".lora_" in name:
             continue
         weight = exact(parameter)
-        layer = layers.get(plain_name(name))
+        layer = layers.get(unwrapped_name(name))
         if layer is not None:
             (adapter,) = layer.active_adapters
             up, down = exact(layer.lora_B[adapter].weight), exact(layer.lora_A[adapter].weight)
             weight = weight.float() + layer.scaling[adapter] * _update(weight, up, down)
-        yield plain_name(name), weight
+        yield unwrapped_name(name), weight
 
 
 def _update(weight: Tensor, up: Tensor, down: Tensor) -> Tensor:

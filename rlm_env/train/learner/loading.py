@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from rlm_env.train.learner import distributed
-from rlm_env.train.learner.adapter import adapter_start, plain_name
+from rlm_env.train.learner.adapter import adapter_start, unwrapped_name
 from rlm_env.train.learner.config import ModelConfig
 from rlm_env.train.learner.forward import base_model
 from rlm_env.train.learner.model import (
@@ -68,9 +68,9 @@ def fill(model: nn.Module, folder: Path, config: ModelConfig, device: torch.devi
     aliases: dict[int, list[str]] = {}
     for name, parameter in named.items():
         aliases.setdefault(id(parameter), []).append(name)
-    known = {plain_name(name) for names in aliases.values() for name in names if ".lora_" not in name}
+    known = {unwrapped_name(name) for names in aliases.values() for name in names if ".lora_" not in name}
     buffers = persistent_buffers(model)
-    if all(any(plain_name(n) in files for n in names) for names in aliases.values() if ".lora_" not in names[0]):
+    if all(any(unwrapped_name(n) in files for n in names) for names in aliases.values() if ".lora_" not in names[0]):
         read: Callable[[str, slice | None], Tensor] = files.read
         here = {name: name for name in known | buffers.keys() if name in files}
     else:
@@ -84,13 +84,13 @@ def fill(model: nn.Module, folder: Path, config: ModelConfig, device: torch.devi
             whole = adapter_start(names[0], parameter.shape, seed)
             found = whole if rows is None else whole[rows]
         else:
-            source = next(plain for n in names if (plain := plain_name(n)) in here)
+            source = next(plain for n in names if (plain := unwrapped_name(n)) in here)
             found = read(source, rows)
         found = found.to(device, parameter.dtype)
         filled = nn.Parameter(_like(parameter, found), requires_grad=parameter.requires_grad)
         values |= dict.fromkeys(names, filled)
     for name, buffer in base.named_buffers():
-        if (plain := plain_name(name)) in buffers and plain in here:
+        if (plain := unwrapped_name(name)) in buffers and plain in here:
             values[name] = read(plain, None).to(device, buffer.dtype)
     base.load_state_dict(values, strict=False, assign=True)
     if not sharded:
@@ -102,7 +102,7 @@ class _Sent:
 
     def __init__(self, folder: Path, config: ModelConfig, like: nn.Module) -> None:
         self._state: dict[str, Tensor] | None = None
-        self._shapes = {plain_name(name): t for name, t in [*like.named_parameters(), *like.named_buffers()]}
+        self._shapes = {unwrapped_name(name): t for name, t in [*like.named_parameters(), *like.named_buffers()]}
         self._together = any(isinstance(parameter, DTensor) for parameter in like.parameters())
         if distributed.rank() == 0 or not self._together:
             self._state = from_pretrained(folder, config).state_dict()

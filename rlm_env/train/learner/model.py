@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rlm_env.train.learner import attention
-from rlm_env.train.learner.adapter import AdapterTargets, adapter_targets, add_adapter, plain_name
+from rlm_env.train.learner.adapter import AdapterTargets, adapter_targets, add_adapter, unwrapped_name
 from rlm_env.train.learner.config import ModelConfig, ModelError
 from rlm_env.train.learner.forward import base_model, pack_logprobs
 from rlm_env.train.learner.logprobs import TokenLogprobs
@@ -168,7 +168,7 @@ def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
     Face names. Buffers that are computed when a model is made are not among them."""
     base = base_model(model)
     saved = base.state_dict().keys()
-    return {plain_name(name): b for name, b in base.named_buffers() if name in saved}
+    return {unwrapped_name(name): b for name, b in base.named_buffers() if name in saved}
 
 
 def write_model(model: nn.Module, weights: dict[str, Tensor], source: Path, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """How busy the engine is: vLLM's own counters and gauges, read every few seconds and summed up once a step.
 
-Names are vLLM's without their prefix, under `inference/`, as in prime-rl.
+Names are vLLM's, with `inference` for their prefix, as in prime-rl.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ transformers = pytest.importorskip("transformers")
 from safetensors import safe_open  # noqa: E402
 
 from rlm_env.train.learner import distributed, memory  # noqa: E402
-from rlm_env.train.learner.adapter import plain_name  # noqa: E402
+from rlm_env.train.learner.adapter import unwrapped_name  # noqa: E402
 from rlm_env.train.learner.config import (  # noqa: E402
     LoraConfig,
     LossConfig,
@@ -402,7 +402,7 @@ def test_an_adapter_goes_on_stacked_experts_and_merges_into_what_was_trained(oth
     folder = other_model(name)
     settings = with_(lora=LoraConfig(rank=3), gradient_checkpointing=True)
     found = learner(folder, settings, lr=1e-2)
-    trained = {plain_name(name).split(".lora_")[0] for name in found.optimizer.masters}
+    trained = {unwrapped_name(name).split(".lora_")[0] for name in found.optimizer.masters}
     assert any(name.endswith("layers.1.mlp.experts") for name in trained)
     assert not any(name.endswith(("mlp.gate", "lm_head")) for name in trained)
     if name == "Glm4Moe":  # a dense layer and a shared expert, whose names its routed experts once had too
