@@ -138,20 +138,31 @@ def test_samples_that_do_not_fit_are_refused_before_they_are_trained(config, sam
     assert "make such files with --dump-samples" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_run_whose_steps_are_skipped_stops_and_says_so(config, tmp_path, capsys):
-    """One token that the policy finds likely and the engine found impossible: its ratio is infinite."""
-    lost = Sample([1, 5, 6], [False, False, True], [0.0, 0.0, -1000.0], "0/0", advantage=-1.0)
+def lost_token(folder, logprob):
+    """Steps of one token that the policy finds likely, and the engine found as likely as `logprob`."""
+    lost = Sample([1, 5, 6], [False, False, True], [0.0, 0.0, logprob], "0/0", advantage=-1.0)
     for step in range(1, 6):
-        write_samples(tmp_path / "lost", step, [lost])
+        write_samples(folder, step, [lost])
+    return str(folder)
+
+
+def test_a_run_whose_steps_are_skipped_stops_and_says_so(config, tmp_path, capsys):
+    """The squared log ratio, which keeps the policy near, is beyond float32."""
+    lost = lost_token(tmp_path / "lost", -1e30)
     for steps, last in ((1, 1), (5, 3)):
-        settings = ["--set", f"steps={steps}", "--set", "loss.ratio_cap=1e300"]  # the default would be enough
-        command = ["train", str(config()), "--from-samples", str(tmp_path / "lost"), *settings]
+        command = ["train", str(config()), "--from-samples", lost, "--set", f"steps={steps}"]
         assert main([*command, "--out", str(tmp_path / f"out-{steps}")]) == 1
         assert f"gradients of the last {last} steps were not finite" in " ".join(capsys.readouterr().err.split())
         lines = read_metrics(tmp_path / f"out-{steps}" / "metrics.jsonl")
         assert [line["skipped"] for line in lines] == [1.0] * last
-    command = ["train", str(config()), "--from-samples", str(tmp_path / "lost"), "--out", str(tmp_path / "capped")]
-    assert main([*command, "--set", "steps=1"]) == 0
+
+
+def test_a_token_whose_ratio_is_infinite_costs_no_step(config, tmp_path):
+    lost = lost_token(tmp_path / "lost", -1000.0)
+    assert main(["train", str(config()), "--from-samples", lost, "--set", "steps=1"]) == 0
+    (line,) = read_metrics(tmp_path / "out" / "metrics.jsonl")
+    assert (line["skipped"], line["clipped"]) == (0.0, 1.0)
+    assert line["sampling/sampling_logp_difference/max"] > 900
 
 
 def test_samples_are_not_dumped_from_samples(config, samples, tmp_path, capsys):
