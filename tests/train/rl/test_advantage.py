@@ -27,6 +27,11 @@ def test_the_formulas(mode, expected):
     assert group_advantages([1.0, 0.0, 0.0, 0.0], AdvantageConfig(mode=mode)) == pytest.approx(expected)
 
 
+def test_the_rounding_of_a_reward_is_next_to_no_advantage():
+    advantages = group_advantages([1 / 3] * 7 + [1 / 3 + 1e-9], AdvantageConfig(mode="grpo_std"))
+    assert max(map(abs, advantages)) < 1e-4
+
+
 def test_the_default_is_grpo_without_std():
     assert group_advantages([1.0, 0.5, 0.0]) == [0.5, 0.0, -0.5]
 
