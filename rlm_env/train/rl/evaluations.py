@@ -29,13 +29,14 @@ class Evaluations:
         self._fail = fail
         self._running: asyncio.Task[None] | None = None
         self._baseline: asyncio.Task[None] | None = None
+        self._error: Exception | None = None
         self._next: tuple[int, asyncio.Task[Any] | None] | None = None
 
     def begin(self, step: int, publishing: asyncio.Task[Any] | None = None) -> None:
         """Begins the evaluation that is due after `step` updates, if one is. `publishing`: brings the weights of that
         step into the engine; None: they are there."""
         due = step - step % self._config.every if self._config.every else 0
-        if not self._config.n or self._metrics.evaluated(due):
+        if not self._config.n or self._metrics.evaluated(due) or self._error is not None:
             return
         if self._running is not None and not self._running.done():
             self._next = (due, publishing)
@@ -54,6 +55,8 @@ class Evaluations:
         self._next = None
         if self._running is not None:
             await self._running
+        if self._error is not None:
+            raise self._error
         if self._config.n and not self._metrics.evaluated(step):
             await self._evaluate(step, alone=True)
 
@@ -69,8 +72,9 @@ class Evaluations:
                 await asyncio.wait([publishing])
             await self._evaluate(step, alone=step == 0)
         except Exception as error:
+            self._error = error
             self._fail(error)
-            raise
+            return
         if self._next is not None:
             (due, publishing), self._next = self._next, None
             await self._run(due, publishing)
