@@ -112,7 +112,7 @@ def run(model, tmp_path, monkeypatch):
             "model": str(model),
             "out": str(tmp_path / "out"),
             "steps": STEPS,
-            "environments": [{"name": "scripted"}],
+            "environments": [{"name": "needle-rlm", "label": "scripted"}],
             "groups": {"size": 4, "per_step": 2, "concurrency": 8},
             "trainer": {"dtype": "float32", "device": "cpu", "pack_tokens": 64, "threads": 1},
             "engine": {"max_model_len": 64},
