@@ -15,6 +15,7 @@ import mmap
 import os
 import random
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -139,6 +140,8 @@ class Parts:
         if confined:
             deny_processes(NO_PROCESSES)
             use_threads()
+            # Nothing can be made there; but packages that ask for a name at their import (torch, datasets) get one.
+            tempfile.tempdir = "/tmp"
         self.namespace = Namespace(self.recorder, DENIED if confined else "")
         for name in [name for name in sys.modules if name.partition(".")[0] == "rlm_env"]:
             del sys.modules[name]  # hides our modules from the model's code

@@ -151,3 +151,24 @@ async def test_sealed_has_the_parts_of_scipy():
         step = await repl.run(SCIENCE, timeout=60)
         assert step.error is None, step.error
         assert step.output == "[0.2, 0.6] 0.5 0.288 1.0 1.0 0.5 1.0 1.0 [0.2, 0.6] 2\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["guard", "jail"])
+async def test_packages_that_ask_for_a_temporary_directory_can_be_imported(level: str):
+    pool = await open_pool(level)
+    try:
+        for package in ("torch", "transformers", "datasets"):
+            pytest.importorskip(package)
+            async with pool.open() as repl:
+                step = await repl.run(f"import {package}; print({package}.__version__)", timeout=120)
+                assert step.error is None, step.error
+                assert step.output.strip()
+    finally:
+        await pool.close()
+
+
+async def test_a_temporary_file_is_refused_with_words(repl: Repl):
+    step = await repl.run("import tempfile; tempfile.TemporaryFile()")
+    assert "The sandbox denies this" in step.error
+    assert (await repl.run("tempfile.gettempdir()")).output == "'/tmp'\n"
