@@ -119,7 +119,8 @@ def write_configs(out: Path, model: Path, server: VLLMServer, admin: str, steps:
 async def process(out: Path, name: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """One process of the run; its output goes to OUT/NAME.log, and it is ended with the block."""
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "VLLM_API_KEY": "EMPTY"}
+    own = {"HF_HUB_OFFLINE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_API_KEY": "EMPTY"}  # no compiler is needed
+    environment = {**os.environ, **own, "PYTHONPATH": path}
     with (out / f"{name}.log").open("wb") as log:
         command = (sys.executable, "-m", *arguments)
         running = await asyncio.create_subprocess_exec(*command, cwd=out, env=environment, stdout=log, stderr=log)
@@ -207,7 +208,7 @@ def main() -> None:
     source_folder()
     out = arguments.out or Path(tempfile.mkdtemp(prefix="rlm-env-prime-rl-"))
     out.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         asyncio.run(interruptible(run(out.resolve(), arguments.steps, console)))
     except RunFailed as error:
