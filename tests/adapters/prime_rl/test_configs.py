@@ -89,6 +89,7 @@ def test_environments_are_ours_with_options_that_they_take(name):
         assert source["env"]["agent"]["harness"]["id"] == taskset["id"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_verifiers_narrows_the_environments_to_our_classes(name):
     pytest.importorskip("verifiers", reason="needs the extra verifiers")
@@ -117,6 +118,7 @@ def test_every_environment_has_a_run():
     assert named == {entry for one in projects for entry in one["project"]["entry-points"]["rlm_env.environments"]}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("PRIME_RL_SRC" not in os.environ, reason="PRIME_RL_SRC names no checkout of prime-rl")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_prime_rl_s_own_config_takes_them(layout):

@@ -17,6 +17,8 @@ import verifiers.v1 as vf
 from packaging.requirements import Requirement
 from verifiers.v1.graph import message_hash
 
+pytestmark = pytest.mark.slow
+
 TESTED = "0.4.0"
 CALLED: dict[Any, list[str]] = {
     vf.Harness.launch: ["self", "ctx", "trace", "runtime", "endpoint", "secret", "mcp_urls", "data"],

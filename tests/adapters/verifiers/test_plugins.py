@@ -35,6 +35,7 @@ print(needle_rlm.__all__, hasattr(needle_rlm, "RLMTaskset"))
     assert done.stdout == "['Needle'] False\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not INSTALLED, reason="needs the extra verifiers")
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_name_of_a_package_is_the_id_of_all_three_plugins(package):

@@ -19,6 +19,8 @@ from tests.adapters.verifiers.play import chat_reply, env_config, eval_client, p
 from tests.stub_endpoint import stub_endpoint
 from tests.stubs import StubLLM, fenced
 
+pytestmark = pytest.mark.slow
+
 TINY = {"options": {"profile": "tiny"}}
 FIRST = fenced("parts = [context[i:i + 200] for i in range(0, len(context), 200)]\nprint(len(parts))")
 SECOND = fenced(

@@ -10,6 +10,8 @@ from tests.adapters.verifiers.play import chat_reply, env_config, eval_client, p
 from tests.adapters.verifiers.test_rollouts import TINY, endpoint, scripted
 from tests.stub_endpoint import stub_endpoint
 
+pytestmark = pytest.mark.slow
+
 SUB = {"model": "small", "sampling": {"temperature": 0.2}}
 
 

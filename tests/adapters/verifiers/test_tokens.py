@@ -33,6 +33,8 @@ from tests.stub_endpoint import stub_endpoint
 from tests.stubs import fenced
 from tests.tiny_model import make_tokenizer
 
+pytestmark = pytest.mark.slow
+
 RUN = {"temperature": 1.0, "max_tokens": 64}
 
 

@@ -13,6 +13,8 @@ from verifiers.v1.state import state_cls
 
 from tests.adapters.verifiers.play import env_config
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "codeqa-rlm": {},
     "deepdive-rlm": {},
