@@ -10,7 +10,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_env.replies.arguments import CODE_KEYS, TOOL_NAME, is_repl, plain_name, read_json
@@ -27,6 +27,8 @@ class TextCall:
     """The parsed value, or the model's text where it could not be parsed."""
     start: int
     end: int
+    by_line: bool = False
+    """It was found as JSON on a line of its own, whether or not a marker stands before it."""
 
 
 _BAR = r"[|｜]"
@@ -41,7 +43,7 @@ _CALL_END = re.compile(
     rf"</?[\w:|｜]*(?:calls?|tool_use|tools|function|action)[\w:|｜]*>|<{_BAR}[^<>]*>|<[^<>]*{_BAR}>|\[TOOL_CALLS\]|\Z",
     re.IGNORECASE,
 )
-_LINE_OF_JSON = re.compile(r"""^[ \t]*(?=\{\s*["'](?:name|type|function|tool|tool_name)["']\s*:)""", re.MULTILINE)
+_LINE_OF_JSON = re.compile(r"""^[ \t]*(?=\[?\s*\{\s*["'](?:name|type|function|tool|tool_name)["']\s*:)""", re.MULTILINE)
 _GEMMA = re.compile(
     r"call:(?P<name>[\w.-]+)\{(?P<body>(?:[^{}<]|<escape>.*?<escape>|<\|\"\|>.*?<\|\"\|>)*)\}", re.DOTALL
 )
@@ -99,7 +101,7 @@ def marked_calls(text: str) -> Iterator[TextCall]:
     at = 0
     while line := _LINE_OF_JSON.search(text, at):
         calls, end = _json_calls(text, line.start(), line.end())
-        yield from calls
+        yield from (replace(call, by_line=True) for call in calls)
         at = max(end, line.end() + 1)
     for match in _GEMMA.finditer(text) if "call:" in text else ():
         yield _of_pairs(match["name"], list(_GEMMA_PAIR.finditer(match["body"])), match.start(), match.end())

@@ -67,13 +67,19 @@ def _last_calls(text: str) -> list[Form]:
 
 
 def _outermost(candidates: list[Form | Block]) -> Iterator[Form | Block]:
-    """The forms in order, without those inside another. Calls at the same place are one list of calls."""
+    """The forms in order, without those inside another. Calls at the same place are one list of calls, unless the same
+    call has been found in two ways."""
     end, last = -1, None
     for form in sorted(candidates, key=lambda form: (form.start, -form.end, not isinstance(form, TextCall))):
-        one_list = isinstance(form, TextCall) and isinstance(last, TextCall) and form.start == last.start
-        if form.start >= end or (one_list and form.end == end):
+        if form.start >= end or (_is_call_of(last, form) and form.end == end):
             end, last = form.end, form
             yield form
+
+
+def _is_call_of(last: Form | Block | None, form: Form | Block) -> bool:
+    """True for two calls of one list."""
+    both = isinstance(form, TextCall) and isinstance(last, TextCall)
+    return both and form.start == last.start and form.by_line == last.by_line
 
 
 def text_calls(text: str) -> list[TextCall]:
