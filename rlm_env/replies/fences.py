@@ -39,7 +39,11 @@ _TAIL = r"[ \t]*(?:<[^<>\n]*>[ \t]*)*$"
 """What small models and special tokens leave behind a closing fence."""
 _PURE = re.compile(r"^[ \t>]*(?P<ticks>`{3,}+|~{3,}+)" + _TAIL)
 _GLUED = re.compile(r"^(?P<code>.*[^`~])(?P<ticks>`{3,}+|~{3,}+)" + _TAIL)
+_BEHIND = re.compile(r"^[ \t>]*(?P<ticks>`{3,}+|~{3,}+)(?P<words>(?=.*\S)(?![\w{]+\}?[ \t]*$).*)$")
+"""A fence with words behind it, on the same line. One word that touches the fence is the label of another block."""
+_TICKS = re.compile(r"`{3,}+|~{3,}+")
 _SETTINGS = re.compile(r"\s*(?:[\w-]+=\S+|[\d.]+)\s*")
+_LABEL = re.compile(r"(?:`{3,}+|~{3,}+)\w[\w+.-]*[ \t]*")
 _QUOTE = re.compile(r"^[ \t]*>[ \t]?")
 _LAST_TOKENS = re.compile(r"(?:\s*(?:<\|[^<>|]*\|>|</?(?:s|end_code|code)>|<end_of_turn>))+\s*$")
 _MAX_ENDS_TRIED = 32
@@ -77,8 +81,12 @@ class _Opening:
 class _End:
     line: int
     kind: str
-    """pure: a fence on a line of its own; glued: behind code; next: the opening fence of another block of code."""
+    """pure: a fence on a line of its own; words: with words behind it; glued: behind code; between: behind code, with
+    words behind it; next: the opening fence of another block."""
     last: str = ""
+    """Code before the fence."""
+    column: int | None = None
+    """Where the words behind the fence begin; None where there are none."""
 
 
 def fenced_blocks(text: str) -> list[Block]:
@@ -99,7 +107,7 @@ def fenced_blocks(text: str) -> list[Block]:
         if inline and inline["label"].lower() in PYTHON_LABELS:
             start, end = (offsets[at] + place for place in inline.span())
             blocks.append(Block(inline["label"].lower(), inline["code"], True, start, end))
-            at += 1
+            lines[at] = " " * inline.end() + lines[at][inline.end() :]
             continue
         opening = _opening(lines[at])
         if opening is None:
@@ -136,21 +144,25 @@ def _opening(line: str) -> _Opening | None:
 
 
 def _read_block(lines: list[str], offsets: list[int], at: int, opening: _Opening) -> tuple[Block | None, int]:
-    """The block that opens in line `at`, and the line at which to go on."""
+    """The block that opens in line `at`, and the line at which to go on: what is read of it becomes blanks."""
     start = offsets[at] + opening.column
     ends = list(islice(_ends(lines, at, opening.ticks), _MAX_ENDS_TRIED))
-    pure = next((end for end in ends if end.kind == "pure"), None)
-    chosen = pure
+    first = next((end for end in ends if end.kind in ("pure", "words")), None)
+    chosen = first
     if opening.label in PYTHON_LABELS or opening.label == "":
         # A fence inside a string of the code (a prompt with ```json in it, say) looks like the end of the block:
         # the end is the first one at which the code is whole; if there is none, simply the first one.
-        chosen = next((end for end in ends if parses(_body(lines, at, opening, end))), pure)
+        ends.sort(key=lambda end: end.kind == "between")
+        chosen = next((end for end in ends if _is_whole(_body(lines, at, opening, end), end)), first)
     if chosen is not None:
         body = _body(lines, at, opening, chosen)
         if chosen.kind == "next":
             if not body.strip():
                 return None, chosen.line
             return Block(opening.label, dedent(body), True, start, offsets[chosen.line]), chosen.line
+        if chosen.column is not None:
+            lines[chosen.line] = " " * chosen.column + lines[chosen.line][chosen.column :]
+            return Block(opening.label, dedent(body), True, start, offsets[chosen.line] + chosen.column), chosen.line
         end = offsets[chosen.line] + len(lines[chosen.line])
         return Block(opening.label, dedent(body), True, start, end), chosen.line + 1
     if opening.needs_end:
@@ -163,10 +175,15 @@ def _read_block(lines: list[str], offsets: list[int], at: int, opening: _Opening
     return Block(opening.label, body, closed, start, offsets[-1] - 1), len(lines)
 
 
+def _is_whole(body: str, end: _End) -> bool:
+    """True where the code up to an end parses, and a fence between code and words does not stand in a comment."""
+    return parses(body) and not (end.kind == "between" and parses(body + ")"))
+
+
 def _body(lines: list[str], at: int, opening: _Opening, end: _End) -> str:
     """The lines of a block, without the marks of a quotation around it."""
     inner = lines[at + 1 : end.line]
-    if end.kind == "glued":
+    if end.kind in ("glued", "between"):
         inner = [*inner, end.last]
     if opening.quoted:
         inner = [_QUOTE.sub("", line) for line in inner]
@@ -181,7 +198,21 @@ def _ends(lines: list[str], opening: int, ticks: str) -> Iterator[_End]:
             continue
         if (pure := _PURE.match(line)) and pure["ticks"].startswith(ticks):
             yield _End(index, "pure")
-        elif (glued := _GLUED.match(line)) and glued["ticks"].startswith(ticks):
-            yield _End(index, "glued", glued["code"])
-        elif (again := _OPENING.match(line.lstrip())) and again["label"].lower() in PYTHON_LABELS:
+        elif _opens_another(line.lstrip()):
             yield _End(index, "next")
+        elif (behind := _BEHIND.match(line)) and behind["ticks"].startswith(ticks):
+            yield _End(index, "words", column=behind.start("words"))
+        else:
+            if (glued := _GLUED.match(line)) and glued["ticks"].startswith(ticks):
+                yield _End(index, "glued", glued["code"])
+            for found in _TICKS.finditer(line):
+                if found[0].startswith(ticks) and line[: found.start()].strip() and line[found.end() :].strip():
+                    yield _End(index, "between", line[: found.start()], found.end())
+
+
+def _opens_another(line: str) -> bool:
+    """True for a line that opens a block of code, or begins with a fence and a label that touches it."""
+    again = _INLINE.match(line) or _OPENING.match(line)
+    if not again:
+        return False
+    return again["label"].lower() in PYTHON_LABELS or bool(_LABEL.fullmatch(line))
