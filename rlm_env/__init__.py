@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from rlm_env.folder import Folder, choose_files
     from rlm_env.registry import load_environment
     from rlm_env.repl import ReplConfig, ReplPool, ReplPools, SubError
-    from rlm_env.rollout import Rollout, Score, StopReason
+    from rlm_env.rollout import Rollout, StopReason
     from rlm_env.scaffolds.config import RLMConfig
     from rlm_env.scaffolds.rlm import RLMEnv
+    from rlm_env.score import Score
     from rlm_env.solving import solve, solve_sync
     from rlm_env.task import Task
     from rlm_env.tools import Tool
@@ -63,7 +64,7 @@ __getattr__, __dir__ = lazy_names(
         "ReplPool": "rlm_env.repl.host.pool",
         "ReplPools": "rlm_env.repl.host.pools",
         "Rollout": "rlm_env.rollout",
-        "Score": "rlm_env.rollout",
+        "Score": "rlm_env.score",
         "StopReason": "rlm_env.rollout",
         "SubError": "rlm_env.repl.config",
         "Task": "rlm_env.task",

@@ -1,4 +1,4 @@
-"""The record of one rollout, and the score it gets.
+"""The record of one rollout, with the score it got.
 
 One record serves as an evaluation result, a training sample and a page in a viewer. It is stored as one line of JSON.
 Not covered: making rollouts (`scaffolds/`), scoring them (`scoring/`), appending them to a run's file
@@ -19,6 +19,7 @@ from rlm_env.contexts import CONTEXTS, ContextError, ContextStore, fold_record, 
 from rlm_env.lines import read_lines
 from rlm_env.messages import Completion, Message, Usage
 from rlm_env.readable import Readable
+from rlm_env.score import MetricError, Score
 
 if TYPE_CHECKING:
     from rlm_env.task import Task
@@ -194,23 +195,6 @@ class GroupMember:
     """The same when it ended: weights may change while it runs. None in older records."""
 
 
-@dataclass(slots=True)
-class Score:
-    """An environment's verdict on a rollout. The shape is that of inspect_ai's `Score`."""
-
-    value: float
-    """The reward, in [0, 1]."""
-    metrics: dict[str, float] = field(default_factory=dict)
-    """Named numbers that are not the reward."""
-    explanation: str | None = None
-    answered: bool = True
-    """False where the output holds no answer at all, which reports count apart from a wrong one."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.value <= 1.0:  # also refuses nan
-            raise ValueError(f"Score.value must lie in [0, 1], got {self.value!r}; put other numbers into metrics")
-
-
 @dataclass(slots=True, repr=False)
 class Rollout(Readable):
     """Everything that happened between a task and its answer.
@@ -285,9 +269,10 @@ class Rollout(Readable):
             record["sub_calls"] = [_sub_call(call) for call in record["sub_calls"]]
             for name, kind in (("root_usage", Usage), ("sub_usage", Usage), ("timing", Timing)):
                 record[name] = kind(**record.get(name, {}))
-            for name, kind in (("score", Score), ("group", GroupMember)):
-                if record.get(name) is not None:
-                    record[name] = kind(**record[name])
+            if record.get("group") is not None:
+                record["group"] = GroupMember(**record["group"])
+            if record.get("score") is not None:
+                record |= _score(record)
             record["stop_reason"] = StopReason(record["stop_reason"])
             return cls(**record)
         except ContextError as error:
@@ -314,6 +299,15 @@ class Rollout(Readable):
         except (ValueError, RecursionError) as error:
             raise RecordError(f"not a line of JSON ({error})") from error
         return cls.from_dict(record, contexts)
+
+
+def _score(record: dict[str, Any]) -> dict[str, Any]:
+    """The fields that a stored score sets. One with a metric that is no number, as earlier versions could store it, is
+    a failure of its scorer: the rollout can be scored again."""
+    try:
+        return {"score": Score(**record["score"])}
+    except MetricError as error:
+        return {"score": None, "error": record.get("error") or f"scorer: {error}"}
 
 
 def _check_schema(record: Any) -> None:

@@ -4,6 +4,7 @@ import json
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,6 +114,29 @@ def test_a_damaged_line_is_named_by_file_and_number(damaged, tmp_path: Path):
     assert next(reading).id == "1"
     with pytest.raises(RecordError, match=rf"^{path}, line 3: "):
         next(reading)
+
+
+def test_a_stored_metric_that_is_no_number_is_a_failure_of_the_scorer():
+    record = Rollout(id="1", answer="7", score=Score(0.5, {"f1": 1})).to_dict()
+    record["score"]["metrics"]["f1"] = "x"
+    found = Rollout.from_json(json.dumps(record))
+    assert (found.answer, found.score) == ("7", None)
+    assert found.error is not None
+    assert found.error.startswith("scorer: Score.metrics['f1'] must be a finite number, got 'x'")
+
+
+def test_metrics_are_floats():
+    given = {"bool": True, "int": 3, "numpy": np.float32(0.5), "numpy bool": np.bool_(True), "numpy int": np.int64(2)}
+    metrics = Score(1.0, given).metrics
+    assert metrics == {"bool": 1.0, "int": 3.0, "numpy": 0.5, "numpy bool": 1.0, "numpy int": 2.0}
+    assert {type(value) for value in metrics.values()} == {float}
+    json.dumps(metrics)
+
+
+@pytest.mark.parametrize("metrics", ["x", [("a", 1.0)], {1: 1.0}, None])
+def test_metrics_are_a_dict_by_name(metrics):
+    with pytest.raises(ValueError, match=r"Score\.metrics"):
+        Score(1.0, metrics)
 
 
 def test_a_count_of_repeated_prompt_ids_that_does_not_fit_is_damage():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import json
+from dataclasses import replace
 
 from rlm_env.environment import Environment
-from rlm_env.rollout import Rollout, Score, StopReason
+from rlm_env.rollout import Rollout, StopReason
+from rlm_env.score import Score
 from rlm_env.task import Task
 
 
@@ -15,17 +16,15 @@ def score(environment: Environment, task: Task, rollout: Rollout) -> Score:
 
     An overflow without an answer is 0, whatever the scorer says of an empty answer: the model never answered. One
     with an answer is scored like any other rollout.
-    Raises ValueError where the value is outside [0, 1] or a metric is not a finite number, TypeError where a metric
-    cannot be stored as JSON.
+    Raises ValueError where the value is outside [0, 1] or a metric is not a finite number.
     """
     if is_unanswered_overflow(rollout):
         return Score(0.0, explanation="the prompt did not fit the window and there was no answer")
     value = environment.score(task, rollout)
     if inspect.isawaitable(value):
         raise TypeError("score() must not be async; put what has to be awaited into judge()")
-    result = value if isinstance(value, Score) else Score(float(value))
-    json.dumps(result.metrics, allow_nan=False)
-    return result
+    # A Score is made again, which checks what was put into it after it was made.
+    return replace(value) if isinstance(value, Score) else Score(float(value))
 
 
 def is_unanswered_overflow(rollout: Rollout) -> bool:

@@ -70,6 +70,20 @@ def test_resume_scores_what_is_stored_instead_of_sampling_again(evaluate, endpoi
     assert not Path("out/scores.jsonl").exists()
 
 
+def test_a_stored_metric_that_is_no_number_breaks_no_report_and_is_scored_again(run, evaluate, endpoint):
+    evaluate()
+    records = lines(Path("out/rollouts.jsonl"))
+    records[1]["score"]["metrics"] = {"a": "x"}
+    Path("out/rollouts.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    code, out, err = run("report", "out")
+    assert code == 0, err
+    assert "Score.metrics['a'] must be a finite number" in " ".join(out.split())
+    asked = len(endpoint.requests)
+    code, _, err = run("score", "out", "--missing")
+    assert code == 0, err
+    assert (scores(), len(endpoint.requests)) == ([1.0, 1.0, 1.0], asked)
+
+
 def test_a_scorer_that_still_fails_costs_no_sampling_either(evaluate, endpoint, flaw):
     setting = ("--set", f"options.flaw={flaw}")
     evaluate(*setting)

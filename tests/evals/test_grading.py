@@ -9,7 +9,7 @@ import pytest
 from rlm_env.environment import Environment
 from rlm_env.evals.grading import JUDGED, TRACEBACK, drop_verdict, grade, is_unscored, try_scorer
 from rlm_env.llm.base import LLMError
-from rlm_env.rollout import Rollout, StopReason
+from rlm_env.rollout import Rollout, Score, StopReason
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.task import Task
 
@@ -54,6 +54,22 @@ async def test_an_answer_outlives_its_scorer():
     assert await grade(Exact(), TASK, rollout) is None
     assert (rollout.error, rollout.score and rollout.score.value) == (None, 1.0)
     assert TRACEBACK not in rollout.info
+
+
+async def test_a_metric_that_is_no_number_is_the_scorer_s_fault():
+    class Worded(Exact):
+        def score(self, task, rollout):
+            score = Score(0.0)
+            score.metrics["a"] = "x"  # type: ignore[assignment]
+            return score
+
+    rollout = Rollout.from_answer(TASK, "7")
+    await grade(Worded(), TASK, rollout)
+    assert is_unscored(rollout)
+    assert rollout.error is not None
+    assert "Score.metrics['a'] must be a finite number, got 'x'" in rollout.error
+    with pytest.raises(ConfigError, match="Nothing was sampled yet"):
+        await try_scorer(Worded(), TASK)
 
 
 async def test_a_verdict_is_used_again_or_dropped():
