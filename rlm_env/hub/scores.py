@@ -12,7 +12,7 @@ from typing import Any
 from rlm_env.environment import Environment
 from rlm_env.hub.findings import Finding
 from rlm_env.rollout import Rollout, Score
-from rlm_env.scoring import score
+from rlm_env.scoring import leave_verdict, score
 from rlm_env.task import Task
 
 Answers = dict[str, str]
@@ -23,7 +23,7 @@ async def scored(environment: Environment, task: Task, answer: str, *, ask_judge
     """The score of an answer as text. Raises what judge and scorer raise."""
     rollout = Rollout.from_answer(task, answer)
     if ask_judge:
-        await environment.judge(task, rollout)
+        await leave_verdict(environment, task, rollout)
     return score(environment, task, rollout)
 
 

@@ -14,7 +14,12 @@ from rlm_env.scoring.errors import ScorerKilled
 from rlm_env.scoring.value import is_unanswered_overflow, score
 from rlm_env.task import Task
 
-__all__ = ["ScorerKilled", "close_scorers", "is_unanswered_overflow", "score", "score_rollout"]
+__all__ = ["ScorerKilled", "close_scorers", "is_unanswered_overflow", "leave_verdict", "score", "score_rollout"]
+
+
+async def leave_verdict(environment: Environment, task: Task, rollout: Rollout) -> None:
+    """Asks the environment's judge, where it has one, whose verdict `score` then reads. Raises what the judge raises."""
+    await environment.judge(task, rollout)
 
 
 async def score_rollout(environment: Environment, task: Task, rollout: Rollout, *, ask_judge: bool = True) -> Score:
@@ -25,5 +30,5 @@ async def score_rollout(environment: Environment, task: Task, rollout: Rollout, 
     if is_unanswered_overflow(rollout):
         return score(environment, task, rollout)
     if ask_judge:
-        await environment.judge(task, rollout)
+        await leave_verdict(environment, task, rollout)
     return await score_apart(environment, task, rollout)

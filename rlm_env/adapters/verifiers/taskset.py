@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from rlm_env.adapters.verifiers.source import TaskSource, task_source
 from rlm_env.evals.grading import perfect_answer
 from rlm_env.rollout import Rollout, Score, StopReason
-from rlm_env.scoring import score_rollout
+from rlm_env.scoring import leave_verdict, score_rollout
 from rlm_env.task import Split, Tasks
 from rlm_env.task import Task as OurTask
 
@@ -63,7 +63,8 @@ class RLMTask(vf.Task[RLMTaskData, RLMState, vf.TaskConfig]):
         """Asks the judge, where the environment has one, and leaves what it said in the trace, for a replay."""
         rollout = state_of(trace).rollout
         if rollout is not None:
-            await self.data.source.environment.judge(await asyncio.to_thread(self.data.task), rollout)
+            task = await asyncio.to_thread(self.data.task)
+            await leave_verdict(self.data.source.environment, task, rollout)
             trace.info["rollout"] = rollout_facts(rollout)
 
     @vf.reward
