@@ -37,6 +37,8 @@ WITHHELD = (
 """Beginnings of finish reasons of a reply that was withheld."""
 WITHHELD_IF_EMPTY = frozenset({"other", "language", "finish_reason_unspecified"})
 """Finish reasons that say nothing; without a text the reply was withheld too."""
+ENDED = frozenset({"stop", "tool_calls"})
+"""Finish reasons of a reply that the model has ended, if only to say nothing."""
 MALFORMED = ("malformed", "unexpected_tool_call", "too_many_tool_calls", "tool_call_error")
 """Beginnings of finish reasons of a reply whose tool call the provider could not read."""
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
@@ -98,6 +100,9 @@ def _completion(reply: Any, usage: Usage) -> Completion:
     text, thoughts = _text_and_thoughts(message.get("content"))
     refusal = message.get("refusal")
     reason = _finish_reason(choice.get("finish_reason"))
+    native = _finish_reason(choice.get("native_finish_reason"))  # a gateway may call a withheld reply finished
+    if native is not None and (native.startswith(WITHHELD) or native == "refusal"):
+        reason = native
     calls = [_tool_call(call) for call in _listed(message.get("tool_calls"))]
     empty = not (text or refusal or calls)
     if reason is not None and (reason.startswith(WITHHELD) or (empty and reason in WITHHELD_IF_EMPTY)):
@@ -105,10 +110,12 @@ def _completion(reply: Any, usage: Usage) -> Completion:
         raise LLMError(f"the provider withheld the reply ({reason}){words}")
     reasoning = next((read for name in REASONING_FIELDS if (read := _plain(message.get(name)))), None)
     reasoning = reasoning or thoughts or _plain(message.get("reasoning_details")) or None
+    malformed = reason is not None and any(part.strip().startswith(MALFORMED) for part in reason.split(":"))
     nothing = empty and not (reasoning or usage.completion_tokens)
-    if nothing and message.get("content") is None and reason not in ("length", "refusal"):
-        raise LLMError("the provider sent an empty reply")
-    if reason is not None and any(part.strip().startswith(MALFORMED) for part in reason.split(":")):
+    said_empty = message.get("content") is not None and (reason in ENDED or malformed)
+    if nothing and not said_empty and reason not in ("length", "refusal"):
+        raise LLMError(f"the provider sent an empty reply (finish_reason {reason!r})")
+    if malformed:
         reason = UNREADABLE_CALL
     returned = {name: value for name, value in message.items() if value is not None and name not in OWN_FIELDS}
     return Completion(

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from rlm_env.llm import ContextOverflow, LLMError
 from rlm_env.llm.chat_reply import read_completion, read_usage
@@ -138,6 +139,50 @@ async def test_what_was_withheld_is_an_error_with_its_cost(reason, content) -> N
             await llm.complete(HELLO)
     assert caught.value.usage == Usage(7, 2, 0, 1)
     assert len(stub.bodies) == 1
+
+
+def silent(finish: str | None, content: str | None = "", tokens: int = 0, native: str | None = None) -> dict[str, Any]:
+    """A reply without text, and with the provider's own finish reason where there is one."""
+    reply = said(content, finish)
+    reply["usage"]["completion_tokens"] = tokens
+    reply["choices"][0] |= {} if native is None else {"native_finish_reason": native}
+    return reply
+
+
+WITHHELD_NATIVE = ["SAFETY", "RECITATION", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "content_filter"]
+
+
+@pytest.mark.parametrize("native", WITHHELD_NATIVE)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_gateway_that_calls_a_withheld_reply_finished(native, stream) -> None:
+    reply = silent("stop", native=native)
+    if stream:
+        choice = reply["choices"][0]
+        choice["delta"] = choice.pop("message")
+        pieces = f"data: {json.dumps(reply)}\n\ndata: [DONE]\n\n"
+    async with (
+        stub_endpoint(
+            lambda *_: web.Response(text=pieces, content_type="text/event-stream") if stream else reply
+        ) as stub,
+        client(stub, stream=stream) as llm,
+    ):
+        with pytest.raises(LLMError, match=f"withheld the reply .{native.lower()}"):
+            await llm.complete(HELLO)
+
+
+def test_a_refusal_by_the_provider_s_own_word() -> None:
+    assert read_completion(silent("stop", native="refusal")).finish_reason == "refusal"
+    assert read_completion(silent("stop", tokens=1, native="end_turn")).finish_reason == "stop"
+
+
+@pytest.mark.parametrize("reason", ["unknown", "error", None, "other_reason"])
+def test_an_empty_reply_that_nothing_ended_is_a_failure(reason) -> None:
+    with pytest.raises(LLMError, match=f"empty reply .finish_reason {reason!r}"):
+        read_completion(silent(reason))
+    if reason == "unknown":
+        calls = read_completion(said("", reason, tool_calls=[call("x")])).tool_calls
+        assert len(calls) == 1
+    assert read_completion(silent("stop", tokens=3)).text == ""
 
 
 def test_a_reply_of_nothing_is_an_error_and_an_empty_one_is_the_model_s() -> None:
