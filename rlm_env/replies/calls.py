@@ -7,6 +7,7 @@ DeepSeek, harmony, ReAct, Qwen 2), XML parameters (Qwen3-Coder, MiniMax, DeepSee
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_env.replies.arguments import CODE_KEYS, TOOL_NAME, is_repl, plain_name, read_json
-from rlm_env.replies.source import tree_of
+from rlm_env.replies.source import closing_tag, tree_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ _NAME = r"(?:functions?[.:])?(?P<name>[A-Za-z_][\w.-]*)(?::\d+)?"
 _SEPARATOR = r"(?:\s|<[^<>={}\[]*>|\[ARGS\]|\[CALL_ID\]\w*|```\w*)*"
 _NAME_FIRST = re.compile(rf"(?:function(?=\s*<)\s*<[^<>]*>)?\s*{_NAME}{_SEPARATOR}(?=[{{\[])")
 _GLM = re.compile(r"\s*(?P<name>[\w.-]+)\s*(?=<arg_key>)")
-_GLM_PAIR = re.compile(r"\s*<arg_key>(?P<key>[^<]*)</arg_key>\s*<arg_value>(?P<value>.*?)</arg_value>", re.DOTALL)
+_GLM_KEY = re.compile(r"\s*<arg_key>(?P<key>[^<]*)</arg_key>\s*<arg_value>")
+_GLM_END = re.compile(r"</arg_value>")
+_AT_A_GLM_END = re.compile(r"</arg_value>\s*(?:<|\Z)")
 _ADDRESSED = re.compile(
     r"(?<![\w.])to=(?P<name>[A-Za-z_][\w.]*)(?:[ \t]|<\|(?!message)[^<>|]*\|>|(?:commentary|analysis|json|code)\b)*"
     r"(?:<\|message\|>|(?<=json)|(?<=code)|(?<=[ \t])(?=\{))\s*"
@@ -66,16 +69,18 @@ _REACT = re.compile(
 _REACT_END = re.compile(r"^[ \t*]*Observation[ \t*]*:", re.M)
 _QWEN2 = re.compile(r"✿FUNCTION✿:?\s*(?P<name>[\w.-]+)\s*✿ARGS✿:?\s*")
 _PREFIX = r"(?:[\w-]+:|[|｜]DSML[|｜])?"
-_XML = re.compile(
-    rf"<{_PREFIX}(?:function|invoke|tool)(?:=|\s+name\s*=\s*)[\"']?(?P<name>[\w.:-]+)[\"']?[^<>]*>"
-    rf"(?P<body>(?:(?!<{_PREFIX}(?:function=|invoke\b)).)*?)"
-    rf"(?:</{_PREFIX}(?:function|invoke|tool)>|(?=<{_PREFIX}(?:function=|invoke\b))|\Z)",
-    re.DOTALL,
+_PARAMETER = r"(?:parameter|param|arg)"
+_FUNCTION = r"(?:function|invoke|tool)"
+_NAMED = r"(?:=|\s+name\s*=\s*)[\"']?(?P<{}>[\w.:-]+)[\"']?[^<>]*>"
+_XML = re.compile(rf"<{_PREFIX}{_FUNCTION}{_NAMED.format('name')}\s*")
+_XML_TAG = re.compile(
+    rf"<{_PREFIX}{_PARAMETER}{_NAMED.format('key')}|(?P<value_end></{_PREFIX}{_PARAMETER}>)"
+    rf"|(?P<end></{_PREFIX}{_FUNCTION}>)|<{_PREFIX}{_FUNCTION}{_NAMED.format('next')}"
 )
-_XML_PARAMETER = re.compile(
-    rf"<{_PREFIX}(?:parameter|param|arg)(?:=|\s+name\s*=\s*)[\"']?(?P<key>[\w.-]+)[\"']?[^<>]*>"
-    rf"(?P<value>.*?)(?:</{_PREFIX}(?:parameter|param|arg)>|(?=<{_PREFIX}(?:parameter|param)\b)|\Z)",
-    re.DOTALL,
+_XML_TAG_OR_END = re.compile(rf"(?:{_XML_TAG.pattern})|\Z")
+_AT_AN_XML_END = re.compile(
+    rf"</{_PREFIX}{_PARAMETER}>\s*(?:</|<{_PREFIX}(?:{_PARAMETER}|{_FUNCTION})\b|\Z)"
+    rf"|</{_PREFIX}{_FUNCTION}>\s*(?:<|\Z)|(?<=\n)<|\Z"
 )
 _HARMONY_END = re.compile(r"<\|(?:call|end|return|start|channel)\|>|\Z")
 _SPOKEN_NAME = re.compile(r"""["'](?:name|tool|tool_name)["']\s*:\s*["']([^"']+)["']""")
@@ -91,8 +96,10 @@ def marked_calls(text: str) -> Iterator[TextCall]:
         while marker := MARKER.search(text, at):
             calls, at = _behind_marker(text, marker)
             yield from calls
-        for match in _XML.finditer(text):
-            yield _of_xml(match)
+        at = 0
+        while opening := _XML.search(text, at):
+            yield (call := _of_xml(text, opening))
+            at = max(call.end, opening.end())
     if "to=" in text:
         yield from _one_by_one(text, _ADDRESSED, _HARMONY_END)
     yield from _one_by_one(text, _REACT, _REACT_END)
@@ -104,7 +111,8 @@ def marked_calls(text: str) -> Iterator[TextCall]:
         yield from (replace(call, by_line=True) for call in calls)
         at = max(end, line.end() + 1)
     for match in _GEMMA.finditer(text) if "call:" in text else ():
-        yield _of_pairs(match["name"], list(_GEMMA_PAIR.finditer(match["body"])), match.start(), match.end())
+        arguments = {pair["key"]: _value(pair["value"]) for pair in _GEMMA_PAIR.finditer(match["body"])}
+        yield TextCall(plain_name(match["name"]), arguments, match.start(), match.end())
 
 
 def _one_by_one(text: str, opening: re.Pattern[str], ending: re.Pattern[str]) -> Iterator[TextCall]:
@@ -150,11 +158,13 @@ def _behind_marker(text: str, marker: re.Match[str]) -> tuple[list[TextCall], in
         spoken = _SPOKEN_NAME.search(text, at, end)
         return [TextCall(plain_name(spoken[1]) if spoken else "", text[at:end].strip(), start, end)], end
     if glm := _GLM.match(text, at):
-        pairs, end = [], glm.end()
-        while pair := _GLM_PAIR.match(text, end):
-            pairs.append(pair)
-            end = pair.end()
-        return [_of_pairs(glm["name"], pairs, start, end)], end
+        arguments, end = {}, glm.end()
+        while (key := _GLM_KEY.match(text, end)) and (
+            closing := closing_tag(text, key.end(), _GLM_END.finditer(text, key.end()), _AT_A_GLM_END)
+        ):
+            arguments[key["key"].strip()] = _value(text[key.end() : closing.start()])
+            end = closing.end()
+        return [TextCall(plain_name(glm["name"]), arguments, start, end)], end
     if re.compile(r"[A-Za-z_][\w.]*\(").match(text, at):
         end = _end_of_call(text, at)
         return _python_calls(text[at:end].strip(), start, end), max(end, marker.end())
@@ -237,22 +247,29 @@ def _named(name: str, text: str, start: int, at: int, end: int | None) -> TextCa
         return TextCall(plain_name(name), raw, start, end)
 
 
-def _of_xml(match: re.Match[str]) -> TextCall:
-    """The call in XML tags."""
-    pairs = list(_XML_PARAMETER.finditer(match["body"]))
-    if pairs:
-        return _of_pairs(match["name"], pairs, match.start(), match.end())
-    body = match["body"].strip()
-    try:
-        return TextCall(plain_name(match["name"]), read_json(body), match.start(), match.end())
-    except ValueError:
-        return TextCall(plain_name(match["name"]), body, match.start(), match.end())
-
-
-def _of_pairs(name: str, pairs: list[re.Match[str]], start: int, end: int) -> TextCall:
-    """The call in pairs of key and value."""
-    arguments = {pair["key"].strip(): _value(pair["value"]) for pair in pairs}
-    return TextCall(plain_name(name), arguments, start, max(end, pairs[-1].end() if pairs else end))
+def _of_xml(text: str, opening: re.Match[str]) -> TextCall:
+    """The call in XML tags: parameters, or JSON."""
+    name, body = plain_name(opening["name"]), opening.end()
+    value, at = _decode(text, body) if text[body : body + 1] in ("{", "[") else (None, body)
+    arguments: dict[str, str] = {}
+    while tag := _XML_TAG.search(text, at):
+        if tag["key"]:
+            closing = closing_tag(text, tag.end(), _XML_TAG_OR_END.finditer(text, tag.end()), _AT_AN_XML_END) or tag
+            arguments[tag["key"]] = _value(text[tag.end() : closing.start()])
+            at = closing.end() if closing["value_end"] else closing.start()
+        elif tag["value_end"]:
+            at = tag.end()
+        else:
+            break
+    body_end = tag.start() if tag else len(text)
+    end = tag.end() if tag and tag["end"] else body_end
+    if arguments:
+        return TextCall(name, arguments, opening.start(), end)
+    if value is None:
+        value = text[body:body_end].strip()
+        with contextlib.suppress(ValueError):
+            value = read_json(value)
+    return TextCall(name, value, opening.start(), end)
 
 
 def _value(text: str) -> str:

@@ -13,6 +13,7 @@ from itertools import islice
 from rlm_env.replies.arguments import bare_code, is_repl
 from rlm_env.replies.calls import TextCall, marked_calls, whole_text_calls
 from rlm_env.replies.fences import Block, fenced_blocks
+from rlm_env.replies.source import closing_tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ _TAGS = (
     "code execute execute_ipython execute_python execute_code python py tool_code python_repl repl interpreter "
     "code_interpreter ipython python_code run_python jupyter"
 ).replace(" ", "|")
-_TAG = re.compile(rf"<(?P<tag>{_TAGS})(?:\s[^<>\n]*)?>(?P<code>.*?)(?:</(?P=tag)>|\Z)", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(rf"<(?P<tag>{_TAGS})(?:\s[^<>\n]*)?>", re.IGNORECASE)
+_AT_A_TAGS_END = re.compile(r"</\w+>[ \t]*(?:\n|<|\Z)|\Z")
 _PRE = re.compile(r"</?pre\b[^<>\n]*>", re.IGNORECASE)
 _LINE_OF_CALL = re.compile(r"^[ \t]*(?=[{\[])", re.MULTILINE)
 _MOST_TRIED = 4
@@ -106,17 +108,23 @@ def _tagged(text: str) -> Iterator[Code]:
     """Code in tags. In a sentence a tag only marks a word."""
     if "<" not in text and "[PYTHON]" not in text:
         return
-    for match in _TAG.finditer(text):
-        line_start = text.rfind("\n", 0, match.start()) + 1
-        line_end = text.find("\n", match.end())
-        before = _PRE.sub("", text[line_start : match.start()]).strip()
-        behind = _PRE.sub("", text[match.end() : line_end if line_end >= 0 else len(text)]).strip()
-        if match["code"].startswith("\n") or not (before or behind):
-            yield _code(match["code"], match, closed=match[0].lower().endswith(f"</{match['tag'].lower()}>"))
+    at = 0
+    while tag := _TAG.search(text, at):
+        ends = re.compile(rf"</{tag['tag']}>|\Z", re.IGNORECASE)
+        closing = closing_tag(text, tag.end(), ends.finditer(text, tag.end()), _AT_A_TAGS_END) or tag
+        at, code = closing.end(), text[tag.end() : closing.start()]
+        line_start = text.rfind("\n", 0, tag.start()) + 1
+        line_end = text.find("\n", at)
+        before = _PRE.sub("", text[line_start : tag.start()]).strip()
+        behind = _PRE.sub("", text[at : line_end if line_end >= 0 else len(text)]).strip()
+        if code.startswith("\n") or not (before or behind):
+            yield _code(code, tag.start(), at, closed=bool(closing[0]))
     for match in _TOKENS.finditer(text):
         code = match["code"] if match["code"] is not None else match["code2"]
         if not is_call(code):
-            yield _code(code, match, closed=match.end() < len(text) or match[0].endswith((">", "]")))
+            yield _code(
+                code, match.start(), match.end(), closed=match.end() < len(text) or match[0].endswith((">", "]"))
+            )
 
 
 def is_call(text: str) -> bool:
@@ -124,7 +132,7 @@ def is_call(text: str) -> bool:
     return text.lstrip().startswith("{") or any(is_repl(call.name) for call in whole_text_calls(text))
 
 
-def _code(code: str, match: re.Match[str], *, closed: bool) -> Code:
+def _code(code: str, start: int, end: int, *, closed: bool) -> Code:
     code = code.strip("\n")
     inner = bare_code(code)
-    return Code(inner, closed, inner == code, True, match.start(), match.end())
+    return Code(inner, closed, inner == code, True, start, end)

@@ -245,6 +245,14 @@ def test_several_are_found_in_order(text, codes):
         "prompt = '''Think in <think>\n</think>\ntags'''",
         'ask = "Call <tool_call>{\\"name\\": \\"python_repl\\"}</tool_call>"',
         "html = '<code>x</code>'\nprint(html)",
+        'print("</parameter>")',
+        'x = "</function>"\nprint(x)',
+        'x = "<parameter=code>"\nprint(x)',
+        'x = """\n</parameter>\n</function>\n</tool_call>\n<function=python_repl>\n<parameter=code>\n"""\nprint(x)',
+        "# until </parameter>\nprint(1)",
+        'print("</arg_value>")',
+        'print("</code>")',
+        'x = """\n</code>\n"""\nprint(x)',
         'FINAL("x")',
         'llm_batch(["Write ```python\\nprint(2)\\n``` please"])',
     ],
@@ -258,12 +266,15 @@ def test_several_are_found_in_order(text, codes):
         "Look: ```python\n{}\n```",
         "<code>\n{}\n</code>",
         "<function=python_repl>\n<parameter=code>\n{}\n</parameter>\n</function>",
+        "<tool_call>\n<function=python_repl>\n<parameter=code>\n{}\n</parameter>\n</function>\n</tool_call>",
+        "<function=python_repl><parameter=code>{}</parameter></function>",
+        "<function=python_repl>\n<parameter=code>\n{}",
+        '<invoke name="python_repl">\n<parameter name="code">{}</parameter>\n</invoke>\nThat is all.',
+        "<tool_call>python_repl\n<arg_key>code</arg_key>\n<arg_value>{}</arg_value>\n</tool_call>",
         "json",
     ],
 )
 def test_what_stands_in_the_code_is_code(code, wrap):
-    if wrap == "<code>\n{}\n</code>" and "</code>" in code:
-        pytest.skip("the same tag")
     if wrap == "json":
         text = f"<tool_call>{json.dumps({'name': 'python_repl', 'arguments': {'code': code}})}</tool_call>"
     else:
