@@ -103,12 +103,12 @@ def fenced_blocks(text: str) -> list[Block]:
         if "```" not in lines[at] and "~~~" not in lines[at]:
             at += 1
             continue
-        inline = _INLINE.search(lines[at])
-        if inline and inline["label"].lower() in PYTHON_LABELS:
-            start, end = (offsets[at] + place for place in inline.span())
-            blocks.append(Block(inline["label"].lower(), inline["code"], True, start, end))
-            lines[at] = " " * inline.end() + lines[at][inline.end() :]
-            continue
+        inline = [found for found in _INLINE.finditer(lines[at]) if found["label"].lower() in PYTHON_LABELS]
+        for found in inline:
+            start, end = (offsets[at] + place for place in found.span())
+            blocks.append(Block(found["label"].lower(), found["code"], True, start, end))
+        if inline:
+            lines[at] = _blanked(lines[at], inline[-1].end())
         opening = _opening(lines[at])
         if opening is None:
             at += 1
@@ -161,7 +161,7 @@ def _read_block(lines: list[str], offsets: list[int], at: int, opening: _Opening
                 return None, chosen.line
             return Block(opening.label, dedent(body), True, start, offsets[chosen.line]), chosen.line
         if chosen.column is not None:
-            lines[chosen.line] = " " * chosen.column + lines[chosen.line][chosen.column :]
+            lines[chosen.line] = _blanked(lines[chosen.line], chosen.column)
             return Block(opening.label, dedent(body), True, start, offsets[chosen.line] + chosen.column), chosen.line
         end = offsets[chosen.line] + len(lines[chosen.line])
         return Block(opening.label, dedent(body), True, start, end), chosen.line + 1
@@ -173,6 +173,11 @@ def _read_block(lines: list[str], offsets: list[int], at: int, opening: _Opening
     closed = body.endswith(opening.ticks)  # ... on the last line of code, as small models do
     body = dedent(body.removesuffix(opening.ticks))
     return Block(opening.label, body, closed, start, offsets[-1] - 1), len(lines)
+
+
+def _blanked(line: str, column: int) -> str:
+    """A line with blanks up to a column: what stands there has been read."""
+    return " " * column + line[column:]
 
 
 def _is_whole(body: str, end: _End) -> bool:
