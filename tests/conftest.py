@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,10 @@ settings.load_profile("patient")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests run beside each other, each on a core of its own: threads that wait for work would take it from the other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # The tests are a job in the background. What they start would ignore Ctrl-C too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "rlm_env" / "models" / "tiny-rlm"
 

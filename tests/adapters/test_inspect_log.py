@@ -5,9 +5,10 @@ import pytest
 import rlm_env
 from rlm_env.cli import main
 
-inspect_log = pytest.importorskip(
-    "inspect_ai.log", reason="inspect_ai is not installed: pip install 'rlm-env[inspect]'"
-)
+
+@pytest.fixture
+def inspect_log():
+    return pytest.importorskip("inspect_ai.log", reason="inspect_ai is not installed: pip install 'rlm-env[inspect]'")
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def run(workplace, endpoint):
     return rlm_env.evaluate_sync("word-count", n=2, **keys)
 
 
-def test_a_log_for_each_scaffold_with_turns_cells_and_sub_calls(run, capsys):
+def test_a_log_for_each_scaffold_with_turns_cells_and_sub_calls(run, capsys, inspect_log):
     assert main(["export", "out", "--to", "inspect", "--out", "logs"]) == 0
     paths = capsys.readouterr().out.split()
     assert len(paths) == 2
@@ -41,7 +42,7 @@ def test_a_log_for_each_scaffold_with_turns_cells_and_sub_calls(run, capsys):
     assert sub.input[0].text == rollout.sub_calls[0].messages[0]["content"]
 
 
-def test_an_overflow_is_a_sample_without_events_and_without_an_error(run):
+def test_an_overflow_is_a_sample_without_events_and_without_an_error(run, inspect_log):
     main(["export", "out", "--to", "inspect", "--out", "logs"])
     (path,) = [path for path in run.path.parent.glob("logs/*standard.eval")]
     log = inspect_log.read_eval_log(str(path))

@@ -9,12 +9,21 @@ import time
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("trl.experimental.async_grpo", reason="needs trl: pip install trl==1.16.0")
 
 import rlm_env  # noqa: E402
-from rlm_env.adapters.trl import RLMBackend, placeholder_dataset, unused_reward  # noqa: E402
 from rlm_env.llm.base import Sampling  # noqa: E402
 from rlm_env.rollout import Rollout, Score, SubCall, Turn  # noqa: E402
+from tests.packages import needs  # noqa: E402
+
+needs("trl", "needs trl: pip install trl==1.16.0")
+pytestmark = pytest.mark.slow  # to import TRL's trainer takes seconds: it imports vLLM
+
+
+@pytest.fixture(scope="module")
+def adapter():
+    from rlm_env.adapters import trl
+
+    return trl
 
 
 class _TorchAttention:
@@ -61,10 +70,11 @@ def make_env(model):
 
 @pytest.mark.vllm
 @pytest.mark.timeout(600)
-def test_the_trainer_moves_on_our_samples_and_the_engine_follows(tiny_model_path, trl_on_cpu, tmp_path):
+def test_the_trainer_moves_on_our_samples_and_the_engine_follows(adapter, tiny_model_path, trl_on_cpu, tmp_path):
     from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
 
-    with RLMBackend(tiny_model_path, make_env(tiny_model_path), group_size=4, groups=4, dtype="float32") as backend:
+    options = {"group_size": 4, "groups": 4, "dtype": "float32"}
+    with adapter.RLMBackend(tiny_model_path, make_env(tiny_model_path), **options) as backend:
         put, seen = backend.rollout_buffer.put_nowait, []
         backend.rollout_buffer.put_nowait = lambda sample: (seen.append(sample), put(sample))
         args = AsyncGRPOConfig(
@@ -83,9 +93,9 @@ def test_the_trainer_moves_on_our_samples_and_the_engine_follows(tiny_model_path
         )
         trainer = AsyncGRPOTrainer(
             model=str(tiny_model_path),
-            reward_funcs=[unused_reward],
+            reward_funcs=[adapter.unused_reward],
             args=args,
-            train_dataset=placeholder_dataset(),
+            train_dataset=adapter.placeholder_dataset(),
             rollout_worker=backend,
             weight_transfer=backend,
         )
@@ -107,11 +117,13 @@ def test_the_trainer_moves_on_our_samples_and_the_engine_follows(tiny_model_path
         assert any("rollout/groups_total" in key for key in logged)
 
 
-def backend_without_engine(**options):
-    return RLMBackend(SHIPPED, lambda: None, group_size=2, dtype="float32", **options)
-
-
 SHIPPED = rlm_env.__path__[0] + "/models/tiny-rlm"
+
+
+@pytest.fixture
+def backend(adapter):
+    """One whose engine is never started."""
+    return adapter.RLMBackend(SHIPPED, lambda: None, group_size=2, dtype="float32")
 
 
 def scored(reward, temperature=1.0):
@@ -122,8 +134,7 @@ def scored(reward, temperature=1.0):
     return rollout
 
 
-def test_every_sample_of_a_group_has_its_rollouts_advantage():
-    backend = backend_without_engine()
+def test_every_sample_of_a_group_has_its_rollouts_advantage(backend):
     backend._hand_over([scored(1.0), scored(0.0)], 7)
     samples = [backend.rollout_buffer.get_nowait() for _ in range(4)]
     assert [sample.advantage for sample in samples] == [0.5, 0.5, -0.5, -0.5]
@@ -133,20 +144,18 @@ def test_every_sample_of_a_group_has_its_rollouts_advantage():
     assert backend.metrics_queue.get_nowait()["rollout/groups_total"] == 1.0
 
 
-def test_a_group_of_equal_rewards_gives_no_samples_and_is_counted():
-    backend = backend_without_engine()
+def test_a_group_of_equal_rewards_gives_no_samples_and_is_counted(backend):
     backend._hand_over([scored(1.0), scored(1.0)], 0)
     assert backend.rollout_buffer.empty()
     assert backend.metrics_queue.get_nowait()["rollout/groups_without_advantage_total"] == 1.0
 
 
-def test_another_temperature_than_the_trainers_is_refused():
+def test_another_temperature_than_the_trainers_is_refused(backend):
     with pytest.raises(ValueError, match=r"root=Sampling\(temperature=1\)"):
-        backend_without_engine()._hand_over([scored(1.0, 0.7), scored(0.0, 0.7)], 0)
+        backend._hand_over([scored(1.0, 0.7), scored(0.0, 0.7)], 0)
 
 
-def test_rollouts_that_ended_or_fell_silent_are_told():
-    backend = backend_without_engine()
+def test_rollouts_that_ended_or_fell_silent_are_told(backend):
     backend.check_health(10)
     backend._last_sample = time.monotonic() - 20
     with pytest.raises(RuntimeError, match="no sample for 20 s"):
