@@ -54,7 +54,7 @@ async def made(environment: Failing) -> tuple[Rollout, int, int]:
     engine = SimpleNamespace(version=7, llm=root, restart=restart)
     async with RLMEnv(environment) as env:
         rollout = await scored_rollout("r", env, TASK, engine, GroupMember("x"))
-    assert rollout.group == GroupMember("x", policy_version=7)
+    assert rollout.group == GroupMember("x", policy_version=7, last_policy_version=7)
     return rollout, len(root.seen), len(restarts)
 
 
