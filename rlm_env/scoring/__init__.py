@@ -18,7 +18,7 @@ __all__ = ["ScorerKilled", "close_scorers", "is_unanswered_overflow", "leave_ver
 
 
 async def leave_verdict(environment: Environment, task: Task, rollout: Rollout) -> None:
-    """Asks the environment's judge, where it has one, for the verdict that `score` reads. Raises what the judge raises."""
+    """Asks the environment's judge, where it has one, for the verdict that `score` reads. Raises what that raises."""
     await environment.judge(task, rollout)
 
 
