@@ -201,16 +201,24 @@ BENCHMARKS = [
     Benchmark(
         "DeepDive: the judge's verdict",
         "THUDM/DeepDive, commit 9c94da4, training/reward_server/launch_server.py",
-        "The texts are replies of a judge. `official` is the original's reading, `strict` that of BrowseComp-Plus "
-        "(texttron/BrowseComp-Plus, commit 97c637c). Before any judge, rules compare dates, numbers and names "
-        "(`rewards/rlm_rewards/deepdive.py`); the judge is asked only where they find no equal answer.",
+        "The texts are replies of a judge. `official` is the original's reading. `strict` wants `correct` and `yes` or "
+        "`no` as whole words, in any emphasis, quotes or JSON; where a judge says both, neither, or asks, there is no "
+        "verdict, which is an error of the judge and not a wrong answer. Before any judge, rules compare dates, "
+        "numbers and names (`rewards/rlm_rewards/deepdive.py`); the judge is asked only where they find no equal answer.",
         {mode: verdict(mode) for mode in deepdive.MODES},
         {"yes-in-reply": "PrimeIntellect deepdive: `yes` anywhere in the lower-cased reply"},
         [
             Case("", "Correct: yes\nExtracted final answer: X", "The form that is asked for."),
             Case("", "**Correct:** yes", "Bold type breaks the original."),
             Case("", "yes", "No verdict in form.", {"yes-in-reply": 1.0}),
-            Case("", "Incorrect: yes", "Both take the end of a word for the key."),
+            Case("", "Incorrect: yes", "The original takes the end of a word for the key."),
+            Case("", "**Correct:** **yes**", "Emphasis around both."),
+            Case("", '{"correct": "yes"}', "JSON."),
+            Case("", "correct: yes/no", "Both words: no verdict in `strict`."),
+            Case("", "correct: yes, but no", "Taken back: no verdict in `strict`."),
+            Case("", "correct: yes\ncorrect: no", "A contradiction: no verdict in `strict`."),
+            Case("", "Is it correct: yes?\ncorrect: no", "A question is no verdict."),
+            Case("", "correct: yesterday", "The original takes the beginning of a word for the value."),
             Case("", "No, the response names yesterday's winner", "`yes` is in `yesterday`.", {"yes-in-reply": 1.0}),
             Case("", "correct: maybe yes", "Not a clear yes.", {"yes-in-reply": 1.0}),
         ],

@@ -6,10 +6,10 @@ unit, currency and the signs that tell names apart (`C++`, `C#`) must agree, and
 numbers matches none. Everything else is undecided and goes to the judge, if there is one.
 
 `official` reads the verdict as DeepDive's reward server does (THUDM/DeepDive, training/reward_server/launch_server.py):
-the first `correct: yes` or `correct: no` in any case, blanks allowed before the colon, no emphasis. `strict` reads it
-as BrowseComp-Plus does (texttron/BrowseComp-Plus, scripts_evaluation/evaluate_run.py): emphasis allowed, no blank
-before the colon. Like the originals, both read `Incorrect: yes` as a yes: prompts must not invite that word. A verdict
-that cannot be read is a no.
+the first `correct: yes` or `correct: no` in any case, blanks allowed before the colon, no emphasis; `Incorrect: yes` is
+a yes. `strict` is ours. It wants `correct` and `yes` or `no` as whole words, in any emphasis, quotes or JSON. What
+offers both (`yes/no`), takes itself back (`yes, but no`), states a condition or asks is no verdict; statements that
+begin a line count before others; two that contradict each other are none. A verdict that cannot be read is a no.
 
 Not covered: asking the judge (`environments/deepdive_rlm/deepdive_rlm/judge.py`).
 """
@@ -51,11 +51,25 @@ LETTER_RUN = re.compile(r"[^\W\d_]+")
 PUNCTUATION = set(".,;:!?'\"()[]{}…«»“”„‘’`_¿¡·•|\\™®©")
 """Marks that can be left out of a name. Signs that make it another name (`C++`, `C#`, `A*`) are not among them."""
 OFFICIAL_VERDICT = re.compile(r"correct\s*:\s*(yes|no)", re.I)
-STRICT_VERDICTS = (
-    re.compile(r"\*\*correct:\*\*\s*(yes|no)", re.I),
-    re.compile(r"\*\*correct\*\*:\s*(yes|no)", re.I),
-    re.compile(r"correct:\s*(yes|no)", re.I),
+STRICT_VERDICT = re.compile(
+    r"(?<![^\W_])(?<![^\W_][_-])(?<!not )(?<!n't )"
+    r"correct[*_`\"'”’]{0,3}\s{0,20}[:：][\s*_`\"'“‘”’]{0,20}(yes|no)(?![^\W_]|-|_\w)",
+    re.I,
 )
+VERDICT_LEAD = re.compile(r"[\s>#*_`\"'“‘{(\[+•-]*(?:\d{1,2}[.)][\s*_`]*)?")
+"""What may stand before a verdict at the beginning of a line."""
+NO_VERDICT = {
+    word: re.compile(
+        r"[*_`\"'”’)\s]*\?"
+        rf"|[*_`\"'”’ \t]*[,;]?[ \t]*(?:[/|]|\b(?:or|and|but)\b)[^\w\n]*{other}\b"
+        r"|[*_`\"'”’ \t]*,?[ \t]*(?:if|when|unless|only if|provided)\b"
+        rf"|[^\n]{{0,80}}?\b{other}\b[*_`]*[ \t]*(?:[.,;:!?)]|$)",
+        re.I | re.M,
+    )
+    for word, other in (("yes", "no"), ("no", "yes"))
+}
+"""What follows each word where it is no verdict: a question mark, the other word, a condition."""
+LEAD_CHARS = 40
 EXTRACTED = re.compile(r"extracted final answer\s*:\s*(.+)", re.I)
 WORD = re.compile(r"\w+")
 
@@ -240,10 +254,25 @@ def _verdict(judge_text: Any, mode: str) -> bool | None:
         raise ValueError(f"mode must be official or strict, got {mode!r}")
     if not isinstance(judge_text, str):
         return None
-    for pattern in STRICT_VERDICTS if mode == "strict" else (OFFICIAL_VERDICT,):
-        if match := pattern.search(judge_text):
-            return match[1].lower() == "yes"
-    return None
+    if mode == "strict":
+        return _strict_verdict(judge_text)
+    match = OFFICIAL_VERDICT.search(judge_text)
+    return None if match is None else match[1].lower() == "yes"
+
+
+def _strict_verdict(judge_text: str) -> bool | None:
+    """What the statements of a judge agree on: those that begin a line, else the others; None if there is no such
+    thing."""
+    leading, others = set(), set()
+    for found in STRICT_VERDICT.finditer(judge_text):
+        if NO_VERDICT[found[1].lower()].match(judge_text, found.end()):
+            continue
+        before = "\n" * (found.start() <= LEAD_CHARS) + judge_text[max(0, found.start() - LEAD_CHARS) : found.start()]
+        _, line_begins, lead = before.rpartition("\n")
+        begins = line_begins and VERDICT_LEAD.fullmatch(lead)
+        (leading if begins else others).add(found[1].lower() == "yes")
+    said = leading or others
+    return said.pop() if len(said) == 1 else None
 
 
 def judge_extracted(judge_text: Any) -> str:

@@ -16,7 +16,8 @@ from tests.rewards.hostile import LONG, SIZES, anything, cases, seconds
 def test_verdicts_equal_the_recorded_ones(case: dict):
     text = case["judge_text"]
     assert deepdive.judge_verdict(text) is bool(case["deepdive_reward"])
-    assert deepdive.judge_verdict(text, "strict") is bool(case["browsecomp_plus_correct"])
+    ours = {"Correct : yes": True, "Incorrect: yes": False}  # where `strict` reads more, or less, than BrowseComp-Plus
+    assert deepdive.judge_verdict(text, "strict") is ours.get(text, bool(case["browsecomp_plus_correct"]))
     assert deepdive.judge_extracted(text) == case["deepdive_extracted"]
 
 
@@ -108,7 +109,7 @@ def test_numbers_are_equal_by_value(one: int, other: int):
 VERDICTS = [
     ("Correct: yes\nExtracted final answer: Paris", True, True),
     ("correct: No", False, False),
-    ("Correct : yes", True, False),
+    ("Correct : yes", True, True),
     ("**Correct:** yes", False, True),
     ("No, the response names yesterday's winner", False, False),
     ("yes", False, False),
@@ -122,6 +123,67 @@ VERDICTS = [
 def test_verdicts_by_example(text: str, official: bool, strict: bool):
     assert deepdive.judge_verdict(text) is official
     assert deepdive.judge_verdict(text, "strict") is strict
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "correct: yes/no",
+        "correct: yes | no",
+        "correct: yes or no",
+        "**correct:** yes or **no**",
+        "correct: yes, but no",
+        "correct: yes. No.",
+        "correct: yes\ncorrect: no",
+        "correct: no\n\n**Correct:** yes",
+        "is it correct: yes?",
+        "correct: yes?",
+        "correct: yes if the answers match",
+        "incorrect: yes",
+        "Incorrect: no",
+        "in-correct: yes",
+        "is_correct: yes",
+        "not correct: yes",
+        "correct: yesterday",
+        "correct: yes-ish",
+        "correct: nothing",
+        "correct: none",
+        "correctness: yes",
+    ],
+)
+def test_no_strict_verdict(text: str):
+    assert not deepdive.judge_has_verdict(text, "strict")
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("**Correct:** **yes**", True),
+        ("**Correct: yes**", True),
+        ("__correct__: _no_", False),
+        ("correct: `yes`", True),
+        ("`correct`: `no`", False),
+        ("Correct : yes", True),
+        ("Correct：no", False),
+        ('{"correct": "no"}', False),
+        ('{"extracted_final_answer": "X", "correct": "yes", "confidence": 90}', True),
+        ("1. correct: yes", True),
+        ("> - **correct**:\n  yes", True),
+        ("Extracted final answer: X; correct: no", False),
+        ("Correct: yes, the two dates are the same.", True),
+        ("correct: no, since 'yes' was expected", False),
+        ("correct: yes (no discrepancy was found)", True),
+        ("correct: yes. So the answer to your question is yes.", True),
+        ("correct: yes. If asked, I would say more.", True),
+        ("You ask: is it correct: yes?\ncorrect: no", False),
+        ("The form is correct: yes/no\n\ncorrect: no", False),
+        ('Whether "correct: yes" applies:\nthe year differs.\ncorrect: no', False),
+        ("correct: yes\nAs said, correct: yes", True),
+    ],
+)
+def test_strict_verdicts(text: str, verdict: bool):
+    assert deepdive.judge_has_verdict(text, "strict")
+    assert deepdive.judge_verdict(text, "strict") is verdict
 
 
 def test_an_explicitly_invalid_format_is_invalid():

@@ -25,7 +25,7 @@ RESPONSE_CHARS = 2000
 TEMPERATURE = 0.0
 MAX_TOKENS = 8192
 """Tokens of a reply, reasoning included. A judge that does not reason needs a hundred."""
-VERDICT_LIKE = re.compile(r"(correct[\s*_`]*):", re.I)
+VERDICT_LIKE = re.compile(r"(correct[\s*_`\"'”’]*)[:：]", re.I)
 EMPHASIS = re.compile(r"[*_`]")
 """Marks that a judge may put around its verdict."""
 PROMPT = """You check whether a response to a question gives the right answer.
