@@ -80,8 +80,9 @@ def _outermost(candidates: list[Form | Block]) -> Iterator[Form | Block]:
 
 def _is_call_of(last: Form | Block | None, form: Form | Block) -> bool:
     """True for two calls of one list."""
-    both = isinstance(form, TextCall) and isinstance(last, TextCall)
-    return both and form.start == last.start and form.by_line == last.by_line
+    if not isinstance(form, TextCall) or not isinstance(last, TextCall):
+        return False
+    return form.start == last.start and form.by_line == last.by_line
 
 
 def text_calls(text: str) -> list[TextCall]:
