@@ -204,7 +204,8 @@ BENCHMARKS = [
         "The texts are replies of a judge. `official` is the original's reading. `strict` wants `correct` and `yes` or "
         "`no` as whole words, in any emphasis, quotes or JSON; where a judge says both, neither, or asks, there is no "
         "verdict, which is an error of the judge and not a wrong answer. Before any judge, rules compare dates, "
-        "numbers and names (`rewards/rlm_rewards/deepdive.py`); the judge is asked only where they find no equal answer.",
+        "numbers and names (`rewards/rlm_rewards/deepdive.py`); the judge is asked only where they find no equal "
+        "answer.",
         {mode: verdict(mode) for mode in deepdive.MODES},
         {"yes-in-reply": "PrimeIntellect deepdive: `yes` anywhere in the lower-cased reply"},
         [

@@ -18,6 +18,7 @@ CODES = re.compile(
 """Codes of an error. Gateways put them into the message too."""
 RATE = re.compile(
     r"\b(?:tokens?|requests?|input tokens?) per (?:min|minute|second|hour|day)\b|\b[TR]P[MDS]\b|rate[ _-]?limit|quota"
+    r"|\b(?:hourly|daily|weekly|monthly)\b|\b(?:for|of) (?:today|this (?:hour|day|week|month))\b"
     r"|please wait|(?:try again|retry) (?:later|in\b|after)|throttl",
     re.IGNORECASE,
 )
@@ -26,7 +27,11 @@ TOO_LONG = re.compile(
     r"max_model_len|max_seq_len|context (?:window|size|length|limit)|context overflow"
     r"|exceeds? (?:the )?(?:model'?s? )?(?:maximum )?context"
     # the prompt, and that it is too long
-    r"|(?:prompt|inputs?|messages?|request|conversation|query)\b[^.]{0,60}\btoo (?:long|large)\b(?! for upload)"
+    r"|(?:prompt|inputs?|messages?|request|conversation|query)\b"
+    r"(?:(?!\b(?:queue|timed? ?-?out|took|tak(?:es|ing)|wait(?:s|ed|ing)?)\b)[^.]){0,60}"
+    r"\btoo (?:long|large)\b(?! for upload)"
+    r"|(?:prompt|inputs?|sequence)\b[^.]{0,40}\d{3}(?: tokens?)?(?: long)?(?:,? (?:which )?is)? "
+    r"(?:over|above|larger than|greater than|longer than) [^.\d]{0,40}\d{3}"
     r"|too many (?:input |prompt )?tokens|maximum prompt length|prompt exceeds|range of input length"
     r"|reduce the length of (?:the |your )?(?:messages?|prompt|input)|exceeded model token limit|token limit exceeded"
     r"|(?:input|prompt|token)s?[` ]*(?:token )?(?:length|count|tokens)?\b[^.]{0,80}?"
@@ -52,6 +57,8 @@ OUTPUT_ONLY = re.compile(
 NO_ROOM = re.compile(r"max_(?:completion_)?tokens(?:\b[^.]{0,40}\b(?:got|was|is))?\W+-\d", re.IGNORECASE)
 """The limit of output tokens that the server itself has computed is negative: the prompt has filled the window."""
 PROMPT_TOO = re.compile(r"\b(?:prompt|inputs?|messages|context)\b", re.IGNORECASE)
+OTHER_FIELD = re.compile(r"[.'\"](?!content\b|text\b|input\b|prompt\b)\w+['\"`]*: string too long", re.IGNORECASE)
+"""A name or an id in the request is too long."""
 BODY = re.compile(r"(?:request entity|payload|content|body) too large|\b413 request\b", re.IGNORECASE)
 WINDOW = tuple(
     re.compile(rf"(?:{words})\s*[(\[`]?(\d[\d,]*)", re.IGNORECASE)
@@ -67,6 +74,7 @@ WINDOW = tuple(
         r"(?: (?:the|its|a|for|maximum|max|allowed|total|tokens?|input|length|limit|number|of|context|available"
         r"|model'?s?|configured|size|max_seq_len|max_num_tokens|window|prompt))*",
         r"maximum(?: is| of)?",
+        r"\d (?:is )?(?:over|above)(?: the)?(?: limit of)?",
     )
 )
 PROMPT = tuple(
@@ -78,6 +86,7 @@ PROMPT = tuple(
         r"n_keep: (\d+)",
         r"(?:resulted in|contains|has|is too long:|prompt \(|input \(|request \() ?"
         r"(\d[\d,]*) (?:input |prompt )?tokens",
+        r"\b(\d[\d,]*) tokens long|sequence length (?:of |is )?(\d[\d,]*)",
         r"(?:given|current length is|received|\(requested|token count of|token count is|token count|prompt length"
         r"|input length|too long|prompt_tokens|\(length|requested tokens|prompt tokens)[: (]+(\d[\d,]*)",
         r"requested (?:about )?(\d[\d,]*) tokens(?! \()",
@@ -95,7 +104,7 @@ def overflow_from_message(message: str, *, code: str = "") -> ContextOverflow | 
     if RATE.search(message) or RATE.search(code):
         return None
     if not known:
-        if OUTPUT_ONLY.search(message) and not PROMPT_TOO.search(message):
+        if OTHER_FIELD.search(message) or (OUTPUT_ONLY.search(message) and not PROMPT_TOO.search(message)):
             return None
         if not TOO_LONG.search(message) or (BODY.search(message) and "token" not in message.lower()):
             return None
@@ -105,5 +114,5 @@ def overflow_from_message(message: str, *, code: str = "") -> ContextOverflow | 
 def _number(patterns: tuple[re.Pattern[str], ...], text: str) -> int | None:
     for pattern in patterns:
         if found := pattern.search(text):
-            return int(found[1].replace(",", ""))
+            return int(found[found.lastindex or 1].replace(",", ""))
     return None

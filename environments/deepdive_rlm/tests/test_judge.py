@@ -58,9 +58,10 @@ async def test_its_verdict_is_read_strictly_and_left_in_the_rollout(reply, value
     assert Rollout.from_json(rollout.to_json()).info["judge"] == rollout.info["judge"]
 
 
-async def test_marks_around_a_verdict_are_no_part_of_it():
-    found, _, rollout = await judged("correct: **yes**", "Answer: the town of Velstad")
-    assert (found, rollout.info["judge"]["reply"]) == (1.0, "correct: yes")
+@pytest.mark.parametrize(("mode", "kept"), [("official", "correct: yes"), ("strict", "correct: **yes**")])
+async def test_marks_around_a_verdict_do_not_change_it(mode, kept):
+    found, _, rollout = await judged("correct: **yes**", "Answer: the town of Velstad", judge_mode=mode)
+    assert (found, rollout.info["judge"]["reply"]) == (1.0, kept)
 
 
 @pytest.mark.parametrize("mode", deepdive.MODES)
