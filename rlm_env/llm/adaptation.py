@@ -22,6 +22,7 @@ FIRST_LEFT_OUT = ("top_p", "top_k", "min_p")
 SHORT_NAMES = frozenset({"n", "stop", "user", "seed"})
 """Names that are words too: they count only in quotation marks, or as the parameter that the error names."""
 
+CAMEL = re.compile(r"\b[a-z]+(?:[A-Z][a-z]*)+\b")
 UNSUPPORTED = re.compile(
     r"unsupported|not? support|n't support|does not allow|not (?:allowed|permitted|available|accepted|compatible)"
     r"|unknown|unrecogni[sz]ed|unexpected|extra[_ ](?:fields?|inputs?|forbidden)|deprecated|only the default"
@@ -149,10 +150,11 @@ class Adaptations:
     def rename_limit(self, error: EndpointError, field: str) -> bool:
         """Changes the field for the limit if `field` is refused as such. Returns True if it did, now or before."""
         other = "max_completion_tokens" if field == "max_tokens" else "max_tokens"
-        words = f"{error.detail} . {error.body.words}"
-        if error.body.param and error.body.param.rpartition(".")[2] not in (field, other):
+        words = _snake_case(f"{error.detail} . {error.body.words}")
+        param = _snake_case(error.body.param)
+        if param and param.rpartition(".")[2] not in (field, other):
             return False
-        named = error.body.param == field or re.search(rf"\b{field}\b", words) or re.search(rf"\b{other}\b", words)
+        named = param == field or re.search(rf"\b{field}\b", words) or re.search(rf"\b{other}\b", words)
         told_other = re.search(rf"use [^.]{{0,20}}{other}|{other}[^.]{{0,20}}instead", words, re.IGNORECASE)
         numbers = re.search(r"\d{2,}", error.detail)
         if not named or not (told_other or (UNSUPPORTED.search(words) and not numbers)):
@@ -199,7 +201,7 @@ class Adaptations:
     def _learn_parameter(self, words: str, error: EndpointError, body: Mapping[str, Any]) -> bool:
         """Leaves out the sampling parameter that a refusal names, or sends a value that is taken."""
         named = [name for name in body if name not in NEVER_LEFT_OUT and _names(name, words, error)]
-        exact = [name for name in named if name == error.body.param]
+        exact = [name for name in named if name == _snake_case(error.body.param)]
         named = exact or named
         if not named:
             return False
@@ -257,18 +259,23 @@ class Adaptations:
 
 
 def _names(name: str, words: str, error: EndpointError) -> bool:
-    """Whether an error is about the parameter `name`."""
-    if error.body.param:
-        return error.body.param.rpartition(".")[2] == name or (
-            error.body.param not in words.replace(error.body.param, "", 1)
-            and bool(re.search(rf"\b{name}\b", error.detail))
+    """Whether an error is about the parameter `name`, which it may write in camel case."""
+    words, detail, param = _snake_case(words), _snake_case(error.detail), _snake_case(error.body.param)
+    if param:
+        return param.rpartition(".")[2] == name or (
+            param not in words.replace(param, "", 1) and bool(re.search(rf"\b{name}\b", detail))
         )
     if name in SHORT_NAMES:
         in_sentence = (
             rf"\b{name}(?: parameter| sequences?| is| are|:|=)|(?:parameter|argument)s?(?: supplied)?:? {name}\b"
         )
-        return bool(re.search(rf"['\"`]{name}['\"`]|{in_sentence}", words) or re.search(rf": {name}\W*$", error.detail))
+        return bool(re.search(rf"['\"`]{name}['\"`]|{in_sentence}", words) or re.search(rf": {name}\W*$", detail))
     return bool(re.search(rf"\b{name}\b", words) or re.search(rf"\b{name.replace('_', ' ')}\b", words, re.IGNORECASE))
+
+
+def _snake_case(text: str) -> str:
+    """The text with `presence_penalty` in place of `presencePenalty`."""
+    return CAMEL.sub(lambda found: re.sub("[A-Z]", lambda letter: "_" + letter[0].lower(), found[0]), text)
 
 
 def _fields_of_messages(messages: Iterable[Mapping[str, Any]]) -> set[str]:

@@ -57,6 +57,11 @@ REFUSED = [
     ("logprobs", "logprobs is not supported with this model", {}),
     ("min_p", "Unknown parameter: 'min_p'.", {"code": "unknown_parameter"}),
     ("parallel_tool_calls", "parallel_tool_calls is not supported", {}),
+    ("presence_penalty", "Unsupported parameter(s): `presencePenalty`", {}),
+    ("presence_penalty", "Unknown name \"presencePenalty\" at 'generation_config': Cannot find field.", {}),
+    ("presence_penalty", "This value is not supported", {"param": "presencePenalty"}),
+    ("parallel_tool_calls", "parallelToolCalls is not supported", {"param": "parameters.parallelToolCalls"}),
+    ("min_p", "minP: Extra inputs are not permitted", {}),
     ("tool_choice", "'tool_choice' is not supported by this model, tools are", {"param": "tool_choice"}),
 ]
 
@@ -67,7 +72,14 @@ async def test_a_refused_parameter_is_left_out_and_told(name, words, error, stat
     def answer(_: str, body: dict[str, Any]) -> Any:
         return refusal(words, status, **error) if name in body else said("fine")
 
-    extra = {"n": 1, "logprobs": True, "min_p": 0.1, "parallel_tool_calls": False, "tool_choice": "auto"}
+    extra = {
+        "n": 1,
+        "logprobs": True,
+        "min_p": 0.1,
+        "presence_penalty": 0.1,
+        "parallel_tool_calls": False,
+        "tool_choice": "auto",
+    }
     sampling = Sampling(temperature=0.5, top_p=0.9, stop=("END",), seed=3, extra=extra)
     async with stub_endpoint(answer) as stub, client(stub, retries=0) as llm:
         for _ in range(2):
