@@ -16,7 +16,7 @@ import importlib
 import inspect
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ GROUP = "rlm_env.environments"
 FOLDER = Path("environments")
 
 
+class UnknownOption(TypeError):
+    """An option that an environment does not have. The message names those that it has."""
+
+
 def environments() -> dict[str, str]:
     """Name of every environment that can be loaded, and where it comes from."""
     found = {entry.name: f"{FOLDER}/{folder.name}" for entry, folder in _in_folder()}
@@ -38,12 +42,13 @@ def environments() -> dict[str, str]:
 def find_environment(name: str, seed: int = 0, **options: Any) -> Environment:
     """The environment of that name, made with its own options, and with `seed` if it has an option of that name.
 
-    Raises ValueError for an unknown name (with near matches), TypeError for an unknown option and for an entry point
-    that gives no `Environment`.
+    Raises ValueError for an unknown name (with near matches), UnknownOption for an unknown option (with near
+    matches), TypeError for an entry point that gives no `Environment`.
     """
     make = environment_maker(name)
     if _takes_seed(make):
         options = {"seed": seed, **options}
+    _check_options(name, make, options)
     environment = make(**options)
     if not isinstance(environment, Environment):
         raise TypeError(f"the entry point {name!r} gives a {type(environment).__name__}, which is not an Environment")
@@ -103,6 +108,21 @@ def environment_maker(name: str) -> Callable[..., Environment]:
 def takes_option(name: str, option: str) -> bool:
     """True if the environment of that name has an option of that name. Raises what `find_environment` raises."""
     return option in inspect.signature(environment_maker(name)).parameters
+
+
+def _check_options(name: str, make: Callable[..., Any], options: Iterable[str]) -> None:
+    """Raises UnknownOption for an option that an environment does not have, with a near one and all that it has."""
+    parameters = inspect.signature(make).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            raise UnknownOption(
+                f"environment {name} has no option {option!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
+                f"Its options: {', '.join(known) or 'none'}."
+            )
 
 
 def _takes_seed(make: Callable[..., Any]) -> bool:

@@ -104,6 +104,11 @@ class Display:
         """US dollars so far; None without prices."""
         return self.prices and self.prices.root.of(self.root) + self.prices.sub.of(self.sub)
 
+    @property
+    def failed_at_once(self) -> bool:
+        """The rollout has ended in an error before the root LLM said anything."""
+        return self.rollout is not None and self.rollout.error is not None and not self.turns
+
     def totals(self) -> str:
         """One line: turns, sub-calls, tokens, money, seconds."""
         parts = [f"{self.turns} turn{'s' if self.turns != 1 else ''}"]

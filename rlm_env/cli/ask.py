@@ -91,7 +91,7 @@ def _ask(arguments: argparse.Namespace) -> int:
 def _run(config: AskConfig, question: str, documents: Documents, console: Console, display: Display) -> int:
     """Asks, and returns the exit code. What can be known about the rollout is then in the display."""
     from rlm_env.asking.ask import open_engines, rollout_options
-    from rlm_env.llm.base import EngineUnavailable
+    from rlm_env.llm.base import EngineRefused, EngineUnavailable, LLMError
     from rlm_env.solving import solve
 
     async def work() -> None:
@@ -104,14 +104,19 @@ def _run(config: AskConfig, question: str, documents: Documents, console: Consol
                 on_event=display,
                 **rollout_options(config),
             )
+            if display.failed_at_once:  # a small question tells which option is wrong, if one is
+                await engines.root.preflight()
 
     try:
         asyncio.run(interruptible(work()))
     except (RunStopped, KeyboardInterrupt, Terminated) as stop:
         return say_stopped(console, stop)
     except EngineUnavailable as error:
-        say(console, f"the engine does not answer: {error}", "red")
+        said = "refuses" if isinstance(error, EngineRefused) else "does not answer"
+        say(console, f"the engine {said}: {error}", "red")
         return EXIT_ENGINE
+    except LLMError:  # of the small question: the rollout's own error says as much
+        pass
     assert display.rollout is not None
     if display.rollout.error is not None:
         say(console, f"it failed: {display.rollout.error}", "red")
@@ -124,7 +129,7 @@ def _print(display: Display, code: int, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(_result(display), ensure_ascii=False) + "\n")
     elif display.answer.strip():
         sys.stdout.write(display.answer.rstrip("\n") + "\n")
-    elif code == 0 or rollout is not None:
+    elif code != EXIT_ENGINE and (code == 0 or rollout is not None):
         say(Console(stderr=True), "there is no answer", "yellow")
 
 
@@ -148,7 +153,9 @@ def _result(display: Display) -> dict[str, Any]:
 def _how_it_ended(rollout: Rollout) -> str:
     from rlm_env.rollout import StopReason
 
-    return "" if rollout.stop_reason is StopReason.READY else f"; ended by {rollout.stop_reason}: the answer so far"
+    if rollout.stop_reason is StopReason.READY:
+        return ""
+    return f"; ended by {rollout.stop_reason}" + (": the answer so far" if rollout.answer.strip() else "")
 
 
 def _say_documents(console: Console, documents: Documents) -> None:

@@ -17,7 +17,7 @@ from rlm_env.environment import Environment
 from rlm_env.evals.config import EvalRunConfig
 from rlm_env.llm.base import LLM, LLMError
 from rlm_env.llm.openai_chat import OpenAIChat
-from rlm_env.registry import find_environment, takes_option
+from rlm_env.registry import UnknownOption, find_environment, takes_option
 from rlm_env.repl import ReplPools
 from rlm_env.runs.engine_keys import EngineKeys
 from rlm_env.runs.engine_table import by_role
@@ -93,6 +93,8 @@ def environment_of(config: EvalRunConfig, root: ModelRef, judge: LLM | None = No
         return find_environment(config.environment, seed=config.seed, **options)
     except ConfigError:
         raise
+    except UnknownOption as error:
+        raise ConfigError(str(error)) from error
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"environment {config.environment}: its module cannot be imported ({error}); install what it needs"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from aiohttp import web
 
 import rlm_env
 from rlm_env.cli import main
@@ -113,6 +114,16 @@ def test_an_endpoint_that_refuses_is_told_with_exit_code_3(ask, endpoint):
     code, out, err = ask()
     assert (code, out) == (3, "")
     assert "does not answer" in err
+
+
+def test_a_refused_key_is_told_once_with_the_remedy(ask, endpoint):
+    endpoint.answer = lambda body: web.json_response({"error": {"message": "Incorrect API key provided"}}, status=401)
+    code, out, err = ask()
+    assert (code, out) == (3, "")
+    assert err.count("Incorrect API key provided") == 1
+    assert "check the API key and the environment variable that holds it" in " ".join(err.split())
+    assert "so far" not in err
+    assert "there is no answer" not in err
 
 
 def test_what_a_model_writes_does_not_steer_the_terminal(ask, endpoint):

@@ -31,6 +31,15 @@ def test_a_mistyped_flag_is_named_with_near_matches(fails):
     assert said == "error: unknown option --concurency; did you mean '--concurrency'?"
 
 
+def test_an_option_that_the_environment_does_not_have(fails):
+    said = fails("eval", "word-count", *WHERE, "--set", "options.length=[20]")
+    assert said == (
+        "error: environment word-count has no option 'length'; did you mean 'lengths'? "
+        "Its options: seed, lengths, spoilt, flaw, judge, bonus, slow."
+    )
+    assert "has no option 'zzz'. Its options: seed," in fails("eval", "word-count", *WHERE, "--set", "options.zzz=3")
+
+
 def test_a_module_that_is_missing(fails, workplace):
     project = workplace / "environments" / "word_count" / "pyproject.toml"
     project.write_text(project.read_text().replace("rlm_env_test_word_count:", "rlm_env_test_no_such_module:"))
