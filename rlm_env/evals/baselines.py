@@ -85,7 +85,8 @@ def baseline_policies(environment: Environment, tasks: Sequence[Task]) -> dict[s
 class BaselineLog:
     """Scores of policies that were measured before, and the file that keeps new ones, so that none is measured twice.
 
-    They hold for the same tasks, and for baselines that were judged, or not, in the same way.
+    They hold for the same tasks, and for baselines that were judged, or not, in the same way. Where a policy or the
+    scorer failed, it is measured again: the scorer may have been mended since.
     """
 
     log: JsonLog
@@ -99,9 +100,8 @@ class BaselineLog:
     def open(cls, path: Path, tasks: int, *, judged: bool) -> Iterator[BaselineLog]:
         """Reads the file, where there is one, and opens it for more."""
         with JsonLog(path, fsync_seconds=NEVER) as log:
-            kept = (entry for entry in read_jsonl(path) if (entry["tasks"], entry["judged"]) == (tasks, judged))
-            scores = {(entry["policy"], entry["task_id"]): entry["score"] for entry in kept}
-            yield cls(log, tasks, judged, scores)
+            scores = _stored_scores(path, tasks, judged)
+            yield cls(log, tasks, judged, {key: score for key, score in scores.items() if score is not None})
 
     def add(self, policy: str, task_id: str, score: float | None) -> None:
         """Keeps a score, in memory and in the file."""
@@ -109,6 +109,18 @@ class BaselineLog:
         self.log.append(
             {"policy": policy, "task_id": task_id, "score": score, "tasks": self.tasks, "judged": self.judged}
         )
+
+
+def _stored_scores(path: Path, tasks: int, judged: bool) -> dict[tuple[str, str], float | None]:
+    """(policy, task id) -> the score that was stored last."""
+    kept = (entry for entry in read_jsonl(path) if (entry["tasks"], entry["judged"]) == (tasks, judged))
+    return {(entry["policy"], entry["task_id"]): entry["score"] for entry in kept}
+
+
+def has_failed_baselines(config: EvalRunConfig, environment: Environment, tasks: int) -> bool:
+    """True if a policy or the scorer failed when the baselines in a run's folder were measured."""
+    judged = config.judge_baselines and has_judge(environment)
+    return None in _stored_scores(config.out / BASELINES, tasks, judged).values()
 
 
 async def measure_baselines(

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from rlm_env.environment import Environment, environment_name
-from rlm_env.evals.baselines import Baseline, baseline_notes, measure_in_folder
+from rlm_env.evals.baselines import Baseline, baseline_notes, has_failed_baselines, measure_in_folder
 from rlm_env.evals.config import EvalRunConfig, check_eval_resume
 from rlm_env.evals.fairness import setting_differences
 from rlm_env.evals.grading import grade, is_scorable, judge_stop, try_scorer
@@ -170,7 +170,8 @@ class EvalRun:
         for purpose, cost in stored.get("side_costs_usd", {}).items():
             self._spend(purpose, cost)
         if stored.get("baselines_over") == len(self.tasks):
-            self.baselines, self.baselines_complete = stored_baselines(stored), True
+            self.baselines = stored_baselines(stored)
+            self.baselines_complete = not has_failed_baselines(self.config, self.environment, len(self.tasks))
 
     def _count(self, stats: RolloutStats) -> None:
         """Adds a stored rollout to the numbers and to what was spent."""

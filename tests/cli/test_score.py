@@ -70,6 +70,21 @@ def test_resume_scores_what_is_stored_instead_of_sampling_again(evaluate, endpoi
     assert not Path("out/scores.jsonl").exists()
 
 
+@pytest.mark.parametrize("command", ["eval --resume", "score --missing"])
+def test_baselines_that_failed_with_the_scorer_are_measured_when_it_is_mended(run, evaluate, flaw, command):
+    def tasks_measured() -> set[int]:
+        return {baseline["score"]["tasks"] for baseline in summary()["baselines"]}
+
+    setting = ("--set", f"options.flaw={flaw}")
+    evaluate(*setting)
+    assert tasks_measured() == {1}
+    flaw.unlink()
+    code, _, err = evaluate(*setting, "--resume") if command == "eval --resume" else run("score", "out", "--missing")
+    assert code == 0, err
+    assert tasks_measured() == {3}
+    assert scores() == [1.0, 1.0, 1.0]
+
+
 def test_a_stored_metric_that_is_no_number_breaks_no_report_and_is_scored_again(run, evaluate, endpoint):
     evaluate()
     records = lines(Path("out/rollouts.jsonl"))
