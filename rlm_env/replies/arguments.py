@@ -21,6 +21,7 @@ _REPL_NAMES = frozenset(
         *("execute_code", "run_python", "run_code", "run_python_code"),
     )
 )
+_OWN_CALLS = (TOOL_NAME, f"functions.{TOOL_NAME}", f"{TOOL_NAME}.call")
 CODE_KEYS = ("code", "python", "source", "python_code", "source_code", "script", "program", "cell", "snippet")
 _INNER_KEYS = ("arguments", "parameters", "args", "kwargs", "input", "tool_input", "action_input", "params")
 _BEHIND_JSON = re.compile(r"(?:<[^<>]*>|\[/?[A-Z_]+\]|[\s})\];,`])*")
@@ -113,6 +114,8 @@ def code_of(arguments: Any) -> str | None:
         if isinstance(arguments, list) and arguments and all(isinstance(line, str) for line in arguments):
             arguments = "\n".join(arguments)
             continue
+        if isinstance(arguments, list) and len(arguments) == 1:
+            arguments = arguments[0]
         if not isinstance(arguments, dict):
             return None
         arguments = _inside(arguments)
@@ -157,7 +160,7 @@ def _of_call(tree: ast.Module) -> str | None:
     if len(tree.body) != 1 or not isinstance(tree.body[0], ast.Expr):
         return None
     value = tree.body[0].value
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == TOOL_NAME:
+    if isinstance(value, ast.Call) and ast.unparse(value.func) in _OWN_CALLS:
         given = [*value.args, *(keyword.value for keyword in value.keywords)]
         return _constant(given[0]) if len(given) == 1 else None
     if isinstance(value, ast.Dict):

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from rlm_env.replies.arguments import CODE_KEYS, TOOL_NAME, is_repl, plain_name, read_json
@@ -36,7 +37,7 @@ _BAR = r"[|｜]"
 _KIND = r"(?:tools?|functions?|plugin|action|python)"
 _WORD = rf"(?:(?:start|begin)[_▁])?{_KIND}(?:[_▁ ]?(?:calls?|use|tag|section|prefix))*"
 MARKER = re.compile(
-    rf"<{_BAR}?(?:{_WORD}(?:[_▁](?:start|begin))?){_BAR}?>|\[TOOL_CALLS?\]|\[AVAILABLE_CALLS?\]|<functioncall>",
+    rf"<{_BAR}?(?:{_WORD}(?:[_▁](?:start|begin))?){_BAR}?>|\[TOOL_CALLS?\]|\[AVAILABLE_CALLS?\]|<functioncall>|\bfunctools(?=\[\s*\{{)",
     re.IGNORECASE,
 )
 """What announces a call."""
@@ -45,6 +46,11 @@ _CALL_END = re.compile(
     re.IGNORECASE,
 )
 _LINE_OF_JSON = re.compile(r"""^[ \t]*(?=\[?\s*\{\s*["'](?:name|type|function|tool|tool_name)["']\s*:)""", re.MULTILINE)
+_OWN = re.compile(rf"^[ \t]*\[?(?:functions\.)?{TOOL_NAME}(?:\.call)?\(", re.MULTILINE)
+_OWN_END = re.compile(r"\)[ \t]*\]?[ \t]*$", re.MULTILINE)
+"""Behind a call of the REPL's tool as Python's."""
+_MOST_ENDS, _MOST_TAGS = 200, 4
+"""How many of them are tried, and how many tags behind a call that is marked."""
 _GEMMA = re.compile(
     r"call:(?P<name>[\w.-]+)\{(?P<body>(?:[^{}<]|<escape>.*?<escape>|<\|\"\|>.*?<\|\"\|>)*)\}", re.DOTALL
 )
@@ -82,6 +88,7 @@ _AT_AN_XML_END = re.compile(
     rf"</{_PREFIX}{_PARAMETER}>\s*(?:</|<{_PREFIX}(?:{_PARAMETER}|{_FUNCTION})\b|\Z)"
     rf"|</{_PREFIX}{_FUNCTION}>\s*(?:<|\Z)|(?<=\n)<|\Z"
 )
+_PYTHON_CALL = re.compile(r"[A-Za-z_][\w.]*\(")
 _HARMONY_END = re.compile(r"<\|(?:call|end|return|start|channel)\|>|\Z")
 _SPOKEN_NAME = re.compile(r"""["'](?:name|tool|tool_name)["']\s*:\s*["']([^"']+)["']""")
 _NAME_KEYS = ("name", "tool", "tool_name", "function_name", "recipient_name", "action")
@@ -91,7 +98,7 @@ _DECODER = json.JSONDecoder(strict=False)
 
 def marked_calls(text: str) -> Iterator[TextCall]:
     """Calls that are announced by a marker of some model, in no particular order; they may overlap."""
-    if "<" in text or "[TOOL" in text:
+    if "<" in text or "[TOOL" in text or "functools[" in text:
         at = 0
         while marker := MARKER.search(text, at):
             calls, at = _behind_marker(text, marker)
@@ -110,6 +117,7 @@ def marked_calls(text: str) -> Iterator[TextCall]:
         calls, end = _json_calls(text, line.start(), line.end())
         yield from (replace(call, by_line=True) for call in calls)
         at = max(end, line.end() + 1)
+    yield from _own_python_calls(text)
     for match in _GEMMA.finditer(text) if "call:" in text else ():
         arguments = {pair["key"]: _value(pair["value"]) for pair in _GEMMA_PAIR.finditer(match["body"])}
         yield TextCall(plain_name(match["name"]), arguments, match.start(), match.end())
@@ -124,6 +132,28 @@ def _one_by_one(text: str, opening: re.Pattern[str], ending: re.Pattern[str]) ->
         call = _named(match["name"], text, match.start(), match.end(), end)
         yield call
         at = max(call.end, match.end())
+
+
+def _own_python_calls(text: str) -> Iterator[TextCall]:
+    """Calls of the REPL's tool on lines of their own, as `python_repl(code="...")`."""
+    at = 0
+    while opening := _OWN.search(text, at):
+        for end in islice(_OWN_END.finditer(text, opening.end()), _MOST_ENDS):
+            calls = _python_calls(text[opening.start() : end.end()].strip(), opening.start(), end.end())
+            if calls:
+                break
+        else:
+            return  # looking at every end for every opening would take too long
+        yield from (replace(call, by_line=True) for call in calls if call.arguments)
+        at = end.end()
+
+
+def is_call(text: str) -> bool:
+    """True for text that begins like a call in JSON, or is a call of the REPL in Python's notation."""
+    if text.lstrip().startswith("{"):
+        return True
+    calls = whole_text_calls(text) or _python_calls(text.strip(), 0, len(text))
+    return any(is_repl(call.name) for call in calls)
 
 
 def whole_text_calls(text: str) -> list[TextCall]:
@@ -165,9 +195,16 @@ def _behind_marker(text: str, marker: re.Match[str]) -> tuple[list[TextCall], in
             arguments[key["key"].strip()] = _value(text[key.end() : closing.start()])
             end = closing.end()
         return [TextCall(plain_name(glm["name"]), arguments, start, end)], end
-    if re.compile(r"[A-Za-z_][\w.]*\(").match(text, at):
-        end = _end_of_call(text, at)
-        return _python_calls(text[at:end].strip(), start, end), max(end, marker.end())
+    if _PYTHON_CALL.match(text, at):
+        for closing in islice(_CALL_END.finditer(text, at), _MOST_TAGS):
+            end = closing.start()
+            calls = _python_calls(text[at:end].strip(), start, end)
+            if calls:
+                code = "python" in marker[0] and not any(
+                    is_repl(call.name) or "argument_0" not in call.arguments for call in calls
+                )
+                return [] if code else calls, max(end, marker.end())
+        return [], max(_end_of_call(text, at), marker.end())
     calls = []
     while named := _NAME_FIRST.match(text, at):
         call = _named(named["name"], text, start, named.end(), None)
@@ -280,11 +317,11 @@ def _value(text: str) -> str:
 def _python_calls(text: str, start: int, end: int) -> list[TextCall]:
     """The calls of `[name(key="value"), ...]`, or of one call without brackets; none where it is anything else."""
     tree = tree_of(text)
-    if tree is None or len(tree.body) != 1 or not isinstance(tree.body[0], ast.Expr):
+    values = [line.value for line in tree.body if isinstance(line, ast.Expr)] if tree else []
+    if tree is None or len(values) != len(tree.body):
         return []
-    value = tree.body[0].value
     calls = []
-    for node in value.elts if isinstance(value, ast.List) else [value]:
+    for node in (node for value in values for node in (value.elts if isinstance(value, ast.List) else [value])):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
             return []
         try:
@@ -292,5 +329,5 @@ def _python_calls(text: str, start: int, end: int) -> list[TextCall]:
             arguments |= {f"argument_{i}": ast.literal_eval(given) for i, given in enumerate(node.args)}
         except (ValueError, TypeError, RecursionError, MemoryError):
             return []
-        calls.append(TextCall(plain_name(ast.unparse(node.func)), arguments, start, end))
+        calls.append(TextCall(plain_name(ast.unparse(node.func).removesuffix(".call")), arguments, start, end))
     return calls

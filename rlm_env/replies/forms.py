@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from rlm_env.replies.arguments import bare_code, is_repl
-from rlm_env.replies.calls import TextCall, marked_calls, whole_text_calls
+from rlm_env.replies.arguments import TOOL_NAME, bare_code, is_repl
+from rlm_env.replies.calls import TextCall, is_call, marked_calls, whole_text_calls
 from rlm_env.replies.fences import Block, fenced_blocks
 from rlm_env.replies.source import closing_tag
 
@@ -45,7 +45,7 @@ _MOST_TRIED = 4
 _TOKENS = re.compile(
     r"<\|python_(?:tag|start)\|>(?P<code>.*?)(?:<\|[\w ]*\|>|\Z)|\[PYTHON\](?P<code2>.*?)(?:\[/PYTHON\]|\Z)", re.DOTALL
 )
-_CALL_STARTS = ("{", "[", "<")
+_CALL_STARTS = ("{", "[", "<", f"{TOOL_NAME}(")
 
 
 def read_forms(text: str) -> list[Form]:
@@ -126,11 +126,6 @@ def _tagged(text: str) -> Iterator[Code]:
             yield _code(
                 code, match.start(), match.end(), closed=match.end() < len(text) or match[0].endswith((">", "]"))
             )
-
-
-def is_call(text: str) -> bool:
-    """True for text that begins like a call in JSON or Python's notation."""
-    return text.lstrip().startswith("{") or any(is_repl(call.name) for call in whole_text_calls(text))
 
 
 def _code(code: str, start: int, end: int, *, closed: bool) -> Code:

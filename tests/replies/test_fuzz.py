@@ -22,6 +22,9 @@ PIECES = [
     *("<tool_call>", "</tool_call>", "<function=python_repl>", "<parameter=code>", "</parameter>", "</function>"),
     *(
         "[TOOL_CALLS]",
+        "functools[",
+        "python_repl(code=",
+        "``` and then ```py\n",
         "[ARGS]",
         "<|python_tag|>",
         "<|channel|>",
@@ -34,7 +37,12 @@ PIECES = [
     *('{"name": "python_repl", ', '"arguments": ', '{"code": ', '"print(1)"', "}", "{", "[", "]", ",", ":", '"', "'"),
     *("print(1)", "x = 1", "\n", " ", "\t", "'''", '"""', "(", "\\", "\ud800", "\0", "é", "text", "\u2028", "\r\n"),
 ]
-HOSTILE = ["FINAL(a\n", "x=1```\n", "<tool_call>x<arg_key>", "to=x json", "[TOOL_CALLS]a[ARGS]{", "<code>\nx</cod>"]
+HOSTILE = [
+    *("FINAL(a\n", "x=1```\n", "<tool_call>x<arg_key>", "to=x json", "[TOOL_CALLS]a[ARGS]{", "<code>\nx</cod>"),
+    *("```python x``` ", "``` x ```py\n", "```py\n'``` x\n", "<function=x><parameter=code>'", "<code>'</code>"),
+    *('python_repl("""x)\n', '<|python_tag|>python_repl.call(code="', "<tool_call>x<arg_key>a</arg_key><arg_value>'"),
+    "functools[{",
+]
 SECONDS = float(os.environ.get("RLM_ENV_FUZZ_SECONDS", "60"))
 
 

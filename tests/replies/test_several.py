@@ -41,6 +41,11 @@ FAMILIES: dict[str, Callable[[str], str]] = {
     "mistral v11": lambda code: f"[TOOL_CALLS]python_repl[ARGS]{_arguments(code)}",
     "lfm": lambda code: f"<|tool_call_start|>[python_repl(code={code!r})]<|tool_call_end|>",
     "olmo": lambda code: f"<function_calls>\npython_repl(code={code!r})\n</function_calls>",
+    "olmo, a list": lambda code: f"<function_calls>[python_repl(code={code!r})]</function_calls>",
+    "python's call on its own line": lambda code: f"\npython_repl(code={code!r})\n",
+    "python's list on its own line": lambda code: f"\n[python_repl(code={code!r})]\n",
+    "llama, python tag before a call": lambda code: f"<|python_tag|>python_repl.call(code={code!r})<|eom_id|>",
+    "firefunction": lambda code: f"functools[{_json(code)}]",
     "functionary": lambda code: f"\n>>>python_repl\n{_arguments(code)}",
     "react": lambda code: f"\nAction: python_repl\nAction Input: {_arguments(code)}\nObservation: ",
     "function gemma": lambda code: (
