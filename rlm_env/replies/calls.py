@@ -81,7 +81,7 @@ _NAMED = r"(?:=|\s+name\s*=\s*)[\"']?(?P<{}>[\w.:-]+)[\"']?[^<>]*>"
 _XML = re.compile(rf"<{_PREFIX}{_FUNCTION}{_NAMED.format('name')}\s*")
 _XML_TAG = re.compile(
     rf"<{_PREFIX}{_PARAMETER}{_NAMED.format('key')}|(?P<value_end></{_PREFIX}{_PARAMETER}>)"
-    rf"|(?P<end></{_PREFIX}{_FUNCTION}>)|<{_PREFIX}{_FUNCTION}{_NAMED.format('next')}"
+    rf"|(?P<end></{_PREFIX}(?:{_FUNCTION}|tool_calls?|function_calls)>)|<{_PREFIX}{_FUNCTION}{_NAMED.format('next')}"
 )
 _XML_TAG_OR_END = re.compile(rf"(?:{_XML_TAG.pattern})|\Z")
 _AT_AN_XML_END = re.compile(

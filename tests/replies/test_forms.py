@@ -138,6 +138,8 @@ FORMS = {
     "</tool_call>",
     "qwen3-coder, no outer tag": "<function=python_repl>\n<parameter=code>\nprint(1)\n</parameter>\n</function>",
     "qwen3-coder, never closed": "<tool_call>\n<function=python_repl>\n<parameter=code>\nprint(1)\n",
+    "qwen3-coder, inner tags never closed": "<tool_call>\n<function=python_repl>\n<parameter=code>\nprint(1)\n"
+    "</tool_call>",
     "glm": "<tool_call>python_repl\n<arg_key>code</arg_key>\n<arg_value>print(1)</arg_value>\n</tool_call>",
     "anthropic": '<function_calls>\n<invoke name="python_repl">\n<parameter name="code">print(1)</parameter>\n'
     "</invoke>\n</function_calls>",
@@ -236,6 +238,10 @@ def test_the_code_is_found(form):
         ("```python\nprint(1\n``` Then the second:\n```python\nprint(2)\n```", ["print(1", "print(2)"]),
         ("```python\n!ls\n``` lists files.\n```python\nprint(2)\n```", ["!ls", "print(2)"]),
         ("```repl\nprint(1)\n```repl\nprint(2)\n```", ["print(1)", "print(2)"]),
+        (
+            "<tool_call>\n<function=python_repl>\n<parameter=code>\nprint(1)\n</tool_call>\n```python\nprint(2)\n```",
+            ["print(1)", "print(2)"],
+        ),
         ("<code>\nprint(1)\n</code>\ntext\n<code>\nprint(2)\n</code>", ["print(1)", "print(2)"]),
         (
             "<function=python_repl><parameter=code>print(1)</parameter></function>"
