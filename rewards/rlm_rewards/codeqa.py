@@ -11,8 +11,8 @@ whatever letters follow. Anything else is no answer.
 - without a statement, the choice in front of the first or last line counts (`X) because ...`), or the single letter
   that is the whole text, unless other lines begin with other choices;
 - the choice is a capital letter by itself (not `Alpha`, not the article in `A loop`);
-- a statement that continues with another choice (`A or B`, `A, C`) is no answer, unless something else is said of that
-  one (`A, C is never called`).
+- a statement that continues with another choice (`A or B`, `A, C`, `A=B`, `A|B`, `A > B`) is no answer, unless
+  something else is said of that one (`A, C is never called`).
 
 Not covered: LongBench-v2's switch, off by default, that gives 0.25 if nothing was extracted.
 """
@@ -32,7 +32,7 @@ ANSWER_KEYS = ("answer", "final_answer", "final answer", "correct_answer", "choi
 """Keys of a response in JSON that may hold the choice."""
 DENIAL = re.compile(r"\b(?i:incorrect|not correct|wrong|false|not|not the|nor)[\w ]{0,8}$")
 """Before a statement: it is no answer."""
-ONE_OF_SEVERAL = re.compile(r"[A-Z0-9][)\]]? ?(?:or|and|[,;/&]) ?[(\[]?$")
+ONE_OF_SEVERAL = re.compile(r"[A-Z0-9][)\]]? ?(?:or|and|[,;/&|>=+]) ?[(\[]?$")
 """Before `X is correct`: X is one of several."""
 ARTICLE = re.compile(
     r" (?!(?:is|are|was|because|since|as|and|or|which|due|based|given|for|but|not|would|will|does|has|can|fits)\b)[a-z]"
@@ -179,7 +179,8 @@ def strict_patterns(choices: str) -> Patterns:
             rf"{marked}{choice}[)\]]? (?i:is (?:the )?(?:only |single |most )?(?:correct|right|best answer|answer))\b"
         ),
         re.compile(
-            rf"[)\]}}]{{0,4}}(?P<sign>[., ]{{0,2}}(?i:\b(?:or|and)\b)| ?[,;.&/] ?| ) ?(?:option |choice )?[(\[]? ?"
+            rf"[)\]}}]{{0,4}}(?P<sign>[., ]{{0,2}}(?i:\b(?:or|and)\b)| ?(?:[,;.&/|>=+\u2192]|[-=]>) ?| )"
+            r" ?(?:option |choice )?[(\[]? ?"
             rf"(?P<choice>[{choices}])(?![A-Za-z0-9_])"
         ),
         re.compile(
