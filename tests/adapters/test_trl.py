@@ -109,8 +109,10 @@ def test_the_trainer_moves_on_our_samples_and_the_engine_follows(adapter, tiny_m
         body = {"model": backend._engine.policy.name, "prompt": [prompt], "max_tokens": 1, "prompt_logprobs": 0}
         reply = backend._run(backend._engine.completions(body))
         told = [next(iter(entry.values()))["logprob"] for entry in reply["choices"][0]["prompt_logprobs"][1:]]
+        plain = AutoModelForCausalLM.from_pretrained(tiny_model_path, dtype=torch.float32)
+        plain.load_state_dict(trainer.model.state_dict())  # TRL's attention takes packed samples only
         with torch.no_grad():
-            logits = trainer.model(torch.tensor([prompt])).logits[0, :-1].float()
+            logits = plain(torch.tensor([prompt])).logits[0, :-1]
         expected = logits.log_softmax(-1).gather(-1, torch.tensor(prompt[1:])[:, None])[:, 0]
         assert told == pytest.approx(expected.tolist(), abs=2e-4), "the engine has the trainer's last weights"
         logged = {key for entry in trainer.state.log_history for key in entry}
