@@ -80,10 +80,11 @@ def check(env: Oolong, tasks: list[Task]) -> None:
         assert gold == task.gold, (task.id, task.question)
 
 
+@pytest.mark.parametrize("n", [80, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("scoring", ["official", "strict"])
-def test_small_transcripts(small: Path, scoring: str):
+def test_small_transcripts(small: Path, scoring: str, n: int):
     env = Oolong(dataset="real", transcripts=small, episodes=[1, 2, 6], scoring=scoring)
-    tasks = env.tasks("eval").take(200) + env.tasks("train").take(200)
+    tasks = env.tasks("eval").take(n) + env.tasks("train").take(n)
     check(env, tasks)
     assert set(Counter(task.info["family"] for task in tasks)) == {
         "singledoc_rolls", "singledoc_spells", "multidoc_rolls", "multidoc_spells"
