@@ -60,7 +60,7 @@ async def test_a_metric_that_is_no_number_is_the_scorer_s_fault():
     class Worded(Exact):
         def score(self, task, rollout):
             score = Score(0.0)
-            score.metrics["a"] = "x"  # type: ignore[assignment]
+            score.metrics["a"] = "x"
             return score
 
     rollout = Rollout.from_answer(TASK, "7")

@@ -156,6 +156,7 @@ WITHHELD_NATIVE = ["SAFETY", "RECITATION", "PROHIBITED_CONTENT", "BLOCKLIST", "S
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_gateway_that_calls_a_withheld_reply_finished(native, stream) -> None:
     reply = silent("stop", native=native)
+    pieces = ""
     if stream:
         choice = reply["choices"][0]
         choice["delta"] = choice.pop("message")

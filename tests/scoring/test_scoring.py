@@ -5,6 +5,7 @@ import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,8 @@ def test_a_number_becomes_a_score_and_what_cannot_be_stored_is_the_scorers_error
     for value in (1.5, math.nan):
         with pytest.raises(ValueError, match="lie in"):
             score(Given(value), task, rollout)
-    for wrong in ("x", math.inf, math.nan, None, object(), [1.0], 10**400):
+    no_numbers: list[Any] = ["x", math.inf, math.nan, None, object(), [1.0], 10**400]
+    for wrong in no_numbers:
         with pytest.raises(ValueError, match=r"metrics\['f1'\] must be a finite number"):
             Score(1.0, metrics={"f1": wrong})
         late = Score(1.0)
