@@ -145,4 +145,4 @@ def test_training_in_one_file_raises_the_reward():
     rewards = [float(value) for value in re.findall(r"reward (\S+)", done.stdout)]
     ratios = [float(value) for value in re.findall(r"log_ratio (\S+)", done.stdout)]
     assert ratios[0] < 1e-4, "at the first step the trainer and the engine have the same weights"
-    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3
+    assert sum(rewards[-4:]) / 4 > sum(rewards[:2]) / 2
