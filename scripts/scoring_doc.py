@@ -266,7 +266,7 @@ BENCHMARKS = [
             ),
             Case("2\\sqrt{3}", "\\boxed{\\sqrt{12}}", "Equal values.", {"plain math-verify": 0.0}),
             Case("50\\%", "\\boxed{0.5}", "Per cent.", {"plain math-verify": 0.0}),
-            Case("5", "\\boxed{5\\%}", "The original takes 5 % for 5 and for 0.05."),
+            Case("5", "\\boxed{5\\%}", "5 % is 0.05, and 5 where the gold answer leaves its unit out."),
             Case("5", "\\boxed{500\\%}", "500 % is 5."),
             Case("34", "\\boxed{34", "A box that was cut off.", {"plain math-verify": 0.0}),
             Case("\\frac{1}{2}", "\\boxed{0.5}", "A fraction as a decimal."),

@@ -104,7 +104,6 @@ SETS = re.compile(r"[\[\](]|\\(?:cup|cap|mathbb|infty|in|emptyset|\{)|\\begin")
 PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![a-z])")
 NAME = re.compile(r"[A-Za-z](?:_\{?\w\}?)?")
 OR = re.compile(r"\s*(?:⟦\s*(?:or|and)\s*⟧|(?<![A-Za-z\\])(?:or|and)(?![A-Za-z])|\\lor(?![a-z]))\s*")
-PERCENT = re.compile(r"(\A[^%=]{1,200}?|\d{1,30}(?:\.\d{1,30})?)[\s]{0,3}\\%\s{0,3}(?=\Z|=|\\approx)")
 BROKEN_NUMBER = re.compile(r"\d\s+\d")
 
 
@@ -185,8 +184,6 @@ def pairs(gold: Form, answer: Form) -> list[tuple[str, str]]:
     found = []
     for mine in gold.values:
         for theirs in _for_gold(mine, answer):
-            if "%" not in mine:  # 5 % is 0.05 and not 5
-                theirs = PERCENT.sub(r"\\frac{\1}{100}", theirs)
             scaled = theirs if ratio == 1 else rf"({theirs}) \cdot \frac{{{ratio.numerator}}}{{{ratio.denominator}}}"
             found.append((mine, scaled))
     return found
