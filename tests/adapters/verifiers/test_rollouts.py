@@ -126,17 +126,17 @@ async def test_a_reply_that_was_lost_on_its_way_is_asked_for_again_and_is_one_no
     from rlm_env.llm.http import Endpoint
 
     lost: set[str] = set()
-    send = Endpoint._send
+    send = Endpoint._send_for_json
 
-    async def losing(self, method, path, data, headers=None):
-        reply = await send(self, method, path, data, headers)
+    async def losing(self, path, data, headers):
+        reply = await send(self, path, data, headers)
         key = (headers or {}).get("Idempotency-Key", "")
         if key and key not in lost:
             lost.add(key)
             raise aiohttp.ServerDisconnectedError
         return reply
 
-    monkeypatch.setattr(Endpoint, "_send", losing)
+    monkeypatch.setattr(Endpoint, "_send_for_json", losing)
     config = env_config("needle-rlm", {"tools": False}, num_tasks=1, **TINY)
     async with endpoint() as stub:
         (trace,) = single_traces(await play(config, eval_client(stub.base_url)))
