@@ -70,7 +70,8 @@ class Evaluations:
         try:
             if publishing is not None:
                 await asyncio.wait([publishing])
-            await self._evaluate(step, alone=step == 0)
+            if not self._metrics.evaluated(step):  # it may have become due once more while it ran
+                await self._evaluate(step, alone=step == 0)
         except Exception as error:
             self._error = error
             self._fail(error)

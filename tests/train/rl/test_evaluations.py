@@ -186,3 +186,15 @@ async def test_without_tasks_nothing_is_evaluated(case):
     await one.evaluations.baseline()
     await one.evaluations.finish(4)
     assert one.lines() == []
+
+
+async def test_one_that_becomes_due_again_while_it_runs_is_made_once(case):
+    one = case()
+    one.engine.version = 2
+    one.evaluations.begin(2)
+    await until(lambda: one.scaffold.in_flight)
+    one.evaluations.begin(3)  # with `every = 2`, that of step 2 once more
+    one.scaffold.go.set()
+    await until(one.lines)
+    await one.evaluations.finish(2)
+    assert one.lines() == [(2, 2.0, 2.0)]
