@@ -19,17 +19,17 @@ from rlm_env.task import Context, Split, Task
 from rlm_env.tools import Tool
 
 
-class _Question(Environment):
-    """An environment of one task, which has no right answer."""
+class Questions(Environment):
+    """An environment for questions that somebody asks: it has no tasks of its own, and no right answers."""
 
     name = "solve"
 
-    def __init__(self, task: Task, tools: Sequence[Tool | Callable[..., Any]]) -> None:
-        self._task = task
+    def __init__(self, tools: Sequence[Tool | Callable[..., Any]] = ()) -> None:
+        """`tools`: functions that sub-LLMs may call."""
         self._tools = tools
 
     def tasks(self, split: Split) -> list[Task]:
-        return [self._task]
+        return []
 
     def score(self, task: Task, rollout: Rollout) -> float:
         raise ValueError("a question without an environment has no score")
@@ -71,7 +71,7 @@ async def solve(
         config["sub"] = of_subs
     context = await asyncio.to_thread(chosen_context, context, include, exclude)
     task = Task(question, context, id="question")
-    async with RLMEnv(_Question(task, tools), config_with(config)) as env:
+    async with RLMEnv(Questions(tools), config_with(config)) as env:
         rollout = await env.rollout(task, root, sub, on_event=on_event)
     if isinstance(context, Folder):
         rollout.info["folder"] = context.summary()

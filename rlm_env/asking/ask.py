@@ -22,7 +22,7 @@ from rlm_env.rollout import Rollout
 from rlm_env.runs.config import merge
 from rlm_env.runs.engines import EnginePool, Engines
 from rlm_env.runs.models import resolve_engines
-from rlm_env.runs.profile import load_profile
+from rlm_env.runs.profile import rollout_profile
 from rlm_env.solving import solve
 from rlm_env.task import Context
 from rlm_env.tools import Tool
@@ -85,9 +85,7 @@ async def open_engines(config: AskConfig, console: Console) -> AsyncIterator[Eng
 def rollout_options(config: AskConfig) -> dict[str, Any]:
     """Fields of `RLMConfig`: the model's own profile, and the config's over it. Raises ConfigError."""
     folder = resolve_engines({"root": config.root})["root"].profile_folder
-    profile = load_profile(folder) if folder else {}
-    profile.pop("renderer", None)
-    return merge(profile, config.rollout)
+    return merge(rollout_profile(folder), config.rollout)
 
 
 def _paths(context: Context) -> list[Path]:

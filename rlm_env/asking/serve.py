@@ -17,15 +17,14 @@ from typing import Any
 from aiohttp import web
 
 from rlm_env.asking.chat import BadRequest, ChatRequest, as_task, read_request
-from rlm_env.environment import Environment
 from rlm_env.events import Event, OnEvent, TurnReplied
 from rlm_env.llm.base import ContextOverflow, EngineUnavailable, LLMError
 from rlm_env.messages import Usage
-from rlm_env.rollout import Rollout, StopReason
+from rlm_env.rollout import StopReason
 from rlm_env.runs.engines import Engines
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
-from rlm_env.task import Split, Task
+from rlm_env.solving import Questions
 
 HOST = "127.0.0.1"
 NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -37,16 +36,10 @@ ALIVE_SECONDS = 10.0
 """A streamed request gets a comment this often while it waits, so that no proxy cuts it."""
 
 
-class _Asked(Environment):
-    """Takes any question, and scores none."""
+class _Served(Questions):
+    """The questions of clients."""
 
     name = "serve"
-
-    def tasks(self, split: Split) -> list[Task]:
-        return []
-
-    def score(self, task: Task, rollout: Rollout) -> float:
-        raise ValueError("a question without an environment has no score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +68,7 @@ class RLMServer:
     _env: RLMEnv = field(init=False)
 
     def __post_init__(self) -> None:
-        self._env = RLMEnv(_Asked(), self.config)
+        self._env = RLMEnv(_Served(), self.config)
 
     @property
     def base_url(self) -> str:

@@ -1,11 +1,12 @@
-"""Shared by the commands: help texts, flags, how a run that was stopped ends."""
+"""Shared by the commands: help texts, flags, how a run that was stopped ends, missing packages."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from rlm_env.runs.config import merge, merge_options
 from rlm_env.runs.console import say, say_stopped
-from rlm_env.runs.errors import RunStopped, table_model
+from rlm_env.runs.errors import ConfigError, RunStopped, table_model
 from rlm_env.runs.interrupt import Terminated
 from rlm_env.scaffolds.config import RLMConfig
 
@@ -143,3 +144,15 @@ def end_stopped(console: Console, stop: RunStopped | KeyboardInterrupt | Termina
 def resume_command(command: str, out: Path) -> str:
     """The command line that goes on with the run in a folder."""
     return f"rlm-env {command} {shlex.quote(str(out / 'config.toml'))} --resume"
+
+
+@contextlib.contextmanager
+def needed_packages(what: str, extra: str) -> Iterator[None]:
+    """Turns the import of a package that is not installed into ConfigError, which says what needs it and which extra
+    has it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "rlm_env":
+            raise
+        raise ConfigError(f"{what} needs the package {error.name!r}: pip install 'rlm-env[{extra}]'") from error

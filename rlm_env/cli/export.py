@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from rlm_env.cli.common import add_command
+from rlm_env.cli.common import add_command, needed_packages
 from rlm_env.runs.console import say
 from rlm_env.runs.errors import ConfigError
 
@@ -47,7 +46,7 @@ def _export(arguments: argparse.Namespace) -> int:
     folder, out = arguments.folder, arguments.out or arguments.folder / "export"
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder}")
-    with _packages(arguments.to):
+    with needed_packages("this", "inspect" if arguments.to == "inspect" else "data"):
         paths = _write_inspect(folder, out) if arguments.to == "inspect" else _write_dataset(folder, out, arguments.to)
     for path in paths:
         say(Console(), str(path))
@@ -82,15 +81,3 @@ def _write_dataset(folder: Path, out: Path, target: str) -> list[Path]:
     if target == "parquet":
         return write_parquet(read, out)
     return write_hub_folder(read, out, folder.resolve().name, rlm_env.__version__)
-
-
-@contextlib.contextmanager
-def _packages(target: str) -> Iterator[None]:
-    """Turns the import of a package that is not installed into ConfigError."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "rlm_env":
-            raise
-        extra = "inspect" if target == "inspect" else "data"
-        raise ConfigError(f"this needs the package {error.name!r}: pip install 'rlm-env[{extra}]'") from error

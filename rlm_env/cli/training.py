@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rich.console import Console
 
-from rlm_env.cli.common import end_stopped
+from rlm_env.cli.common import end_stopped, needed_packages
 from rlm_env.runs.console import say
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.interrupt import Terminated
 
 
-@contextlib.contextmanager
-def training_packages() -> Iterator[None]:
-    """Turns the import of a package that is not installed into ConfigError."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "rlm_env":
-            raise
-        raise ConfigError(f"training needs the package {error.name!r}: pip install 'rlm-env[train]'") from error
+def training_packages() -> AbstractContextManager[None]:
+    """`needed_packages` of every kind of training."""
+    return needed_packages("training", "train")
 
 
 def run_training(train: Callable[[], Path | None], folder: Path, resume: str, console: Console) -> int:

@@ -26,7 +26,7 @@ from rlm_env.runs.judge import CountedJudge
 from rlm_env.runs.models import ModelRef
 from rlm_env.runs.options import environment_options
 from rlm_env.runs.prices import Price, price_of
-from rlm_env.runs.profile import load_profile
+from rlm_env.runs.profile import rollout_profile
 from rlm_env.scaffolds import Scaffold, config_type, make_scaffold
 from rlm_env.scoring.errors import describe_exception
 from rlm_env.task import Task, Tasks
@@ -129,8 +129,7 @@ async def make_scaffolds(
     config: EvalRunConfig, environment: Environment, root: ModelRef, pools: ReplPools
 ) -> AsyncIterator[dict[str, Scaffold]]:
     """The scaffolds by name, closed at the end. Their REPLs come from `pools`. Raises ConfigError."""
-    profile = load_profile(root.profile_folder) if root.profile_folder else {}
-    profile.pop("renderer", None)
+    profile = rollout_profile(root.profile_folder)
     scaffolds: dict[str, Scaffold] = {}
     try:
         for name in config.scaffolds:

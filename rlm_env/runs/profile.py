@@ -31,3 +31,9 @@ def load_profile(model: str | Path) -> dict[str, Any]:
     except (ValueError, AttributeError) as error:
         raise ConfigError(f"{path} is not a table of RLMConfig fields in JSON: {error}") from error
     return profile
+
+
+def rollout_profile(model: str | Path | None) -> dict[str, Any]:
+    """The `RLMConfig` fields of the profile in a model folder; {} without one. Raises what `load_profile` does."""
+    profile = {} if model is None else load_profile(model)
+    return {key: value for key, value in profile.items() if key != "renderer"}

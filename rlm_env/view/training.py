@@ -19,7 +19,7 @@ from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import ROLLOUTS, read_run_config, read_summary
 from rlm_env.runs.jsonl import read_jsonl
-from rlm_env.runs.profile import load_profile
+from rlm_env.runs.profile import rollout_profile
 from rlm_env.train.report.metrics import METRICS
 from rlm_env.train.report.report import before_after_table, load_run, training_notes
 from rlm_env.train.rl.advantage import group_advantages
@@ -122,9 +122,7 @@ class ViewedTraining(ViewedRun):
         if self.config is None or entry is None:
             return {}
         try:
-            folder = self.model_folder()
-            profile = load_profile(folder) if folder is not None else {}
-            profile.pop("renderer", None)
+            profile = rollout_profile(self.model_folder())
             return rollout_config(self.config, entry, profile).model_dump(mode="json")
         except ConfigError:  # another version's settings
             return {}

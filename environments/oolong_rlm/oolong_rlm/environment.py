@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
-from itertools import islice
 from typing import Any, Literal
 
 from oolong_rlm.baselines import BASELINES
 from oolong_rlm.datasets import DATASETS
-from rlm_env.authoring.indexed import IndexedTasks, check_index
+from rlm_env.authoring.indexed import StreamedEnvironment
 from rlm_env.authoring.options import at_least, dataset_options, one_of
-from rlm_env.environment import Environment
 from rlm_env.rollout import Rollout, Score
-from rlm_env.task import Split, Task, Tasks
+from rlm_env.task import Task
 from rlm_rewards import oolong
 
 BEFORE = {
@@ -26,7 +24,7 @@ BEFORE = {
 FORM = re.compile(r"in the form '([^']+)'")
 
 
-class Oolong(Environment):
+class Oolong(StreamedEnvironment):
     """Oolong: count and compare what only reading tells, over a context of any length.
 
     Options, all by keyword:
@@ -53,25 +51,9 @@ class Oolong(Environment):
         **options: Any,
     ) -> None:
         source = dataset_options(dataset, DATASETS, options, ("dataset", "seed", "num_tasks", "scoring"))
-        self.dataset, self.num_tasks = dataset, at_least("num_tasks", num_tasks, 1)
+        self.dataset, num_tasks = dataset, at_least("num_tasks", num_tasks, 1)
         self.scoring = one_of("scoring", scoring, oolong.MODES)
-        self._stream = source.stream(seed)
-
-    def tasks(self, split: Split) -> Iterable[Task]:
-        one_of("split", split, ("train", "eval"))
-        return Tasks(lambda: islice(self._stream(split), self.num_tasks), split)
-
-    @property
-    def makes_any_task(self) -> bool:
-        """True where tasks are generated."""
-        return isinstance(self._stream, IndexedTasks)
-
-    def task(self, split: Split, index: int) -> Task:
-        if not isinstance(self._stream, IndexedTasks):
-            return super().task(split, index)
-        one_of("split", split, ("train", "eval"))
-        check_index(split, index, self.num_tasks)
-        return self._stream.at(split, index)
+        super().__init__(source.stream(seed), num_tasks)
 
     def score(self, task: Task, rollout: Rollout) -> Score:
         if task.info["subset"] == "pairs":

@@ -22,7 +22,7 @@ from rlm_env.llm.base import LLMError, Sampling
 from rlm_env.rollout import Rollout, StopReason
 from rlm_env.runs.config import merge
 from rlm_env.runs.models import model_folder
-from rlm_env.runs.profile import load_profile
+from rlm_env.runs.profile import rollout_profile
 from rlm_env.scaffolds import config_type
 
 FAILED = 1
@@ -52,9 +52,7 @@ class RLMHarnessConfig(vf.HarnessConfig):
 
     def options(self) -> dict[str, Any]:
         """The scaffold's configuration: the profile, then `rollout`. Raises ValueError for an unknown profile."""
-        profile = load_profile(model_folder(self.profile)) if self.profile else {}
-        profile.pop("renderer", None)
-        return merge(profile, self.rollout)
+        return merge(rollout_profile(model_folder(self.profile) if self.profile else None), self.rollout)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

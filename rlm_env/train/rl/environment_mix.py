@@ -19,7 +19,7 @@ from rlm_env.repl import ReplPools
 from rlm_env.runs.config import merge
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.options import MODEL_FOLDER, environment_options
-from rlm_env.runs.profile import load_profile
+from rlm_env.runs.profile import rollout_profile
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Tasks
@@ -36,8 +36,7 @@ class EnvironmentMix:
         self._config = config
         self._model = model
         self._pools = pools
-        self._profile = load_profile(model)
-        self._profile.pop("renderer", None)
+        self._profile = rollout_profile(model)
         self.labels = [entry.label for entry in config.environments]
         self._scaffolds = {
             (entry.label, stage): self._make(entry, entry.curriculum[stage].options if stage >= 0 else {}, False)

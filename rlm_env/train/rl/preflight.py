@@ -19,7 +19,7 @@ from rlm_env.messages import Completion, Message
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.models import resolve_folder
 from rlm_env.runs.options import MODEL_FOLDER
-from rlm_env.runs.profile import load_profile
+from rlm_env.runs.profile import load_profile, rollout_profile
 from rlm_env.train.learner.config import ModelError
 from rlm_env.train.learner.memory import GIB, available_memory, training_memory
 from rlm_env.train.learner.model import check_buildable, pick_device, read_model_config
@@ -168,8 +168,7 @@ def _tasks(config: TrainConfig, model: Path | None) -> list[tuple[str, str]]:
     """One line for each environment and stage. The first task shows that the options work; without the model's folder,
     tasks that need it are left out."""
     total = sum(entry.weight for entry in config.environments)
-    profile = {} if model is None else load_profile(model)
-    profile.pop("renderer", None)
+    profile = rollout_profile(model)
     lines = []
     for entry in config.environments:
         for held_out in (False, True):
