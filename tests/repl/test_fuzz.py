@@ -107,6 +107,18 @@ def feed(data: bytes) -> BatchHost:
     return host
 
 
+def feed_in_time(data: bytes) -> BatchHost:
+    """Fails where it takes too long three times: what the bytes cost, they cost each time."""
+    seconds: list[float] = []
+    for _ in range(3):
+        begin = time.thread_time()
+        host = feed(data)
+        seconds.append(time.thread_time() - begin)
+        if seconds[-1] < SECONDS_PER_BYTE * len(data) + 0.05:
+            return host
+    raise AssertionError(f"{seconds} s for {len(data)} bytes, {data[:2000]!r}")
+
+
 async def check_that_nothing_is_kept(host: BatchHost) -> None:
     for _ in range(3):
         await asyncio.sleep(0)
@@ -117,7 +129,7 @@ async def check_that_nothing_is_kept(host: BatchHost) -> None:
 @pytest.mark.slow
 async def test_a_minute_of_mutated_traffic():
     chance = random.Random(os.environ.get("FUZZ_SEED", "0"))
-    end, cases, measured = time.monotonic() + SECONDS, 0, 0
+    end, cases = time.monotonic() + SECONDS, 0
     while time.monotonic() < end:
         data = (
             mutated(valid_streams(chance), chance)
@@ -129,22 +141,16 @@ async def test_a_minute_of_mutated_traffic():
         memory = cases % 20 == 0
         if memory:
             tracemalloc.start()
-        begin = time.thread_time()
         try:
-            host = feed(data)
+            host = feed(data) if memory else feed_in_time(data)
         except Exception as error:
             raise AssertionError(f"case {cases}: {error!r} by {data[:2000]!r}, seed state {hash(state)}") from error
-        seconds = time.thread_time() - begin
         await check_that_nothing_is_kept(host)
         if memory:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert peak < memory_for(data), (cases, peak, len(data))
-        else:
-            measured += 1
-            assert seconds < SECONDS_PER_BYTE * len(data) + 0.05, (cases, seconds, len(data), data[:2000])
     assert cases > 20 * SECONDS
-    assert measured
 
 
 WORST = {
@@ -164,11 +170,7 @@ WORST = {
 )
 async def test_the_worst_bytes_that_we_know_are_bounded_too(name: str):
     data = WORST[name]
-    begin = time.thread_time()
-    host = feed(data)
-    seconds = time.thread_time() - begin
-    await check_that_nothing_is_kept(host)
-    assert seconds < SECONDS_PER_BYTE * len(data) + 0.05
+    await check_that_nothing_is_kept(feed_in_time(data))
     tracemalloc.start()
     try:
         await check_that_nothing_is_kept(feed(data))
