@@ -1,4 +1,4 @@
-"""Writes the tables of options in docs/evaluating.md and docs/training-options.md from the models of the configs.
+"""Writes the tables of docs/evaluating-options.md and docs/training-options.md from the models of the configs.
 
 Usage: python scripts/options_tables.py
 
@@ -53,7 +53,7 @@ from rlm_env.train.sync.config import SyncConfig
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES: dict[Path, tuple[type[Any], ...]] = {
-    DOCS / "evaluating.md": (
+    DOCS / "evaluating-options.md": (
         EngineKeys,
         EvalConfig,
         EvalEnvironment,
@@ -152,7 +152,9 @@ def default(model: type[Any], name: str) -> str:
         needed = False
     if needed:
         return "(needed)"
-    if value is None or isinstance(value, BaseModel) or value in (PydanticUndefined, dataclasses.MISSING):
+    if value is None or value in (PydanticUndefined, dataclasses.MISSING):
+        return ""
+    if isinstance(value, BaseModel) or dataclasses.is_dataclass(value):
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

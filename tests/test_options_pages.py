@@ -1,4 +1,4 @@
-"""docs/evaluating.md and docs/training-options.md: their tables of options are those of the models."""
+"""docs/evaluating-options.md and docs/training-options.md: their tables of options are those of the models."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def test_texts_belong_to_fields(model):
     assert texts
 
 
-def test_every_option_of_training_has_a_meaning():
-    """A text, the values it takes, or that it is a table."""
-    for model in next(models for page, models in options_tables.PAGES.items() if page.name == "training-options.md"):
-        for line in options_tables.table(model).splitlines()[2:]:
-            assert not line.endswith("|  |"), f"{model.__name__}: {line}"
+@pytest.mark.parametrize("model", options_tables.TABLES.values(), ids=str)
+def test_every_option_has_a_meaning(model):
+    """A text, the values it takes, or that it is a table; and no default is the `repr` of an object."""
+    for line in options_tables.table(model).splitlines()[2:]:
+        assert not line.endswith("|  |"), line
+        assert "(" not in line.split(" | ")[1].replace("(needed)", ""), line

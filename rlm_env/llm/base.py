@@ -23,11 +23,15 @@ class Sampling(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     temperature: float = Field(default=1.0, ge=0)
+    """0: greedy. Training needs a temperature above 0."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling; 1: the whole distribution, which training needs."""
     max_tokens: int = Field(default=4096, ge=1)
     """Upper limit for one completion; an engine that knows its window lowers it to the room that is left."""
     stop: tuple[str, ...] = ()
+    """Texts that end a completion."""
     seed: int | None = None
+    """Of the engine's sampling, where it has one."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the request, for example `min_p` or `chat_template_kwargs`."""
 

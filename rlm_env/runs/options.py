@@ -30,6 +30,7 @@ class EngineOptions(Table):
     max_model_len: int | None = Field(default=None, ge=1)
     """The context window in tokens; None: the model's own."""
     dtype: str = "auto"
+    """As vLLM names it: `bfloat16`, `float32`, ...; `auto`: the model's own."""
     eager: bool | None = None
     """Run without CUDA graphs; None: as the server decides for the device."""
     extra_args: tuple[str, ...] = ()

@@ -28,8 +28,11 @@ class Price(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: float = Field(ge=0)
+    """Of prompt tokens."""
     completion: float = Field(ge=0)
+    """Of completion tokens, reasoning included."""
     cached: float | None = Field(default=None, ge=0)
+    """Of prompt tokens that the provider had cached; None: as `prompt`."""
 
     def of(self, usage: Usage) -> float:
         """Dollars for this usage."""

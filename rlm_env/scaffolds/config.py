@@ -27,8 +27,11 @@ class RLMConfig(BaseModel):
     max_turns: int = Field(default=30, ge=1)
     """Replies of the root LLM."""
     max_root_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of all requests of the root LLM, prompts and completions together; None: no limit."""
     max_sub_tokens: int | None = Field(default=None, ge=1)
+    """The same of all sub-LLMs."""
     max_sub_calls: int | None = Field(default=20_000, ge=0)
+    """Prompts that may go to sub-LLMs; None: no limit."""
     max_seconds: float | None = Field(default=1800.0, gt=0)
     """Wall time of the whole rollout, everything included."""
     code_timeout: float = Field(default=120.0, gt=0)
@@ -58,6 +61,7 @@ class RLMConfig(BaseModel):
     max_tool_chars: int = Field(default=8192, ge=200)
     """Characters of one tool result that the model sees."""
     repl: ReplConfig = ReplConfig()
+    """The sandbox and its limits: a table, `[rollout.repl]`."""
 
 
 def config_with(options: Mapping[str, Any]) -> RLMConfig:
