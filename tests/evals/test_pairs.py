@@ -1,14 +1,15 @@
-"""McNemar's test and the number of tasks needed, against scipy and simulation."""
+"""Tests of a difference, their correction and the number of tasks needed, against scipy, enumeration, simulation."""
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_env.evals.pairs import mcnemar, tasks_needed
+from rlm_env.evals.pairs import holm, mcnemar, sign_flip_p, tasks_needed
 
 scipy_stats = pytest.importorskip("scipy.stats")
 RIGHT_OR_WRONG = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
@@ -64,3 +65,51 @@ def test_equal_scaffolds_need_no_number():
 def test_the_number_is_the_same_from_both_sides(pairs):
     ours, theirs = scaffolds(pairs)
     assert tasks_needed(ours, theirs) == tasks_needed(theirs, ours)
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8))
+def test_the_sign_flip_test_is_the_enumeration_of_all_signs(pairs):
+    ours, theirs = scaffolds(pairs)
+    differences = [float(a) - float(b) for a, b in pairs]
+    at_least = [
+        abs(sum(d * s for d, s in zip(differences, signs, strict=True))) >= abs(sum(differences)) - 1e-9
+        for signs in itertools.product((-1, 1), repeat=len(pairs))
+    ]
+    assert sign_flip_p(ours, theirs) == pytest.approx(sum(at_least) / len(at_least), abs=0.03)
+    assert sign_flip_p(theirs, ours) == sign_flip_p(ours, theirs)
+
+
+def test_the_sign_flip_test_of_right_and_wrong_is_mcnemars():
+    ours, theirs = scaffolds([(True, False)] * 9 + [(False, True)] * 2 + [(True, True)] * 5)
+    assert sign_flip_p(ours, theirs) == mcnemar(ours, theirs).p
+    assert sign_flip_p({}, {}) == sign_flip_p({"a": [0.5]}, {"a": [0.5]}) == 1.0
+
+
+def test_holm_is_the_published_step_down():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        holm([0.5, float("nan")])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_keeps_the_order_and_rejects_what_the_step_down_rejects(p_values):
+    corrected = holm(p_values)
+    assert all(p <= q <= 1.0 for p, q in zip(p_values, corrected, strict=True))
+    pairs = sorted(zip(p_values, corrected, strict=True))
+    assert [q for _, q in pairs] == sorted(q for _, q in pairs)
+    assert min(corrected) == min(1.0, len(p_values) * min(p_values))
+    rejected = {place for place, q in enumerate(corrected) if q <= 0.05}
+    assert rejected == _rejected_one_by_one(p_values, 0.05)
+
+
+def _rejected_one_by_one(p_values: list[float], level: float) -> set[int]:
+    """As the paper tells it: the smallest first, until one is not small enough."""
+    found = set()
+    for place in sorted(range(len(p_values)), key=lambda place: p_values[place]):
+        if p_values[place] * (len(p_values) - len(found)) > level:
+            break
+        found.add(place)
+    return found
