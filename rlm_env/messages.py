@@ -20,6 +20,11 @@ class Usage:
     """Prompt tokens that were in the engine's prefix cache; part of `prompt_tokens`."""
     calls: int = 0
 
+    @property
+    def tokens(self) -> int:
+        """Of prompts and completions."""
+        return self.prompt_tokens + self.completion_tokens
+
     def __iadd__(self, other: Usage) -> Usage:
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from rlm_env.evals.outcomes import Outcome
-from rlm_env.evals.report import NONE
 from rlm_env.evals.stats import Estimate
 from rlm_env.evals.summary import Comparison, EvalSummary, ScaffoldSummary
-from rlm_env.runs.tables import Cells, markdown_tables, print_tables
+from rlm_env.runs.tables import NONE, Cells, markdown_tables, print_tables
 
 
 def matrix_table(summaries: Mapping[str, EvalSummary], title: str) -> Cells:
@@ -47,7 +46,8 @@ def matrix_notes(summaries: Mapping[str, EvalSummary]) -> list[str]:
     """Remarks below the table, one sentence each."""
     lines = [
         "Score: mean and half the width of its 95 % interval. Differences are paired by task, with McNemar's p where "
-        "every score is 0 or 1, else with the number of tasks that would tell them apart (power 0.8).",
+        "every score is 0 or 1, corrected for the comparisons of an environment (Holm), else with the number of tasks "
+        "that would tell them apart (power 0.8).",
         "Metrics are means per scored rollout, tokens and seconds per rollout that ran. Best baseline: the best answer "
         "without understanding.",
     ]
@@ -103,7 +103,7 @@ def _difference(comparison: Comparison | None) -> str:
         return NONE
     difference = f"{comparison.difference.mean:+.2f}"
     if comparison.mcnemar is not None:
-        return f"{difference} (p {comparison.mcnemar.p:.2f})"
+        return f"{difference} (p {comparison.p_holm:.2f})"
     return f"{difference} (n {comparison.tasks_needed:,})" if comparison.tasks_needed else difference
 
 

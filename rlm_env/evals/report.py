@@ -1,18 +1,19 @@
 """The tables of an eval on one environment, for a terminal and as Markdown: layout and wording.
 
-Not covered: the numbers (`summary.py`), the table of several environments (`matrix_report.py`).
+Not covered: the numbers (`summary.py`), the tables of costs by length and of programs (`detail_report.py`), the table
+of several environments (`matrix_report.py`).
 """
 
 from __future__ import annotations
 
 from rich.console import Console
 
+from rlm_env.evals.detail_report import detail_notes, detail_tables
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.stats import Estimate
 from rlm_env.evals.summary import Comparison, EvalSummary, ScaffoldSummary
-from rlm_env.runs.tables import Cells, markdown_tables, print_tables
+from rlm_env.runs.tables import NONE, Cells, markdown_tables, print_tables
 
-NONE = "-"
 MANY_SCAFFOLDS = 3
 MANY_FAILED = 0.5
 """Share of failed sub-calls from which a report warns of them."""
@@ -40,6 +41,10 @@ def scaffold_table(summary: EvalSummary, title: str) -> Cells:
         pairs = [compared.get(g.scaffold) for g in scaffolds]
         add(f"minus {baseline}, paired", [_signed(c.difference) if c else NONE for c in pairs])
         add("  right alone, wrong alone (McNemar p)", [_mcnemar(c) for c in pairs])
+        corrected = len(compared) > 1
+        if corrected or any(c.mcnemar is None for c in compared.values()):
+            name = f"  p, corrected for {len(compared)} comparisons (Holm)" if corrected else "  p (sign-flip test)"
+            add(name, [f"{c.p_holm:.3f}" if c else NONE for c in pairs])
         add(
             "  tasks needed to tell (power 0.8)",
             [f"{c.tasks_needed:,}" if c and c.tasks_needed else NONE for c in pairs],
@@ -112,7 +117,7 @@ def report_notes(summary: EvalSummary) -> list[str]:
         lines.append(
             "Baselines are answers without understanding: what a score may owe to the form of the answer alone."
         )
-    lines += summary.notes
+    lines += [*detail_notes(summary), *summary.notes]
     lines += [f"Not on equal terms: {difference}" for difference in summary.differences]
     return lines
 
@@ -152,8 +157,9 @@ def markdown_report(summary: EvalSummary, title: str) -> str:
 
 def report_tables(summary: EvalSummary, title: str) -> list[Cells]:
     """All tables of the report, in order."""
-    more = (length_table(summary) if summary.lengths else None, baseline_table(summary) if summary.baselines else None)
-    return [scaffold_table(summary, title), *(table for table in more if table)]
+    lengths = [length_table(summary)] if summary.lengths else []
+    baselines = [baseline_table(summary)] if summary.baselines else []
+    return [scaffold_table(summary, title), *lengths, *detail_tables(summary), *baselines]
 
 
 def _estimate(estimate: Estimate | None, *, short: bool = False) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rlm_env.evals.grading import is_unscored
 from rlm_env.evals.outcomes import Outcome, outcome_of, sub_calls_failed
+from rlm_env.evals.programs import WrittenProgram, program_of
 from rlm_env.evals.usage import rollout_usage
 from rlm_env.messages import Usage
 from rlm_env.rollout import Rollout, StopReason, Timing
@@ -55,6 +56,8 @@ class RolloutStats:
     """See `rlm_env.evals.usage`."""
     metrics: dict[str, float]
     """`Score.metrics`: what the scorer measured besides the reward."""
+    program: WrittenProgram | None
+    """What the code of its cells does; None for a scaffold without a REPL."""
 
     @property
     def charged_tokens(self) -> int | None:
@@ -119,4 +122,5 @@ def stats_of(rollout: Rollout, prices: tuple[Price, Price] | None = None) -> Rol
         cost=rollout_cost(rollout, *prices) if prices else None,
         usage=rollout_usage(rollout),
         metrics=rollout.score.metrics if rollout.score else {},
+        program=program_of(rollout),
     )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rlm_env.evals.baselines import Baseline
 from rlm_env.evals.outcomes import Outcome
-from rlm_env.evals.pairs import McNemar, mcnemar, tasks_needed
+from rlm_env.evals.pairs import McNemar, holm, mcnemar, sign_flip_p, tasks_needed
+from rlm_env.evals.programs import Program, Trait
 from rlm_env.evals.rollout_stats import RolloutStats
 from rlm_env.evals.stats import Estimate, clustered_mean, majority_vote, mean_pass_at_k, paired_difference
 from rlm_env.evals.usage import NAMES
@@ -22,6 +23,32 @@ from rlm_env.repl.bounds import first_line
 
 SAME_LENGTH = 1.5
 """Context lengths within this factor of the shortest one are reported together."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountBin:
+    """Rollouts whose number of something is from `low` to `high`, both included."""
+
+    low: int
+    high: int
+    rollouts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSummary:
+    """The rollouts of one scaffold that wrote the same kind of program (`rlm_env.evals.programs.Program`)."""
+
+    scaffold: str
+    program: str
+    rollouts: int
+    score: Estimate | None
+    """Mean over the tasks whose rollouts wrote it. Models choose programs by task, so that these means compare tasks
+    as well as programs."""
+    sub_calls: float
+    """Mean per rollout; so are the next two."""
+    tokens: float
+    """Of root and sub-LLMs, prompts and completions."""
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +101,16 @@ class ScaffoldSummary:
     sandboxes: tuple[str, ...]
     """The isolation levels of the REPLs; empty for a scaffold without a REPL."""
     cost: float | None
-    """US dollars of all rollouts together, failed ones included."""
+    """US dollars of all rollouts together, failed ones included; None where a price is not known."""
+    sub_call_bins: list[CountBin]
+    """Numbers of sub-calls, over the rollouts that ran: 0, 1, 2 to 3, 4 to 7 and so on; empty where there were none."""
+    traits: dict[str, int]
+    """Number of rollouts per trait of their programs (`rlm_env.evals.programs.Trait`), without zeros."""
+
+    @property
+    def cost_each(self) -> float | None:
+        """US dollars per rollout."""
+        return None if self.cost is None or not self.rollouts else self.cost / self.rollouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +124,10 @@ class Comparison:
     """None unless every score is 0 or 1."""
     tasks_needed: int | None
     """Tasks that would tell a difference of this size from none, with a power of 0.8."""
+    p: float
+    """Two-sided; McNemar's where every score is 0 or 1, else of a sign-flip test."""
+    p_holm: float
+    """The same, corrected for the number of comparisons that are made together (Holm)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +143,8 @@ class EvalSummary:
     """Settings that are not equal in all scaffolds, one sentence each."""
     notes: list[str] = field(default_factory=list)
     """Other remarks, one sentence each: what was left out for an endpoint, how far the baselines went."""
+    programs: list[ProgramSummary] = field(default_factory=list)
+    """What the code of scaffolds with a REPL did, per scaffold and kind of program."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -131,18 +173,37 @@ def summarize(
         for scaffold in scaffolds[1:]
         if (comparison := _compare(scaffold, by_scaffold[scaffold], scaffolds[0], by_scaffold[scaffolds[0]], seed))
     ]
-    return EvalSummary(whole, by_length, comparisons, list(baselines), list(differences), list(notes))
+    programs = [one for scaffold, members in by_scaffold.items() for one in _programs(scaffold, members, seed)]
+    corrected = with_holm(comparisons)
+    return EvalSummary(whole, by_length, corrected, list(baselines), list(differences), list(notes), programs)
+
+
+def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons that are made together, each with its p corrected for their number."""
+    corrected = holm([one.p for one in comparisons])
+    return [replace(one, p_holm=p) for one, p in zip(comparisons, corrected, strict=True)]
 
 
 def _compare(
     scaffold: str, stats: list[RolloutStats], baseline: str, others: list[RolloutStats], seed: int
 ) -> Comparison | None:
     """The paired comparison of a scaffold with the first one; None without common tasks."""
-    ours, theirs = _scores(stats), _scores(others)
+    return compare_scores(scaffold, scores_by_task(stats), baseline, scores_by_task(others), seed)
+
+
+def compare_scores(
+    name: str,
+    ours: Mapping[str, Sequence[float]],
+    other: str,
+    theirs: Mapping[str, Sequence[float]],
+    seed: int = 0,
+) -> Comparison | None:
+    """The paired comparison of two sets of scores (task id -> scores of its repeats); None without common tasks."""
     difference = paired_difference(ours, theirs, seed)
     if difference is None:
         return None
-    return Comparison(scaffold, baseline, difference, mcnemar(ours, theirs), tasks_needed(ours, theirs))
+    p = sign_flip_p(ours, theirs, seed)
+    return Comparison(name, other, difference, mcnemar(ours, theirs), tasks_needed(ours, theirs), p, p)
 
 
 def length_groups(stats: Iterable[RolloutStats]) -> list[tuple[int, list[RolloutStats]]]:
@@ -159,7 +220,7 @@ def length_groups(stats: Iterable[RolloutStats]) -> list[tuple[int, list[Rollout
 def _summarize_scaffold(scaffold: str, length: int | None, stats: list[RolloutStats], seed: int) -> ScaffoldSummary:
     """All numbers of one scaffold's rollouts, of one context length or of all."""
     outcomes = Counter(one.outcome for one in stats)
-    scores = _scores(stats)
+    scores = scores_by_task(stats)
     ran = [one for one in stats if (one.turns or one.sub_calls) and one.outcome is not Outcome.ERROR]
     most_repeats = max(map(len, scores.values()), default=0)
     votes: dict[str, list[tuple[str, float]]] = defaultdict(list)
@@ -203,7 +264,49 @@ def _summarize_scaffold(scaffold: str, length: int | None, stats: list[RolloutSt
         score_per_1k_root_tokens=_efficiency(stats),
         sandboxes=tuple(sorted({one.sandbox for one in stats if one.sandbox})),
         cost=math.fsum(costs) if costs else None,
+        sub_call_bins=count_bins([one.sub_calls for one in ran]),
+        traits=_traits(stats),
     )
+
+
+def _programs(scaffold: str, stats: list[RolloutStats], seed: int) -> list[ProgramSummary]:
+    """The programs of one scaffold's rollouts, in the order of `Program`; failed rollouts are left out."""
+    found: dict[Program, list[RolloutStats]] = defaultdict(list)
+    for one in stats:
+        if one.program is not None and one.outcome is not Outcome.ERROR:
+            found[one.program.program].append(one)
+    return [
+        ProgramSummary(
+            scaffold=scaffold,
+            program=program.value,
+            rollouts=len(here),
+            score=clustered_mean(scores_by_task(here), seed),
+            sub_calls=_mean([one.sub_calls for one in here]),
+            tokens=_mean([one.root.tokens + one.sub.tokens for one in here]),
+            seconds=_mean([one.timing.total for one in here]),
+        )
+        for program in Program
+        if (here := found.get(program))
+    ]
+
+
+def _traits(stats: list[RolloutStats]) -> dict[str, int]:
+    """Rollouts per trait of their programs; failed ones are left out."""
+    counts = Counter(
+        trait
+        for one in stats
+        if one.program is not None and one.outcome is not Outcome.ERROR
+        for trait in one.program.traits
+    )
+    return {trait.value: counts[trait] for trait in Trait if counts[trait]}
+
+
+def count_bins(counts: Sequence[int]) -> list[CountBin]:
+    """How many of the counts are 0, 1, 2 to 3, 4 to 7 and so on up to the largest; empty where all are 0."""
+    if not any(counts):
+        return []
+    bits = Counter(count.bit_length() for count in counts)
+    return [CountBin((1 << bit) >> 1, (1 << bit) - 1, bits[bit]) for bit in range(max(bits) + 1)]
 
 
 def _metrics(stats: list[RolloutStats]) -> dict[str, float]:
@@ -235,7 +338,7 @@ def powers(most: int) -> list[int]:
     return sorted({2**i for i in range(most.bit_length()) if 2**i <= most} | {most}) if most > 1 else []
 
 
-def _scores(stats: Iterable[RolloutStats]) -> dict[str, list[float]]:
+def scores_by_task(stats: Iterable[RolloutStats]) -> dict[str, list[float]]:
     """Task id -> scores of its rollouts."""
     scores: dict[str, list[float]] = defaultdict(list)
     for one in stats:

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-TEXT_COLUMNS = ("", "context", "scaffold", "outcomes", "environment", "policy")
+TEXT_COLUMNS = ("", "context", "scaffold", "outcomes", "environment", "policy", "program")
 """Columns with these headings hold words and are aligned left; all others hold numbers."""
-
-
+NONE = "-"
+"""A cell without a value."""
 WRAPPED = ("outcomes",)
 """Columns with these headings may be broken into lines in every table."""
 BORDER, PADDING = 1, 3

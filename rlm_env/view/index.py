@@ -157,7 +157,7 @@ def row_of(rollout: Rollout, stats: RolloutStats) -> dict[str, Any]:
         "turns": stats.turns,
         "sub_calls": stats.sub_calls,
         "failed": stats.failed_sub_calls,
-        "tokens": sum(one.prompt_tokens + one.completion_tokens for one in (stats.root, stats.sub)),
+        "tokens": stats.root.tokens + stats.sub.tokens,
         "seconds": round(stats.timing.total, 3),
         "cost": stats.cost,
         "length": stats.length,

@@ -5,10 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
+from rlm_env.evals.detail_report import cost_table, program_table, sub_call_table, trait_table
 from rlm_env.evals.outcomes import Outcome, outcome_of
 from rlm_env.evals.report import length_table, markdown_report, print_report, scaffold_table
 from rlm_env.evals.rollout_stats import stats_of
-from rlm_env.evals.summary import length_groups, powers, summarize
+from rlm_env.evals.summary import CountBin, count_bins, length_groups, powers, summarize
 from rlm_env.messages import Usage
 from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Timing, Turn
 from rlm_env.runs.prices import Price, rollout_cost
@@ -236,3 +237,70 @@ def test_a_pipe_in_a_cell_does_not_break_markdown():
     made = rollout("a|b", 1)
     header = markdown_report(summary_of(made), "x").splitlines()[2]
     assert header == "|  | a\\|b |"
+
+
+def test_several_comparisons_are_corrected_and_one_is_not():
+    scores = {"standard": 0.0, "rlm": 1.0, "rlm-tips": 1.0}
+    rollouts = [rollout(name, task, score=score) for name, score in scores.items() for task in range(8)]
+    first, second = summary_of(*rollouts).comparisons
+    assert first.p == second.p == first.mcnemar.p == pytest.approx(2 / 2**8)
+    assert first.p_holm == second.p_holm == pytest.approx(2 * first.p)
+    table = {row[0].strip(): row[1:] for row in scaffold_table(summary_of(*rollouts), "x").rows}
+    assert table["p, corrected for 2 comparisons (Holm)"] == ["-", "0.016", "0.016"]
+    two = summary_of(*(one for one in rollouts if one.scaffold != "rlm-tips"))
+    assert two.comparisons[0].p_holm == first.p
+    assert not any("Holm" in row[0] for row in scaffold_table(two, "x").rows)
+
+
+def test_scores_between_right_and_wrong_have_a_p_too():
+    graded = summary_of(*(rollout(name, task, score=s) for name, s in (("a", 0.25), ("b", 0.5)) for task in range(9)))
+    assert graded.comparisons[0].mcnemar is None
+    assert graded.comparisons[0].p == pytest.approx(2 / 2**9, abs=0.002)
+    table = {row[0].strip(): row[1:] for row in scaffold_table(graded, "x").rows}
+    assert table["p (sign-flip test)"][1].startswith("0.00")
+
+
+def programs(*codes: str, **fields):
+    turns = [Turn(code=[code], usage=Usage(100, 10, 0, 1)) for code in codes]
+    return rollout("rlm", fields.pop("task", 1), turns=turns, metrics={"cells": len(codes)}, **fields)
+
+
+def test_programs_are_counted_with_their_scores_and_costs():
+    summary = summary_of(
+        programs("print(context[:9])", "answer['content'] = '7'", task=1, score=0.0),
+        programs("import re; print(len(re.findall('a', context)))", task=2),
+        programs("answer['content'] = context.count('a')", task=3),
+        programs("answer['content'] = context.count('a')", task=4, score=None, stop="error"),
+        rollout("standard", 1),
+    )
+    code, read = summary.programs
+    assert (code.program, code.rollouts, code.score.mean, code.tokens, code.seconds) == ("code alone", 2, 1.0, 110, 2.0)
+    assert (read.program, read.rollouts, read.score.mean) == ("reads it itself", 1, 0.0)
+    assert [row[:4] for row in program_table(summary).rows] == [
+        ["rlm", "code alone", "2", "67%"],
+        ["", "reads it itself", "1", "33%"],
+    ]
+    assert trait_table(summary).rows == [
+        ["uses regular expressions", "33%"],
+        ["prints pieces of the context", "33%"],
+    ]
+
+
+def test_sub_calls_are_counted_in_powers_of_two():
+    assert count_bins([0, 0]) == count_bins([]) == []
+    assert count_bins([0, 1, 1, 5]) == [CountBin(0, 0, 1), CountBin(1, 1, 2), CountBin(2, 3, 0), CountBin(4, 7, 1)]
+    calls = [[SubCall(id=n, root_turn=0, batch=0, messages=[]) for n in range(count)] for count in (0, 1, 3)]
+    made = [rollout("rlm", task, sub_calls=some) for task, some in enumerate(calls)]
+    assert sub_call_table(summary_of(*made, rollout("standard", 1))).rows == [["0", "1"], ["1", "1"], ["2 to 3", "1"]]
+
+
+def test_costs_stand_against_context_length_and_unknown_money_is_no_zero():
+    prices = (Price(prompt=10.0, completion=100.0), Price(prompt=1.0, completion=2.0))
+    made = [rollout("rlm", task, sub_usage=Usage(200, 20, 0, 2)) for task in (1, 2)]
+    paid = summarize([stats_of(one, prices) for one in made], ["rlm"])
+    assert cost_table(paid).rows[0] == ["512", "rlm", "1.00", "110", "220", "0.0", "2.00", "0.00224"]
+    unknown = summary_of(*made, overflow(2))
+    assert {row[-1] for row in cost_table(unknown).rows} == {"-"}
+    assert cost_table(unknown).rows[-1][3:7] == ["-", "-", "-", "-"]
+    assert "No prices are known" in markdown_report(unknown, "x")
+    assert "No prices are known" not in markdown_report(paid, "x")

@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 
-const WORDS = new Set(["", "context", "scaffold", "outcomes", "environment", "policy"]);
+const WORDS = new Set(["", "context", "scaffold", "outcomes", "environment", "policy", "program"]);
 
 export function tableOf(cells) {
   const left = cells.header.map((name) => WORDS.has(name));
