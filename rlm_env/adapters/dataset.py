@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from rlm_env.adapters.stored_rollouts import valid_unicode
 from rlm_env.messages import Message
 from rlm_env.rollout import Rollout, SubCall
 
@@ -61,8 +62,10 @@ def write_parquet(read: Callable[[], Iterable[Rollout]], out: Path) -> list[Path
     """Writes `rollouts.parquet` and `conversations.parquet` into the folder `out`; `read` gives the rollouts, twice."""
     out.mkdir(parents=True, exist_ok=True)
     rollouts, conversations = out / "rollouts.parquet", out / "conversations.parquet"
-    _write(rollouts, ROLLOUTS_SCHEMA, (_rollout_row(rollout) for rollout in read()))
-    _write(conversations, CONVERSATIONS_SCHEMA, (row for rollout in read() for row in _conversation_rows(rollout)))
+    _write(rollouts, ROLLOUTS_SCHEMA, (_rollout_row(valid_unicode(rollout)) for rollout in read()))
+    _write(
+        conversations, CONVERSATIONS_SCHEMA, (row for one in read() for row in _conversation_rows(valid_unicode(one)))
+    )
     return [rollouts, conversations]
 
 
@@ -97,9 +100,9 @@ def _rollout_row(rollout: Rollout) -> dict[str, Any]:
         "environment": rollout.environment,
         "scaffold": rollout.scaffold,
         "task_id": rollout.task_id,
-        "question": _text(rollout.question),
+        "question": rollout.question,
         "gold": rollout.gold if isinstance(rollout.gold, str) else json.dumps(rollout.gold),
-        "answer": _text(rollout.answer),
+        "answer": rollout.answer,
         "score": score and score.value,
         "explanation": score and score.explanation,
         "stop_reason": rollout.stop_reason.value,
@@ -149,10 +152,5 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, str]]:
         content = message.get("content") or ""
         parts = [content if isinstance(content, str) else json.dumps(content)]
         parts += [json.dumps(call.get("function", call)) for call in message.get("tool_calls") or ()]
-        rows.append({"role": message["role"], "content": _text("\n".join(part for part in parts if part))})
+        rows.append({"role": message["role"], "content": "\n".join(part for part in parts if part)})
     return rows
-
-
-def _text(text: str) -> str:
-    """Parquet holds valid Unicode only; a lone surrogate, which a REPL can print, becomes a replacement character."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from inspect_ai.event import Event, ModelEvent, SpanBeginEvent, SpanEndEvent, ToolEvent
 from inspect_ai.log import (
@@ -45,10 +45,11 @@ from inspect_ai.model import (
 from inspect_ai.scorer import Score as InspectScore
 from inspect_ai.tool import ToolCallError
 
+from rlm_env.adapters.stored_rollouts import stored_rollouts, valid_unicode
 from rlm_env.evals.stored import EvalResult
 from rlm_env.evals.summary import ScaffoldSummary
 from rlm_env.messages import Message, Usage
-from rlm_env.rollout import Reply, Rollout, SubCall, ToolResult, Turn, read_rollouts
+from rlm_env.rollout import Reply, Rollout, SubCall, ToolResult, Turn
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.folder import ROLLOUTS, read_run_config
 
@@ -59,6 +60,8 @@ STOP_REASONS: dict[str | None, StopReason] = {
     "tool_calls": "tool_calls",
     "content_filter": "content_filter",
 }
+STATUS: dict[str, Literal["success", "started"]] = {"complete": "success", "running": "started"}
+"""How a run ended -> the status of its logs; of others it is `cancelled`."""
 
 
 def write_inspect_logs(result: EvalResult, out: Path) -> list[Path]:
@@ -67,12 +70,13 @@ def write_inspect_logs(result: EvalResult, out: Path) -> list[Path]:
     record = read_run_config(result.path).get(RECORD, {})
     started = datetime.fromisoformat(record["started"]) if "started" in record else datetime.now(UTC)
     by_scaffold: dict[str, list[Rollout]] = {}
-    for rollout in read_rollouts(result.path / ROLLOUTS):
+    for rollout in stored_rollouts(result.path / ROLLOUTS):
         by_scaffold.setdefault(rollout.scaffold, []).append(rollout)
     paths = []
     for scaffold in result.summary.scaffolds:
         rollouts = by_scaffold.get(scaffold.scaffold, [])
         log = inspect_log(rollouts, scaffold, result.label, started)
+        log.status = STATUS.get(result.status, "cancelled")
         stamp = started.strftime("%Y-%m-%dT%H-%M-%S+00-00")
         path = out / f"{stamp}_{result.label}_{scaffold.scaffold}.eval"
         write_eval_log(log, str(path))
@@ -86,8 +90,8 @@ def inspect_log(rollouts: Sequence[Rollout], summary: ScaffoldSummary, label: st
     samples = []
     for rollout in rollouts:
         epochs[rollout.task_id] += 1
-        samples.append(_sample(rollout, epochs[rollout.task_id], started))
-    models = {rollout.info.get("root") for rollout in rollouts} - {None}
+        samples.append(_sample(valid_unicode(rollout), epochs[rollout.task_id], started))
+    models = {valid_unicode(rollout.info.get("root")) for rollout in rollouts} - {None}
     created = started.isoformat()
     metrics = {}
     if summary.score is not None:

@@ -30,7 +30,7 @@ def make_rollouts():
         score=Score(0.5, {"near": 1.0}, "half right"),
         info={"root": "big", "sub": "small"},
     )
-    yield Rollout("rlm/b/0", "b", "needle", "rlm", "Q?", "gold", error="boom")
+    yield Rollout("rlm/b/0", "b", "needle", "rlm", "Q?", "gold\ud800", error="boom\udfff")
 
 
 def test_rows_of_rollouts_and_conversations(tmp_path):
@@ -38,14 +38,27 @@ def test_rows_of_rollouts_and_conversations(tmp_path):
     first, second = pyarrow.parquet.read_table(rollouts).to_pylist()
     assert (first["gold"], first["score"], first["root_tokens"], first["sub_model"]) == ('{"n": 1}', 0.5, 15, "small")
     assert json.loads(first["metrics"])["near"] == 1.0
-    assert (second["gold"], second["score"], second["error"], second["messages"]) == ("gold", None, "boom", [])
+    assert (second["gold"], second["score"], second["error"], second["messages"]) == (
+        *("gold\ufffd", None, "boom\ufffd", []),
+    )
     root, sub, failed = pyarrow.parquet.read_table(conversations).to_pylist()
     assert [row["role"] for row in (root, sub, failed)] == ["root", "sub", "sub"]
-    assert root["messages"][-1]["content"] == 'code ?\n{"name": "search", "arguments": "{}"}'
+    assert root["messages"][-1]["content"] == 'code \ufffd\n{"name": "search", "arguments": "{}"}'
     assert [message["content"] for message in sub["messages"]] == [
         *("look it up", '{"name": "search", "arguments": "{}"}', "a page", "found"),
     ]
     assert (failed["error"], len(failed["messages"])) == ("too long", 1)
+
+
+def test_a_rollout_that_was_stored_twice_is_one_row(tmp_path):
+    from rlm_env.cli import main
+
+    first, second = make_rollouts()
+    failed = Rollout(first.id, first.task_id, "needle", error="the engine died")
+    write_rollouts(tmp_path / "rollouts.jsonl", [failed, second, first])
+    assert main(["export", str(tmp_path), "--to", "parquet"]) == 0
+    rows = pyarrow.parquet.read_table(tmp_path / "export" / "rollouts.parquet").to_pylist()
+    assert [(row["id"], row["score"]) for row in rows] == [(second.id, None), (first.id, 0.5)]
 
 
 def test_a_folder_for_the_hub_is_read_by_datasets(tmp_path):

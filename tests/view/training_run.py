@@ -52,7 +52,7 @@ def make_training(folder: Path) -> Path:
     write_rollouts(folder / HELD_OUT, held_out)
     with Journal(folder) as journal:
         for group in SCORES:
-            journal.drawn(TaskDraw(group, "oolong-rlm", 0, group, Task("Q", "", id=f"train-0-{group}")))
+            journal.drawn(TaskDraw(group, "oolong-rlm", -1, group, Task("Q", "", id=f"train-0-{group}")))
         journal.dropped(1, DropReason.ZERO_ADVANTAGE)
         for group, step in STEPS.items():
             journal.batch(step, [group])

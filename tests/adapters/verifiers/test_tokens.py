@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ pytest.importorskip("verifiers", reason="needs the extra verifiers")
 pytest.importorskip("transformers", reason="needs the extra tokens")
 
 import verifiers.v1 as vf
+from verifiers.v1.configs.cli.eval import EvalConfig
 from verifiers.v1.serve import EnvClient
 from verifiers.v1.serve.server import EnvServer
 
 from rlm_env.adapters.verifiers import source
+from rlm_env.adapters.verifiers.traces import TraceRun, rollout_episode
 from rlm_env.environment import Environment
-from rlm_env.rollout import StopReason
+from rlm_env.rollout import Rollout, StopReason
 from rlm_env.task import Task
 from tests.adapters.verifiers.play import (
     branch_rows,
@@ -102,6 +105,22 @@ def scripted(prompt: str) -> str:
     return thinking(conversation.rsplit("<tool_response>\n", 1)[1].split("\n")[0])
 
 
+def exported_trace(rollout: Rollout) -> vf.Trace:
+    """The trace of a stored rollout, stored and read."""
+    env = {"taskset": {"id": "rlm-env", "environment": "colors"}, "agent": {"harness": {"id": "rlm-env"}}}
+    run = TraceRun(EvalConfig.model_validate({"env": env}), datetime.now(UTC))
+    record = rollout_episode(Rollout.from_json(rollout.to_json()), run, None).to_record(float_decimals=None)
+    (trace,) = vf.WireEpisode.model_validate(json.loads(json.dumps(record))).traces
+    return trace
+
+
+def by_role(trace: vf.Trace) -> list[list[tuple[str, str]]]:
+    """Roles and texts of every conversation."""
+    return sorted(
+        [(message.role, str(message.content or "").strip()) for message in branch.messages] for branch in trace.branches
+    )
+
+
 async def test_turns_of_a_thinking_model_with_tools_are_one_branch_each_conversation(colors, tokenizer_folder):
     config = env_config("needle-rlm", environment="colors", num_tasks=2)
     async with stub_endpoint(generating(make_tokenizer(), scripted)) as stub:
@@ -118,6 +137,9 @@ async def test_turns_of_a_thinking_model_with_tools_are_one_branch_each_conversa
         assert branch_rows(trace) == rows
         assert len(trace.branches) == 4
         assert trace.num_turns == len(trace.calls) == 10
+        exported = exported_trace(rollout)
+        assert branch_rows(exported) == rows
+        assert by_role(exported) == by_role(trace)
 
 
 @pytest.mark.parametrize(("kept", "branches"), [({"thinking_retention": "all"}, 2), ({}, 4)])
@@ -143,7 +165,7 @@ async def test_turns_of_a_thinking_model_in_fences(colors, tokenizer_folder, kep
     assert (trace.ok, trace.reward, len(trace.state.rollout.turns)) == (True, 1.0, 3)
     rows = sample_rows(trace.state.rollout)
     assert rows.total() == len(trace.branches) == branches
-    assert branch_rows(trace) == rows
+    assert branch_rows(trace) == branch_rows(exported_trace(trace.state.rollout)) == rows
 
 
 async def test_the_same_over_the_wire(colors, tokenizer_folder):
