@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
 # Sets everything up, then runs the tests.
-#   scripts/test.sh           all of them: the fast ones in two processes, then the others, on a real local vLLM
+#   scripts/test.sh           all of them: the fast ones in two processes, then those on a real local vLLM beside the
+#                             slow ones without; lines of the former begin with "engine |"
 #   scripts/test.sh --fast    those that need no engine and take no more than seconds
-# Further arguments go to pytest, to both runs of it, for example: scripts/test.sh --fast -k protocol
+# Further arguments go to pytest, to each run of it, for example: scripts/test.sh --fast -k protocol
 # With a marker expression of your own (-m) there is one run, of what it selects.
-# The exit status is pytest's: that of the first run that failed; 5 where neither selects a test.
+# The exit status is pytest's: that of the first run that failed; 5 where none selects a test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 level=full
-parts=(fast slow)
+parts=all
 if [ "${1:-}" = --fast ]; then
     shift
     level=core
-    parts=(fast)
+    parts=fast
 else
     for argument in "$@"; do
-        if [[ $argument == -m* ]]; then parts=(chosen); fi
+        if [[ $argument == -m* ]]; then parts=chosen; fi
     done
 fi
 scripts/setup.sh "$level"
@@ -25,19 +26,25 @@ python=${RLM_ENV_VENV:-.venv}/bin/python
 status=5
 summary=()
 
-# part NAME ARGUMENTS...: one run of pytest, its line of the summary, and what it means for the exit status.
-part() {
-    local name=$1 begin=$SECONDS code=0 outcome
-    shift
-    "$python" -m pytest "$@" || code=$?
-    case $code in
+# ended NAME CODE SECONDS: a run's line of the summary, and what its exit status means for this script's.
+ended() {
+    local outcome
+    case $2 in
         0) outcome=passed ;;
         5) outcome="nothing selected" ;;
-        *) outcome="failed (exit status $code)" ;;
+        *) outcome="failed (exit status $2)" ;;
     esac
-    summary+=("$name: $outcome, $((SECONDS - begin)) s")
-    if [ "$status" = 5 ] || { [ "$status" = 0 ] && [ "$code" != 5 ]; }; then status=$code; fi
-    # Interrupted, broken, or called with a wrong option: a second run would be no better.
+    summary+=("$1: $outcome, $3 s")
+    if [ "$status" = 5 ] || { [ "$status" = 0 ] && [ "$2" != 5 ]; }; then status=$2; fi
+}
+
+# run NAME ARGUMENTS...: pytest, to its end.
+run() {
+    local name=$1 begin=$SECONDS code=0
+    shift
+    "$python" -m pytest "$@" || code=$?
+    ended "$name" "$code" $((SECONDS - begin))
+    # Interrupted, broken, or called with a wrong option: a further run would be no better.
     if [[ $code == [234] ]]; then finish; fi
 }
 
@@ -46,11 +53,19 @@ finish() {
     exit "$status"
 }
 
-for name in "${parts[@]}"; do
-    case $name in
-        fast) part "fast tests" -m "not vllm and not slow" --numprocesses 2 --dist worksteal "$@" ;;
-        slow) part "tests with an engine, and slow ones" -m "vllm or slow" "$@" ;;
-        chosen) part "tests" "$@" ;;
-    esac
-done
+if [ "$parts" = chosen ]; then
+    run "tests" "$@"
+    finish
+fi
+run "fast tests" -m "not vllm and not slow" --numprocesses 2 --dist worksteal "$@"
+if [ "$parts" = all ]; then
+    begin=$SECONDS
+    "$python" -m pytest -m vllm "$@" > >(sed -u 's/^/engine | /') 2>&1 &
+    trap 'kill -INT %% && wait %% || true' EXIT
+    run "slow tests" -m "slow and not vllm" "$@"
+    code=0
+    wait %% || code=$?
+    trap - EXIT
+    ended "tests with an engine" "$code" $((SECONDS - begin))
+fi
 finish

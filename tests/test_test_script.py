@@ -5,24 +5,29 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "test.sh"
 FAST = ["-m", "not vllm and not slow", "--numprocesses", "2", "--dist", "worksteal"]
-SLOW = ["-m", "vllm or slow"]
-STAND_IN = """#!/bin/sh
+SLOW = ["-m", "slow and not vllm"]
+ENGINE = ["-m", "vllm"]
+STAND_IN = f"""#!/bin/sh
 shift 2  # -m pytest
-for argument; do printf '%s|' "$argument"; done >>runs
-echo >>runs
-exit "$(sed -n "$(wc -l <runs)p" codes)"
+case "$2" in not*) run=1 ;; slow*) run=2 ;; vllm) run=3 ;; *) run=4 ;; esac
+for argument; do printf '%s|' "$argument"; done >"run$run"
+echo "here is $run"
+if [ -e "wait$run" ]; then exec {sys.executable} -c "$(cat wait$run)"; fi
+exit "$(sed -n "${{run}}p" codes)"
 """
 
 
 @pytest.fixture
 def run(tmp_path: Path):
-    """Runs the script where each pytest ends with the next of `codes`: (exit status, stderr, arguments of each)."""
+    """Runs the script: (exit status, stdout, stderr, arguments of each pytest). `codes`: how the fast tests, the slow
+    ones, those with an engine, and chosen ones end."""
     programs = {"scripts/setup.sh": '#!/bin/sh\necho "$1" >level\n', "venv/bin/python": STAND_IN}
     for name, text in programs.items():
         path = tmp_path / name
@@ -31,60 +36,74 @@ def run(tmp_path: Path):
         path.chmod(0o755)
     shutil.copy(SCRIPT, tmp_path / "scripts")
 
-    def call(codes: tuple[int, ...], *arguments: str) -> tuple[int, str, list[list[str]]]:
+    def call(codes: tuple[int, ...], *arguments: str) -> tuple[int, str, str, list[list[str]]]:
         (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
         command = ["bash", str(tmp_path / "scripts" / "test.sh"), *arguments]
         environment = {**os.environ, "RLM_ENV_VENV": "venv"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        made = (tmp_path / "runs").read_text().splitlines()
-        return done.returncode, done.stderr, [line.split("|")[:-1] for line in made]
+        made = [path.read_text().split("|")[:-1] for path in sorted(tmp_path.glob("run[1-4]"))]
+        return done.returncode, done.stdout, done.stderr, made
 
     return call
 
 
-def test_all_tests_are_run_in_two_parts_and_both_get_the_arguments(run, tmp_path: Path):
-    code, said, runs = run((0, 0), "-k", "a or b")
+def test_all_tests_are_run_in_three_parts_and_each_gets_the_arguments(run, tmp_path: Path):
+    code, out, said, runs = run((0, 0, 0), "-k", "a or b")
     assert code == 0
-    assert runs == [[*FAST, "-k", "a or b"], [*SLOW, "-k", "a or b"]]
-    assert said.splitlines()[0].startswith("fast tests: passed, ")
-    assert said.splitlines()[1].startswith("tests with an engine, and slow ones: passed, ")
+    assert runs == [[*part, "-k", "a or b"] for part in (FAST, SLOW, ENGINE)]
+    assert [line.partition(", ")[0] for line in said.splitlines()] == [
+        "fast tests: passed",
+        "slow tests: passed",
+        "tests with an engine: passed",
+    ]
+    assert sorted(out.splitlines()) == ["engine | here is 3", "here is 1", "here is 2"]
     assert (tmp_path / "level").read_text() == "full\n"
 
 
 @pytest.mark.parametrize(
     ("codes", "status", "count"),
     [
-        ((1, 0), 1, 2),
-        ((0, 1), 1, 2),
-        ((1, 1), 1, 2),
-        ((5, 0), 0, 2),
-        ((0, 5), 0, 2),
-        ((5, 5), 5, 2),
-        ((5, 1), 1, 2),
-        ((1, 5), 1, 2),
+        ((1, 0, 0), 1, 3),
+        ((0, 1, 0), 1, 3),
+        ((0, 0, 1), 1, 3),
+        ((5, 0, 5), 0, 3),
+        ((0, 5, 5), 0, 3),
+        ((5, 5, 5), 5, 3),
+        ((5, 1, 0), 1, 3),
+        ((1, 5, 3), 1, 3),
+        ((5, 5, 3), 3, 3),
         ((2,), 2, 1),
         ((3,), 3, 1),
         ((4,), 4, 1),
-        ((1, 2), 1, 2),
-        ((137, 0), 137, 2),
+        ((137, 0, 0), 137, 3),
     ],
 )
 def test_the_exit_status(run, codes, status, count):
-    code, said, runs = run(codes)
+    code, _, said, runs = run(codes)
     assert (code, len(runs)) == (status, count)
     assert len(said.splitlines()) == count
     assert ("failed (exit status" in said) == (status not in (0, 5))
     assert ("nothing selected" in said) == (5 in codes)
 
 
+def test_the_run_with_an_engine_ends_with_an_interrupted_one(run, tmp_path: Path):
+    interruptible = "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler); open('ready', 'w')"
+    (tmp_path / "wait3").write_text(f"{interruptible}; time.sleep(60); open('went on', 'w')")
+    (tmp_path / "wait2").write_text("import os, time\nwhile not os.path.exists('ready'): time.sleep(0.01)\nexit(2)")
+    code, _, said, _ = run((0, 2, 0))
+    assert code == 2
+    assert said.splitlines()[-1].startswith("slow tests: failed (exit status 2)")
+    assert not (tmp_path / "went on").exists()
+
+
 @pytest.mark.parametrize("code", [0, 1, 2, 5])
 def test_the_fast_tests_alone(run, tmp_path: Path, code):
-    found, _, runs = run((code,), "--fast", "-x")
+    found, _, _, runs = run((code,), "--fast", "-x")
     assert found == code
     assert runs == [[*FAST, "-x"]]
     assert (tmp_path / "level").read_text() == "core\n"
 
 
 def test_a_marker_expression_of_ones_own_makes_one_run(run):
-    assert run((0,), "-m", "vllm")[2] == [["-m", "vllm"]]
-    assert run((0, 0), "-mslow", "-q")[2][1] == ["-mslow", "-q"]
+    assert run((0, 0, 0, 7), "-m", "not slow or vllm", "-x")[3] == [["-m", "not slow or vllm", "-x"]]
+    assert run((0, 0, 7, 0), "-mslow", "-q")[3] == [["-m", "not slow or vllm", "-x"], ["-mslow", "-q"]]
