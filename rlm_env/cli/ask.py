@@ -44,7 +44,7 @@ def add_ask(commands: Any) -> None:
         "no text are left out; PDF, HTML and notebooks become text (pip install 'rlm-env[files]'). Ctrl-C prints the "
         "answer so far.",
         examples=EXAMPLES,
-        keys=set_keys(AskConfig, "docs/evaluating.md"),
+        keys=set_keys(AskConfig, "docs/evaluating-options.md"),
     )
     add = command.add_argument
     add("question", metavar="QUESTION", help="the question")

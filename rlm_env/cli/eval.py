@@ -60,7 +60,7 @@ def add_eval(commands: Any) -> None:
         description="Runs each scaffold on the same tasks, scores the answers and prints a table. Every rollout is "
         "stored when it ends; a run that was stopped goes on with --resume.",
         examples=EXAMPLES,
-        keys=set_keys(EvalConfig, "docs/evaluating.md"),
+        keys=set_keys(EvalConfig, "docs/evaluating-options.md"),
     )
     add = command.add_argument
     add("target", metavar="ENVIRONMENT|CONFIG.toml", help="the name of an environment (see rlm-env envs), or a config")

@@ -36,7 +36,7 @@ def add_serve(commands: Any) -> None:
         "is, a long one to an RLM of that model; answers are streamed where a client asks for it. As the model, "
         "NAME:rlm asks for the RLM and NAME:llm for the model whatever the length.",
         examples=EXAMPLES,
-        keys=set_keys(AskConfig, "docs/evaluating.md"),
+        keys=set_keys(AskConfig, "docs/evaluating-options.md"),
     )
     add_engine_flags(command)
     add = command.add_argument_group("the server").add_argument

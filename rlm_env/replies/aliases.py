@@ -12,6 +12,7 @@ from rlm_env.replies.fences import fenced_blocks
 from rlm_env.replies.source import tree_of
 
 ALIASES = ("FINAL", "FINAL_VAR", "SUBMIT", "llm_query", "llm_query_batched")
+"""Names that other RLMs give to handing in an answer and to asking sub-LLMs."""
 
 _LINE = re.compile(r"^[ \t*>]*`?(?P<name>FINAL_VAR|FINAL|SUBMIT)\((?P<value>.*)\)[`*.;]*[ \t]*$", re.MULTILINE)
 _FIRST_LINE = re.compile(r"^[ \t]*(?P<name>FINAL|SUBMIT)\(", re.MULTILINE)

@@ -19,6 +19,7 @@ __all__ = ["SCAFFOLDS", "RLMConfig", "RLMEnv", "Scaffold", "config_type", "make_
 SCAFFOLDS: dict[str, type[Scaffold]] = {
     scaffold.name: scaffold for scaffold in (StandardScaffold, RLMEnv, TipsScaffold, NoSubScaffold, SummaryScaffold)
 }
+"""Name -> class of every scaffold, as `--scaffolds` takes them."""
 
 
 def config_type(name: str) -> type[RLMConfig]:
