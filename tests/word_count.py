@@ -136,6 +136,10 @@ class EvalEndpoint:
             asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
             self._runner = None
 
+    def die(self) -> None:
+        """The same from `before_reply`, in its own thread."""
+        self._loop.create_task(self._runner.cleanup())
+
     def restart(self) -> None:
         """Answers again, at the same port."""
         asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(10)

@@ -44,11 +44,12 @@ EXAMPLES = f"""\
       --max-cost 1.50 --prices prices.toml
   rlm-env eval oolong-rlm --model gpt-5 --base-url https://api.openai.com/v1 --api-key-env OPENAI_API_KEY \\
       --sub-model Qwen/Qwen3-4B --sub-base-url local
+  {EXAMPLE} --tasks 500 --until 'rlm>standard'
   rlm-env eval configs/eval/quickstart.toml --tasks 8
   rlm-env eval outputs/NAME/config.toml --resume
 """
 FLAGS = (*ENGINE_FLAGS, *JUDGE_FLAGS, "scaffolds", "n", "repeats", "split", "seed")
-FLAGS += ("concurrency", "max_cost", "out", "baselines", "judge_baselines")
+FLAGS += ("until", "concurrency", "max_cost", "out", "baselines", "judge_baselines")
 
 
 def add_eval(commands: Any) -> None:
@@ -82,6 +83,13 @@ def add_eval(commands: Any) -> None:
         help=f"rollouts of each task in each scaffold; from 2 on, pass@k and the majority vote are reported too "
         f"(default: {_default('repeats')})",
     )
+    add(
+        "--until",
+        action="append",
+        metavar="'A>B'",
+        help="stop before all tasks once a test that may be looked at after every task has decided between the "
+        "scaffolds A and B, for either of them, for example 'rlm>standard' (in quotes); repeatable",
+    )
     add("--split", choices=("train", "eval"), help=f"the split that tasks come from (default: {_default('split')})")
     add("--seed", type=int, metavar="N", help=f"seed of the tasks and the bootstrap (default: {_default('seed')})")
     add("--concurrency", type=int, metavar="N", help=f"most rollouts at once (default: {_default('concurrency')})")
@@ -114,6 +122,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     config = _config(arguments)
     from rlm_env.evals.matrix import run_any
+    from rlm_env.evals.stored import DONE
 
     progress = Console(stderr=True)
     resume = resume_command("eval", config.out)
@@ -124,7 +133,7 @@ def _eval(arguments: argparse.Namespace) -> int:
         return end_stopped(progress, stop, resume if begun else None)
     print_result(result, markdown=arguments.markdown)
     say(progress, f"stored in {result.path}")
-    if result.status != "complete":
+    if result.status not in DONE:
         text = f"{result.status}: rollouts are left to do. To go on with a higher limit:\n  {resume} --max-cost ..."
         say(progress, text, "yellow")
         return EXIT_MAX_COST

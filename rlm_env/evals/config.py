@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from rlm_env.evals.conditions import Condition, read_conditions
 from rlm_env.runs.config import config_differences, merge, read_config_file
 from rlm_env.runs.engine_keys import EngineKeys
 from rlm_env.runs.engine_table import EngineEntry
@@ -56,6 +57,11 @@ class EvalConfig(EngineKeys):
     """Most rollouts at once."""
     max_cost: float | None = Field(default=None, gt=0)
     """No further rollout starts once this many US dollars are spent; those in flight finish."""
+    until: tuple[str, ...] = ()
+    """Stop before all tasks once a test has decided between two scaffolds, for either of them: `["rlm>standard"]`.
+    Several: once all are decided. `n` is then the most tasks."""
+    until_level: float = Field(default=0.05, gt=0, lt=0.5)
+    """Share of runs in which that test may decide wrongly, over all conditions and environments together."""
     baselines: bool = True
     """Measure answers without understanding on the same tasks, when all rollouts have ended."""
     judge_baselines: bool = False
@@ -85,6 +91,13 @@ class EvalConfig(EngineKeys):
             raise ValueError("a scaffold is named twice")
         return names
 
+    @field_validator("until", mode="before")
+    @classmethod
+    def _conditions(cls, value: Any, info: ValidationInfo) -> tuple[str, ...]:
+        """Takes a list or a text with commas, and refuses what cannot be decided in this run."""
+        scaffolds = info.data.get("scaffolds")
+        return tuple(map(str, read_conditions(value, scaffolds))) if scaffolds else ()
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         """Refuses keys that do not go together, and a limit of cost without prices."""
@@ -110,12 +123,18 @@ class EvalConfig(EngineKeys):
         return next((entry.model for entry in entries if entry.price is None), None)
 
     @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Between which scaffolds the run shall decide."""
+        return read_conditions(self.until, self.scaffolds)
+
+    @property
     def is_matrix(self) -> bool:
         """True with several environments."""
         return len(self.environments) > 1
 
     def runs(self) -> dict[str, EvalRunConfig]:
-        """The run on each environment, by label. What an entry sets for itself is in the tables of its run."""
+        """The run on each environment, by label. What an entry sets for itself is in the tables of its run. They share
+        `until_level` equally."""
         shared = {name: getattr(self, name) for name in EvalConfig.model_fields}
         return {
             entry.label: EvalRunConfig(
@@ -126,6 +145,7 @@ class EvalConfig(EngineKeys):
                     "options": merge(self.options, entry.options),
                     "rollout": merge(self.rollout, entry.rollout),
                     "out": self.out / entry.label if self.is_matrix else self.out,
+                    "until_level": self.until_level / len(self.environments),
                 }
             )
             for entry in self.environments
@@ -133,7 +153,8 @@ class EvalConfig(EngineKeys):
 
     def as_toml(self) -> dict[str, Any]:
         """The keys that are set, as plain values; `model_validate` reads them back."""
-        return self.model_dump(mode="json", exclude_none=True)
+        unused = set() if self.until else {"until", "until_level"}
+        return self.model_dump(mode="json", exclude_none=True, exclude=unused)
 
 
 class EvalRunConfig(EvalConfig):
@@ -223,6 +244,8 @@ def check_eval_resume(recorded: dict[str, Any], config: EvalRunConfig, where: Pa
     for key in ("n", "repeats"):
         if new[key] < old.get(key, 0):
             differences.append(f"{key} was {old[key]}, is now {new[key]} (it may only grow)")
+    if config.until and new["repeats"] > old.get("repeats", 0):
+        differences.append(f"repeats was {old['repeats']}, is now {new['repeats']} (with until it stays as it was)")
     if missing := set(old.get("scaffolds", ())) - set(new["scaffolds"]):
         differences.append(f"scaffolds was {old['scaffolds']}, now without {', '.join(sorted(missing))}")
     if differences:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rlm_env.evals.config import EvalConfig
 from rlm_env.evals.hooks import NO_HOOKS, Hooks
 from rlm_env.evals.run import EvalRun, prepare_run, run_eval
-from rlm_env.evals.stored import EvalResult, stored_eval, stored_status
+from rlm_env.evals.stored import DONE, EvalResult, stored_eval, stored_status
 from rlm_env.evals.summary import EvalSummary
 from rlm_env.repl import ReplPools
 from rlm_env.runs.config import RECORD
@@ -81,7 +81,7 @@ async def run_matrix(
                 statuses[label] = (await run.finish()).status
         finally:
             write_summary(config.out, _summary(config, prepared, statuses))
-        status = next((status for status in statuses.values() if status != "complete"), "complete")
+        status = next((status for status in statuses.values() if status not in DONE), "complete")
         summaries = {label: run.summarize() for label, run in prepared.items()}
         return MatrixResult(config.out, status, summaries, matrix_title(config))
 
@@ -99,7 +99,7 @@ def _check_matrix_resume(config: EvalConfig) -> str:
 
 def _summary(config: EvalConfig, runs: dict[str, EvalRun], statuses: dict[str, str]) -> dict[str, Any]:
     """The content of a matrix's summary.json."""
-    done = all(status == "complete" for status in statuses.values())
+    done = all(status in DONE for status in statuses.values())
     return {
         "status": "complete" if done else "unfinished",
         "title": matrix_title(config),

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from rlm_env.evals.outcomes import Outcome
+from rlm_env.evals.report import stopping_note
 from rlm_env.evals.stats import Estimate
 from rlm_env.evals.summary import Comparison, EvalSummary, ScaffoldSummary
 from rlm_env.runs.tables import NONE, Cells, markdown_tables, print_tables
@@ -53,6 +54,8 @@ def matrix_notes(summaries: Mapping[str, EvalSummary]) -> list[str]:
     ]
     equal: dict[str, list[str]] = {}
     for label, summary in summaries.items():
+        if summary.stopping is not None:
+            lines.append(f"{label}: {stopping_note(summary.stopping)}")
         for group in summary.scaffolds:
             if count := group.outcomes[Outcome.ERROR]:
                 lines.append(

@@ -13,6 +13,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from rlm_env.evals.betting import Capital
+
 LEVEL, POWER = 0.05, 0.8
 FLIPS = 10_000
 """Random sets of signs of `sign_flip_p`."""
@@ -68,6 +70,14 @@ def sign_flip_p(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequen
         hits += int((np.abs(signs @ differences) >= observed).sum())
         left -= len(signs)
     return (hits + 1) / (FLIPS + 1)
+
+
+def anytime_p(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> float:
+    """A two-sided p-value of the mean difference that holds whenever one stops: 2 / the e-value (`betting.py`)."""
+    capital = Capital()
+    for a, b in _pairs(ours, theirs):
+        capital.add(a - b)
+    return min(1.0, 2.0 * math.exp(-max(0.0, float(capital.greater), float(capital.less))))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

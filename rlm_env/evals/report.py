@@ -12,6 +12,7 @@ from rlm_env.evals.detail_report import detail_notes, detail_tables
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.stats import Estimate
 from rlm_env.evals.summary import Comparison, EvalSummary, ScaffoldSummary
+from rlm_env.evals.until import Stopping
 from rlm_env.runs.tables import NONE, Cells, markdown_tables, print_tables
 
 MANY_SCAFFOLDS = 3
@@ -43,7 +44,8 @@ def scaffold_table(summary: EvalSummary, title: str) -> Cells:
         add("  right alone, wrong alone (McNemar p)", [_mcnemar(c) for c in pairs])
         corrected = len(compared) > 1
         if corrected or any(c.mcnemar is None for c in compared.values()):
-            name = f"  p, corrected for {len(compared)} comparisons (Holm)" if corrected else "  p (sign-flip test)"
+            test = "sign-flip test" if summary.stopping is None else "of bets, at any time"
+            name = f"  p, corrected for {len(compared)} comparisons (Holm)" if corrected else f"  p ({test})"
             add(name, [f"{c.p_holm:.3f}" if c else NONE for c in pairs])
         add(
             "  tasks needed to tell (power 0.8)",
@@ -107,6 +109,33 @@ def length_table(summary: EvalSummary) -> Cells:
     return table
 
 
+def stopping_table(stopping: Stopping) -> Cells:
+    """The test that may end the run: a row for each condition."""
+    title = "Decided" if stopping.decided else "Not decided yet"
+    header = ["", "difference [95 %, any time]", "e-value >", "e-value <", "p (Holm)", "tasks"]
+    table = Cells(f"{title}: the test of --until", header)
+    for verdict in stopping.verdicts:
+        cells = [NONE if verdict.difference is None else _signed(verdict.difference)]
+        cells += [f"{verdict.e_greater:.3g}", f"{verdict.e_less:.3g}", f"{verdict.p:.2g}", str(verdict.tasks)]
+        table.rows.append([str(verdict), *cells])
+    return table
+
+
+def stopping_note(stopping: Stopping) -> str:
+    """How the test ended the run or did not, in words."""
+    told = ", ".join(map(str, stopping.verdicts))
+    if stopping.decided:
+        how = f"Stopped by its test after {stopping.begun} of {stopping.tasks} tasks ({stopping.saved} saved): {told}."
+    else:
+        how = f"The test has not decided ({told}) after {stopping.begun} of {stopping.tasks} tasks."
+    over = f" {stopping.passed_over} tasks without a score are passed over." if stopping.passed_over else ""
+    many = ", over all comparisons by Holm's method" if len(stopping.verdicts) > 1 else ""
+    return (
+        f"{how}{over} Test: {stopping.method}; wrong in at most {stopping.level:.2%} of runs{many}. All intervals hold "
+        "at any number of tasks; tests that suppose a fixed one are left out."
+    )
+
+
 def report_notes(summary: EvalSummary) -> list[str]:
     """Remarks below the tables, one sentence each."""
     lines = [
@@ -117,6 +146,8 @@ def report_notes(summary: EvalSummary) -> list[str]:
         lines.append(
             "Baselines are answers without understanding: what a score may owe to the form of the answer alone."
         )
+    if summary.stopping is not None:
+        lines.append(stopping_note(summary.stopping))
     lines += [*detail_notes(summary), *summary.notes]
     lines += [f"Not on equal terms: {difference}" for difference in summary.differences]
     return lines
@@ -157,9 +188,10 @@ def markdown_report(summary: EvalSummary, title: str) -> str:
 
 def report_tables(summary: EvalSummary, title: str) -> list[Cells]:
     """All tables of the report, in order."""
+    stopping = [stopping_table(summary.stopping)] if summary.stopping else []
     lengths = [length_table(summary)] if summary.lengths else []
     baselines = [baseline_table(summary)] if summary.baselines else []
-    return [scaffold_table(summary, title), *lengths, *detail_tables(summary), *baselines]
+    return [scaffold_table(summary, title), *stopping, *lengths, *detail_tables(summary), *baselines]
 
 
 def _estimate(estimate: Estimate | None, *, short: bool = False) -> str:

@@ -22,6 +22,7 @@ from rlm_env.evals.grading import grade, is_scorable, judge_stop, try_scorer
 from rlm_env.evals.guard import Guard
 from rlm_env.evals.hooks import NO_HOOKS, Hooks
 from rlm_env.evals.outcomes import Outcome
+from rlm_env.evals.plan import PlannedRollout, plan, sample
 from rlm_env.evals.progress import Progress, counting
 from rlm_env.evals.rescoring import rescore, scoring_name
 from rlm_env.evals.rollout_stats import Key, RolloutStats, stats_of
@@ -35,6 +36,7 @@ from rlm_env.evals.setup import (
 )
 from rlm_env.evals.stored import EvalResult, run_title, stored_baselines
 from rlm_env.evals.summary import EvalSummary, summarize
+from rlm_env.evals.until import Stopping, UntilTest, measured_tasks, until_test
 from rlm_env.llm.base import LLM, EngineUnavailable
 from rlm_env.messages import Usage
 from rlm_env.origin import origin_of
@@ -49,23 +51,12 @@ from rlm_env.runs.folder import RunFolder, read_run_config, read_summary, refuse
 from rlm_env.runs.judge import CountedJudge
 from rlm_env.runs.models import ModelRef, resolve_engines
 from rlm_env.runs.prices import CostLimit
-from rlm_env.runs.record import (
-    ADAPTATIONS,
-    adaptation_notes,
-    check_record,
-    describe_engines,
-    engine_changes,
-    make_record,
-)
+from rlm_env.runs.record import adaptation_notes, check_record, make_record, record_adaptations, record_engines
 from rlm_env.scaffolds import Scaffold
-from rlm_env.scoring.errors import failed
 from rlm_env.task import Task
 
 SUMMARY_SECONDS = 5.0
 """summary.json is updated this often during a run."""
-
-PlannedRollout = tuple[Scaffold, Task, int]
-"""(scaffold, task, repeat)"""
 
 
 async def run_eval(
@@ -157,6 +148,13 @@ class EvalRun:
     side_costs: dict[str, float] = field(default_factory=dict)
     """US dollars besides the rollouts, by what they were spent on."""
     guard: Guard = field(default_factory=Guard)
+    test: UntilTest = field(init=False)
+    """The test that ends the run once it has decided."""
+    waiting: set[Key] = field(default_factory=set)
+    """Rollouts that are to be made, some of them again."""
+
+    def __post_init__(self) -> None:
+        self.test = until_test(self.config, self.tasks)
 
     def write_config(self) -> None:
         """Replaces config.toml: what was asked for, and the record."""
@@ -166,12 +164,15 @@ class EvalRun:
         """Takes in the rollouts and baselines that are on disk."""
         for rollout in self.folder.rollouts():
             self._count(stats_of(rollout, self.prices and self.prices.pair))
+        self.test = until_test(self.config, self.tasks)
+        self.test.advance(self.stats)
         stored = read_summary(self.config.out) if self.stats else {}
         for purpose, cost in stored.get("side_costs_usd", {}).items():
             self._spend(purpose, cost)
-        if stored.get("baselines_over") == len(self.tasks):
+        measured = len(measured_tasks(self.test, self.tasks, self.stats))
+        if stored.get("baselines_over") == measured:
             self.baselines = stored_baselines(stored)
-            self.baselines_complete = not has_failed_baselines(self.config, self.environment, len(self.tasks))
+            self.baselines_complete = not has_failed_baselines(self.config, self.environment, measured)
 
     def _count(self, stats: RolloutStats) -> None:
         """Adds a stored rollout to the numbers and to what was spent."""
@@ -186,13 +187,8 @@ class EvalRun:
         self.cost.spent += cost
 
     def planned(self) -> list[PlannedRollout]:
-        """The rollouts left to do: all tasks once before any is repeated, a task's scaffolds side by side."""
-        wanted = [
-            (scaffold, task, repeat)
-            for repeat in range(self.config.repeats)
-            for task in self.tasks
-            for scaffold in self.scaffolds.values()
-        ]
+        """The rollouts left to do, in their order."""
+        wanted = plan(self.tasks, self.scaffolds.values(), self.config.repeats, self.test)
         done = {key for key, stats in self.stats.items() if stats.outcome is not Outcome.ERROR or stats.unscored}
         return [one for one in wanted if (one[0].name, one[1].id, one[2]) not in done]
 
@@ -225,6 +221,10 @@ class EvalRun:
                 finally:
                     await self._record_adaptations(engines)
             status = "stopped by max-cost" if self.cost.reached and self.planned() else "complete"
+            if self.test.decided:
+                status = "decided"
+                self.record["stopping"] = self.test.record()
+                self.write_config()
             await self._measure_baselines()
         except RunStopped as stop:
             status = stop.status
@@ -279,15 +279,13 @@ class EvalRun:
         if not self.config.baselines or self.baselines_complete:
             return
         self.baselines, self.baselines_complete = await measure_in_folder(
-            self.config, self.environment, self.tasks, self.console
+            self.config, self.environment, measured_tasks(self.test, self.tasks, self.stats), self.console
         )
 
     async def _record_engines(self, engines: Engines) -> None:
         """Records the engines and their versions; warns if a resumed run began with others."""
-        described = await describe_engines({"root": engines.root, "sub": engines.sub})
-        for warning in engine_changes(self.record.get("engines", {}), described):
+        for warning in await record_engines(self.record, {"root": engines.root, "sub": engines.sub}):
             self.console.print(f"note: {warning}", markup=False, style="yellow")
-        self.record["engines"] = described
         self.write_config()
 
     async def _record_adaptations(self, engines: Engines) -> None:
@@ -295,21 +293,19 @@ class EvalRun:
         llms: dict[str, LLM] = {"root": engines.root, "sub": engines.sub}
         if self.judge is not None and self.judge.asked:
             llms["judge"] = self.judge
-        for role, described in (await describe_engines(llms)).items():
-            adapted = described.get(ADAPTATIONS)
-            if role == "judge":
-                self.record["engines"][role] = described
-            elif adapted:
-                self.record["engines"][role][ADAPTATIONS] = adapted
+        await record_adaptations(self.record, llms)
         self.write_config()
 
     async def _work(self, planned: list[PlannedRollout], engines: Engines) -> None:
         """Samples and scores the planned rollouts, `concurrency` at once, until none is left or the run is stopped."""
         repeats = len(self.tasks) * self.config.repeats
         with Progress(self.console, list(self.scaffolds), repeats) as progress:
-            redo = {(scaffold.name, task.id, repeat) for scaffold, task, repeat in planned}
+            self.waiting = {(scaffold.name, task.id, repeat) for scaffold, task, repeat in planned}
+            if not self.test.decided:
+                self.test = until_test(self.config, self.tasks)
+                self.test.advance(self.stats, self.waiting)
             for key, stats in self.stats.items():
-                if key not in redo and stats.scaffold in self.scaffolds:
+                if key not in self.waiting and stats.scaffold in self.scaffolds:
                     progress.add(stats, old=True)
             left = iter(planned)
             workers = [
@@ -332,10 +328,11 @@ class EvalRun:
                 await asyncio.gather(*workers, *helpers, return_exceptions=True)
 
     async def _worker(self, left: Iterator[PlannedRollout], engines: Engines, progress: Progress) -> None:
-        for scaffold, task, repeat in left:
-            if self.cost.reached:
+        decided = self.test.decided  # then what is left are scaffolds that the test does not compare
+        for planned in left:
+            if self.cost.reached or (self.test.decided and not decided):
                 return
-            rollout = await self._sample(scaffold, task, repeat, engines)
+            rollout, task = await sample(planned, engines, self.hooks.on_event), planned[1]
             error = None
             try:
                 if is_scorable(rollout):
@@ -349,43 +346,38 @@ class EvalRun:
             if isinstance(error, EngineUnavailable):
                 raise judge_stop(error)
 
-    async def _sample(self, scaffold: Scaffold, task: Task, repeat: int, engines: Engines) -> Rollout:
-        """One rollout without a score. A defect in the environment fails this rollout, not the run."""
-        id = f"{scaffold.name}/{task.id}/{repeat}"
-        try:
-            rollout = await scaffold.rollout(task, engines.root, engines.sub, id=id, on_event=self.hooks.on_event)
-        except EngineUnavailable:
-            raise
-        except Exception as error:
-            rollout = failed(scaffold.open_record(task, id), error)
-        rollout.info["repeat"] = repeat
-        return rollout
-
     def _store(self, rollout: Rollout) -> RolloutStats:
         """Adds a rollout to the folder."""
         stats = stats_of(self.folder.append(rollout), self.prices and self.prices.pair)
         self._count(stats)
+        self.waiting.discard(stats.key)
+        self.test.advance(self.stats, self.waiting)
         return stats
 
     async def _keep_summary(self) -> None:
         while True:
             await asyncio.sleep(SUMMARY_SECONDS)
-            self.folder.write_summary(await asyncio.to_thread(self.to_summary, "running", dict(self.stats)))
+            stopping = self.test.stopping(self.stats)  # what the thread reads must not change meanwhile
+            summary = await asyncio.to_thread(self.to_summary, "running", dict(self.stats), stopping)
+            self.folder.write_summary(summary)
 
     @property
     def title(self) -> str:
         return run_title(self.config, len(self.tasks))
 
-    def summarize(self, stats: dict[Key, RolloutStats] | None = None) -> EvalSummary:
-        """The numbers so far, or those of `stats`."""
-        stats = self.stats if stats is None else stats
+    def summarize(self, stats: dict[Key, RolloutStats] | None = None, stopping: Stopping | None = None) -> EvalSummary:
+        """The numbers so far, or those of `stats` and the test's state `stopping`."""
+        stats, stopping = (self.stats, self.test.stopping(self.stats)) if stats is None else (stats, stopping)
         differences = setting_differences({name: scaffold.describe() for name, scaffold in self.scaffolds.items()})
         notes = adaptation_notes(self.record.get("engines", {}))
         complete = self.baselines_complete
         notes += baseline_notes(self.config, self.environment, self.baselines, complete=complete)
-        return summarize(stats.values(), self.config.scaffolds, self.config.seed, self.baselines, differences, notes)
+        scaffolds, seed = self.config.scaffolds, self.config.seed
+        return summarize(stats.values(), scaffolds, seed, self.baselines, differences, notes, stopping)
 
-    def to_summary(self, status: str, stats: dict[Key, RolloutStats] | None = None) -> dict[str, Any]:
+    def to_summary(
+        self, status: str, stats: dict[Key, RolloutStats] | None = None, stopping: Stopping | None = None
+    ) -> dict[str, Any]:
         """The content of summary.json."""
         return {
             "status": status,
@@ -394,6 +386,6 @@ class EvalRun:
             "rollouts_stored": len(self.stats if stats is None else stats),
             "spent_usd": self.spent if self.prices else None,
             "side_costs_usd": self.side_costs,
-            "baselines_over": len(self.tasks) if self.baselines_complete else 0,
-            **self.summarize(stats).to_dict(),
+            "baselines_over": len(measured_tasks(self.test, self.tasks, self.stats)) if self.baselines_complete else 0,
+            **self.summarize(stats, stopping).to_dict(),
         }

@@ -27,6 +27,7 @@ from rlm_env.evals.rollout_stats import stats_of
 from rlm_env.evals.setup import environment_of, judge_of_options, load_tasks, role_prices
 from rlm_env.evals.stored import EvalResult, stored_baselines, stored_eval
 from rlm_env.evals.summary import summarize
+from rlm_env.evals.until import measured_tasks, until_test
 from rlm_env.runs.config import RECORD, config_differences
 from rlm_env.runs.engine_table import Role, by_role
 from rlm_env.runs.engines import EnginePool
@@ -144,15 +145,19 @@ async def _summarize(
     prices, old = role_prices(config, config.options), read_summary(folder.path)
     stats = {one.key: one for one in (stats_of(rollout, prices and prices.pair) for rollout in folder.rollouts())}
     baselines, complete = stored_baselines(old), False
+    test = until_test(config, tasks)
+    test.advance(stats)
+    measured = measured_tasks(test, tasks, stats)
     try:
         if config.baselines:
-            baselines, complete = await measure_in_folder(config, environment, tasks, console)
+            baselines, complete = await measure_in_folder(config, environment, measured, console)
     finally:
         notes = adaptation_notes(record.get("engines", {}))
         notes += baseline_notes(config, environment, baselines, complete=complete)
         differences = setting_differences(record["scaffolds"])
-        summary = summarize(stats.values(), config.scaffolds, config.seed, baselines, differences, notes)
-        over = len(tasks) if complete else 0
+        stopping = test.stopping(stats)
+        summary = summarize(stats.values(), config.scaffolds, config.seed, baselines, differences, notes, stopping)
+        over = len(measured) if complete else 0
         if judge is not None and prices is not None and prices.judge is not None:
             cost, costs = prices.judge.of(judge.take_usage()), dict(old.get("side_costs_usd", {}))
             costs["judge"] = costs.get("judge", 0.0) + cost

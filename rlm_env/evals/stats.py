@@ -8,6 +8,9 @@ with the levels widened for few tasks ("expanded percentile", T. Hesterberg, "Wh
 the Bootstrap", arXiv:1411.5279). Where all tasks agree there is nothing to resample and the exact
 bound for bounded values takes over: with every score 0 or every score 1 it is Clopper and Pearson's.
 A few tasks that disagree a little still get too short an interval: what was not seen cannot be resampled.
+
+Those intervals suppose that the number of tasks was chosen beforehand. With `anytime` on, the interval holds at every
+number of tasks together (`betting.py`), as is needed where a test ends the run; it is wider.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+
+from rlm_env.evals.betting import anytime_bounds
 
 LEVEL = 0.95
 RESAMPLES = 10_000
@@ -41,16 +46,17 @@ class Estimate:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def clustered_mean(scores: Mapping[str, Sequence[float]], seed: int = 0) -> Estimate | None:
+def clustered_mean(scores: Mapping[str, Sequence[float]], seed: int = 0, *, anytime: bool = False) -> Estimate | None:
     """The mean score, from the scores of each task's repeats (task id -> scores in [0, 1]).
 
     None where no task has a score.
     """
-    return _estimate([float(np.mean(values)) for values in scores.values() if len(values)], 0.0, 1.0, seed)
+    means = [float(np.mean(values)) for values in scores.values() if len(values)]
+    return _estimate(means, 0.0, 1.0, seed, anytime=anytime)
 
 
 def paired_difference(
-    ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], seed: int = 0
+    ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], seed: int = 0, *, anytime: bool = False
 ) -> Estimate | None:
     """Mean of (ours - theirs), in [-1, 1], over the tasks that both have scores for.
 
@@ -58,7 +64,7 @@ def paired_difference(
     """
     common = [task for task, values in ours.items() if len(values) and len(theirs.get(task, ()))]
     differences = [float(np.mean(ours[task]) - np.mean(theirs[task])) for task in common]
-    return _estimate(differences, -1.0, 1.0, seed)
+    return _estimate(differences, -1.0, 1.0, seed, anytime=anytime)
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
@@ -72,21 +78,25 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
 
 
-def mean_pass_at_k(scores: Mapping[str, Sequence[float]], k: int, seed: int = 0) -> Estimate | None:
+def mean_pass_at_k(
+    scores: Mapping[str, Sequence[float]], k: int, seed: int = 0, *, anytime: bool = False
+) -> Estimate | None:
     """pass@k over the tasks with at least `k` scores. None where there is no such task."""
     values = [
         pass_at_k(len(task), sum(score >= CORRECT for score in task), k) for task in scores.values() if len(task) >= k
     ]
-    return _estimate(values, 0.0, 1.0, seed)
+    return _estimate(values, 0.0, 1.0, seed, anytime=anytime)
 
 
-def majority_vote(answers: Mapping[str, Sequence[tuple[str, float]]], seed: int = 0) -> Estimate | None:
+def majority_vote(
+    answers: Mapping[str, Sequence[tuple[str, float]]], seed: int = 0, *, anytime: bool = False
+) -> Estimate | None:
     """The score of each task's most frequent answer (task id -> [(answer, score)]), averaged over tasks.
 
     Answers are compared without case and outer or repeated blanks. Empty answers do not vote; a task with no
     other scores 0. Tied answers count with the mean of their scores, so that no order of arrival matters.
     """
-    return _estimate([_vote(votes) for votes in answers.values() if votes], 0.0, 1.0, seed)
+    return _estimate([_vote(votes) for votes in answers.values() if votes], 0.0, 1.0, seed, anytime=anytime)
 
 
 def _vote(votes: Sequence[tuple[str, float]]) -> float:
@@ -101,15 +111,29 @@ def _vote(votes: Sequence[tuple[str, float]]) -> float:
     return float(np.mean([np.mean(scores) for scores in ballots.values() if len(scores) == most]))
 
 
-def _estimate(values: list[float], lowest: float, highest: float, seed: int) -> Estimate | None:
+def _estimate(
+    values: list[float], lowest: float, highest: float, seed: int, *, anytime: bool = False
+) -> Estimate | None:
     """Mean and interval of one value per task, each in [lowest, highest]."""
     if not values:
         return None
+    if anytime:
+        return anytime_estimate(values, lowest, highest)
     mean = math.fsum(values) / len(values)
     if max(values) - min(values) < AGREEMENT * (highest - lowest):
         low, high = agreement_bounds(mean, len(values), lowest, highest)
     else:
         low, high = bootstrap_bounds(np.asarray(values), seed)
+    return Estimate(mean, min(low, mean), max(high, mean), len(values))
+
+
+def anytime_estimate(values: Sequence[float], lowest: float, highest: float) -> Estimate | None:
+    """Mean and interval, valid whenever one stops, of one value per task, each in [lowest, highest]; None without
+    values."""
+    if not len(values):
+        return None
+    mean = math.fsum(values) / len(values)
+    low, high = anytime_bounds(values, 1.0 - LEVEL, lowest, highest)
     return Estimate(mean, min(low, mean), max(high, mean), len(values))
 
 

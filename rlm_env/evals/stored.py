@@ -17,16 +17,21 @@ from rlm_env.evals.rollout_stats import RolloutStats, stats_of
 from rlm_env.evals.setup import RolePrices, role_prices
 from rlm_env.evals.stats import Estimate
 from rlm_env.evals.summary import EvalSummary, summarize
+from rlm_env.evals.until import stored_stopping
 from rlm_env.lines import read_lines
 from rlm_env.rollout import RecordError, Rollout
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.folder import CONFIG, ROLLOUTS, read_run_config, read_summary
 
+DONE = ("complete", "decided")
+"""Words for a run with nothing left to do."""
+
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """How a run on one environment ended; `status` is `complete` or `stopped by max-cost`."""
+    """How a run on one environment ended; `status` is `complete`, `decided` (by the test of `--until`) or `stopped by
+    max-cost`."""
 
     path: Path
     status: str
@@ -65,6 +70,7 @@ class StoredRun:
             stored_baselines(old),
             setting_differences(self.record["scaffolds"]),
             old.get("notes", ()),
+            stored_stopping(old),
         )
         title = run_title(self.config, self.record["tasks"])
         return EvalResult(self.path, old.get("status", "running"), self.config.environments[0].label, summary, title)

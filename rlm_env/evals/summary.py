@@ -14,10 +14,11 @@ from typing import Any
 
 from rlm_env.evals.baselines import Baseline
 from rlm_env.evals.outcomes import Outcome
-from rlm_env.evals.pairs import McNemar, holm, mcnemar, sign_flip_p, tasks_needed
+from rlm_env.evals.pairs import McNemar, anytime_p, holm, mcnemar, sign_flip_p, tasks_needed
 from rlm_env.evals.programs import Program, Trait
 from rlm_env.evals.rollout_stats import RolloutStats
 from rlm_env.evals.stats import Estimate, clustered_mean, majority_vote, mean_pass_at_k, paired_difference
+from rlm_env.evals.until import Stopping
 from rlm_env.evals.usage import NAMES
 from rlm_env.repl.bounds import first_line
 
@@ -121,11 +122,12 @@ class Comparison:
     baseline: str
     difference: Estimate
     mcnemar: McNemar | None
-    """None unless every score is 0 or 1."""
+    """None unless every score is 0 or 1, or where a test may have ended the run."""
     tasks_needed: int | None
     """Tasks that would tell a difference of this size from none, with a power of 0.8."""
     p: float
-    """Two-sided; McNemar's where every score is 0 or 1, else of a sign-flip test."""
+    """Two-sided; McNemar's where every score is 0 or 1, else of a sign-flip test; of bets where a test may have ended
+    the run."""
     p_holm: float
     """The same, corrected for the number of comparisons that are made together (Holm)."""
 
@@ -145,6 +147,9 @@ class EvalSummary:
     """Other remarks, one sentence each: what was left out for an endpoint, how far the baselines went."""
     programs: list[ProgramSummary] = field(default_factory=list)
     """What the code of scaffolds with a REPL did, per scaffold and kind of program."""
+    stopping: Stopping | None = None
+    """The test that may end the run before all tasks; None without one. With one, all intervals hold at any time, and
+    tests that suppose a fixed number of tasks are left out."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -157,25 +162,30 @@ def summarize(
     baselines: Sequence[Baseline] = (),
     differences: Sequence[str] = (),
     notes: Sequence[str] = (),
+    stopping: Stopping | None = None,
 ) -> EvalSummary:
-    """Summarizes rollouts, scaffold by scaffold in the order given. The others are compared with the first one."""
-    stats = list(stats)
+    """Summarizes rollouts, scaffold by scaffold in the order given. The others are compared with the first one.
+    `stopping`: the test that may have ended the run; intervals then hold at any time."""
+    stats, anytime = list(stats), stopping is not None
     by_scaffold = {scaffold: [one for one in stats if one.scaffold == scaffold] for scaffold in scaffolds}
-    whole = [_summarize_scaffold(scaffold, None, members, seed) for scaffold, members in by_scaffold.items()]
+    whole = [_summarize_scaffold(scaffold, None, members, seed, anytime) for scaffold, members in by_scaffold.items()]
     by_length = [
-        _summarize_scaffold(scaffold, length, here, seed)
+        _summarize_scaffold(scaffold, length, here, seed, anytime)
         for length, members in length_groups(stats)
         for scaffold in scaffolds
         if (here := [one for one in members if one.scaffold == scaffold])
     ]
+    first = by_scaffold[scaffolds[0]]
     comparisons = [
         comparison
         for scaffold in scaffolds[1:]
-        if (comparison := _compare(scaffold, by_scaffold[scaffold], scaffolds[0], by_scaffold[scaffolds[0]], seed))
+        if (comparison := _compare(scaffold, by_scaffold[scaffold], scaffolds[0], first, seed, anytime=anytime))
     ]
-    programs = [one for scaffold, members in by_scaffold.items() for one in _programs(scaffold, members, seed)]
-    corrected = with_holm(comparisons)
-    return EvalSummary(whole, by_length, corrected, list(baselines), list(differences), list(notes), programs)
+    programs = [
+        one for scaffold, members in by_scaffold.items() for one in _programs(scaffold, members, seed, anytime=anytime)
+    ]
+    corrected, notes = with_holm(comparisons), list(notes)
+    return EvalSummary(whole, by_length, corrected, list(baselines), list(differences), notes, programs, stopping)
 
 
 def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -185,10 +195,11 @@ def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def _compare(
-    scaffold: str, stats: list[RolloutStats], baseline: str, others: list[RolloutStats], seed: int
+    scaffold: str, stats: list[RolloutStats], baseline: str, others: list[RolloutStats], seed: int, *, anytime: bool
 ) -> Comparison | None:
     """The paired comparison of a scaffold with the first one; None without common tasks."""
-    return compare_scores(scaffold, scores_by_task(stats), baseline, scores_by_task(others), seed)
+    ours, theirs = scores_by_task(stats), scores_by_task(others)
+    return compare_scores(scaffold, ours, baseline, theirs, seed, anytime=anytime)
 
 
 def compare_scores(
@@ -197,11 +208,17 @@ def compare_scores(
     other: str,
     theirs: Mapping[str, Sequence[float]],
     seed: int = 0,
+    *,
+    anytime: bool = False,
 ) -> Comparison | None:
-    """The paired comparison of two sets of scores (task id -> scores of its repeats); None without common tasks."""
-    difference = paired_difference(ours, theirs, seed)
+    """The paired comparison of two sets of scores (task id -> scores of its repeats); None without common tasks.
+    `anytime`: by what holds at any number of tasks, as is needed where a test may have ended the run."""
+    difference = paired_difference(ours, theirs, seed, anytime=anytime)
     if difference is None:
         return None
+    if anytime:
+        p = anytime_p(ours, theirs)
+        return Comparison(name, other, difference, None, None, p, p)
     p = sign_flip_p(ours, theirs, seed)
     return Comparison(name, other, difference, mcnemar(ours, theirs), tasks_needed(ours, theirs), p, p)
 
@@ -217,7 +234,9 @@ def length_groups(stats: Iterable[RolloutStats]) -> list[tuple[int, list[Rollout
     return [(round(_mean([length for length, _ in group])), [one for _, one in group]) for group in groups]
 
 
-def _summarize_scaffold(scaffold: str, length: int | None, stats: list[RolloutStats], seed: int) -> ScaffoldSummary:
+def _summarize_scaffold(
+    scaffold: str, length: int | None, stats: list[RolloutStats], seed: int, anytime: bool
+) -> ScaffoldSummary:
     """All numbers of one scaffold's rollouts, of one context length or of all."""
     outcomes = Counter(one.outcome for one in stats)
     scores = scores_by_task(stats)
@@ -240,10 +259,12 @@ def _summarize_scaffold(scaffold: str, length: int | None, stats: list[RolloutSt
         budgets=dict(Counter(one.stop_reason.value for one in stats if one.outcome is Outcome.BUDGET)),
         errors=dict(errors.most_common(5)),
         unscored=sum(one.unscored for one in stats),
-        score=clustered_mean(scores, seed),
+        score=clustered_mean(scores, seed, anytime=anytime),
         scored=sum(map(len, scores.values())),
-        pass_at_k={k: estimate for k in powers(most_repeats) if (estimate := mean_pass_at_k(scores, k, seed))},
-        majority=majority_vote(votes, seed) if most_repeats > 1 else None,
+        pass_at_k={
+            k: estimate for k in powers(most_repeats) if (estimate := mean_pass_at_k(scores, k, seed, anytime=anytime))
+        },
+        majority=majority_vote(votes, seed, anytime=anytime) if most_repeats > 1 else None,
         metrics=_metrics(stats),
         ran=len(ran),
         turns=_mean([one.turns for one in ran]),
@@ -269,7 +290,7 @@ def _summarize_scaffold(scaffold: str, length: int | None, stats: list[RolloutSt
     )
 
 
-def _programs(scaffold: str, stats: list[RolloutStats], seed: int) -> list[ProgramSummary]:
+def _programs(scaffold: str, stats: list[RolloutStats], seed: int, *, anytime: bool) -> list[ProgramSummary]:
     """The programs of one scaffold's rollouts, in the order of `Program`; failed rollouts are left out."""
     found: dict[Program, list[RolloutStats]] = defaultdict(list)
     for one in stats:
@@ -280,7 +301,7 @@ def _programs(scaffold: str, stats: list[RolloutStats], seed: int) -> list[Progr
             scaffold=scaffold,
             program=program.value,
             rollouts=len(here),
-            score=clustered_mean(scores_by_task(here), seed),
+            score=clustered_mean(scores_by_task(here), seed, anytime=anytime),
             sub_calls=_mean([one.sub_calls for one in here]),
             tokens=_mean([one.root.tokens + one.sub.tokens for one in here]),
             seconds=_mean([one.timing.total for one in here]),

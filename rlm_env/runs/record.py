@@ -60,6 +60,24 @@ async def describe_engines(llms: Mapping[str, LLM]) -> dict[str, Any]:
     return plain({role: await llm.describe() for role, llm in llms.items()})
 
 
+async def record_engines(record: dict[str, Any], llms: Mapping[str, LLM]) -> list[str]:
+    """Puts the engines and their versions into a record; returns a warning for each way in which they differ from those
+    that it had."""
+    described = await describe_engines(llms)
+    warnings = engine_changes(record.get("engines", {}), described)
+    record["engines"] = described
+    return warnings
+
+
+async def record_adaptations(record: dict[str, Any], llms: Mapping[str, LLM]) -> None:
+    """Puts into a record that has engines what was sent otherwise than asked for, and the judge if it is among them."""
+    for role, described in (await describe_engines(llms)).items():
+        if role == "judge":
+            record["engines"][role] = described
+        elif adapted := described.get(ADAPTATIONS):
+            record["engines"][role][ADAPTATIONS] = adapted
+
+
 def engine_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One warning per fact in which the engines of a resumed run differ from those that it began with."""
     return [

@@ -78,7 +78,7 @@ async def test_several_environments_are_one_table(options):
 
 
 async def test_it_goes_on_where_it_was_stopped(options, endpoint):
-    endpoint.before_reply = lambda count: endpoint.stop() if count == 3 else None
+    endpoint.before_reply = lambda count: endpoint.die() if count == 3 else None
     with pytest.raises(RunStopped):
         await rlm_env.evaluate(Spam(), n=4, scaffolds=["rlm"], concurrency=1, **options)
     endpoint.before_reply = lambda count: None

@@ -53,6 +53,6 @@ function runItem(run) {
 
 export function statusPill(status) {
   if (!status) return null;
-  const kind = status === "complete" ? "good" : status === "running" ? "live" : "warn";
+  const kind = status === "complete" || status === "decided" ? "good" : status === "running" ? "live" : "warn";
   return el("span", { class: `pill ${kind}` }, status);
 }

@@ -1,0 +1,92 @@
+"""How often the test of `rlm-env eval --until` decides wrongly, and how many tasks it saves, by simulation.
+
+Usage: python scripts/simulate_until.py [--runs 10000] [--tasks 500] [--level 0.05]
+
+Each run draws the paired differences of its tasks and looks at the test after every task, as an eval does. Nulls have
+a mean of 0: every decision is wrong. In the others a decision for "less" is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from rlm_env.evals.betting import Capital
+
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+"""(generator, number) -> differences in [-1, 1]."""
+
+
+def binary(ours: float, theirs: float, repeats: int = 1) -> Draw:
+    """Right or wrong, independently in both scaffolds, averaged over repeats."""
+
+    def draw(rng: np.random.Generator, number: int) -> np.ndarray:
+        return (rng.binomial(repeats, ours, number) - rng.binomial(repeats, theirs, number)) / repeats
+
+    return draw
+
+
+def choice(values: list[float], chances: list[float]) -> Draw:
+    """One of a few values."""
+    return lambda rng, number: rng.choice(values, size=number, p=chances)
+
+
+NULLS: dict[str, Draw] = {
+    "uniform": lambda rng, number: rng.uniform(-1, 1, number),
+    "right or wrong, 0.5 each": binary(0.5, 0.5),
+    "right or wrong, 0.95 each": binary(0.95, 0.95),
+    "four repeats, 0.3 each": binary(0.3, 0.3, repeats=4),
+    "90 % ties": choice([-1, 0, 1], [0.05, 0.9, 0.05]),
+    "skewed: -0.1, seldom 0.9": choice([-0.1, 0.9], [0.9, 0.1]),
+    "skewed: 0.02, seldom -0.98": choice([0.02, -0.98], [0.98, 0.02]),
+    "small: normal, sd 0.05": lambda rng, number: np.clip(rng.normal(0, 0.05, number), -1, 1),
+}
+"""Means of 0."""
+ALTERNATIVES: dict[str, Draw] = {
+    "0.9 against 0.5": binary(0.9, 0.5),
+    "0.6 against 0.4": binary(0.6, 0.4),
+    "0.55 against 0.45": binary(0.55, 0.45),
+    "0.55 against 0.45, four repeats": binary(0.55, 0.45, repeats=4),
+    "better on 5 %, else ties": choice([0, 1], [0.95, 0.05]),
+    "normal, 0.1, sd 0.3": lambda rng, number: np.clip(rng.normal(0.1, 0.3, number), -1, 1),
+}
+"""Ours is better."""
+
+
+def decisions(draw: Draw, runs: int, tasks: int, level: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """What each run decides (1: greater, -1: less, 0: nothing) and after how many tasks (shape [runs] each)."""
+    rng = np.random.default_rng(seed)
+    capital, threshold = Capital((runs,)), math.log(2.0 / level)
+    decided, after = np.zeros(runs, int), np.full(runs, tasks)
+    for task in range(1, tasks + 1):
+        capital.add(draw(rng, runs))
+        for sign, evidence in ((1, capital.greater), (-1, capital.less)):
+            new = (decided == 0) & (evidence >= threshold)
+            decided[new], after[new] = sign, task
+    return decided, after
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--tasks", type=int, default=500)
+    parser.add_argument("--level", type=float, default=0.05)
+    options = parser.parse_args()
+    print(f"{options.runs} runs of at most {options.tasks} tasks, level {options.level}")
+    print(f"\n{'nothing to find':34} wrong")
+    for name, draw in NULLS.items():
+        decided, _ = decisions(draw, options.runs, options.tasks, options.level)
+        print(f"{name:34} {np.mean(decided != 0):.4f}", flush=True)
+    print(f"\n{'ours is better':34} found   wrong   tasks, mean (median)   saved")
+    for name, draw in ALTERNATIVES.items():
+        decided, after = decisions(draw, options.runs, options.tasks, options.level)
+        found, wrong, mean = np.mean(decided == 1), np.mean(decided == -1), after.mean()
+        tasks = f"{mean:.0f} ({np.median(after):.0f})"
+        print(f"{name:34} {found:.3f}   {wrong:.4f}  {tasks:21}  {1 - mean / options.tasks:.0%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
