@@ -1,7 +1,7 @@
 """Runs as logs of inspect_ai, which `inspect view` opens and `inspect_ai.log.read_eval_log` reads.
 
 One log per scaffold. A rollout is a sample; its turns, cells and sub-calls are events, sub-calls inside a span for each
-`llm_batch`. Scores and means are copied, never computed anew.
+`llm_batch`, which the viewer shows as a sub-agent. Scores and means are copied, never computed anew.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def write_inspect_logs(result: EvalResult, out: Path) -> list[Path]:
 
 
 def inspect_log(rollouts: Sequence[Rollout], summary: ScaffoldSummary, label: str, started: datetime) -> EvalLog:
-    """The log of one scaffold. `label`: the environment's; `started`: when the run began."""
+    """The log of one scaffold. `label`: the environment's; `started`: when the run began. A run does not store when it
+    ended: its log has the time that its longest rollout took."""
     epochs: Counter[str] = Counter()
     samples = []
     for rollout in rollouts:
@@ -93,6 +94,7 @@ def inspect_log(rollouts: Sequence[Rollout], summary: ScaffoldSummary, label: st
         samples.append(_sample(valid_unicode(rollout), epochs[rollout.task_id], started))
     models = {valid_unicode(rollout.info.get("root")) for rollout in rollouts} - {None}
     created = started.isoformat()
+    ended = started + timedelta(seconds=max((rollout.timing.total for rollout in rollouts), default=0.0))
     metrics = {}
     if summary.score is not None:
         numbers = {"mean": summary.score.mean, "ci_low": summary.score.low, "ci_high": summary.score.high}
@@ -102,6 +104,8 @@ def inspect_log(rollouts: Sequence[Rollout], summary: ScaffoldSummary, label: st
         eval=EvalSpec(
             created=created,
             task=label,
+            task_args={"scaffold": summary.scaffold},
+            tags=[summary.scaffold],
             solver=summary.scaffold,
             dataset=EvalDataset(name=label, samples=len(epochs), sample_ids=list(epochs)),
             model=str(next(iter(models), "unknown")),
@@ -113,7 +117,7 @@ def inspect_log(rollouts: Sequence[Rollout], summary: ScaffoldSummary, label: st
             completed_samples=sum(sample.error is None for sample in samples),
             scores=[EvalScore(name=SCORER, scorer=SCORER, metrics=metrics)],
         ),
-        stats=EvalStats(started_at=created, completed_at=created),
+        stats=EvalStats(started_at=created, completed_at=ended.isoformat(), model_usage=_total_usage(samples)),
         samples=samples,
     )
 
@@ -232,7 +236,7 @@ class _Timeline:
             batches.setdefault(call.batch, []).append(call)
         for batch, members in batches.items():
             name = f"llm_batch-{batch}"
-            yield SpanBeginEvent(**self._times(self.at), id=name, name=f"llm_batch of {len(members)}", type="subcalls")
+            yield SpanBeginEvent(**self._times(self.at), id=name, name=f"llm_batch of {len(members)}", type="agent")
             for call in members:
                 prompt = call.messages
                 for turn in call.tool_turns:
@@ -262,6 +266,15 @@ def _output(reply: Reply, model: str, seconds: float) -> ModelOutput:
     reason = STOP_REASONS.get(reply.finish_reason, "unknown")
     choice = ChatCompletionChoice(message=message, stop_reason=reason)
     return ModelOutput(model=model, choices=[choice], usage=_usage(reply.usage), time=seconds)
+
+
+def _total_usage(samples: Sequence[EvalSample]) -> dict[str, ModelUsage]:
+    """Model -> the tokens of all samples."""
+    found: dict[str, ModelUsage] = {}
+    for sample in samples:
+        for model, usage in sample.model_usage.items():
+            found[model] = found[model] + usage if model in found else usage
+    return found
 
 
 def _usage(*usages: Usage) -> ModelUsage:

@@ -153,9 +153,9 @@ async def measure_inspect(logs: Path) -> None:
                 page = await browser.new_page(viewport={"width": 1280, "height": 800})
                 start = time.perf_counter()
                 await page.goto(f"http://{HOST}:{INSPECT_PORT}/")
-                await page.get_by_text("-rlm").first.wait_for()
+                await page.get_by_text("oolong-rlm").first.wait_for()
                 found["its list of logs"].append(1000 * (time.perf_counter() - start))
-                found["and the samples"].append(await timed(page, "text=-rlm", "text=In the above data"))
+                found["and the samples"].append(await timed(page, "text=oolong-rlm", "text=In the above data"))
                 found["open a sample"].append(await timed(page, "text=In the above data", "text=Transcript"))
                 await page.close()
             for name, times in found.items():

@@ -30,6 +30,13 @@ def test_a_log_for_each_scaffold_with_turns_cells_and_sub_calls(run, capsys, ins
     }
     rlm = logs["rlm"]
     assert (rlm.status, rlm.eval.task, rlm.eval.model) == ("success", "word-count", "stub")
+    assert (rlm.eval.tags, rlm.eval.task_args) == (["rlm"], {"scaffold": "rlm"})
+    assert rlm.stats.model_usage["stub"].total_tokens == sum(
+        usage.prompt_tokens + usage.completion_tokens
+        for one in run.rollouts()
+        if one.scaffold == "rlm"
+        for usage in (one.root_usage, one.sub_usage)
+    )
     assert rlm.results.scores[0].metrics["mean"].value == run.score("rlm")
     sample = rlm.samples[0]
     rollout = next(one for one in run.rollouts() if (one.scaffold, one.task_id) == ("rlm", sample.id))
