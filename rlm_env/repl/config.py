@@ -62,6 +62,10 @@ class ReplConfig:
     """Address space a REPL's code may add, in MiB; beyond it, MemoryError."""
     file_mb: int = 64
     """Size of what a cell may write past Python's streams, in MiB."""
+    tmp_mb: int = 0
+    """Size of a private temporary directory, in MiB (each file of it at most `file_mb`); 0: none. TMPDIR, HOME and
+    `tempfile` lead to it, it is removed with the REPL, and a fork begins with an empty one. Needs the level guard or
+    jail (see docs/sandbox.md)."""
     max_output_chars: int = 8192
     """Characters of a step's output; head and tail are kept."""
     max_answer_chars: int = 1_000_000
@@ -99,6 +103,10 @@ class ReplConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r}: it must be greater than 0")
         if self.pool_memory_mb is not None and not self.pool_memory_mb > 0:
             raise ValueError(f"pool_memory_mb={self.pool_memory_mb!r}: it must be greater than 0, or None")
+        if not self.tmp_mb >= 0:
+            raise ValueError(f"tmp_mb={self.tmp_mb!r}: it must be 0, or a size in MiB")
+        if self.tmp_mb and "sealed" in (self.level, self.require):
+            raise ValueError(f"tmp_mb={self.tmp_mb!r}: at level sealed there are no files; choose guard or jail")
         if self.max_output_chars < 200:
             raise ValueError(f"max_output_chars={self.max_output_chars!r} must be at least 200")
 

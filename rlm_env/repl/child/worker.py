@@ -30,6 +30,7 @@ from rlm_env.repl.child.batch import BatchClient
 from rlm_env.repl.child.capture import Descriptors, Recorder
 from rlm_env.repl.child.cell import Namespace, deny_processes
 from rlm_env.repl.child.interrupts import Interrupts
+from rlm_env.repl.child.scratch import Scratch, move_by_copying
 from rlm_env.repl.child.threads_only import use_threads
 from rlm_env.repl.sandbox.enter import PreparedSandbox, enter_sandbox
 from rlm_env.repl.wire import HEADER, Scalar, pack, pack_any, sanitize, unpack_likely
@@ -42,6 +43,10 @@ _REQUEST_FIELDS = 4
 DENIED = (
     "(The sandbox denies this: a REPL has no files but Python's own modules, no network, no other processes. "
     "Work on `context` in memory.)"
+)
+DENIED_BUT_SCRATCH = (
+    "(The sandbox denies this: a REPL has no files but Python's own modules and those that it makes below "
+    "tempfile.gettempdir(), without links; no network, no other processes.)"
 )
 NO_PROCESSES = "a REPL is a single process: subprocesses are not allowed here; use Python instead"
 _exit = os._exit
@@ -72,6 +77,8 @@ class WorkerSpec:
     max_bytes: int
     allow_fork: bool
     aliases: bool
+    scratch: tuple[str, str] | None
+    """Names for its temporary directory: of what it has in common with its forks, and of its own."""
 
 
 def run_worker(spec: WorkerSpec, parts: Parts, sandbox: PreparedSandbox, parent: int) -> NoReturn:
@@ -84,7 +91,8 @@ def run_worker(spec: WorkerSpec, parts: Parts, sandbox: PreparedSandbox, parent:
         _exit(1)
     try:
         worker = Worker(spec, parts, control, llm)
-        enter_sandbox(sandbox, parent, spec.uid)
+        common, own = spec.scratch or (None, "")
+        worker.use_scratch(enter_sandbox(sandbox, parent, spec.uid, common), own)
     except BaseException as error:
         control.sendall(pack("failed", sanitize(f"{type(error).__name__}: {error}"[:2000])))
         _exit(1)
@@ -133,7 +141,7 @@ class Parts:
     """Objects that every REPL needs, made once in the zygote: what a child makes or changes itself costs it memory that
     is not shared."""
 
-    def __init__(self, max_output: int, *, confined: bool) -> None:
+    def __init__(self, max_output: int, *, confined: bool, scratch: bool) -> None:
         sanitize("\ud800")  # loads its codec, which cannot be imported at every isolation level
         self.interrupts = Interrupts()
         self.recorder = Recorder(max_output)
@@ -142,7 +150,10 @@ class Parts:
             use_threads()
             # Nothing can be made there; but packages that ask for a name at their import (torch, datasets) get one.
             tempfile.tempdir = "/tmp"
-        self.namespace = Namespace(self.recorder, DENIED if confined else "")
+            if scratch:
+                move_by_copying()
+        denied = DENIED_BUT_SCRATCH if scratch else DENIED
+        self.namespace = Namespace(self.recorder, denied if confined else "")
         for name in [name for name in sys.modules if name.partition(".")[0] == "rlm_env"]:
             del sys.modules[name]  # hides our modules from the model's code
 
@@ -158,6 +169,7 @@ class Worker:
         self._interrupts.install()
         self._descriptors = Descriptors(spec.max_output)
         self._reserve: mmap.mmap | None = None
+        self._scratch: Scratch | None = None
         self._sent_answer = ""
         value = spec.loaded
         if spec.context is not None:
@@ -174,6 +186,10 @@ class Worker:
         self._answer = Answer(names, spec.max_answer)
         _seed(spec.seed)
 
+    def use_scratch(self, common: str | None, own: str) -> None:
+        """The temporary directory is `own` in the folder `common`; None: there is none."""
+        self._scratch = None if common is None else Scratch(common, own)
+
     def step(self) -> None:
         """Waits for a request, carries it out, reports."""
         fds: list[int] = []
@@ -185,11 +201,15 @@ class Worker:
             self._fork(number, fds, *fields)
         elif kind == "answer":
             self._answer.content = self._sent_answer = self._namespace.names["answer"]["content"] = fields[0]
+        elif kind == "forget":
+            if self._scratch is not None:
+                self._scratch.forget(fields[0])
         else:
             self._cell(number, *fields)
 
-    def _fork(self, number: int, fds: list[int], seed: int | None) -> None:
-        """Forks this process; the fork goes on with the descriptors that the host has sent."""
+    def _fork(self, number: int, fds: list[int], seed: int | None, scratch: str | None) -> None:
+        """Forks this process; the fork goes on with the descriptors that the host has sent, and a temporary directory
+        of that name."""
         threads = len(sys._current_frames()) - 1
         if threads:
             for fd in fds:
@@ -207,6 +227,8 @@ class Worker:
         control, llm, output = fds
         fork.take_over([control, llm, output, output, output], [CONTROL, LLM, OUTPUT, 1, 2])
         random.setstate(drawn)
+        if self._scratch is not None and scratch is not None:
+            self._scratch.take(scratch)
         if seed is not None:
             _seed(seed)
         self._control.sendall(pack("ready", os.getpid()))
@@ -215,6 +237,8 @@ class Worker:
         """Runs a cell, tidies up after it, and sends its report."""
         if self._reserve is None:
             self._reserve = _reserve()
+        if self._scratch is not None:
+            self._scratch.begin_cell()
         error = self._run(source, name)
         if _getpid() != self._pid:
             _exit(0)  # the cell forked (bare permits it), and this is the child

@@ -83,7 +83,7 @@ class ZygoteServer:
         if spec["level"] in ("guard", "jail"):
             freeze_finders(sys.path)
         self.sandbox = prepare_sandbox(spec)
-        self.parts = Parts(spec["max_output"], confined=spec["level"] != "bare")
+        self.parts = Parts(spec["max_output"], confined=spec["level"] != "bare", scratch=spec["scratch"] is not None)
         # Objects from here on are shared with the children for good: no collection will write to them.
         gc.collect()
         gc.freeze()
@@ -200,6 +200,7 @@ class ZygoteServer:
             max_bytes=self._spec["max_bytes"],
             allow_fork=self._spec["allow_fork"],
             aliases=self._spec["aliases"],
+            scratch=request["scratch"],
         )
 
     def _reap(self) -> None:

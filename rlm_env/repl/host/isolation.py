@@ -16,10 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlm_env.repl.config import LEVELS, ReplConfig, SandboxError
-from rlm_env.repl.host.readable import python_path, readable_paths
+from rlm_env.repl.host.readable import paths_outside, python_path, readable_paths
+from rlm_env.repl.host.scratch import ScratchBase, sees_open_files
 from rlm_env.repl.sandbox.enter import MAX_THREADS
+from rlm_env.repl.sandbox.scratch import MAX_SCRATCH_NAMES
 
 _WRITE = ("/dev/null",)
+_OPEN_FILES_UNSEEN = "this process lacks CAP_SYS_PTRACE, and could not see what a REPL of another user keeps open"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def candidate_levels(config: ReplConfig) -> tuple[list[str], dict[str, str]]:
             skipped[name] = f"below the required level {lowest!r}"
         elif name == "bare" and not config.allow_unsafe:
             skipped[name] = "confines nothing; needs allow_unsafe=True"
+        elif name == "sealed" and config.tmp_mb:
+            skipped[name] = "has no files, and so no temporary directory (tmp_mb)"
         else:
             tried.append(name)
     return tried, skipped
@@ -90,17 +95,23 @@ def leaks(level: str, attacks: dict[str, str]) -> list[str]:
     return [] if level == "bare" else [name for name, outcome in attacks.items() if outcome == "leaked"]
 
 
-def zygote_spec(config: ReplConfig, level: str) -> dict[str, Any]:
-    """The zygote's instructions, as JSON-ready data. Holds nothing that a REPL must not see."""
+def zygote_spec(config: ReplConfig, level: str, scratch: ScratchBase | None = None) -> dict[str, Any]:
+    """The zygote's instructions, as JSON-ready data. Holds nothing that a REPL must not see. `scratch`: where
+    temporary directories are, if there are any."""
     python = python_path()
+    read = readable_paths(python)
+    trees = [*python, *paths_outside(python, read), *_WRITE]
+    counted = scratch is not None and level != "jail"
     return {
         "level": level,
         "sys_path": python,
         "preload": list(config.preload),
-        "read": readable_paths(python),
+        "read": read,
         "write": list(_WRITE),
         "memory_bytes": config.memory_mb * 2**20,
         "file_bytes": config.file_mb * 2**20,
+        "scratch": None if scratch is None else scratch.spec(config.tmp_mb * 2**20, trees),
+        "shared_uid": _OPEN_FILES_UNSEEN if counted and not sees_open_files() else None,
         "max_output": config.max_output_chars,
         "max_answer": config.max_answer_chars,
         "max_items": config.max_batch_items,
@@ -112,21 +123,22 @@ def zygote_spec(config: ReplConfig, level: str) -> dict[str, Any]:
     }
 
 
-def describe_layers(level: str, facts: dict[str, Any]) -> tuple[Layer, ...]:
+def describe_layers(config: ReplConfig, level: str, facts: dict[str, Any]) -> tuple[Layer, ...]:
     """The layers of `level`, with what the zygote found out (`sandbox/prepare.py`)."""
     confined, landlock, jail = level != "bare", level in ("guard", "jail"), level == "jail"
     unused = f"not used at level {level}"
     # A preloaded package that starts threads may hold a lock at the moment of a fork.
     busy = "" if facts["threads"] == 1 else f"; it has {facts['threads']} threads, so a REPL may hang at its start"
     rules = f"ABI {facts['landlock_abi']}: Python's own trees, read-only"
+    if config.tmp_mb:
+        rules += ", and a temporary directory"
+    watched = f"the host counts: at most {MAX_THREADS} threads per REPL, and pool_memory_mb for all"
+    if config.tmp_mb and not jail:
+        watched += f"; {config.tmp_mb} MiB and {MAX_SCRATCH_NAMES:,} names in a temporary directory"
     return (
         Layer("own process", True, f"forked from a zygote that was started with an empty environment{busy}"),
         Layer("limits", True, "memory, file size, open files, no core dumps; dies with its host"),
-        Layer(
-            "watchdog",
-            True,
-            f"the host counts: at most {MAX_THREADS} threads per REPL, and pool_memory_mb for all",
-        ),
+        Layer("watchdog", True, watched),
         Layer("landlock", landlock, rules if landlock else unused),
         Layer("seccomp", confined, f"{facts['filter_length']} instructions, allow-list" if confined else unused),
         Layer("identity", facts["identity_active"], facts["identity"]),

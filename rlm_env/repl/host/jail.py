@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 from rlm_env.repl.config import SandboxError
+from rlm_env.repl.host.readable import paths_outside
+from rlm_env.repl.host.scratch import jail_arguments
 
 _SYSTEM = ("/lib64", "/usr/lib64", "/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo")
 _OWN = ("child", "sandbox", "bounds.py", "context_file.py", "wire.py")
@@ -24,16 +26,17 @@ def real_interpreter() -> str:
     return os.path.realpath(sys.executable)
 
 
-def jail_command(python: list[str], read: list[str]) -> list[str]:
+def jail_command(python: list[str], read: list[str], *, scratch: bool = False) -> list[str]:
     """The words to put before the interpreter's own command line. `python`: its module search path; `read`: all that
-    guard lets a REPL read. SandboxError where bubblewrap is not installed."""
+    guard lets a REPL read; `scratch`: REPLs mount temporary directories. SandboxError where bubblewrap is missing."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise SandboxError("bubblewrap is not installed (Debian, Ubuntu: sudo apt-get install bubblewrap)")
     line = [bwrap, "--die-with-parent", "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net"]
     line += ["--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL", "--dev", "/dev", "--proc", "/proc"]
-    libraries = [path for path in read if not any(path.startswith(f"{tree}/") for tree in python)]
-    for path in dict.fromkeys([*python, *libraries, *_SYSTEM, real_interpreter()]):
+    first, last = jail_arguments() if scratch else ([], [])
+    line += first
+    for path in dict.fromkeys([*python, *paths_outside(python, read), *_SYSTEM, real_interpreter()]):
         if not path.startswith("/dev/"):
             line += ["--ro-bind-try", path, path]
     for path in _unreadable(python, read):
@@ -41,7 +44,7 @@ def jail_command(python: list[str], read: list[str]) -> list[str]:
     for name in _OWN:
         path = str(Path(__file__).parents[1] / name)
         line += ["--ro-bind", path, path]
-    return [*line, "--chdir", "/", "--"]
+    return [*line, *last, "--chdir", "/", "--"]
 
 
 def _unreadable(python: list[str], read: list[str]) -> list[Path]:

@@ -11,17 +11,20 @@ from rlm_env.repl.host import isolation, jail
 from rlm_env.repl.host.isolation import SandboxReport
 from rlm_env.repl.host.pool_limits import PoolLimits
 from rlm_env.repl.host.repl import Repl
+from rlm_env.repl.host.scratch import ScratchBase
 from rlm_env.repl.host.zygote_client import ZygoteClient
 
 
 class PoolZygote:
     """The `ReplSource` of a pool: its zygote, and the REPLs that are open."""
 
-    def __init__(self, config: ReplConfig, report: SandboxReport, zygote: ZygoteClient) -> None:
+    def __init__(
+        self, config: ReplConfig, report: SandboxReport, zygote: ZygoteClient, scratch: ScratchBase | None
+    ) -> None:
         self.config = config
         self.report = report
         self.repls: set[Repl] = set()
-        self.limits = PoolLimits(config)
+        self.limits = PoolLimits(config, scratch)
         self._zygote = zygote
         self._starting = asyncio.Lock()
         self._closed = False
@@ -32,19 +35,28 @@ class PoolZygote:
         levels, reasons = isolation.candidate_levels(config)
         for level in levels:
             try:
-                zygote, attacks = await _start_zygote(config, level)
-            except SandboxError as error:
+                scratch = ScratchBase(level) if config.tmp_mb else None
+            except OSError as error:
+                reasons[level] = f"no temporary directories can be made here: {error}"
+                continue
+            try:
+                zygote, attacks = await _start_zygote(config, level, scratch)
+            except BaseException as error:
+                if scratch is not None:
+                    scratch.close()
+                if not isinstance(error, SandboxError):
+                    raise
                 reasons[level] = str(error)
                 continue
             lower = levels[levels.index(level) + 1 :]
             report = SandboxReport(
                 level=level,
-                layers=isolation.describe_layers(level, zygote.facts),
+                layers=isolation.describe_layers(config, level, zygote.facts),
                 attacks=attacks,
                 not_chosen=reasons | {name: f"below {level!r}, which works" for name in lower},
                 packages=zygote.facts["packages"],
             )
-            return cls(config, report, zygote)
+            return cls(config, report, zygote, scratch)
         raise isolation.refusal(reasons)
 
     @property
@@ -58,7 +70,7 @@ class PoolZygote:
             self.enter()
             if not self._zygote.alive:
                 await self._zygote.close()
-                self._zygote, _ = await _start_zygote(self.config, self.report.level)
+                self._zygote, _ = await _start_zygote(self.config, self.report.level, self.limits.scratch)
                 if self._closed:  # meanwhile
                     await self._zygote.close()
                     self.enter()
@@ -80,12 +92,17 @@ class PoolZygote:
         self.limits.close()
 
 
-async def _start_zygote(config: ReplConfig, level: str) -> tuple[ZygoteClient, dict[str, str]]:
+async def _start_zygote(
+    config: ReplConfig, level: str, scratch: ScratchBase | None
+) -> tuple[ZygoteClient, dict[str, str]]:
     """A zygote that has passed the self-test of `level`, and the outcome of each attack."""
-    spec = isolation.zygote_spec(config, level)
+    spec = isolation.zygote_spec(config, level, scratch)
     command = [sys.executable]
     if level == "jail":
-        command = [*jail.jail_command(spec["sys_path"], spec["read"]), jail.real_interpreter()]
+        command = [
+            *jail.jail_command(spec["sys_path"], spec["read"], scratch=scratch is not None),
+            jail.real_interpreter(),
+        ]
     zygote = await ZygoteClient.start(spec, config.start_timeout, command)
     try:
         result: dict[str, Any] = await zygote.self_test(config.start_timeout)

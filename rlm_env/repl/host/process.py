@@ -21,6 +21,7 @@ from rlm_env.repl.host.batch_host import BatchHost, Handler
 from rlm_env.repl.host.cell_report import REPORT_FIELDS, CellReport, cell_report
 from rlm_env.repl.host.channel import Channel
 from rlm_env.repl.host.pool_limits import PoolLimits
+from rlm_env.repl.host.scratch import ScratchDirectory
 from rlm_env.repl.host.zygote_client import Child, ZygoteClient
 from rlm_env.repl.wire import HEADER, MAX_PROMPT_FIELDS, MAX_PROMPT_FRAME, ProtocolError, Scalar, pack, unpack
 
@@ -45,8 +46,10 @@ class ReplProcess:
         child: Child,
         status: asyncio.Future[int],
         sockets: tuple[socket.socket, socket.socket],
+        scratch: ScratchDirectory | None,
     ) -> None:
-        """`status`: gets the exit code. `sockets`: control and llm, not connected to the event loop yet."""
+        """`status`: gets the exit code. `sockets`: control and llm, not connected to the event loop yet. `scratch`: its
+        temporary directory."""
         loop = self._loop = asyncio.get_running_loop()
         self._config = config
         self._zygote = zygote
@@ -54,6 +57,7 @@ class ReplProcess:
         self._child = child
         self._status = status
         self._sockets = sockets
+        self.scratch = scratch
         # Four bytes per character, and room for the rest of the frame.
         limit = 4 * (config.max_output_chars + config.max_answer_chars) + 2**17
         self._control = Channel(self._control_frame, self._channel_lost, limit, REPORT_FIELDS, REPORT_FIELDS)
@@ -87,13 +91,15 @@ class ReplProcess:
         """Forks, connects, and waits until the child has entered its sandbox; the caller limits the time. `answer`: the
         content to begin with."""
         request = {"kind": context.kind, "size": context.size, "seed": seed, "llm": handler is not None}
+        scratch = None if limits.scratch is None else limits.scratch.directory()
+        request["scratch"] = None if scratch is None else [scratch.repl, scratch.name]
         sockets, theirs = _two_pairs()
         fds = (theirs[0].fileno(), theirs[1].fileno(), *(() if context.fd is None else (context.fd,)))
         status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         process: ReplProcess | None = None
         try:
             child = await zygote.fork(request, fds, _resolver(status))
-            process = cls(config, handler, zygote, limits, child, status, sockets)
+            process = cls(config, handler, zygote, limits, child, status, sockets, scratch)
             _close_all(theirs)
             await process._connect()
             await asyncio.shield(process._ready)
@@ -145,7 +151,8 @@ class ReplProcess:
                 # The kernel says who writes to the new socket first: a REPL's own word for its pid is not trusted.
                 sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
                 sockets[0].setblocking(False)
-                await self._request_fork(seed, [theirs[0].fileno(), theirs[1].fileno(), output], limit)
+                scratch = None if self.scratch is None else self.scratch.fork()
+                await self._request_fork(seed, scratch, [theirs[0].fileno(), theirs[1].fileno(), output], limit)
                 theirs[0].close()
                 try:
                     pid, inner_pid = await asyncio.wait_for(_first_words(loop, sockets[0]), limit)
@@ -153,7 +160,7 @@ class ReplProcess:
                     raise ReplError("the REPL cannot be forked: the fork did not come up") from None
                 status: asyncio.Future[int] = loop.create_future()
                 child = self._zygote.adopt(pid, inner_pid, _resolver(status))
-                forked = ReplProcess(self._config, handler, self._zygote, self._limits, child, status, sockets)
+                forked = ReplProcess(self._config, handler, self._zygote, self._limits, child, status, sockets, scratch)
                 sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
                 forked._ready.set_result(None)
                 await forked._connect()
@@ -168,10 +175,14 @@ class ReplProcess:
                 _close_all(theirs)
                 os.close(output)
 
-    async def _request_fork(self, seed: int | None, fds: list[int], limit: float) -> None:
+    async def _request_fork(
+        self, seed: int | None, scratch: ScratchDirectory | None, fds: list[int], limit: float
+    ) -> None:
         reply = self._fork = asyncio.get_running_loop().create_future()
         try:
-            socket.send_fds(self._sockets[0], [pack("fork", 0, seed)], fds)
+            socket.send_fds(
+                self._sockets[0], [pack("fork", 0, seed, scratch.name if scratch is not None else None)], fds
+            )
             await asyncio.wait([reply, self.ended], timeout=limit, return_when="FIRST_COMPLETED")
         finally:
             self._fork = None
@@ -229,6 +240,18 @@ class ReplProcess:
         """Ends the process and waits for its end."""
         self.kill("it was closed")
         await asyncio.shield(self.ended)
+
+    async def hold_to_scratch(self) -> None:
+        """Ends the process where its temporary directory holds too much."""
+        watch = self._limits.scratch_watch
+        reason = None if watch is None else await asyncio.to_thread(watch.excess, self)
+        if reason is not None:
+            self.kill(reason)
+
+    def forget(self, ended: ReplProcess) -> None:
+        """Frees the room of a fork that has ended, where that is not the host's matter."""
+        if ended.scratch is not None:
+            self._control.write(pack("forget", 0, ended.scratch.name))
 
     def _busy(self, busy: bool) -> None:
         if self._cell is not None:
@@ -291,6 +314,8 @@ class ReplProcess:
         self._llm.close()
         self._child.release()
         self._limits.watchdog.discard(self)
+        if self.scratch is not None:
+            await asyncio.to_thread(self.scratch.remove)
         status = self._status.result() if self._status.done() else None
         text = self._kill_reason or self._describe(status, killed)
         if not self._ready.done():

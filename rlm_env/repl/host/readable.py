@@ -97,6 +97,11 @@ def readable_paths(python: list[str]) -> list[str]:
     return [*read, *_library_paths(), *_SYSTEM_READ]
 
 
+def paths_outside(python: list[str], read: list[str]) -> list[str]:
+    """What of `read` is not below the module search path `python`."""
+    return [path for path in read if not any(path.startswith(f"{tree}/") for tree in python)]
+
+
 def _library_paths() -> list[str]:
     """The system's shared libraries. A folder of them that is a link (on some systems lib64 is one to lib) is taken for
     what it leads to, and of one that holds more than libraries only these are read."""

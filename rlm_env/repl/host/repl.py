@@ -158,13 +158,15 @@ class Repl:
             step.begin()
             try:
                 report = await step.report
+                if report is not None:
+                    await self._process.hold_to_scratch()
             except asyncio.CancelledError:
                 step.abandon()
                 if checkpoint is not None:
                     checkpoint.kill("it was a checkpoint")
                 raise
             self._step = None
-            if report is None:
+            if report is None or not self._process.alive:
                 return await self._result_of_death(step, lost_before, checkpoint)
             if checkpoint is not None:
                 checkpoint.kill("it was a checkpoint")
@@ -260,6 +262,7 @@ class Repl:
         self._reported_dead = step.process
         if checkpoint is not None:
             self._take(checkpoint)
+            checkpoint.forget(step.process)
         return StepResult(
             error=f"The REPL's process {what}{'' if checkpoint is None else UNDONE}.",
             timed_out=step.timed_out is not None,

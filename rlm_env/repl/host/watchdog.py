@@ -1,4 +1,4 @@
-"""Counts the threads and the memory of all REPLs of a pool, and ends the one that goes too far.
+"""Counts the threads, the memory and the temporary files of all REPLs of a pool, and ends the one that goes too far.
 
 The kernel's limits do not do for this: the number of threads (RLIMIT_NPROC) is counted per user, and not at all for
 root; the limit of address space is per REPL, and a thousand REPLs may want a thousand times as much. So the host looks,
@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from rlm_env.repl.host.scratch_use import ScratchUser, ScratchWatch
+
 INTERVAL = 0.03
 """Seconds between looks."""
 _FEW_THREADS = 64
@@ -25,11 +27,8 @@ _COUNT_IN_ANY_CASE = 1.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-class Watched(Protocol):
+class Watched(ScratchUser, Protocol):
     """A process, as the watchdog knows it."""
-
-    @property
-    def pid(self) -> int: ...
 
     def end_from_thread(self, reason: str) -> None:
         """Kills it, from any thread."""
@@ -46,10 +45,12 @@ class _Entry:
 class Watchdog:
     """Watches processes between `add` and `discard`. Its thread runs while there are any."""
 
-    def __init__(self, memory: int, max_threads: int) -> None:
-        """`memory`: bytes that all of them together may add to what they began with. `max_threads`: of each."""
+    def __init__(self, memory: int, max_threads: int, scratch: ScratchWatch | None = None) -> None:
+        """`memory`: bytes that all of them together may add to what they began with. `max_threads`: of each.
+        `scratch`: counts their temporary directories, if they have any."""
         self._memory = memory
         self._max_threads = max_threads
+        self._scratch = scratch
         self._entries: dict[Watched, _Entry] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -85,6 +86,8 @@ class Watchdog:
                 self.look_at_memory()
                 free, counted = left, now
             free = max(free, left)
+            if self._scratch is not None and self._scratch.is_due():
+                self._scratch.look([entry.process for entry in self._all()], _end)
 
     def _all(self) -> list[_Entry]:
         with self._lock:
@@ -112,6 +115,10 @@ class Watchdog:
                 f"held {size >> 20:,} MiB, the most of all REPLs, when these had used up the "
                 f"{self._memory >> 20:,} MiB that they may hold together, and was ended"
             )
+
+
+def _end(process: Watched, reason: str) -> None:
+    process.end_from_thread(reason)
 
 
 class _Counter:

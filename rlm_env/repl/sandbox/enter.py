@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from rlm_env.repl.sandbox import landlock, libc
 from rlm_env.repl.sandbox.identity import PrivateUids
+from rlm_env.repl.sandbox.scratch import ScratchPlan, make_scratch
 from rlm_env.repl.sandbox.seccomp import Filter
 from rlm_env.repl.sandbox.syscalls import machine, required_syscall_number
 
@@ -24,6 +25,7 @@ UNKNOWN_SPACE = 2**30
 LAST_CAPABILITY = 63
 TO_CHANGE_UID = (5, 6, 7)
 """CAP_KILL (the zygote signals children of other uids), CAP_SETGID, CAP_SETUID."""
+CAP_SYS_ADMIN = 21
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,15 @@ class PreparedSandbox:
     """Where the zygote is root and others can read Python."""
     shared_uid: str | None = None
     """Why there are no private uids, where the zygote is root."""
+    write: tuple[str, ...] = ()
+    """Files that may be written to, besides those of its own."""
+    scratch: ScratchPlan | None = None
+    """None: without a temporary directory."""
 
 
-def enter_sandbox(sandbox: PreparedSandbox, parent: int, uid: int | None) -> None:
-    """Confines the calling process, for good. Raises OSError on the first step that fails."""
+def enter_sandbox(sandbox: PreparedSandbox, parent: int, uid: int | None, scratch: str | None = None) -> str | None:
+    """Confines the calling process, for good. `scratch`: the name for its temporary directory, whose path is returned.
+    Raises OSError on the first step that fails."""
     os.setsid()
     _lower_oom_chance()
     space = address_space() + sandbox.memory_bytes
@@ -57,15 +64,32 @@ def enter_sandbox(sandbox: PreparedSandbox, parent: int, uid: int | None) -> Non
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
+    own = _make_own(sandbox.scratch, scratch)
     die_with_parent(parent)
     if sandbox.ruleset is None and sandbox.filter is None:
-        return
+        return own
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
     if sandbox.ruleset is not None:
         landlock.restrict_self(sandbox.ruleset)
         os.close(sandbox.ruleset)
+        if sandbox.scratch is not None and own is not None and not sandbox.scratch.mounted:
+            # The ruleset that all REPLs share allows the folder that all their directories are in.
+            only_own = landlock.build_ruleset(sandbox.scratch.reading, sandbox.write, own)
+            landlock.restrict_self(only_own)
+            os.close(only_own)
     if sandbox.filter is not None:
         sandbox.filter.install(os.getpid())
+    return own
+
+
+def _make_own(plan: ScratchPlan | None, name: str | None) -> str | None:
+    """The temporary directory; the capability that mounting it takes is given up."""
+    if plan is None or name is None:
+        return None
+    own = make_scratch(plan, name)
+    if plan.mounted:
+        drop_capabilities()
+    return own
 
 
 def die_with_parent(parent: int) -> None:

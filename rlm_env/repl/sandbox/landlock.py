@@ -21,6 +21,9 @@ from rlm_env.repl.sandbox import libc
 
 _RESTRICT_SELF = 446
 """The same number on every architecture."""
+_FILES = AccessFS.READ_FILE | AccessFS.WRITE_FILE | AccessFS.TRUNCATE | AccessFS.MAKE_REG | AccessFS.REMOVE_FILE
+_SCRATCH = _FILES | AccessFS.READ_DIR | AccessFS.MAKE_DIR | AccessFS.REMOVE_DIR
+"""Not executing, links, sockets, pipes, devices, and moving anything."""
 
 
 def landlock_abi() -> int:
@@ -28,9 +31,9 @@ def landlock_abi() -> int:
     return landlockpy.abi_version()
 
 
-def build_ruleset(read: Iterable[str], write: Iterable[str] = ()) -> int:
+def build_ruleset(read: Iterable[str], write: Iterable[str] = (), scratch: str | None = None) -> int:
     """A ruleset's file descriptor. `read`: files or trees that may be read; `write`: files that may be read and
-    written. Missing paths are left out.
+    written; `scratch`: a tree in which files and folders may be made and removed. Missing paths are left out.
 
     Raises OSError where the kernel has no Landlock.
     """
@@ -42,6 +45,8 @@ def build_ruleset(read: Iterable[str], write: Iterable[str] = ()) -> int:
             _allow(ruleset, path, AccessFS.READ_FILE | AccessFS.READ_DIR)
         for path in write:
             _allow(ruleset, path, AccessFS.READ_FILE | AccessFS.WRITE_FILE | AccessFS.TRUNCATE)
+        if scratch is not None:
+            _allow(ruleset, scratch, _SCRATCH)
         return os.dup(ruleset.fileno())
 
 

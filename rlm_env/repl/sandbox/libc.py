@@ -12,6 +12,8 @@ _libc.syscall.restype = ctypes.c_long
 PR_SET_PDEATHSIG = 1
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+_CLONE_NEWNS = 0x20000
 
 
 def prctl(option: int, value: int = 0) -> int:
@@ -44,6 +46,18 @@ def collapse_pages(address: int, length: int) -> None:
     """`madvise(MADV_HUGEPAGE)` and `MADV_COLLAPSE` (Linux 6.1) on memory of this process. Errors are ignored."""
     for advice in (14, 25):
         _libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), advice)
+
+
+def new_mount_namespace() -> None:
+    """What this process mounts from now on, no other sees. OSError where the kernel refuses."""
+    _checked(_libc.unshare(_CLONE_NEWNS), "unshare")
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str) -> None:
+    """`mount(source, target, kind, flags, options)`; OSError where the kernel refuses."""
+    _checked(
+        _libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode()), "mount"
+    )
 
 
 def _checked(result: int, what: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rlm_env.repl.sandbox import enter, identity, landlock
 from rlm_env.repl.sandbox.enter import PreparedSandbox
+from rlm_env.repl.sandbox.scratch import scratch_plan
 from rlm_env.repl.sandbox.seccomp import compile_filter
 from rlm_env.repl.sandbox.syscalls import machine
 
@@ -21,23 +22,25 @@ def prepare_sandbox(spec: dict[str, Any]) -> PreparedSandbox:
     Raises OSError where the machine cannot do it.
     """
     level, arch, root = spec["level"], machine(), os.geteuid() == 0
+    plan = scratch_plan(spec["scratch"])
     ruleset = None
     if level in ("guard", "jail"):
-        ruleset = landlock.build_ruleset(spec["read"], spec["write"])
+        ruleset = landlock.build_ruleset(spec["read"], spec["write"], plan.allowed if plan else None)
     program = None
     if level != "bare":
         if arch is None:
             raise OSError(f"no seccomp table for {os.uname().machine}")
-        program = compile_filter(arch, paths=level != "sealed", allow_fork=spec["allow_fork"])
-    uids, shared = None, None
-    for scheme in identity.uid_schemes() if level != "bare" else []:
+        program = compile_filter(arch, paths=level != "sealed", allow_fork=spec["allow_fork"], scratch=plan is not None)
+    uids, shared = None, spec["shared_uid"]
+    for scheme in identity.uid_schemes() if level != "bare" and shared is None else []:
         why_not = identity.others_can_read(spec["sys_path"], scheme.first)
         if why_not is None:
             uids = scheme
             break
         shared = shared or why_not
     if root and program is not None:
-        enter.drop_capabilities(keep=enter.TO_CHANGE_UID if uids else ())
+        mounts = (enter.CAP_SYS_ADMIN,) if plan and plan.mounted else ()
+        enter.drop_capabilities(keep=mounts + (enter.TO_CHANGE_UID if uids else ()))
     return PreparedSandbox(
         level=level,
         ruleset=ruleset,
@@ -46,6 +49,8 @@ def prepare_sandbox(spec: dict[str, Any]) -> PreparedSandbox:
         memory_bytes=spec["memory_bytes"],
         uids=uids,
         shared_uid=shared,
+        write=tuple(spec["write"]),
+        scratch=plan,
     )
 
 

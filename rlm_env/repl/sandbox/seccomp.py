@@ -43,6 +43,10 @@ PATHS = tuple(_PATH_NAMES.split())
 """Calls that take a path. Allowed where Landlock says which paths, some with some arguments only; refused at level
 sealed."""
 
+SCRATCH = ("mkdir", "mkdirat", "rmdir", "unlink", "unlinkat")
+"""Allowed where there is a temporary directory, and where Landlock says. Links and renames stay denied: nothing can be
+led out of it, or moved about while the host counts."""
+
 UNSUPPORTED = ("clone3",)
 """Answered ENOSYS: its arguments lie in memory, and the C library falls back to an older call."""
 
@@ -211,13 +215,14 @@ def _conditional(paths: bool, allow_fork: bool) -> dict[str, bytes]:
     }
 
 
-def compile_filter(arch: str, *, paths: bool, allow_fork: bool = False) -> Filter:
-    """The filter for `arch`; `paths` says whether calls that take a path are allowed."""
+def compile_filter(arch: str, *, paths: bool, allow_fork: bool = False, scratch: bool = False) -> Filter:
+    """The filter for `arch`. `paths`: calls that take a path are allowed; `scratch`: those too that make and remove
+    files."""
     parts = [_load(_ARCH), _op(_EQUAL, AUDIT_ARCH[arch], 1, 0), _give(_KILL_PROCESS), _load(_NR)]
     # Newer than the table, and on x86-64 also the x32 calls (bit 30 set).
     parts += [_op(_ABOVE, NEWEST, 0, 1), _give(_MISSING)]
     bodies = _conditional(paths, allow_fork)
-    allowed = ALLOWED + (PATHS if paths else ())
+    allowed = ALLOWED + (PATHS if paths else ()) + (SCRATCH if scratch else ())
     numbers = [syscall_number(name, arch) for name in allowed if name not in bodies]
     parts += [_if_equal(nr, _ALLOW) for nr in numbers if nr is not None]
     parts += [_if_equal(nr, _MISSING) for name in UNSUPPORTED if (nr := syscall_number(name, arch)) is not None]

@@ -6,6 +6,7 @@ Fail closed: an attack that succeeds means that the isolation level does not wor
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -20,6 +21,7 @@ from rlm_env.repl.sandbox.syscalls import machine
 
 _fork_call = os.fork
 _PTRACE_GETEVENTMSG = 0x4201
+_SCRATCH_NAME = "self-test"
 _PTRACE = {"x86_64": 101, "aarch64": 117}
 
 
@@ -33,8 +35,9 @@ def run_self_test(sandbox: PreparedSandbox, host: int) -> dict[str, Any]:
         os.close(reading)
         result: dict[str, Any] = {"attacks": {}, "error": None}
         try:
-            enter_sandbox(sandbox, parent, sandbox.uids.first if sandbox.uids else None)
-            result["attacks"] = {name: _outcome(attack) for name, attack in attacks(host).items()}
+            uid = sandbox.uids.first if sandbox.uids else None
+            scratch = enter_sandbox(sandbox, parent, uid, _SCRATCH_NAME if sandbox.scratch else None)
+            result["attacks"] = {name: _outcome(attack) for name, attack in attacks(host, scratch).items()}
         except BaseException as error:
             result["error"] = f"{type(error).__name__}: {error}"
         os.write(writing, json.dumps(result).encode())
@@ -43,6 +46,9 @@ def run_self_test(sandbox: PreparedSandbox, host: int) -> dict[str, Any]:
     with open(reading, "rb") as pipe:
         data = pipe.read()
     os.waitpid(pid, 0)
+    if sandbox.scratch is not None and not sandbox.scratch.mounted:
+        with contextlib.suppress(OSError):
+            os.rmdir(f"{sandbox.scratch.base}/{_SCRATCH_NAME}")
     return json.loads(data) if data else {"attacks": {}, "error": "the self-test's process died"}
 
 
@@ -84,8 +90,9 @@ def _datagram() -> None:
     right.close()
 
 
-def attacks(host: int) -> dict[str, Callable[[], object]]:
-    """Every attack by name. `host` is the process id of the trainer, as seen from here."""
+def attacks(host: int, scratch: str | None) -> dict[str, Callable[[], object]]:
+    """Every attack by name. `host`: the process id of the trainer, as seen from here. `scratch`: the temporary
+    directory, if there is one."""
     ptrace = _PTRACE.get(machine() or "")
     zygote = os.getppid()
     found: dict[str, Callable[[], object]] = {
@@ -102,6 +109,11 @@ def attacks(host: int) -> dict[str, Callable[[], object]]:
         "make a datagram pair": _datagram,
         "raise a limit": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)),
     }
+    if scratch is not None:
+        beside = f"{os.path.dirname(scratch)}/{os.getpid()}"
+        found["write beside its own directory"] = lambda: os.close(os.open(beside, os.O_CREAT | os.O_WRONLY))
+        found["make a link in its directory"] = lambda: os.symlink("/", f"{scratch}/link")
+        found["make a pipe in its directory"] = lambda: os.mkfifo(f"{scratch}/pipe")
     if hasattr(resource, "prlimit"):
         found["read the host's limits"] = lambda: resource.prlimit(host, resource.RLIMIT_NOFILE)
     if hasattr(os, "sched_setaffinity"):
