@@ -35,8 +35,10 @@ class ReplPool:
         self._zygote: PoolZygote | None = None
 
     async def __aenter__(self) -> ReplPool:
-        _allow_many_descriptors()
-        self._zygote = await PoolZygote.start(self.config)
+        """Starts the zygote, unless it is started already."""
+        if self._zygote is None:
+            _allow_many_descriptors()
+            self._zygote = await PoolZygote.start(self.config)
         return self
 
     async def __aexit__(self, *_exception: Any) -> None:

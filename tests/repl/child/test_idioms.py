@@ -153,19 +153,34 @@ async def test_sealed_has_the_parts_of_scipy():
         assert step.output == "[0.2, 0.6] 0.5 0.288 1.0 1.0 0.5 1.0 1.0 [0.2, 0.6] 2\n"
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[("guard", 0), ("guard", 64), ("jail", 64)])
+async def large_repl(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Repl, bool]]:
+    """A REPL for large packages, and whether it has a temporary directory."""
+    level, tmp_mb = request.param
+    async with await open_pool(level, tmp_mb=tmp_mb) as pool, pool.open() as repl:
+        await repl.run("import tempfile; here = tempfile.gettempdir()")
+        yield repl, tmp_mb > 0
+
+
+STORED = {
+    "torch": "torch.save(torch.ones(3), here + '/t.pt'); print(torch.load(here + '/t.pt').sum().item())",
+    "transformers": "transformers.PretrainedConfig(bos_token_id=3.0).save_pretrained(here)\n"
+    "print(transformers.PretrainedConfig.from_pretrained(here).bos_token_id)",
+    "datasets": "datasets.Dataset.from_dict({'a': [3.0]}).map(lambda row: row).save_to_disk(here + '/d')\n"
+    "print(datasets.load_from_disk(here + '/d')[0]['a'])",
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("level", ["guard", "jail"])
-async def test_packages_that_ask_for_a_temporary_directory_can_be_imported(level: str):
-    pool = await open_pool(level)
-    try:
-        for package in ("torch", "transformers", "datasets"):
-            pytest.importorskip(package)
-            async with pool.open() as repl:
-                step = await repl.run(f"import {package}; print({package}.__version__)", timeout=120)
-                assert step.error is None, step.error
-                assert step.output.strip()
-    finally:
-        await pool.close()
+@pytest.mark.parametrize("package", STORED)
+async def test_large_packages_can_be_imported_and_used(large_repl, package: str):
+    """They ask for a temporary directory, whether there is one or not."""
+    pytest.importorskip(package)
+    repl, has_directory = large_repl
+    use = STORED[package] if has_directory else f"print({package}.__version__ and 3.0)"
+    step = await repl.run(f"import {package}\n{use}", timeout=120)
+    assert step.error is None, step.error
+    assert "3.0\n" in step.output
 
 
 async def test_a_temporary_file_is_refused_with_words(repl: Repl):

@@ -70,6 +70,7 @@ FILES = (
     "sandbox/test_machine_bounds.py",
     "sandbox/test_shared_objects.py",
     "sandbox/test_closed_packages.py",
+    "sandbox/test_scratch.py",
     "host/test_fork.py",
     "host/test_lateness.py",
     "host/test_waits_and_resources.py",
