@@ -58,6 +58,9 @@ FAULTS = (
     "import builtins; vars(builtins).clear()",
     "open('/etc/passwd')",
     f"import tempfile; kept = tempfile.NamedTemporaryFile(prefix={PREFIX!r})",
+    "import tempfile\nwhile True: tempfile.mkstemp()",
+    "import os, tempfile\nos.chdir(tempfile.gettempdir())\nwhile True: os.mkdir('d' * 200); os.chdir('d' * 200)",
+    "import tempfile; kept = [tempfile.TemporaryFile() for _ in range(9)]; [f.write(bytes(2**20)) for f in kept * 2]",
     "def f(): f()\nf()",
     "del context, answer, llm_batch",
 )
@@ -88,8 +91,9 @@ def own_processes() -> dict[int, str]:
 
 
 def own_temporary_files() -> int:
-    directories = {tempfile.gettempdir(), "/tmp"}
-    return sum(name.startswith(PREFIX) for directory in directories for name in os.listdir(directory))
+    """What is left in this run's own directory, and files of REPLs where they should not be."""
+    own = sum(len(folders) + len(files) for _, folders, files in os.walk(tempfile.gettempdir()))
+    return own + sum(name.startswith(PREFIX) for name in os.listdir("/tmp"))
 
 
 def footprint() -> dict[str, int]:
@@ -197,7 +201,17 @@ async def main() -> int:
         preload=(),
         memory_mb=256,
         interrupt_grace=0.1,
+        tmp_mb=0 if options.level == "sealed" else 16,
     )
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as own:
+        if os.geteuid() == 0:
+            os.chmod(own, 0o711)  # REPLs may have user ids of their own
+        tempfile.tempdir = own
+        return await run(config, options)
+
+
+async def run(config: ReplConfig, options: argparse.Namespace) -> int:
+    """The soak that was asked for. Its exit status."""
     if options.neighbors:
         return await side_by_side(config, options)
     async with ReplPool(config) as pool:

@@ -49,6 +49,9 @@ ATTACKS = (
     "x = []\nwhile True: x.append(bytearray(2**22))",
     "import hashlib\nhog = lambda: hashlib.pbkdf2_hmac('md5', b'', b'', 10**7)\n"
     "for _ in range(8): threading.Thread(target=hog).start()",
+    "import tempfile\nfor i in range(900): open(tempfile.gettempdir() + f'/{i}', 'wb')\nwhile True:\n"
+    "    f = open(tempfile.gettempdir() + '/x', 'wb'); f.write(bytes(2**20)); f.close(); os.unlink(f.name)",
+    "import tempfile; kept = [tempfile.TemporaryFile() for _ in range(40)]; [f.write(bytes(2**20)) for f in kept]",
     "while True: pass",
     "os._exit(1)",
     "answer['content'] = 'x' * 10**8",
