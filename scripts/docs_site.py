@@ -79,7 +79,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links from page to page; in the code of tables `|` for `\\|`, which git hosts want and mkdocs would show."""
+    """Links from page to page, and the two things that mkdocs reads otherwise than git hosts (`as_mkdocs_reads_it`)."""
     uri = page.file.src_uri
     if uri.startswith("modules/"):
         page.meta["search"] = {"exclude": True}
@@ -94,9 +94,18 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
             return found[0]
         return f"{found[1]}{posixpath.relpath(place, posixpath.dirname(uri) or '.')}{found[3] or ''}"
 
-    lines = LINK.sub(moved, markdown).split("\n")
-    return "\n".join(re.sub(r"`[^`]+`", unescaped, line) if line.startswith("|") else line for line in lines)
+    return as_mkdocs_reads_it(LINK.sub(moved, markdown))
 
 
-def unescaped(code: re.Match[str]) -> str:
-    return code[0].replace("\\|", "|")
+def as_mkdocs_reads_it(markdown: str) -> str:
+    """Outside of code blocks: lists in lists are indented by four blanks, and in the code of tables `|` needs no
+    backslash, which would be shown."""
+    lines, in_code = [], False
+    for line in markdown.split("\n"):
+        in_code ^= line.lstrip().startswith("```")
+        if not in_code and line.startswith("|"):
+            line = re.sub(r"`[^`]+`", lambda code: code[0].replace("\\|", "|"), line)
+        elif not in_code:
+            line = re.sub(r"^(  )+(?=[-*] )", lambda blanks: blanks[0] * 2, line)
+        lines.append(line)
+    return "\n".join(lines)

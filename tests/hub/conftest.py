@@ -21,14 +21,16 @@ PRIME = "0.18.0"
 
 @pytest.fixture(scope="session")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a package index that has rlm-env."""
+    """The address of a package index that has rlm-env: its source archive, and the wheel that was built from that."""
     for module in ("build", "twine", "pypiserver"):
         pytest.importorskip(module)
     folder = tmp_path_factory.mktemp("index")
     with package_index(folder / "packages") as url:
         shell = Shell(folder)
-        shell(sys.executable, "-m", "build", "--wheel", "--outdir", "core", ROOT)
-        shell(*Shell.upload(url), *(folder / "core").glob("*.whl"))
+        shell(sys.executable, "-m", "build", "--outdir", "core", ROOT)
+        made = sorted((folder / "core").iterdir())
+        assert [path.suffix for path in made] == [".whl", ".gz"]
+        shell(*Shell.upload(url), *made)
         yield url
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import rlm_env
 from rlm_env.hub.build import build
 from rlm_env.hub.findings import Findings
 from rlm_env.hub.perfect_endpoint import PerfectEndpoint
@@ -41,6 +42,19 @@ def test_all_are_listed_with_their_versions(elsewhere):
     listed = {line.split()[0]: line.split()[1:] for line in shell(commands / "rlm-env", "envs").splitlines()}
     assert listed == {name: [p.name, p.version] for p in PROJECTS for name in p.environments}
     assert len(listed) == 7
+
+
+def test_what_is_installed_is_what_is_here(elsewhere):
+    """Every file of the two packages, prompts, pages and the shipped policy included; and one version."""
+    shell, commands = elsewhere
+    [packages] = commands.parent.glob("lib/*/site-packages")
+    for source in (ROOT / "rlm_env", ROOT / "rewards" / "rlm_rewards"):
+        here, there = (
+            {path.relative_to(root) for path in root.rglob("*") if path.is_file()}
+            for root in (source, packages / source.name)
+        )
+        assert {path for path in here ^ there if "__pycache__" not in path.parts} == set()
+    assert shell(commands / "rlm-env", "--version").split() == ["rlm-env", rlm_env.__version__]
 
 
 @pytest.mark.parametrize("name", [name for project in PROJECTS for name in project.environments])
