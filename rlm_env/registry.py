@@ -27,6 +27,11 @@ from rlm_env.scaffolds.rlm import RLMEnv
 
 GROUP = "rlm_env.environments"
 FOLDER = Path("environments")
+FILE_REMEDY = (
+    "An environment in a file of its own runs from Python: rlm_env.evaluate_sync(MyEnvironment(), model=...). "
+    "Commands want a package: rlm-env new NAME makes one to put it into."
+)
+"""What is said where the name is that of a Python file."""
 
 
 class UnknownOption(TypeError):
@@ -86,8 +91,10 @@ def entry_of(name: str) -> tuple[EntryPoint, Path | None]:
             return entry, folder
     known = environments()
     near = difflib.get_close_matches(name, known, n=1)
+    if name.endswith(".py"):
+        raise ValueError(f"no environment {name!r}. {FILE_REMEDY}")
     raise ValueError(
-        f"no environment {name!r}{f'; did you mean {near[0]!r}?' if near else ''} "
+        f"no environment {name!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
         f"Known: {', '.join(sorted(known)) or 'none'}. Install its package, or run from the folder that "
         f"holds {FOLDER}/."
     )

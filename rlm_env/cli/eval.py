@@ -25,7 +25,7 @@ from rlm_env.cli.common import (
 from rlm_env.cli.report import print_result
 from rlm_env.evals.config import EXAMPLE, EvalConfig, load_eval_config
 from rlm_env.evals.outcomes import Outcome
-from rlm_env.registry import environments
+from rlm_env.registry import FILE_REMEDY, environments
 from rlm_env.runs.console import say
 from rlm_env.runs.errors import ConfigError, RunStopped, near_matches
 from rlm_env.runs.interrupt import Terminated, interruptible
@@ -164,6 +164,8 @@ def _check_name(name: str) -> None:
     """Raises ConfigError for an environment that there is not."""
     known = environments()
     if name.replace("_", "-") not in {found.replace("_", "-") for found in known}:
+        if name.endswith(".py"):
+            raise ConfigError(f"no environment '{name}'. {FILE_REMEDY}")
         raise ConfigError(
             f"no environment '{name}'{near_matches(name, known)}\nInstall its package, or run from the folder that "
             f"holds environments/. A config file ends in .toml. Example: {EXAMPLE}"

@@ -332,6 +332,15 @@ def test_an_unknown_environment_is_named_before_anything_else(workplace, capfd):
     assert not Path("outputs").exists()
 
 
+@pytest.mark.parametrize("command", ["eval", "check"])
+def test_a_file_with_an_environment_is_told_what_to_do_with_it(workplace, capfd, command):
+    Path("mine.py").write_text("")
+    assert main([command, "mine.py"]) == 2
+    err = " ".join(capfd.readouterr().err.split())
+    assert "no environment 'mine.py'. An environment in a file of its own runs from Python" in err
+    assert "rlm-env new NAME" in err
+
+
 def test_a_missing_model_names_the_flag_and_an_example(workplace, capfd):
     assert main(["eval", "word-count"]) == 2
     assert "Add --model, for example: rlm-env eval oolong-rlm --model tiny-rlm" in capfd.readouterr().err
