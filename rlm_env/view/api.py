@@ -18,6 +18,7 @@ from rlm_env.view.coverage import readers
 from rlm_env.view.index import RolloutIndex
 from rlm_env.view.rollout_page import open_context, rollout_page
 from rlm_env.view.runs import ViewedRun
+from rlm_env.view.search import find_words, words_of
 from rlm_env.view.sub_calls import CALL_QUOTE_CHARS, call_block, call_list
 from rlm_env.view.texts import Texts
 from rlm_env.view.tokens import sample_list, samples_of, token_page
@@ -29,7 +30,7 @@ ROWS = 2_000
 PAUSE = 9.0
 """While a run goes on, its numbers are not counted again for so many times what counting took."""
 READ_SECONDS = 0.15
-"""An answer with rows reads this much further in the files."""
+"""An answer with rows reads this much further in the files, and one of a search looks through so much."""
 CONTEXT_PAGE = 6_000
 """Characters of a context in one answer."""
 
@@ -65,6 +66,8 @@ class Api:
                     return self.runs()
                 case ["runs", name, "rows"]:
                     return self.rows(self.workplace.run(name), query.get("after", ""))
+                case ["runs", name, "search"]:
+                    return self.search(self.workplace.run(name), query.get("text", ""), query.get("after", ""))
                 case ["runs", name, "numbers"]:
                     return self.numbers(self.workplace.run(name))
                 case ["runs", name, "groups"]:
@@ -90,10 +93,7 @@ class Api:
         meanwhile begins again, and then all files do (`reset`).
         """
         run.refresh(READ_SECONDS)
-        have = [tuple(map(int, part.split(":"))) for part in after.split(",") if part]
-        now = [source.generation for source in run.sources]
-        reset = len(have) != len(now) or any(one[0] != new for one, new in zip(have, now, strict=True))
-        starts = [0] * len(now) if reset else [one[1] for one in have]
+        now, starts, reset = _places(run, after)
         rows: list[dict[str, Any]] = []
         ends: list[int] = []
         for number, (source, start) in enumerate(zip(run.sources, starts, strict=True)):
@@ -104,11 +104,37 @@ class Api:
         return {
             "rows": rows,
             "reset": reset,
-            "after": ",".join(f"{generation}:{end}" for generation, end in zip(now, ends, strict=True)),
+            "after": _after(now, ends),
             "more": behind or not run.complete,
             "share": min((source.share for source in run.sources), default=1.0),
             "problems": [problem for source in run.sources for problem in source.problems][:5],
             "status": run.header().get("status", ""),
+        }
+
+    def search(self, run: ViewedRun, text: str, after: str) -> dict[str, Any]:
+        """The next rollouts that hold all words of `text` anywhere: [key, index of the first turn with one of them].
+
+        Looks for a moment through the rollouts whose rows were read; `after` as in `rows`.
+        """
+        words = words_of(text)
+        now, starts, reset = _places(run, after)
+        ends, found, until = [*starts], [], time.monotonic() + READ_SECONDS
+        for number, source in enumerate(run.sources):
+            rows = source.rows[starts[number] :] if words else []
+            for row in rows:
+                if time.monotonic() > until:
+                    break
+                fits, turn = find_words(source.line(ends[number]), words, run.contexts)
+                ends[number] += 1
+                if fits and source.lines.get(row["key"]) == ends[number] - 1:
+                    found.append([row["key"], turn])
+        total = sum(len(source.rows) for source in run.sources) if words else 0
+        return {
+            "found": found,
+            "reset": reset,
+            "after": _after(now, ends),
+            "more": sum(ends) < total,
+            "share": sum(ends) / total if total else 1.0,
         }
 
     def numbers(self, run: ViewedRun) -> dict[str, Any]:
@@ -174,6 +200,18 @@ class Api:
         start = page * CONTEXT_PAGE
         text = context.text(start, start + CONTEXT_PAGE)
         return {"start": start, "text": text, "readers": readers(record, start, start + len(text))}
+
+
+def _places(run: ViewedRun, after: str) -> tuple[list[int], list[int], bool]:
+    """The generation of each file, the row to go on at, and whether one was replaced meanwhile, or all are new."""
+    have = [tuple(map(int, part.split(":"))) for part in after.split(",") if part]
+    now = [source.generation for source in run.sources]
+    reset = len(have) != len(now) or any(one[0] != new for one, new in zip(have, now, strict=True))
+    return now, [0] * len(now) if reset else [one[1] for one in have], reset
+
+
+def _after(generations: Sequence[int], ends: Sequence[int]) -> str:
+    return ",".join(f"{generation}:{end}" for generation, end in zip(generations, ends, strict=True))
 
 
 def _texts(run: ViewedRun, record: dict[str, Any]) -> Texts:

@@ -46,6 +46,17 @@ class Texts:
             ]
         return [cut(str(value))]
 
+    def whole(self, value: Any) -> str:
+        """All of a text, what it quotes of the context included."""
+        if isinstance(value, str):
+            return value
+        if isinstance(value, dict) and PARTS in value:
+            parts = (self._quote(*part) if isinstance(part, list) else part for part in value[PARTS])
+            return "".join(part if isinstance(part, str) else self._repeated[part] for part in parts)
+        if isinstance(value, list):
+            return "\n".join(self.whole(one.get("text", "")) if isinstance(one, dict) else str(one) for one in value)
+        return "" if value is None else str(value)
+
     def start(self, value: Any, chars: int) -> str:
         """The beginning of a text in one line, as a list shows it."""
         found = ""

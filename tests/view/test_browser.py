@@ -11,6 +11,7 @@ import pytest
 
 from rlm_env.evals.report import scaffold_table
 from rlm_env.evals.stored import stored_eval
+from rlm_env.rollout import read_rollouts
 from rlm_env.view.export import export_page
 from rlm_env.view.workplace import Workplace
 from tests.view.conftest import OPEN_ALL
@@ -67,6 +68,28 @@ def test_a_run_is_opened_filtered_and_sorted(served, eval_run):
     expect(page.get_by_role("columnheader", name="score")).to_have_attribute("aria-sort", "descending")
 
 
+@pytest.mark.parametrize("exported", [False, True])
+def test_text_is_found_in_code_and_outputs(served, eval_run, tmp_path, exported):
+    """Only where that is asked for, and a row then leads to the turn. The same in a file."""
+    if exported:
+        export_page(Workplace([eval_run]), tmp_path / "page.html")
+    page = served.page((tmp_path / "page.html").as_uri() if exported else served.serve(eval_run))
+    expect(rows(page)).to_have_count(12)
+    page.get_by_label("Filter by text").fill('"again = llm_batch" rlm/')
+    expect(page.get_by_text("looks through code, outputs and sub-calls too")).to_be_visible()
+    page.get_by_role("button", name="in everything").click()
+    cells = [[code for turn in one.turns for code in turn.code] for one in read_rollouts(eval_run / "rollouts.jsonl")]
+    asked_again = sum(any("again = llm_batch" in code for code in codes) for codes in cells)
+    assert asked_again > 1
+    expect(rows(page)).to_have_count(asked_again)
+    expect(page.get_by_role("status")).to_have_text(f"{asked_again} of 12 rollouts")
+    assert "in=everything" in page.url
+    page.locator(".c-question a").first.click()
+    expect(page.locator("article#turn-3")).to_be_in_viewport()
+    page.go_back()
+    expect(rows(page)).to_have_count(asked_again)
+
+
 def test_the_page_shows_the_numbers_of_the_console(served, eval_run):
     page = served.page(served.serve(eval_run))
     stored = stored_eval(eval_run)
@@ -109,7 +132,7 @@ def test_a_rollout_is_walked(served, eval_run):
     expect(page.locator(".budget")).to_have_count(5)
     page.reload()
     expect(page.locator("article#turn-2")).to_be_in_viewport()  # a link leads to the turn
-    page.get_by_role("link", name="next rollout").click()
+    page.get_by_role("link", name=re.compile("(next|previous) rollout")).first.click()  # it may have ended last
     expect(page.locator(".rollout-head h1")).not_to_have_text("eval-0-5")
 
 

@@ -1,5 +1,7 @@
 // Which rows are shown, in which order. The state is what the address holds: text, outcome, scaffold, ...
 
+import { wordsOf } from "./search.js";
+
 export const OUTCOMES = ["answered", "unparsed", "refused", "timeout", "budget", "overflow", "error"];
 
 export const SCORES = {
@@ -12,12 +14,13 @@ export const SCORES = {
 };
 
 export function stateOf(query) {
-  const names = ["q", "outcome", "scaffold", "env", "score", "part", "sort", "view"];
+  const names = ["q", "outcome", "scaffold", "env", "score", "part", "sort", "view", "in"];
   return Object.fromEntries(names.map((name) => [name, query.get(name) ?? ""]));
 }
 
-export function chosen(rows, state) {
-  const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
+// found: keys of rollouts that hold the text elsewhere.
+export function chosen(rows, state, found) {
+  const words = wordsOf(state.q);
   const outcomes = new Set(state.outcome.split(",").filter(Boolean));
   const kept = rows.filter(
     (row) =>
@@ -26,7 +29,7 @@ export function chosen(rows, state) {
       (!state.env || (row.label ?? row.environment) === state.env) &&
       (!state.part || partOf(row) === state.part) &&
       scoreFits(row.score, state.score) &&
-      words.every((word) => haystack(row).includes(word)),
+      (words.every((word) => haystack(row).includes(word)) || found.has(row.key)),
   );
   return state.sort ? sorted(kept, state.sort) : kept;
 }

@@ -86,7 +86,7 @@ export class Grid {
     this.narrow = matchMedia(NARROW);
     this.list = new VirtualList({ render: (index) => this.row(index), height: this.height() });
     this.heads = el("div", { class: "row head", role: "row", "aria-rowindex": "1" });
-    this.empty = el("p", { class: "empty", hidden: true }, "No rollout fits these filters.");
+    this.empty = el("p", { class: "empty", hidden: true });
     const grid = el(
       "div",
       {

@@ -10,11 +10,13 @@ import { outcomeChip } from "./pieces.js";
 import { here, link, note } from "./route.js";
 import { rowsOf } from "./rows.js";
 import { scaffoldCards } from "./scaffolds.js";
+import { Search, wordsOf } from "./search.js";
 import { curvePlot } from "./curve.js";
 import { numbersView } from "./tables.js";
 import { TaskGrid } from "./tasks.js";
 
 const NUMBERS_MS = 5000;
+const TYPING_MS = 250;
 const shownOrder = new Map();
 
 // The keys of the rollouts of a run in the order in which they were last shown: where "next" leads.
@@ -29,7 +31,11 @@ export class RunPage {
     this.rows = rowsOf(run.name);
     this.state = stateOf(here().query);
     this.numbersAt = -1;
-    this.open = (row) => link(["run", this.name, "rollout", row.key]);
+    this.everywhere = new Search(run.name, this.rows, (problem) => this.show(problem));
+    this.open = (row) => {
+      const turn = this.everywhere.found.get(row.key) ?? null;
+      return link(["run", this.name, "rollout", row.key], turn === null ? null : { turn: String(turn + 1) });
+    };
     this.head = el("div", { class: "run-head" });
     this.summary = el("div", { class: "summary" }, el("p", { class: "dim" }, "Counting …"));
     this.filters = el("div", { class: "filters", role: "search" });
@@ -46,6 +52,8 @@ export class RunPage {
   close() {
     this.stop();
     clearInterval(this.timer);
+    clearTimeout(this.typing);
+    this.everywhere.look("");
     this.view?.close();
   }
 
@@ -176,12 +184,23 @@ export class RunPage {
         this.view?.focus();
       }
     });
+    this.wide = el(
+      "button",
+      {
+        type: "button",
+        class: "chip",
+        title: "Look through code, outputs, replies and sub-calls too",
+        on: { click: () => this.set({ in: this.state.in ? "" : "everything" }) },
+      },
+      "in everything",
+    );
     this.outcomes = el("div", { class: "chips", role: "group", "aria-label": "Filter by outcome" });
     this.selects = el("div", { class: "selects" });
     replace(
       this.filters,
       el("div", { class: "tabs", role: "group", "aria-label": "View" }, this.tabs),
       this.search,
+      this.wide,
       this.outcomes,
       this.selects,
     );
@@ -199,7 +218,7 @@ export class RunPage {
       this.view = new Grid({ kind: this.run.kind, several, open: this.open, sortBy: (sort) => this.set({ sort }) });
     }
     if (this.view) replace(this.body, this.view.node);
-    for (const part of [this.search, this.outcomes, this.selects]) part.hidden = this.state.view === "numbers";
+    for (const part of [this.search, this.wide, this.outcomes, this.selects]) part.hidden = this.state.view === "numbers";
   }
 
   setView(view) {
@@ -217,19 +236,41 @@ export class RunPage {
     this.show();
   }
 
-  show() {
+  // Looks through everything when nothing was typed for a moment.
+  lookEverywhere() {
+    const text = this.state.in ? this.state.q : "";
+    this.wide.setAttribute("aria-pressed", String(Boolean(this.state.in)));
+    clearTimeout(this.typing);
+    if (text === this.everywhere.text || !wordsOf(text).length) this.everywhere.look(text);
+    else this.typing = setTimeout(() => this.everywhere.look(text), TYPING_MS);
+  }
+
+  show(problem) {
     const all = this.rows.list;
     this.showChips(all);
     this.showSelects(all);
-    const rows = chosen(all, this.state);
+    this.lookEverywhere();
+    const rows = chosen(all, this.state, this.everywhere.found);
     shownOrder.set(
       this.name,
       rows.map((row) => row.key),
     );
-    if (this.rows.share >= 1)
-      this.status.textContent =
-        rows.length === all.length ? "" : `${count(rows.length)} of ${plural(all.length, "rollout")}`;
+    if (this.rows.share >= 1) this.status.textContent = problem ?? this.told(rows.length, all.length);
     this.view?.set(rows, this.state.sort);
+    if (this.view?.empty) this.view.empty.textContent = this.nothing();
+  }
+
+  nothing() {
+    const { q, in: everywhere } = this.state;
+    const hint = q && !everywhere ? " “in everything” looks through code, outputs and sub-calls too." : "";
+    return `No rollout fits these filters.${hint}`;
+  }
+
+  told(shown, all) {
+    const parts = shown === all ? [] : [`${count(shown)} of ${plural(all, "rollout")}`];
+    const { text, share } = this.everywhere;
+    if (text && share < 1) parts.push(`looked through ${percent(share)} so far`);
+    return parts.join(", ");
   }
 
   showChips(rows) {
