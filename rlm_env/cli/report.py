@@ -1,4 +1,4 @@
-"""The command `rlm-env report`: prints the tables of a run from its folder, and those that other commands end with."""
+"""The command `rlm-env report`: what came out of runs, in every form; and the tables that other commands end with."""
 
 from __future__ import annotations
 
@@ -8,21 +8,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from rlm_env.cli.common import add_command
-from rlm_env.runs.console import PLAIN_WIDTH, standard_output
+from rlm_env.runs.console import PLAIN_WIDTH, say, standard_output
 from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.files import replace_file
+from rlm_env.runs.tables import print_tables
 
 if TYPE_CHECKING:
     from rlm_env.evals.matrix import MatrixResult
     from rlm_env.evals.stored import EvalResult
+    from rlm_env.reports.data import ReportData
+    from rlm_env.reports.document import Section
 
 PLAIN_WIDTH_OF_MANY = 190
 """As `PLAIN_WIDTH`, for a table with many scaffolds."""
 EXAMPLES = """\
   rlm-env report outputs/NAME
   rlm-env report outputs/NAME --markdown
+  rlm-env report outputs/BEFORE outputs/AFTER --html --out report.html
+  rlm-env report outputs/NAME --json | jq .evals[0].summary.comparisons
   rlm-env report outputs/SEED0 outputs/SEED1 outputs/SEED2 --curve reward.png
 """
+FORMS = ("markdown", "html", "latex", "json")
 
 
 def add_report(commands: Any) -> None:
@@ -30,32 +39,82 @@ def add_report(commands: Any) -> None:
     command = add_command(
         commands,
         "report",
-        summary="print the tables of a run again, from its folder",
-        description="Prints the tables of evals or of training runs. Training runs that differ in their seed only are "
-        "put into one table; evals are printed one after the other.",
+        summary="tell what came out of runs, from their folders: tables, a page, LaTeX, JSON",
+        description="Reports on evals and training runs, finished or not. Evals are reported one after the other; "
+        "those of the same tasks are compared with the first of them, task by task. Training runs, such as several "
+        "seeds of one, share a table.",
         examples=EXAMPLES,
     )
     command.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="the output folder of a run")
-    command.add_argument("--markdown", action="store_true", help="print Markdown")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="Markdown")
+    form.add_argument("--html", action="store_true", help="one page with charts by context length, without scripts")
+    form.add_argument("--latex", action="store_true", help="tables for a paper; they need the package booktabs")
+    form.add_argument("--json", action="store_true", help="the numbers; docs/report.schema.json says what they are")
+    command.add_argument("--out", type=Path, metavar="FILE", help="write to this file (default: standard output)")
     command.add_argument("--curve", type=Path, metavar="FILE.png", help="also draw the reward curve; for training runs")
     command.set_defaults(run=_report)
 
 
 def _report(arguments: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
+    from rlm_env.reports.document import make_document
+    from rlm_env.reports.reading import read_report
     from rlm_env.train.report.metrics import METRICS
 
-    training = [(folder / METRICS).exists() for folder in arguments.folders]
-    if all(training):
-        _report_training(arguments.folders, arguments.curve, markdown=arguments.markdown)
-        return 0
-    if arguments.curve is not None or any(training):
-        raise ConfigError("--curve, and a table of several runs together, are for training runs alone")
-    from rlm_env.evals.matrix import stored_result
+    form = next((form for form in FORMS if getattr(arguments, form)), None)
+    if arguments.out is not None and form is None:
+        raise ConfigError(f"--out needs a form: --{', --'.join(FORMS)}")
+    trained = [folder for folder in arguments.folders if (folder / METRICS).exists()]
+    if arguments.curve is not None and len(trained) < len(arguments.folders):
+        raise ConfigError("--curve is for training runs alone")
+    errors = Console(stderr=True)
+    show = len(arguments.folders) > 1 and errors.is_terminal
+    data = read_report(arguments.folders, lambda folder: say(errors, f"reading {folder}") if show else None)
+    sections = make_document(data, trained)
+    if form is None:
+        _print_sections([section for section in sections if not section.within])
+    else:
+        _write(_as_text(form, data, sections), arguments.out)
+    if arguments.curve is not None:
+        from rlm_env.train.report.curve import draw_curve
+        from rlm_env.train.report.report import load_run
 
-    for folder in arguments.folders:
-        print_result(stored_result(folder), markdown=arguments.markdown)
+        draw_curve([load_run(folder) for folder in trained], arguments.curve)
     return 0
+
+
+def _print_sections(sections: Sequence[Section]) -> None:
+    from rlm_env.evals.report import MANY_SCAFFOLDS
+
+    for section in sections:
+        console = standard_output(PLAIN_WIDTH if section.scaffolds <= MANY_SCAFFOLDS else PLAIN_WIDTH_OF_MANY)
+        print_tables(console, section.tables, section.notes, section.warnings)
+
+
+def _as_text(form: str, data: ReportData, sections: Sequence[Section]) -> str:
+    """The report in one of `FORMS`."""
+    from rlm_env.reports.html import html_report
+    from rlm_env.reports.latex import latex_report
+    from rlm_env.reports.markdown import markdown_sections
+
+    if form == "json":
+        return data.to_json()
+    if form == "markdown":
+        return markdown_sections([section for section in sections if not section.within])
+    return html_report(sections, data.version) if form == "html" else latex_report(sections, data.version)
+
+
+def _write(text: str, path: Path | None) -> None:
+    """Writes to a file, or to standard output. Raises ConfigError where the file cannot be written."""
+    if path is None:
+        sys.stdout.write(text)
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, text)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
 def print_result(result: EvalResult | MatrixResult, *, markdown: bool) -> None:
@@ -75,18 +134,3 @@ def print_result(result: EvalResult | MatrixResult, *, markdown: bool) -> None:
         sys.stdout.write(markdown_report(result.summary, result.title))
     else:
         print_report(console, result.summary, result.title)
-
-
-def _report_training(folders: Sequence[Path], curve: Path | None, *, markdown: bool) -> None:
-    """Prints one table of the runs and draws their curve if `curve` is given. Raises ConfigError on a folder without
-    metrics, and without matplotlib if it is needed."""
-    from rlm_env.train.report.curve import draw_curve
-    from rlm_env.train.report.report import load_run, markdown_training_report, print_training_report
-
-    runs = [load_run(folder) for folder in folders]
-    if markdown:
-        sys.stdout.write(markdown_training_report(runs))
-    else:
-        print_training_report(standard_output(), runs)
-    if curve is not None:
-        draw_curve(runs, curve)

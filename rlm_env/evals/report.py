@@ -46,7 +46,7 @@ def scaffold_table(summary: EvalSummary, title: str) -> Cells:
         if corrected or any(c.mcnemar is None for c in compared.values()):
             test = "sign-flip test" if summary.stopping is None else "of bets, at any time"
             name = f"  p, corrected for {len(compared)} comparisons (Holm)" if corrected else f"  p ({test})"
-            add(name, [f"{c.p_holm:.3f}" if c else NONE for c in pairs])
+            add(name, [p_text(c.p_holm) if c else NONE for c in pairs])
         add(
             "  tasks needed to tell (power 0.8)",
             [f"{c.tasks_needed:,}" if c and c.tasks_needed else NONE for c in pairs],
@@ -207,12 +207,17 @@ def _signed(estimate: Estimate) -> str:
     return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
+def p_text(p: float) -> str:
+    """A p-value as text; none is shown as 0."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _mcnemar(comparison: Comparison | None) -> str:
     """Tasks that only one of two scaffolds got right, and the test's p, as text."""
     if comparison is None or comparison.mcnemar is None:
         return NONE
     test = comparison.mcnemar
-    return f"{test.only_ours}, {test.only_theirs} ({test.p:.3f})"
+    return f"{test.only_ours}, {test.only_theirs} ({p_text(test.p)})"
 
 
 def _number(value: float, group: ScaffoldSummary) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,13 @@ class StoredRun:
         """The numbers of one of its rollouts."""
         return stats_of(rollout, self.prices and self.prices.pair)
 
+    def stats(self) -> Iterator[RolloutStats]:
+        """The numbers of its rollouts, read one by one, in the order of the file. Raises ConfigError where there is no
+        file of rollouts, and RecordError, which names the line, where one is damaged."""
+        if not (self.path / ROLLOUTS).exists():
+            raise ConfigError(f"{self.path} holds no rollouts: there is no {ROLLOUTS}")
+        return (self.stats_of(one) for one in read_lines(self.path / ROLLOUTS, outline, RecordError))
+
     def result(self, stats: Iterable[RolloutStats]) -> EvalResult:
         """The result that these rollouts are; of one that was stored twice, the last counts."""
         old = read_summary(self.path)
@@ -90,9 +97,7 @@ def open_stored(path: Path) -> StoredRun:
 def stored_eval(path: Path) -> EvalResult:
     """The result of a run on disk, as far as it went. Raises ConfigError if the folder holds none."""
     run = open_stored(path)
-    if not (path / ROLLOUTS).exists():
-        raise ConfigError(f"{path} holds no rollouts: there is no {ROLLOUTS}")
-    return run.result(run.stats_of(one) for one in read_lines(path / ROLLOUTS, outline, RecordError))
+    return run.result(run.stats())
 
 
 def stored_status(path: Path) -> str:

@@ -20,6 +20,7 @@ from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import ROLLOUTS, read_run_config, read_summary
 from rlm_env.runs.jsonl import read_jsonl
 from rlm_env.runs.profile import rollout_profile
+from rlm_env.train.report.curves import curves
 from rlm_env.train.report.metrics import METRICS
 from rlm_env.train.report.report import before_after_table, load_run, training_notes
 from rlm_env.train.rl.advantage import group_advantages
@@ -29,9 +30,6 @@ from rlm_env.train.rl.groups import cost_of, reward_of
 from rlm_env.train.rl.held_out import HELD_OUT
 from rlm_env.train.rl.journal import JOURNAL
 from rlm_env.view.runs import ViewedRun, local_model, shown_table
-
-CURVES = ("reward/mean", "loss", "entropy", "mismatch_kl", "grad_norm", "off_policy_steps/mean", "sub_calls/mean")
-"""Metrics that the page can draw, besides the held-out scores."""
 
 
 @dataclass(slots=True)
@@ -162,20 +160,6 @@ class ViewedTraining(ViewedRun):
                 for one, advantage in zip(members, advantages, strict=True)
             ],
         }
-
-
-def curves(steps: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Name, points [step, value] and, for held-out scores, bounds [low, high] of each curve that has points."""
-    found = [
-        {"name": name, "points": [[line["step"], line[name]] for line in steps if name in line], "bounds": None}
-        for name in CURVES
-    ]
-    for name in sorted({key for line in evaluations for key in line if key.endswith("/score")}):
-        base, lines = name.removesuffix("/score"), [line for line in evaluations if name in line]
-        points = [[line["step"], line[name]] for line in lines]
-        bounds = [[line.get(f"{base}/low", line[name]), line.get(f"{base}/high", line[name])] for line in lines]
-        found.append({"name": f"held out: {base.removeprefix('eval/')}", "points": points, "bounds": bounds})
-    return [curve for curve in found if curve["points"]]
 
 
 def _read_journal(path: Path) -> _Fate:

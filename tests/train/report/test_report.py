@@ -87,7 +87,7 @@ def test_the_command_prints_one_run_or_several(tmp_path, capsys):
     assert main(["report", *runs]) == 0
     assert "2 runs: seed-0, seed-1" in capsys.readouterr().out
     assert main(["report", str(tmp_path), runs[0]]) == 2
-    assert "for training runs alone" in capsys.readouterr().err
+    assert f"{tmp_path} holds no run" in capsys.readouterr().err
 
 
 def test_a_folder_without_metrics_is_named(tmp_path):

@@ -1,0 +1,177 @@
+"""Reads the numbers of a report from the folders of runs, one run after the other.
+
+Rollouts are read line by line; of a run that was read only its summary and the scores of its tasks stay in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rlm_env.evals.config import EvalConfig
+from rlm_env.evals.matrix import matrix_title
+from rlm_env.evals.rollout_stats import RolloutStats
+from rlm_env.evals.stored import open_stored
+from rlm_env.evals.summary import compare_scores, scores_by_task, with_holm
+from rlm_env.reports.data import SCHEMA, Curve, EvalReport, ReportData, RunComparison, RunFacts, TrainingReport
+from rlm_env.runs.config import RECORD
+from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.folder import CONFIG, ROLLOUTS, read_run_config, read_summary
+from rlm_env.runs.jsonl import is_written
+from rlm_env.runs.record import versions
+from rlm_env.train.report.curves import curves
+from rlm_env.train.report.metrics import METRICS
+from rlm_env.train.report.report import load_run
+
+LONG_ANSWER = 200
+"""Characters of an answer from which its hash votes in its place: a run may hold gigabytes of answers."""
+_USER = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """What is kept of an eval for comparisons with others."""
+
+    run: str
+    tasks: tuple[str, str]
+    """Environment and hash of the tasks."""
+    by_scaffold: dict[str, dict[str, list[float]]]
+
+
+def read_report(folders: Sequence[Path], tell: Callable[[Path], None] = lambda folder: None) -> ReportData:
+    """The numbers of evals and training runs. `tell` is called with each folder before it is read.
+
+    Raises ConfigError where a folder holds no run, and RecordError where a line of its rollouts is damaged.
+    """
+    names = run_names(folders)
+    evals: list[EvalReport] = []
+    matrices: list[RunFacts] = []
+    kept: list[_Scores] = []
+    trainings: list[TrainingReport] = []
+    for folder, name in zip(folders, names, strict=True):
+        tell(folder)
+        if (folder / METRICS).exists():
+            trainings.append(_read_training(folder, name))
+            continue
+        parts = list(_parts(folder))
+        if parts[0][1]:
+            matrices.append(_matrix_facts(folder, name))
+        for path, label in parts:
+            report, scores = _read_eval(path, f"{name}/{label}" if label else name, name if label else None)
+            evals.append(report)
+            kept.append(scores)
+    return ReportData(SCHEMA, versions().get("rlm-env", ""), evals, matrices, _comparisons(kept), trainings)
+
+
+def run_names(folders: Sequence[Path]) -> list[str]:
+    """A name for each run: that of its folder, with the folder above it where two have the same, with a number where
+    that does not help."""
+    paths = [folder.resolve() for folder in folders]
+    counts = Counter(path.name for path in paths)
+    names = [path.name if counts[path.name] == 1 else f"{path.parent.name}/{path.name}" for path in paths]
+    return [
+        f"{name} ({names[:place].count(name) + 1})" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]
+
+
+def _parts(folder: Path) -> Iterator[tuple[Path, str]]:
+    """The folders of the evals that one folder holds, with their labels; its own, without a label, for an eval on one
+    environment. Raises ConfigError where there is none."""
+    environments = read_run_config(folder).get("environments", ())
+    if len(environments) < 2:
+        yield folder, ""
+        return
+    labels = [str(one.get("label") or one.get("name")) for one in environments]
+    begun = [label for label in labels if (folder / label / CONFIG).exists()]
+    if not begun:
+        raise ConfigError(f"{folder}: none of its {len(labels)} environments has been begun")
+    for label in begun:
+        yield folder / label, label
+
+
+def _read_eval(path: Path, name: str, matrix: str | None) -> tuple[EvalReport, _Scores]:
+    stored = open_stored(path)
+    last = {one.key: _bounded(one) for one in stored.stats()}
+    result = stored.result(last.values())
+    scores = {
+        scaffold: dict(scores_by_task(one for one in last.values() if one.scaffold == scaffold))
+        for scaffold in stored.config.scaffolds
+    }
+    facts = _facts(path, name, result.title, read_run_config(path))
+    tasks = (stored.config.environment, str(stored.record.get("tasks_sha256")))
+    return EvalReport(facts, result.label, matrix, result.summary), _Scores(name, tasks, scores)
+
+
+def _bounded(stats: RolloutStats) -> RolloutStats:
+    """The same, with the hash of a long answer in its place."""
+    if len(stats.answer) <= LONG_ANSWER:
+        return stats
+    ballot = " ".join(stats.answer.split()).casefold()
+    return replace(stats, answer=hashlib.sha256(ballot.encode("utf-8", "surrogatepass")).hexdigest() if ballot else "")
+
+
+def _matrix_facts(path: Path, name: str) -> RunFacts:
+    values = read_run_config(path)
+    config = EvalConfig.model_validate({key: value for key, value in values.items() if key != RECORD})
+    facts = _facts(path, name, matrix_title(config), values)
+    return replace(facts, status=read_summary(path).get("status", "unfinished"))
+
+
+def _read_training(path: Path, name: str) -> TrainingReport:
+    run = load_run(path)
+    values = read_run_config(path) if (path / CONFIG).exists() else {}
+    drawn = [Curve(**one) for one in curves(run.steps, run.evaluations)]
+    title = f"training of {values.get('model', 'an unknown model')}"
+    steps = run.steps[-1]["step"] if run.steps else 0
+    return TrainingReport(_facts(path, name, title, values), steps, drawn)
+
+
+def _facts(path: Path, name: str, title: str, values: dict[str, Any]) -> RunFacts:
+    record = values.pop(RECORD, {})
+    return RunFacts(
+        name=name,
+        title=_without_users(title),
+        status=_status(path),
+        started=record.get("started"),
+        seed=values.get("seed"),
+        config=_without_users({key: value for key, value in values.items() if key != "out"}),
+        record=_without_users(record),
+    )
+
+
+def _status(path: Path) -> str:
+    """The status in summary.json, unless the run has not ended."""
+    stored = read_summary(path).get("status", "running")
+    if stored not in ("running", "failed"):
+        return stored
+    return "running" if is_written(path / ROLLOUTS) else "stopped"
+
+
+def _without_users(value: Any) -> Any:
+    """The same without names and passwords in addresses: reports are made to be shown."""
+    if isinstance(value, dict):
+        return {key: _without_users(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_users(one) for one in value]
+    return _USER.sub("", value) if isinstance(value, str) else value
+
+
+def _comparisons(evals: Sequence[_Scores]) -> list[RunComparison]:
+    """Each eval with the first one on the same tasks, scaffold by scaffold; corrected together."""
+    first: dict[tuple[str, str], _Scores] = {}
+    scaffolds, found = [], []
+    for one in evals:
+        base = first.setdefault(one.tasks, one)
+        for scaffold in one.by_scaffold if base is not one else ():
+            theirs = base.by_scaffold.get(scaffold, {})
+            comparison = compare_scores(one.run, one.by_scaffold[scaffold], base.run, theirs)
+            if comparison is not None:
+                scaffolds.append(scaffold)
+                found.append(comparison)
+    return [RunComparison(*pair) for pair in zip(scaffolds, with_holm(found), strict=True)]
