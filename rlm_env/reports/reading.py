@@ -41,6 +41,8 @@ class _Scores:
     tasks: tuple[str, str]
     """Environment and hash of the tasks."""
     by_scaffold: dict[str, dict[str, list[float]]]
+    by_test: bool
+    """A test may have ended it, so that only what holds at any number of tasks holds."""
 
 
 def read_report(folders: Sequence[Path], tell: Callable[[Path], None] = lambda folder: None) -> ReportData:
@@ -105,7 +107,9 @@ def _read_eval(path: Path, name: str, matrix: str | None) -> tuple[EvalReport, _
     }
     facts = _facts(path, name, result.title, read_run_config(path))
     tasks = (stored.config.environment, str(stored.record.get("tasks_sha256")))
-    return EvalReport(facts, result.label, matrix, result.summary), _Scores(name, tasks, scores)
+    return EvalReport(facts, result.label, matrix, result.summary), _Scores(
+        name, tasks, scores, result.summary.stopping is not None
+    )
 
 
 def _bounded(stats: RolloutStats) -> RolloutStats:
@@ -170,7 +174,8 @@ def _comparisons(evals: Sequence[_Scores]) -> list[RunComparison]:
         base = first.setdefault(one.tasks, one)
         for scaffold in one.by_scaffold if base is not one else ():
             theirs = base.by_scaffold.get(scaffold, {})
-            comparison = compare_scores(one.run, one.by_scaffold[scaffold], base.run, theirs)
+            ours, anytime = one.by_scaffold[scaffold], one.by_test or base.by_test
+            comparison = compare_scores(one.run, ours, base.run, theirs, anytime=anytime)
             if comparison is not None:
                 scaffolds.append(scaffold)
                 found.append(comparison)
