@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from rlm_env.cli.common import ENGINE_FLAGS, add_command, add_engine_flags, add_set_flag, overrides, set_keys
+from rlm_env.readable import visible
+from rlm_env.repl.wire import sanitize
 from rlm_env.runs.console import say, say_stopped
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.interrupt import Terminated, interruptible
@@ -126,11 +128,17 @@ def _run(config: AskConfig, question: str, documents: Documents, console: Consol
 def _print(display: Display, code: int, *, as_json: bool) -> None:
     rollout = display.rollout
     if as_json:
-        sys.stdout.write(json.dumps(_result(display), ensure_ascii=False) + "\n")
+        sys.stdout.write(_written(json.dumps(_result(display), ensure_ascii=False)) + "\n")
     elif display.answer.strip():
-        sys.stdout.write(display.answer.rstrip("\n") + "\n")
+        sys.stdout.write(_written(display.answer.rstrip("\n")) + "\n")
     elif code != EXIT_ENGINE and (code == 0 or rollout is not None):
         say(Console(stderr=True), "there is no answer", "yellow")
+
+
+def _written(text: str) -> str:
+    """What a model has written, as it goes to standard output: as it is into a file or a pipe, but for lone surrogates,
+    which cannot be encoded; on a terminal without what would steer it."""
+    return visible(text) if sys.stdout.isatty() else sanitize(text)
 
 
 def _result(display: Display) -> dict[str, Any]:

@@ -38,10 +38,11 @@ class Readable:
 
 
 def visible(text: Any) -> str:
-    """The text with control characters as symbols, so that it can neither color, move nor clear a terminal."""
+    """The text with control characters as symbols, so that it can neither color, move nor clear a terminal, and without
+    lone surrogates, which none can print."""
     return str(text).translate(_SYMBOLS)
 
 
 _SYMBOLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)}
 _SYMBOLS |= {127: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD) | dict.fromkeys(range(0x202A, 0x202F), 0xFFFD)
-_SYMBOLS |= dict.fromkeys(range(0x2066, 0x206A), 0xFFFD)
+_SYMBOLS |= dict.fromkeys([*range(0x2066, 0x206A), *range(0xD800, 0xE000)], 0xFFFD)

@@ -10,6 +10,8 @@ from rlm_env.readable import visible
 Rollout = Any
 """A `Rollout`, which is defined above this room."""
 ANSWER_CHARS = 60
+LINE_CHARS = 2_000
+"""A longer line of a shortened text is cut."""
 
 
 class HasUsage(Protocol):
@@ -84,13 +86,22 @@ def start_of(text: Any, chars: int) -> str:
 
 
 def shortened_lines(text: str, lines: int) -> str:
-    """The first and last lines of a text, with how many are left out; all where `lines` is 0."""
-    every = visible(text).rstrip().split("\n")
-    if not lines or len(every) <= lines:
-        return "\n".join(every)
+    """The first and last lines of a text, with how many are left out, and the beginnings of those that are long; all
+    where `lines` is 0."""
+    if not lines:
+        return visible(text).rstrip()
+    every = text.rstrip().split("\n")
+    left_out = len(every) - lines
+    if left_out <= 0:
+        return "\n".join(map(_cut, every))
     head = (2 * lines + 2) // 3
-    tail = lines - head
-    return "\n".join([*every[:head], f"... {len(every) - lines:,} lines ...", *every[len(every) - tail :]])
+    tail = every[len(every) - (lines - head) :]
+    return "\n".join([*map(_cut, every[:head]), f"... {left_out:,} lines ...", *map(_cut, tail)])
+
+
+def _cut(line: str) -> str:
+    short = visible(line[:LINE_CHARS])
+    return short if len(line) <= LINE_CHARS else f"{short} ... {len(line) - LINE_CHARS:,} characters ..."
 
 
 def counted(count: int, noun: str) -> str:

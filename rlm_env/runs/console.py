@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
+from rlm_env.readable import visible
 from rlm_env.runs.errors import RunStopped
 from rlm_env.runs.interrupt import Terminated
 
@@ -22,8 +23,9 @@ PLAIN_WIDTH = 120
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Prints text without markup and wrapping, so that a command in it can be copied."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    """Prints text without markup and wrapping, so that a command in it can be copied. What an endpoint or a model has
+    put into it does not steer the terminal."""
+    console.print(visible(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

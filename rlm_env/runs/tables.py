@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rlm_env.readable import visible
+
 TEXT_COLUMNS = ("", "context", "scaffold", "outcomes", "environment", "policy", "program")
 """Columns with these headings hold words and are aligned left; all others hold numbers."""
 NONE = "-"
@@ -46,29 +48,31 @@ def print_tables(console: Console, tables: Iterable[Cells], notes: Iterable[str]
             else:
                 _print_lines(console, part)
     for note in notes:
-        console.print(note, markup=False, highlight=False, style="dim")
+        console.print(visible(note), markup=False, highlight=False, style="dim")
     for warning in warnings:
-        console.print(warning, markup=False, highlight=False, style="yellow")
+        console.print(visible(warning), markup=False, highlight=False, style="yellow")
 
 
 def _rich(cells: Cells) -> Table:
     """The table for a terminal."""
-    table = Table(title=cells.title, title_justify="left", title_style="bold")
+    table = Table(title=escape(visible(cells.title)), title_justify="left", title_style="bold")
     for index, name in enumerate(cells.header):
         justify = "left" if name in TEXT_COLUMNS else "right"
-        table.add_column(name, justify=justify, min_width=_least(cells, index), no_wrap=not _wraps(cells, index))
+        table.add_column(
+            escape(visible(name)), justify=justify, min_width=_least(cells, index), no_wrap=not _wraps(cells, index)
+        )
     for row in cells.rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(visible(cell)) for cell in row))
     return table
 
 
 def _print_lines(console: Console, cells: Cells) -> None:
     """One line per cell, below the cells that say what the row is about."""
-    console.print(cells.title, markup=False, highlight=False, style="bold")
+    console.print(visible(cells.title), markup=False, highlight=False, style="bold")
     for row in cells.rows:
-        console.print(" ".join(row[: cells.keys]).strip(), markup=False, highlight=False, soft_wrap=True)
+        console.print(visible(" ".join(row[: cells.keys]).strip()), markup=False, highlight=False, soft_wrap=True)
         for name, cell in zip(cells.header[cells.keys :], row[cells.keys :], strict=True):
-            console.print(f"  {name}: {cell}", markup=False, highlight=False, soft_wrap=True)
+            console.print(visible(f"  {name}: {cell}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def _split(cells: Cells, width: int) -> list[Cells]:

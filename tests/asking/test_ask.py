@@ -134,6 +134,27 @@ def test_what_a_model_writes_does_not_steer_the_terminal(ask, endpoint):
     assert "\x07" not in err
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_an_answer_is_printed_as_it_is_unless_it_would_steer_a_terminal(ask, endpoint, monkeypatch, terminal):
+    """Lone surrogates can be printed nowhere."""
+    steering = "\x1b[2J\x1b]0;title\x07 \x9b31m \u202e"
+    endpoint.answer = _replies(f'```repl\nanswer["content"] = {steering!r} + chr(0xd800)\nanswer["ready"] = True\n```')
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda stream: terminal, raising=False)
+    for flags in ((), ("--json",)):
+        code, out, _ = ask("--quiet", *flags)
+        text = json.loads(out)["answer"] if flags else out.removesuffix("\n")
+        assert code == 0
+        if terminal:
+            assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(out)
+            assert text.endswith("31m \ufffd\ufffd")
+        else:
+            assert text == steering + "\ufffd"
+    endpoint.answer = lambda body: web.json_response({"error": {"message": f"no: {steering}"}}, status=401)
+    _, out, err = ask()
+    assert out == ""
+    assert [part for part in ("\x1b[2J", "\x1b]0", "\x07", "\x9b", "\u202e") if part in err] == []
+
+
 def test_a_mistake_has_no_traceback(ask):
     code, _, err = ask(question=" ")
     assert code == 2

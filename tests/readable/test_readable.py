@@ -9,7 +9,7 @@ from rlm_env.messages import Usage
 from rlm_env.readable import visible
 from rlm_env.rollout import Rollout, Score, StopReason, SubCall, ToolResult, Turn
 
-HOSTILE = "\x1b[31mred\x1b[0m\x1b]0;title\x07\r\b\x9b2J\u202e <script>alert(1)</script> [bold]markup[/bold]"
+HOSTILE = "\x1b[31mred\x1b[0m\x1b]0;title\x07\r\b\x9b2J\u202e\ud800 <script>alert(1)</script> [bold]markup[/bold]"
 
 
 def rollout(text: str = "seven") -> Rollout:
@@ -90,6 +90,15 @@ def test_long_texts_are_shortened_unless_all_is_wanted():
     assert "lines ..." in printed(rollout(long), lines=10)
     assert "row 250" not in printed(rollout(long), lines=10)
     assert "row 250" in printed(rollout(long), lines=0)
+
+
+def test_long_lines_are_cut_unless_all_is_wanted():
+    one = Rollout(turns=[Turn(text="x" * 50_000, observation="y" * 50_000 + "\nend")])
+    assert len(printed(one)) < 20_000
+    assert printed(one).count("48,000") == 2
+    assert "end" in printed(one)
+    assert printed(one, lines=0).count("y") >= 50_000
+    assert len(one._repr_html_()) < 6_000
 
 
 def test_control_characters_are_symbols():
