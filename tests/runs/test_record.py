@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import rlm_env
 from rlm_env.origin import Origin
 from rlm_env.runs.record import check_record, describe_engines, engine_changes, make_record, new_record
 from rlm_env.task import Task
@@ -22,6 +23,7 @@ def test_a_record_has_the_versions_of_packages_and_the_start():
     assert record["tasks"] == 3
     assert "nothing" not in record
     assert record["versions"]["python"].startswith("3.")
+    assert record["versions"]["rlm-env"] == rlm_env.__version__  # that of the code, whatever was installed before
     assert record["started"].endswith("+00:00")
 
 
