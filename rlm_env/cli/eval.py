@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +24,11 @@ from rlm_env.cli.common import (
     resume_command,
     set_keys,
 )
-from rlm_env.cli.report import print_result
+from rlm_env.cli.report import PLAIN_WIDTH_OF_MANY, print_result
 from rlm_env.evals.config import EXAMPLE, EvalConfig, load_eval_config
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.registry import FILE_REMEDY, environments
-from rlm_env.runs.console import say
+from rlm_env.runs.console import say, standard_output
 from rlm_env.runs.errors import ConfigError, RunStopped, near_matches
 from rlm_env.runs.interrupt import Terminated, interruptible
 from rlm_env.scaffolds import SCAFFOLDS
@@ -95,6 +97,19 @@ def add_eval(commands: Any) -> None:
     add("--concurrency", type=int, metavar="N", help=f"most rollouts at once (default: {_default('concurrency')})")
     add = command.add_argument_group("money").add_argument
     add(
+        "--dry-run",
+        action="store_true",
+        help="ask no model and write nothing: check what was asked for, and estimate calls, tokens, seconds and money "
+        "from the rollouts in the output folder, if there are any",
+    )
+    add(
+        "--pilot",
+        type=int,
+        metavar="K",
+        help="pay for the first K tasks of each environment, once in each scaffold, and estimate the whole from them; "
+        "the eval in the same --out folder does not pay for them again",
+    )
+    add(
         "--max-cost",
         type=float,
         metavar="USD",
@@ -125,6 +140,8 @@ def _eval(arguments: argparse.Namespace) -> int:
     from rlm_env.evals.stored import DONE
 
     progress = Console(stderr=True)
+    if arguments.dry_run or arguments.pilot is not None:
+        return _dry_run(arguments, config, progress)
     resume = resume_command("eval", config.out)
     try:
         result = asyncio.run(interruptible(run_any(config, progress, resume=arguments.resume)))
@@ -138,6 +155,30 @@ def _eval(arguments: argparse.Namespace) -> int:
         say(progress, text, "yellow")
         return EXIT_MAX_COST
     return exit_code(result)
+
+
+def _dry_run(arguments: argparse.Namespace, config: EvalConfig, progress: Console) -> int:
+    """Estimates what the eval will take; returns the exit code."""
+    from rlm_env.evals.dry_run import dry_run, estimate_notes, estimate_table
+    from rlm_env.runs.tables import markdown_tables, print_tables
+
+    pilot = arguments.pilot or 0
+    if pilot < 1 and arguments.pilot is not None:
+        raise ConfigError("--pilot needs at least 1 task")
+    try:
+        found = asyncio.run(interruptible(dry_run(config, progress, pilot=pilot)))
+    except (RunStopped, KeyboardInterrupt, Terminated) as stop:
+        return end_stopped(progress, stop, None)
+    for one in found:
+        if arguments.markdown:
+            sys.stdout.write(markdown_tables([estimate_table(one)], estimate_notes(one)))
+        else:
+            print_tables(standard_output(PLAIN_WIDTH_OF_MANY), [estimate_table(one)], estimate_notes(one))
+    if pilot:
+        where = shlex.quote(str(config.out))
+        say(progress, f"To run the eval: the same command without --pilot and with --out {where}")
+    known = any(row.known for one in found for row in one.estimate.scaffolds)
+    return EXIT_NOTHING_SCORED if pilot and not known else 0
 
 
 def exit_code(result: EvalResult | MatrixResult) -> int:

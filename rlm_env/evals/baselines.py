@@ -130,13 +130,14 @@ async def measure_baselines(
     *,
     seed: int = 0,
     seconds: float | None = None,
+    anytime: bool = False,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Baseline], bool]:
     """The score of every policy on the tasks; True if all tasks were reached within `seconds`.
 
-    The judge is asked only if `log.judged` is on. A task on which the policy or the scorer fails is left out.
-    `report` is called after each task with the number of tasks done and of all. Policies and scorers run in threads
-    and processes, so that an interrupt is heard at once.
+    `anytime`: with intervals that hold at any number of tasks (`stats.py`). The judge is asked only if `log.judged` is
+    on. A task on which the policy or the scorer fails is left out. `report` is called after each task with the number
+    of tasks done and of all. Policies and scorers run in threads and processes, so that an interrupt is heard at once.
     """
     policies = baseline_policies(environment, tasks)
     left = iter(tasks)
@@ -165,7 +166,7 @@ async def measure_baselines(
     for name in policies:
         measured = ((task.id, log.scores.get((name, task.id))) for task in tasks)
         scores = {task_id: [score] for task_id, score in measured if score is not None}
-        baselines.append(Baseline(name, clustered_mean(scores, seed)))
+        baselines.append(Baseline(name, clustered_mean(scores, seed, anytime=anytime)))
     return baselines, not late
 
 
@@ -183,7 +184,13 @@ async def measure_in_folder(
     ):
         try:
             return await measure_baselines(
-                environment, tasks, log, seed=config.seed, seconds=config.baseline_seconds, report=report
+                environment,
+                tasks,
+                log,
+                seed=config.seed,
+                seconds=config.baseline_seconds,
+                anytime=bool(config.until),
+                report=report,
             )
         except EngineUnavailable as error:
             raise judge_stop(error) from error

@@ -235,16 +235,18 @@ def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "engines": engines}
 
 
-def check_eval_resume(recorded: dict[str, Any], config: EvalRunConfig, where: Path) -> None:
-    """Refuses to add to a run that was made with another config. Raises ConfigError that names the difference."""
+def check_eval_resume(recorded: dict[str, Any], config: EvalRunConfig, where: Path, *, pilot: bool = False) -> None:
+    """Refuses to add to a run that was made with another config. `pilot`: it was a pilot, after which it may be chosen
+    how the eval ends. Raises ConfigError that names the difference."""
     old, new = dict(recorded), config.as_toml()
     if gone := {entry["label"] for entry in old.get("environments", ())} - {config.environments[0].label}:
         raise ConfigError(f"{where} was made with the environments {', '.join(sorted(gone))} too; put them back")
-    differences = config_differences(comparable(old), comparable(new), RESUMABLE)
+    allowed = RESUMABLE | ({"until", "until_level"} if pilot else set())
+    differences = config_differences(comparable(old), comparable(new), allowed)
     for key in ("n", "repeats"):
         if new[key] < old.get(key, 0):
             differences.append(f"{key} was {old[key]}, is now {new[key]} (it may only grow)")
-    if config.until and new["repeats"] > old.get("repeats", 0):
+    if config.until and new["repeats"] > old.get("repeats", 0) and not pilot:
         differences.append(f"repeats was {old['repeats']}, is now {new['repeats']} (with until it stays as it was)")
     if missing := set(old.get("scaffolds", ())) - set(new["scaffolds"]):
         differences.append(f"scaffolds was {old['scaffolds']}, now without {', '.join(sorted(missing))}")

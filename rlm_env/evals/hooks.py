@@ -22,6 +22,8 @@ class Hooks:
     """Called with each rollout when it is scored and stored."""
     on_event: OnEvent | None = None
     """Called with the events of every rollout while it runs; `Event.rollout_id` tells them apart."""
+    pilot: bool = False
+    """The run is the pilot of a larger one (`dry_run.py`)."""
 
     def ended(self, rollout: Rollout) -> None:
         """Tells of a rollout. A callback that raises is logged: it costs no rollout that is paid for."""

@@ -125,7 +125,9 @@ def stopping_note(stopping: Stopping) -> str:
     """How the test ended the run or did not, in words."""
     told = ", ".join(map(str, stopping.verdicts))
     if stopping.decided:
-        how = f"Stopped by its test after {stopping.begun} of {stopping.tasks} tasks ({stopping.saved} saved): {told}."
+        counted = max(verdict.tasks for verdict in stopping.verdicts)
+        how = f"Stopped by its test after {stopping.begun} of {stopping.tasks} tasks ({stopping.saved} saved): {told}, "
+        how += f"decided on the first {counted}."
     else:
         how = f"The test has not decided ({told}) after {stopping.begun} of {stopping.tasks} tasks."
     over = f" {stopping.passed_over} tasks without a score are passed over." if stopping.passed_over else ""

@@ -34,7 +34,7 @@ from rlm_env.evals.setup import (
     make_scaffolds,
     role_prices,
 )
-from rlm_env.evals.stored import EvalResult, run_title, stored_baselines
+from rlm_env.evals.stored import EvalResult, holds_pilot, run_title, stored_baselines
 from rlm_env.evals.summary import EvalSummary, summarize
 from rlm_env.evals.until import Stopping, UntilTest, measured_tasks, until_test
 from rlm_env.llm.base import LLM, EngineUnavailable
@@ -94,6 +94,8 @@ async def prepare_run(
     is tried. Raises ConfigError and RunStopped."""
     prices = role_prices(config, config.options)
     refuse_foreign(config.out)
+    of_pilot = holds_pilot(config.out)
+    resume = resume or of_pilot
     judge = engines.judge or judge_of_options(config)
     given = hooks.environments.get(config.environment)
     environment = given or environment_of(config, models["root"], judge)
@@ -106,11 +108,13 @@ async def prepare_run(
     async with make_scaffolds(config, environment, models["root"], pools) as scaffolds:
         origin = None if given else origin_of(config.environment)
         record = make_record(tasks, scaffolds, models, environment_name(environment), origin)
+        if hooks.pilot:
+            record["pilot"] = True
         with RunFolder(config.out, resume=resume) as folder:
             if resume:
                 old = read_run_config(config.out)
                 old_record = old.pop(RECORD, {})
-                check_eval_resume(old, config, config.out)
+                check_eval_resume(old, config, config.out, pilot=of_pilot)
                 for warning in check_record(old_record, record, tasks, config.out):
                     console.print(f"note: {warning}", markup=False, style="yellow")
                 record |= {key: old_record[key] for key in ("started", "engines") if key in old_record}
@@ -220,7 +224,8 @@ class EvalRun:
                     await self._work(planned, engines)
                 finally:
                     await self._record_adaptations(engines)
-            status = "stopped by max-cost" if self.cost.reached and self.planned() else "complete"
+            done = "pilot" if self.hooks.pilot else "complete"
+            status = "stopped by max-cost" if self.cost.reached and self.planned() else done
             if self.test.decided:
                 status = "decided"
                 self.record["stopping"] = self.test.record()

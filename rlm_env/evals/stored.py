@@ -24,14 +24,14 @@ from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.folder import CONFIG, ROLLOUTS, read_run_config, read_summary
 
-DONE = ("complete", "decided")
+DONE = ("complete", "decided", "pilot")
 """Words for a run with nothing left to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """How a run on one environment ended; `status` is `complete`, `decided` (by the test of `--until`) or `stopped by
-    max-cost`."""
+    """How a run on one environment ended; `status` is `complete`, `decided` (by the test of `--until`), `pilot` (of a
+    larger run) or `stopped by max-cost`."""
 
     path: Path
     status: str
@@ -83,15 +83,22 @@ class StoredRun:
         return EvalResult(self.path, old.get("status", "running"), self.config.environments[0].label, summary, title)
 
 
-def open_stored(path: Path) -> StoredRun:
-    """The eval in a folder. Raises ConfigError if the folder holds none, or one on several environments."""
+def holds_pilot(path: Path) -> bool:
+    """True if the folder holds the pilot of an eval that has not begun itself."""
+    return (path / CONFIG).exists() and bool(read_run_config(path).get(RECORD, {}).get("pilot"))
+
+
+def open_stored(path: Path, prices_of: EvalRunConfig | None = None) -> StoredRun:
+    """The eval in a folder. `prices_of`: a config whose prices count instead of the stored ones. Raises ConfigError if
+    the folder holds none, or one on several environments."""
     stored = read_run_config(path)
     record = stored.pop(RECORD, {})
     try:
         config = EvalRunConfig.model_validate(stored)
     except ValidationError as error:
         raise ConfigError(explain_validation(error, EvalRunConfig, f"{path / CONFIG}")) from error
-    return StoredRun(path, config, record, role_prices(config, config.options))
+    priced = prices_of or config
+    return StoredRun(path, config, record, role_prices(priced, priced.options))
 
 
 def stored_eval(path: Path) -> EvalResult:
