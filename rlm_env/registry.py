@@ -53,7 +53,7 @@ def find_environment(name: str, seed: int = 0, **options: Any) -> Environment:
     make = environment_maker(name)
     if _takes_seed(make):
         options = {"seed": seed, **options}
-    _check_options(name, make, options)
+    _check_names(name, make, options)
     environment = make(**options)
     if not isinstance(environment, Environment):
         raise TypeError(f"the entry point {name!r} gives a {type(environment).__name__}, which is not an Environment")
@@ -117,7 +117,15 @@ def takes_option(name: str, option: str) -> bool:
     return option in inspect.signature(environment_maker(name)).parameters
 
 
-def _check_options(name: str, make: Callable[..., Any], options: Iterable[str]) -> None:
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Raises UnknownOption for options that the environment of that name does not have, and for `seed`, which is given
+    apart; ValueError for an unknown name. Makes nothing."""
+    if "seed" in options:
+        raise UnknownOption(f"environment {name}: the seed is no option; it is given beside the options, as `seed`")
+    _check_names(name, environment_maker(name), options)
+
+
+def _check_names(name: str, make: Callable[..., Any], options: Iterable[str]) -> None:
     """Raises UnknownOption for an option that an environment does not have, with a near one and all that it has."""
     parameters = inspect.signature(make).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):

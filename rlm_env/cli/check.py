@@ -64,4 +64,6 @@ def environment_flags(arguments: argparse.Namespace) -> dict[str, Any]:
     options = given.pop("options", {})
     if given or not isinstance(options, dict):
         raise ConfigError(f"--set {next(iter(given), 'options')}: only options.KEY can be set here")
+    if "seed" in options:
+        raise ConfigError("--set options.seed: the seed is given by --seed")
     return options

@@ -104,7 +104,10 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
 
 
 def environment_options(options: Mapping[str, Any], model_folder: Path | str | None) -> dict[str, Any]:
-    """Options for an environment, the model's folder in place of `"@model"`. Raises ConfigError without a folder."""
+    """Options for an environment, the model's folder in place of `"@model"`. Raises ConfigError without a folder, and
+    for a seed among them."""
+    if "seed" in options:
+        raise ConfigError("options.seed: the seed is the run's, a key beside the options: --seed N, or seed = N")
     if model_folder is None and MODEL_FOLDER in options.values():
         raise ConfigError("an option of the environment is @model, but the model is no folder here; give a path")
     return {key: str(model_folder) if value == MODEL_FOLDER else value for key, value in options.items()}

@@ -4,13 +4,14 @@ model calls go to the endpoint that verifiers gives, which records them."""
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, ClassVar, Self, cast
 
 import verifiers.v1 as vf
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlm_env.adapters.verifiers.calls import CallLog, InterceptedChat
 from rlm_env.adapters.verifiers.counters import rollout_metrics
@@ -53,6 +54,12 @@ class RLMHarnessConfig(vf.HarnessConfig):
     def options(self) -> dict[str, Any]:
         """The scaffold's configuration: the profile, then `rollout`. Raises ValueError for an unknown profile."""
         return merge(rollout_profile(model_folder(self.profile) if self.profile else None), self.rollout)
+
+    @field_validator("rollout", mode="before")
+    @classmethod
+    def _read_json(cls, value: Any) -> Any:
+        """On a command line the table is JSON. Raises ValueError (of pydantic) for anything else."""
+        return json.loads(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import Any, cast
 
 import verifiers.v1 as vf
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from rlm_env.adapters.verifiers.workshop import claim_workshop, release_workshop
 from rlm_env.llm.base import LLM, LLMError, Sampling, ToolSchema
@@ -33,6 +33,22 @@ class RLMSeatsEnvConfig(vf.SingleAgentEnvConfig):
     """Whether traces of the seat `sub` are trained. GRPO in prime-rl then counts them into the group's baseline."""
     max_concurrent_agents: int | None = Field(default=None, ge=1)
     """Of one episode. A limit of 1 would let the root wait for its sub-calls forever."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_harnesses(cls, data: Any) -> Any:
+        """A seat's harness is the taskset's own unless it is named: verifiers would take settings of a harness without
+        an id for settings of `bash`, and refuse them."""
+        taskset = data.get("taskset") if isinstance(data, dict) else None
+        own = taskset.get("id") if isinstance(taskset, dict) else getattr(taskset, "id", None)
+        if not own:
+            return data
+        seats = {
+            name: {**seat, "harness": {"id": own, **seat["harness"]}}
+            for name in ("agent", "sub")
+            if isinstance(seat := data.get(name), dict) and isinstance(seat.get("harness"), dict)
+        }
+        return {**data, **seats}
 
 
 class SubCallData(vf.TaskData):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import verifiers.v1 as vf
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from rlm_env.adapters.verifiers.source import TaskSource, task_source
 from rlm_env.evals.grading import perfect_answer
+from rlm_env.registry import UnknownOption, check_options
 from rlm_env.rollout import Rollout, Score, StopReason
 from rlm_env.scoring import leave_verdict, score_rollout
 from rlm_env.task import Split, Tasks
@@ -148,6 +149,16 @@ class RLMTasksetConfig(vf.TasksetConfig):
         if name in ("", OWN_ID):
             raise ValueError('taskset.environment is not set: it names the environment, for example "needle-rlm"')
         return name
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Unknown environments and options are refused while the configuration is read, in a dry run too."""
+        if self.environment or self.id not in ("", OWN_ID, OWN_ID.replace("-", "_")):
+            try:
+                check_options(self.environment_name, self.options)
+            except UnknownOption as error:
+                raise ValueError(f"options: {error}") from None
+        return self
 
 
 class RLMTaskset(vf.Taskset[RLMTask, RLMTasksetConfig]):  # pyright: ignore[reportInvalidTypeArguments]

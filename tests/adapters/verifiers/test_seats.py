@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
+import sys
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("verifiers", reason="needs the extra verifiers")
 
+from pydantic import ValidationError
+from verifiers.v1.cli.eval.main import main as eval_main
+from verifiers.v1.utils.loaders import resolve_env_config
+
+from rlm_env.adapters.verifiers.harness import RLMHarnessConfig
 from tests.adapters.verifiers.play import chat_reply, env_config, eval_client, play
 from tests.adapters.verifiers.test_rollouts import TINY, endpoint, scripted
 from tests.stub_endpoint import stub_endpoint
@@ -62,3 +73,52 @@ async def test_sub_traces_can_be_trained_and_a_limit_that_cannot_end_is_refused(
         (episode,) = await play(config, eval_client(stub.base_url))
     assert not episode.ok
     assert "max_concurrent_agents must be above 1" in episode.errors[0].message
+
+
+@pytest.mark.parametrize("seat", ["agent", "sub"])
+def test_settings_of_a_harness_need_no_id(seat):
+    """As `--env.agent.harness.scaffold rlm-tips` gives them; on a command line, tables are JSON."""
+    harness = {"scaffold": "rlm-tips", "rollout": '{"max_turns": 3}'}
+    config = resolve_env_config({"taskset": {"id": "needle-rlm"}, seat: {"harness": harness}})
+    found = getattr(config, seat).harness
+    assert (type(found), found.id, found.rollout) == (RLMHarnessConfig, "needle-rlm", {"max_turns": 3})
+    other = resolve_env_config({"taskset": {"id": "needle-rlm"}, seat: {"harness": {"id": "bash"}}})
+    assert getattr(other, seat).harness.id == "bash"
+
+
+@pytest.mark.parametrize(
+    ("taskset", "harness", "said"),
+    [
+        ({}, {"scaffold": "rlmm"}, "unknown scaffold 'rlmm'"),
+        ({}, {"rollout": '{"max_turnz": 3}'}, "max_turnz"),
+        ({}, {"rollout": "max_turns=3"}, "rollout"),
+        ({"options": {"profil": "tiny"}}, {}, "no option 'profil'; did you mean 'profile'"),
+        ({"options": {"seed": 3}}, {}, "the seed is no option"),
+        ({"environment": "needle-rlmm"}, {}, "no environment 'needle-rlmm'; did you mean 'needle-rlm'"),
+    ],
+)
+def test_mistakes_are_refused_while_the_configuration_is_read(taskset, harness, said):
+    with pytest.raises(ValidationError, match=said):
+        resolve_env_config({"taskset": {"id": "needle-rlm", **taskset}, "agent": {"harness": harness}})
+
+
+def test_the_options_of_the_page_are_taken(tmp_path, monkeypatch):
+    """Every option in the table of docs/prime_rl.md, by `vf-eval` itself."""
+    page = (Path(__file__).parents[3] / "docs" / "prime_rl.md").read_text("utf-8")
+    table = page.partition("| option | |\n")[2].partition("\n\n")[0]
+    named = re.findall(r"`(--env[\w.-]+|\.\w+)`", table)
+    options = [f"--env.taskset{name}" if name.startswith(".") else name for name in named]
+    values = {"split": "train", "seed": "3", "options": '{"profile": "tiny"}', "num_tasks": "5"}
+    values |= {"environment": "needle-rlm", "scaffold": "rlm-tips", "rollout": '{"max_turns": 3}', "tools": "false"}
+    values |= {"profile": "tiny-rlm", "model": "small", "temperature": "0.2"}
+    given = [part for name in options for part in (name, values.get(name.rpartition(".")[2], "true"))]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["vf-eval"])
+    with contextlib.suppress(SystemExit):
+        eval_main(["needle-rlm", "-m", "large", "--no-push", "--no-rich", "--dry-run", *given])
+    [written] = tmp_path.glob("outputs/*/configs/resolved/eval.json")
+    env = json.loads(written.read_text())["env"]
+    assert (env["separate_sub"], env["train_sub"], env["sub"]["model"]) == (True, True, "small")
+    assert env["sub"]["sampling"]["temperature"] == 0.2
+    assert env["agent"]["harness"]["rollout"] == {"max_turns": 3}
+    assert (env["taskset"]["num_tasks"], env["taskset"]["options"]) == (5, {"profile": "tiny"})
