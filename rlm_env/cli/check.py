@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import sys
 from typing import Any
 
 from rlm_env.cli.common import add_command, add_set_flag, overrides
@@ -53,7 +55,8 @@ def _check(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         judge=arguments.judge,
     )
-    findings = asyncio.run(check_environment(request))
+    with contextlib.redirect_stdout(sys.stderr):  # what the environment prints is no part of the findings
+        findings = asyncio.run(check_environment(request))
     print(json.dumps(findings.to_dict(), indent=2) if arguments.json else "\n".join(findings.lines()))
     return 0 if findings.ok else EXIT_FINDINGS
 

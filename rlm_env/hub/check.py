@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from rlm_env.environment import Environment
-from rlm_env.hub import contexts, extras, reachable, scores, task_rules
+from rlm_env.hub import contexts, extras, prompts, reachable, sameness, scores, task_rules
 from rlm_env.hub.findings import Finding, Findings
+from rlm_env.hub.guarded import NoEnd, environment_code, raised
 from rlm_env.hub.project import PYPROJECT
 from rlm_env.origin import Origin, origin_of
 from rlm_env.registry import environment_maker, find_environment
@@ -27,6 +28,8 @@ TASKS = 20
 """Tasks of each split that are looked at."""
 JUDGED = 3
 """Tasks whose answers a judge is asked about."""
+TOOLED = 5
+"""Tasks whose tools are looked at."""
 RULES = (
     "loads",
     "options",
@@ -34,6 +37,7 @@ RULES = (
     "ids",
     "splits",
     "same-bytes",
+    "task-by-index",
     "perfect-answer",
     "empty-answer",
     "other-answer",
@@ -44,6 +48,7 @@ RULES = (
     "context-type",
     "gold-in-context",
     "info-in-context",
+    "gold-in-prompt",
     "package-in-repl",
     "gold-in-files",
 )
@@ -75,20 +80,29 @@ async def check_environment(request: CheckRequest) -> Findings:
     findings = Findings(f"{request.name} ({origin.package} {origin.version}, content {origin.sha256[:12]})")
     allow = {} if origin.project is None else allowed_rules(origin.project / PYPROJECT)
     try:
-        make = environment_maker(request.name)
-        found, names = extras.option_findings(make)
-        findings.judge("options", found, ", ".join(names) or "none", allow)
-        environment = find_environment(request.name, request.seed, **request.options)
+        await _check(request, origin, findings, allow)
+    except NoEnd as stuck:
+        findings.found.append(stuck.finding)
+        findings.unchecked["the rules after it"] = f"{stuck.finding.rule} did not come to an end"
+    return findings
+
+
+async def _check(request: CheckRequest, origin: Origin, findings: Findings, allow: dict[str, str]) -> None:
+    """Raises NoEnd."""
+    try:
+        with environment_code("loads", request.name):
+            make = environment_maker(request.name)
+            found, names = extras.option_findings(make)
+            findings.judge("options", found, ", ".join(names) or "none", allow)
+            environment = find_environment(request.name, request.seed, **request.options)
     except Exception as error:
-        finding = Finding("loads", request.name, f"raises {type(error).__name__}: {error}", "make it load by name")
-        findings.judge("loads", [finding], "")
-        return findings
+        findings.judge("loads", [Finding("loads", request.name, raised(error), "make it load by name")], "")
+        return
     findings.judge("loads", [], "by name, with its default options" if not request.options else "by name")
     try:
         await _Check(request, origin, environment, findings, allow).run()
     finally:
         await environment.aclose()
-    return findings
 
 
 def allowed_rules(pyproject: Path) -> dict[str, str]:
@@ -118,20 +132,21 @@ class _Check:
         samples, missing = task_rules.sample_tasks(self.environment, self.request.tasks)
         tasks = [task for pair in zip_longest(*samples.values()) for task in pair if task is not None]
         counted = " and ".join(f"{len(found)} of {split}" for split, found in samples.items())
-        self._judge("tasks", missing + task_rules.unstorable_info(tasks), counted)
-        if not tasks:
+        unreadable = task_rules.unreadable_contexts(tasks)
+        self._judge("tasks", missing + unreadable + task_rules.unstorable_info(tasks), counted)
+        if not tasks or unreadable:
+            self.findings.unchecked["the other rules"] = "the tasks come first"
             return
-        self._judge("ids", task_rules.repeated_ids(samples), f"{len(tasks)} are unique")
+        repeated, listed = task_rules.repeated_ids(self.environment)
+        self._judge("ids", repeated, f"{listed} are unique")
         self._judge("splits", task_rules.shared_tasks(samples), "train and eval share no task")
-        name, options, seed = self.request.name, self.request.options, self.request.seed
-        self._judge(
-            "same-bytes", task_rules.other_bytes(name, options, seed, samples), "another process makes the same"
-        )
+        self._check_sameness(samples)
         answers = await self._check_scores(tasks)
-        await self._check_extras(tasks)
+        tools = await self._check_extras(tasks)
         self._judge("context-type", contexts.context_types(tasks), "plain data")
         self._judge("gold-in-context", contexts.gold_places(tasks, answers), "no place holds it in every task")
         self._judge("info-in-context", contexts.info_places(tasks), "Task.info stands in no context")
+        self._check_prompts(tasks, answers, tools)
         await self._check_files(tasks, answers)
 
     def _judge(self, rule: str, found: list[Finding], seen: str) -> None:
@@ -165,11 +180,29 @@ class _Check:
         found = [Finding("judge", one.where, f"with its judge, {one.message}", one.remedy) for one in found]
         self._judge("judge", found, f"asked about {len(tasks)} tasks: right, empty and wrong answers are told apart")
 
-    async def _check_extras(self, tasks: list[Task]) -> None:
-        found, names = extras.undocumented_tools(self.environment, tasks[0])
-        self._judge("tools", found, ", ".join(names) or "none")
+    def _check_sameness(self, samples: dict[str, list[Task]]) -> None:
+        name, options, seed = self.request.name, self.request.options, self.request.seed
+        found = sameness.listed_again(self.environment, samples)
+        found += sameness.other_bytes(name, options, seed, samples)
+        self._judge("same-bytes", found, "a second listing and another process make the same")
+        by_index = sameness.tasks_by_index(self.environment, samples, self.request.tasks)
+        self._judge("task-by-index", by_index, "task(split, index) is the task at that place, and none outside")
+
+    def _check_prompts(self, tasks: list[Task], answers: scores.Answers, tools: extras.Tools) -> None:
+        try:
+            found = prompts.prompt_findings(self.environment, tasks, answers, tools)
+        except Exception as error:
+            remedy = "let it return a str for any task"
+            found = [Finding("gold-in-prompt", "standard_prompt()", raised(error), remedy)]
+        self._judge("gold-in-prompt", found, "neither question nor standard prompt, tips or tools tell it")
+
+    async def _check_extras(self, tasks: list[Task]) -> extras.Tools:
+        found, tools = extras.tool_findings(self.environment, tasks[:TOOLED])
+        named = dict.fromkeys(tool.name for some in tools.values() for tool in some)
+        self._judge("tools", found, ", ".join(named) or "none")
         found, names = await extras.baseline_findings(self.environment, tasks[:JUDGED])
         self._judge("baselines", found, ", ".join(names))
+        return tools
 
     async def _check_files(self, tasks: list[Task], answers: scores.Answers) -> None:
         golds = {form for task in tasks for form in contexts.gold_forms(task, answers)}

@@ -1,8 +1,8 @@
 """Rules about contexts: plain data alone, and no place in them that gives the gold answer away in every task.
 
 A context goes into the REPL, so whatever stands in it is in the model's reach. That the gold answer occurs somewhere in
-a text is the nature of many tasks. What is found here is an address that leads to it in every task: a field, a file,
-the first or last line, a line labelled `answer`; and `Task.info` as a whole.
+a text is the nature of many tasks. What is found here is an address that leads to it in every task: a field, a key, a
+file, an item that is marked, a place that announces it (`announced.py`); and `Task.info` as a whole.
 """
 
 from __future__ import annotations
@@ -10,28 +10,22 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rlm_env.context import folder_files
+from rlm_env.hub.announced import LABELS, announcements
 from rlm_env.hub.findings import Finding
 from rlm_env.hub.scores import Answers
 from rlm_env.task import Task
 
-LABELS = frozenset(
-    {
-        *("answer", "answers", "correct", "correct_answer", "expected", "expected_answer", "gold", "ground_truth"),
-        *("groundtruth", "label", "perfect_answer", "reference", "solution", "target", "truth"),
-    }
-)
-"""Names of fields and lines that announce a right answer."""
 LEAST_TASKS, LEAST_GOLDS = 3, 2
 """A place counts if it holds the gold answer of at least so many tasks, with so many different ones."""
 PARSED_CHARS = 1_000_000
 """Texts up to this length that are JSON are looked into like data."""
 _PLAIN = (str, bytes, bytearray, int, float, bool, type(None), list, tuple, dict)
-_LABELLED = re.compile(rf"^[^\w\n]*({'|'.join(sorted(LABELS))})[^\w\n:=]*[:=](.+)$", re.IGNORECASE | re.MULTILINE)
 
 
 def context_types(tasks: Iterable[Task]) -> list[Finding]:
@@ -55,14 +49,7 @@ def context_types(tasks: Iterable[Task]) -> list[Finding]:
 
 def gold_places(tasks: list[Task], answers: Answers) -> list[Finding]:
     """A finding for each place in the context that is the gold answer in every task."""
-    with_context = [task for task in tasks if task.context and task.gold is not None]
-    golds = {repr(task.gold) for task in with_context}
-    if len(with_context) < LEAST_TASKS or len(golds) < LEAST_GOLDS:
-        return []
-    common: set[str] | None = None
-    for task in with_context:
-        here = set(_places(task.context, _forms(task, answers), _info_labels(task)))
-        common = here if common is None else common & here
+    with_context = [task for task in tasks if task.context]
     return [
         Finding(
             "gold-in-context",
@@ -70,8 +57,23 @@ def gold_places(tasks: list[Task], answers: Answers) -> list[Finding]:
             f"holds the gold answer in each of {len(with_context)} tasks",
             "take it out of the context; the right answer belongs into Task.gold, which never leaves the host",
         )
-        for place in sorted(common or ())
+        for place in common_places(with_context, answers, lambda task: task.context, "context")
     ]
+
+
+def common_places(tasks: list[Task], answers: Answers, part: Callable[[Task], Any], name: str) -> list[str]:
+    """The places in a part of the tasks that hold the gold answer in each of them. None where there are too few tasks
+    or right answers to tell."""
+    tasks = [task for task in tasks if task.gold is not None]
+    if len(tasks) < LEAST_TASKS or len({repr(task.gold) for task in tasks}) < LEAST_GOLDS:
+        return []
+    common: set[str] | None = None
+    for task in tasks:
+        here = set(_places(part(task), name, _forms(task, answers), _info_labels(task)))
+        common = here if common is None else common & here
+        if not common:
+            return []
+    return sorted(common or ())
 
 
 def info_places(tasks: Iterable[Task]) -> list[Finding]:
@@ -108,35 +110,25 @@ def _info_labels(task: Task) -> set[str]:
     return {name for name, value in task.info.items() if _same(value, task.gold)}
 
 
-def _places(context: Any, gold: tuple[Any, set[str]], labels: set[str]) -> Iterator[str]:
+def _places(context: Any, name: str, gold: tuple[Any, set[str]], labels: set[str]) -> Iterator[str]:
     """Addresses in a context at which the gold answer stands. Positions in lists are left out of addresses whose last
     part announces an answer."""
     value, forms = gold
     announcing = LABELS | {label.lower() for label in labels}
-    for place, part in _walk(context, "context"):
+    for place, part in _walk(context, name):
         key = place.rpartition("[")[2].strip("]'\"").rpartition("/")[2].partition(".")[0].lower()
         if _same(part, value) or (isinstance(part, str | int | float) and str(part).strip() in forms):
             yield place
             if key in announcing:
                 yield re.sub(r"\[-?\d+\]", "[...]", place)
-        if isinstance(part, str):
-            lines = part.strip().splitlines()
-            for name, line in (("first", lines[0]), ("last", lines[-1])) if len(lines) > 1 else ():
-                if any(_ends_with(line, form) for form in forms):
-                    yield f"the {name} line of {place}"
-            for label, text in _LABELLED.findall(part):
-                if text.strip() in forms:
-                    yield f"the line '{label.lower()}:' of {place}"
+        if isinstance(part, str) and _parsed(part) is None:
+            for announced in announcements(part, forms):
+                yield f"{announced} of {place}"
 
 
 def _same(one: Any, other: Any) -> bool:
     """Whether two values are equal; False for values, such as arrays, that say so element by element."""
     return type(one) is type(other) and repr(one) == repr(other)
-
-
-def _ends_with(line: str, form: str) -> bool:
-    line = line.strip().rstrip(".")
-    return line == form or (line.endswith(form) and not line[-len(form) - 1].isalnum())
 
 
 def _walk(value: Any, place: str) -> Iterator[tuple[str, Any]]:
@@ -145,28 +137,48 @@ def _walk(value: Any, place: str) -> Iterator[tuple[str, Any]]:
         files = folder_files(value) if value.is_dir() else {"": value}
         for name, path in files.items():
             yield from _walk(path.read_bytes(), f"{place}[{name!r}]" if name else place)
+        for which, name in zip(("first", "last"), sorted(files)[:: max(1, len(files) - 1)], strict=False):
+            yield f"the name of the {which} file of {place}", Path(name).stem
         return
     if isinstance(value, bytes | bytearray):
         value = bytes(value).decode("utf-8", "replace")
     yield place, value
-    if isinstance(value, str) and value[:1] in ("{", "[") and len(value) <= PARSED_CHARS:
-        try:
-            yield from _inside(json.loads(value), place)
-        except (ValueError, RecursionError):
-            return
-    else:
-        yield from _inside(value, place)
+    yield from _inside(_parsed(value) if isinstance(value, str) else value, place)
+
+
+def _parsed(text: str) -> Any:
+    """What stands in a text of JSON; None for any other text."""
+    if text[:1] not in ("{", "[") or len(text) > PARSED_CHARS:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _inside(value: Any, place: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _walk(inner, f"{place}[{key!r}]")
+        for name, key in zip(("first", "last"), (next(iter(value), None), next(reversed(value), None)), strict=True):
+            if isinstance(key, str):
+                yield f"the {name} key of {place}", key
+        yield from _marked(value.values(), place)
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
             yield from _walk(inner, f"{place}[{index}]")
         if value:
             yield f"{place}[-1]", value[-1]
+        yield from _marked(value, place)
+
+
+def _marked(items: Iterable[Any], place: str) -> Iterator[tuple[str, Any]]:
+    """The parts of the one item among several in which a field is true, as in a list of choices with `right`."""
+    rows = [item for item in items if isinstance(item, dict)]
+    flags = Counter(key for row in rows for key, value in row.items() if value is True)
+    for flag in [flag for flag, count in flags.items() if count == 1]:
+        row = next(row for row in rows if row.get(flag) is True)
+        yield from ((f"{place}[...][{key!r}] where {flag!r} is true", value) for key, value in row.items())
 
 
 def _objects(value: Any, place: str) -> Iterator[tuple[str, Any]]:

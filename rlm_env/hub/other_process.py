@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
-from rlm_env.hub.task_rules import task_digest
+from rlm_env.hub.sameness import task_digest
 from rlm_env.registry import find_environment
 from rlm_env.task import Tasks
 
@@ -18,7 +18,9 @@ def main() -> None:
     environment = find_environment(request["name"], request["seed"], **request["options"])
     digests = {
         split: [task_digest(task) for task in Tasks(lambda split=split: environment.tasks(split), split).take(n)]
-        for split, n in request["n"].items()
+        for split, n in reversed(
+            list(request["n"].items())
+        )  # in the other order: one split may not depend on the other
         if n
     }
     sys.stdout.write(json.dumps(digests) + "\n")

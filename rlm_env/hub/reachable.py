@@ -114,7 +114,12 @@ def golds_in(path: Path, golds: set[str]) -> set[str]:
             data = file.read(SEARCHED_BYTES)
     except (OSError, EOFError):
         return set()
-    text = data.decode("utf-8", "replace")
+    return golds_in_text(data.decode("utf-8", "replace"), golds)
+
+
+def golds_in_text(text: str, golds: set[str]) -> set[str]:
+    """The gold answers that stand in a text, if they are so many that it is no chance. Short ones are left out."""
+    golds = {gold for gold in golds if len(gold) >= LEAST_CHARS}
     held = {gold for gold in golds if gold in text and re.search(rf"(?<!\w){re.escape(gold)}(?!\w)", text)}
     return held if len(held) >= max(LEAST_FOUND, LEAST_SHARE * len(golds)) else set()
 

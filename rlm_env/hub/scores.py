@@ -5,41 +5,60 @@ No judge is asked unless `ask_judge` is set. Everything is scored in this proces
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterable
 from typing import Any
 
 from rlm_env.environment import Environment
 from rlm_env.hub.findings import Finding
+from rlm_env.hub.guarded import environment_code, raised
 from rlm_env.rollout import Rollout, Score
 from rlm_env.scoring import leave_verdict, score
 from rlm_env.task import Task
 
 Answers = dict[str, str]
 """Id of a task -> its perfect answer."""
+JUDGE_SECONDS = 600.0
+"""What the judge of one answer may take, with all its retries."""
+EMPTY = ("", " \n")
+"""Answers that say nothing."""
 
 
-async def scored(environment: Environment, task: Task, answer: str, *, ask_judge: bool = False) -> Score:
-    """The score of an answer as text. Raises what judge and scorer raise."""
+async def scored(
+    environment: Environment, task: Task, answer: str, *, rule: str = "score", ask_judge: bool = False
+) -> Score:
+    """The score of an answer as text, asked for by a rule. Raises what judge and scorer raise, ValueError if scoring
+    changes the task, and NoEnd."""
+    if not isinstance(answer, str):
+        raise TypeError(f"an answer is a str, not a {type(answer).__name__}")
     rollout = Rollout.from_answer(task, answer)
     if ask_judge:
-        await leave_verdict(environment, task, rollout)
-    return score(environment, task, rollout)
+        await asyncio.wait_for(leave_verdict(environment, task, rollout), JUDGE_SECONDS)
+    before = repr((task.gold, task.info))
+    with environment_code(rule, task.id):
+        value = score(environment, task, rollout)
+    if repr((task.gold, task.info)) != before:
+        raise ValueError("score() changes task.gold or task.info, which every other rollout of the task is scored by")
+    return value
 
 
 async def perfect_answers(
     environment: Environment, tasks: Iterable[Task], *, ask_judge: bool = False
 ) -> tuple[Answers, list[Finding]]:
     """The perfect answer of each task, and a finding for each that does not score 1."""
+    rule = "perfect-answer"
     answers: Answers = {}
     found: list[Finding] = []
     for task in tasks:
         try:
-            answers[task.id] = environment.perfect_answer(task)
-            value = await scored(environment, task, answers[task.id], ask_judge=ask_judge)
+            with environment_code(rule, task.id):
+                answer = environment.perfect_answer(task)
+            value = await scored(environment, task, answer, rule=rule, ask_judge=ask_judge)
         except Exception as error:
-            found.append(_raised("perfect-answer", task, error))
+            found.append(_raised(rule, task, error))
             continue
+        answers[task.id] = answer
         if value.value != 1.0:
             found.append(
                 Finding(
@@ -53,23 +72,21 @@ async def perfect_answers(
 
 
 async def empty_answers(environment: Environment, tasks: Iterable[Task], *, ask_judge: bool = False) -> list[Finding]:
-    """A finding for each task whose empty answer does not score 0."""
+    """A finding for each task whose empty answer, or one of blanks alone, does not score 0."""
+    rule = "empty-answer"
     found: list[Finding] = []
     for task in tasks:
-        try:
-            value = (await scored(environment, task, "", ask_judge=ask_judge)).value
-        except Exception as error:
-            found.append(_raised("empty-answer", task, error))
-            continue
-        if value != 0.0:
-            found.append(
-                Finding(
-                    "empty-answer",
-                    task.id,
-                    f"the empty answer scores {value:g}, not 0",
-                    "let score() return 0 where rollout.answer is empty",
-                )
-            )
+        for answer in EMPTY:
+            try:
+                value = (await scored(environment, task, answer, rule=rule, ask_judge=ask_judge)).value
+            except Exception as error:
+                found.append(_raised(rule, task, error))
+                break
+            if value != 0.0:
+                kind = "the empty answer" if not answer else f"an answer of blanks, {answer!r},"
+                remedy = "let score() return 0 where rollout.answer.strip() is empty"
+                found.append(Finding(rule, task.id, f"{kind} scores {value:g}, not 0", remedy))
+                break
     return found
 
 
@@ -84,7 +101,7 @@ async def other_answers(
         if other is None:
             continue
         try:
-            value = (await scored(environment, task, answers[other.id], ask_judge=ask_judge)).value
+            value = (await scored(environment, task, answers[other.id], rule="other-answer", ask_judge=ask_judge)).value
         except Exception as error:
             found.append(_raised("other-answer", task, error))
             continue
@@ -109,8 +126,9 @@ async def unsteady_scores(environment: Environment, tasks: Iterable[Task], answe
             continue
         try:
             first, second = [await scored(environment, task, answers[task.id]) for _ in range(2)]
-        except Exception:
-            continue  # told by the rule perfect-answer
+        except Exception as error:
+            found.append(_raised("score", task, error))
+            continue
         if (first.value, first.metrics) != (second.value, second.metrics):
             found.append(
                 Finding(
@@ -130,7 +148,7 @@ async def unsteady_scores(environment: Environment, tasks: Iterable[Task], answe
 
 def _raised(rule: str, task: Task, error: Exception) -> Finding:
     remedy = "score() must take any text; perfect_answer() any task"
-    return Finding(rule, task.id, f"raises {type(error).__name__}: {error}", remedy)
+    return Finding(rule, task.id, raised(error), remedy)
 
 
 def _short(value: Any) -> str:

@@ -1,25 +1,23 @@
-"""Rules about tasks: both splits have some, ids are unique, splits are apart, another process makes the same."""
+"""Rules about tasks: both splits have some, contexts can be read, ids are unique, splits are apart."""
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
-import os
-import subprocess
-import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, get_args
+from itertools import islice
+from typing import get_args
 
-from rlm_env.context import context_text
 from rlm_env.environment import Environment
 from rlm_env.hub.findings import Finding
+from rlm_env.hub.guarded import environment_code, raised
+from rlm_env.hub.sameness import context_digest
 from rlm_env.task import Split, Task, Tasks
 
-OTHER_HASH_SEED = "20260101"
-"""Python's hash seed in the other process: code that depends on the order of a set differs there."""
-OTHER_PROCESS_SECONDS = 300
+LISTED_TASKS, LISTED_SECONDS = 1000, 1.0
+"""Tasks of a split whose ids are looked at, and the time for them."""
 
 
 def sample_tasks(environment: Environment, n: int) -> tuple[dict[str, list[Task]], list[Finding]]:
@@ -28,15 +26,28 @@ def sample_tasks(environment: Environment, n: int) -> tuple[dict[str, list[Task]
     found: list[Finding] = []
     for split in get_args(Split):
         try:
-            samples[split] = Tasks(lambda split=split: environment.tasks(split), split).take(n)
+            with environment_code("tasks", f"split {split}"):
+                samples[split] = Tasks(lambda split=split: environment.tasks(split), split).take(n)
             problem = None if samples[split] else "it has no tasks"
         except Exception as error:
             samples[split] = []
-            problem = f"raises {type(error).__name__}: {error}"
+            problem = raised(error)
         if problem:
             remedy = "let tasks() yield tasks of both splits; use train for training and eval for evaluation"
             found.append(Finding("tasks", f"split {split}", problem, remedy))
     return samples, found
+
+
+def unreadable_contexts(tasks: list[Task]) -> list[Finding]:
+    """A finding for each task whose context cannot be read, such as a file that is not there."""
+    found: list[Finding] = []
+    for task in tasks:
+        try:
+            context_digest(task)
+        except Exception as error:
+            remedy = "let the context be there, and be plain data"
+            found.append(Finding("tasks", task.id, f"its context cannot be read: {raised(error)}", remedy))
+    return found
 
 
 def unstorable_info(tasks: list[Task]) -> list[Finding]:
@@ -50,14 +61,23 @@ def unstorable_info(tasks: list[Task]) -> list[Finding]:
     return found
 
 
-def repeated_ids(samples: Mapping[str, list[Task]]) -> list[Finding]:
-    """A finding for each id that occurs twice, in a split or in both."""
-    counts = Counter(task.id for tasks in samples.values() for task in tasks)
-    return [
+def repeated_ids(environment: Environment) -> tuple[list[Finding], int]:
+    """A finding for each id that occurs twice, in a split or in both, and the number of tasks: as many of each split as
+    can be made in a moment."""
+    counts: Counter[str] = Counter()
+    for split in get_args(Split):
+        end = time.monotonic() + LISTED_SECONDS
+        with environment_code("ids", f"split {split}"), contextlib.suppress(Exception):  # told by the rule tasks
+            for task in islice(Tasks(lambda split=split: environment.tasks(split), split), LISTED_TASKS):
+                counts[task.id] += 1
+                if time.monotonic() > end:
+                    break
+    found = [
         Finding("ids", name, f"{count} tasks have this id", "name tasks by split and position: f'{split}-{index}'")
         for name, count in counts.items()
         if count > 1
     ]
+    return found, counts.total()
 
 
 def shared_tasks(samples: Mapping[str, list[Task]]) -> list[Finding]:
@@ -75,61 +95,5 @@ def shared_tasks(samples: Mapping[str, list[Task]]) -> list[Finding]:
     ]
 
 
-def other_bytes(name: str, options: Mapping[str, Any], seed: int, samples: Mapping[str, list[Task]]) -> list[Finding]:
-    """A finding for the first task of each split that another process, with another hash seed, makes differently."""
-    request = json.dumps(
-        {"name": name, "options": dict(options), "seed": seed, "n": {k: len(v) for k, v in samples.items()}}
-    )
-    environ = {**os.environ, "PYTHONHASHSEED": OTHER_HASH_SEED, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "rlm_env.hub.other_process", request]
-    try:
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=OTHER_PROCESS_SECONDS)
-    except subprocess.TimeoutExpired:
-        return [_not_made(name, f"no end after {OTHER_PROCESS_SECONDS} s")]
-    if done.returncode:
-        return [_not_made(name, (done.stderr.strip() or "it said nothing").splitlines()[-1])]
-    theirs = json.loads(done.stdout.splitlines()[-1])
-    found: list[Finding] = []
-    for split, tasks in samples.items():
-        pairs = enumerate(zip(map(task_digest, tasks), theirs.get(split, []), strict=False))
-        differing = next((tasks[index].id for index, (ours, other) in pairs if ours != other), None)
-        if differing is not None:
-            remedy = "draw from rlm_env.authoring.draw.Draw with a name; sort what comes from a set or a folder"
-            found.append(Finding("same-bytes", differing, "another process makes another task in its place", remedy))
-    return found
-
-
-def _not_made(name: str, why: str) -> Finding:
-    remedy = "let the environment be made in any process, from its options alone"
-    return Finding("same-bytes", name, f"another process cannot make the tasks: {why}", remedy)
-
-
-def task_digest(task: Task) -> str:
-    """SHA-256 over all that makes a task: question, context (the bytes of its files), gold, id and info."""
-    parts = [task.id, task.question, _context_digest(task), _written(task.gold), _written(task.info)]
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _written(value: Any) -> str:
-    """A value as text that does not depend on the order of sets."""
-    if isinstance(value, set | frozenset):
-        return f"{{{', '.join(sorted(map(_written, value)))}}}"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key!r}: {_written(part)}' for key, part in value.items())}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_written, value))}]"
-    return repr(value)
-
-
 def _asked(task: Task) -> tuple[str, str]:
-    return task.question, _context_digest(task)
-
-
-def _context_digest(task: Task) -> str:
-    if isinstance(task.context, bytes):
-        data = task.context
-    elif isinstance(task.context, Path) and task.context.is_file():
-        data = task.context.read_bytes()
-    else:
-        data = context_text(task.context).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(data).hexdigest()
+    return task.question, context_digest(task)

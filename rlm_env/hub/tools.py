@@ -70,11 +70,12 @@ def run_tool(
     *,
     cwd: Path | None = None,
     environ: Mapping[str, str] | None = None,
-    accepted: Sequence[int] = (0,),
+    answers: bool = False,
 ) -> str:
     """Runs a command and returns what it printed on standard output.
 
-    Raises ToolFailed if it ends with another exit code than the accepted ones, ConfigError if it is not there.
+    `answers`: it prints JSON, and its exit code is 1 where the answer is no. Raises ToolFailed if it fails, ConfigError
+    if it is not there.
     """
     try:
         done = subprocess.run(
@@ -84,6 +85,6 @@ def run_tool(
         raise ConfigError(f"{what}: the command {command[0]} is not there") from error
     except subprocess.TimeoutExpired as error:
         raise ToolFailed(what, f"no end after {TIMEOUT} s") from error
-    if done.returncode not in accepted:
+    if done.returncode not in ((0, 1) if answers else (0,)) or (answers and not done.stdout.startswith("{")):
         raise ToolFailed(what, f"{done.stdout}\n{done.stderr}")
     return done.stdout

@@ -107,7 +107,7 @@ def add_check_findings(findings: Findings, name: str, checked: Findings, allow: 
 def _checked(venv: FreshVenv, name: str) -> Findings:
     """What `rlm-env check` says there; its exit code is 1 where it has findings."""
     command = [venv.python, "-m", "rlm_env.cli", "check", name, "--json"]
-    said = run_tool(f"rlm-env check {name}", command, cwd=venv.folder, environ=fresh_environ(), accepted=(0, 1))
+    said = run_tool(f"rlm-env check {name}", command, cwd=venv.folder, environ=fresh_environ(), answers=True)
     return Findings.from_dict(json.loads(said))
 
 

@@ -1,13 +1,15 @@
 """`rlm-env check`: a sound environment passes, and every kind of mistake is found, with its remedy."""
 
 import json
+import sys
 
 import pytest
 
 from rlm_env.cli import main
-from rlm_env.hub import reachable, task_rules
+from rlm_env.hub import guarded, reachable, sameness
 from rlm_env.hub.check import RULES, CheckRequest, check_environment
 from rlm_env.hub.findings import Finding, Findings
+from rlm_env.hub.tools import ToolFailed, run_tool
 from rlm_env.hub.validate import add_check_findings
 from rlm_env.runs.errors import ConfigError
 
@@ -23,7 +25,7 @@ def no_processes(monkeypatch):
     async def nothing_is_readable(paths, modules):
         return set(), [], "guard"
 
-    monkeypatch.setattr(task_rules, "other_bytes", lambda *arguments: [])
+    monkeypatch.setattr(sameness, "other_bytes", lambda *arguments: [])
     monkeypatch.setattr(reachable, "try_in_repl", nothing_is_readable)
 
 
@@ -129,7 +131,7 @@ async def test_unusual_golds_and_a_missing_split_disturb_no_rule(planted):
 
 
 async def test_another_process_that_does_not_end_is_a_finding(planted, monkeypatch):
-    monkeypatch.setattr(task_rules, "OTHER_PROCESS_SECONDS", 0.01)
+    monkeypatch.setattr(sameness, "OTHER_PROCESS_SECONDS", 0.01)
     findings = await check(planted())
     assert "another process cannot make the tasks: no end after 0.01 s" in str(findings.found[0])
 
@@ -147,10 +149,112 @@ async def find(planted, rule):
     assert any(part in line for line in lines for part in said.split("|"))
 
 
+LOOK = 'def look(page: int = 1) -> str:\n        "Looks.\\n\\nArgs:\\n    page: which"\n        return ""\n'
+LESS_OBVIOUS = {
+    "no baselines": ("def baselines(self):\n    return {}", "baselines  baselines(): there are none"),
+    "baselines raise": ("def baselines(self):\n    1 / 0", "baselines  baselines(): raises ZeroDivisionError"),
+    "baselines are a list": ("def baselines(self):\n    return ['a']", "returns a list, not a dict"),
+    "a perfect answer that is no text": (
+        "def perfect_answer(self, task):\n    return 5",
+        "perfect-answer  train-0: raises TypeError: an answer is a str, not a int",
+    ),
+    "a score for blanks": (
+        "def score(self, task, rollout):\n    said = rollout.answer\n"
+        "    return float(said != '' and said.strip() in task.gold)",
+        "empty-answer  train-0: an answer of blanks, ' \\n', scores 1, not 0",
+    ),
+    "a score that changes the task": (
+        "def score(self, task, rollout):\n    task.info['seen'] = 1\n    return float(rollout.answer == task.gold)",
+        "perfect-answer  train-0: raises ValueError: score() changes task.gold or task.info",
+    ),
+    "a score that ends the program": (
+        "def score(self, task, rollout):\n    raise SystemExit(3)",
+        "perfect-answer  train-0: raises SystemExit: 3 (__init__.py, line ",
+    ),
+    "an error of many lines": (
+        "def score(self, task, rollout):\n    raise ValueError('a\\n    b')",
+        "perfect-answer  train-0: raises ValueError: a b (__init__.py, line ",
+    ),
+    "a constructor that ends the program": ("def __init__(self):\n    exit('no')", "raises SystemExit: no"),
+    "a file that is not there": (
+        "def made(self, split, index, numbers, gold):\n    from pathlib import Path\n"
+        "    return Task('?', Path('/no/such/file'), gold, f'{split}-{index}')",
+        "tasks  train-0: its context cannot be read: raises FileNotFoundError",
+    ),
+    "an id that comes again late": (
+        "def made(self, split, index, numbers, gold):\n"
+        "    return Task('?', str(numbers), gold, f'{split}-{min(index, 28)}')",
+        "ids  train-28: 2 tasks have this id",
+    ),
+    "state that outlives a call": (
+        "def tasks(self, split):\n    self.draw = getattr(self, 'draw', random.Random(self.seed))\n"
+        "    for index in range(30):\n        number = self.draw.randrange(10**6)\n"
+        "        yield self.made(split, index, [number, 1], str(number + 1))",
+        "same-bytes  split train: tasks() gives other tasks when it is called a second time",
+    ),
+    "another task by index": (
+        "def task(self, split, index):\n    return self.made(split, index, [index], str(index))",
+        "task-by-index  task('eval', 0): gives another task than tasks() at that place",
+    ),
+    "a task by index where there is none": (
+        "def task(self, split, index):\n    return [*self.tasks(split)][index]",
+        "task-by-index  task('train', -1): gives a task, though tasks() has none there",
+    ),
+    "two tools of one name": (
+        f"def tools(self, task):\n    {LOOK}    return [look, look]",
+        "tools  look: 2 tools have this name",
+    ),
+    "a tool that tells": (
+        f"def tools(self, task):\n    {LOOK}    look.__doc__ += f'. Not {{task.gold}}.'\n    return [look]",
+        "gold-in-prompt  tools(): describe the gold answer in each of 5 tasks",
+    ),
+    "tips that tell": (
+        "def __init__(self, *, seed: int = 0, terms: int = 3):\n    self.seed, self.terms = seed, terms\n"
+        "    type(self).tips = ', '.join(task.gold for split in ('train', 'eval') for task in self.tasks(split))",
+        "gold-in-prompt  tips: hold 12 of 12 gold answers",
+    ),
+    "a question that tells": (
+        "def made(self, split, index, numbers, gold):\n"
+        "    return Task(f'What is it?\\nAnswer: {gold}', str(numbers), gold, f'{split}-{index}')",
+        "gold-in-prompt  the line 'answer:' of the question",
+    ),
+    "a standard prompt that tells": (
+        "def standard_prompt(self, task):\n    return f'{task.question}\\n{task.context}\\nsolution = {task.gold}\\n?'",
+        "gold-in-prompt  the line 'solution:' of standard_prompt()",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", LESS_OBVIOUS)
 @pytest.mark.usefixtures("no_processes")
-async def test_an_environment_without_baselines_is_found(planted):
-    findings = await check(planted("def baselines(self):\n    return {}"))
-    assert [finding.rule for finding in findings.found] == ["baselines"]
+async def test_a_less_obvious_mistake_is_found(planted, mistake):
+    changes, said = LESS_OBVIOUS[mistake]
+    lines = list(map(str, (await check(planted(changes))).found))
+    assert any(said in line for line in lines), lines
+    assert not [line for line in lines if "\n" in line]
+
+
+@pytest.mark.parametrize("rule", ["tasks", "score"])
+@pytest.mark.usefixtures("no_processes")
+async def test_what_does_not_end_is_ended_and_found(planted, monkeypatch, rule):
+    monkeypatch.setattr(guarded, "CALL_SECONDS", 0.2)
+    findings = await check(planted(f"def {rule}(self, *arguments):\n    while True:\n        pass"))
+    [finding] = findings.found
+    assert (finding.rule, finding.message) == ("perfect-answer" if rule == "score" else rule, "no end after 0.2 s")
+    assert findings.unchecked == {"the rules after it": f"{finding.rule} did not come to an end"}
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_what_an_environment_prints_is_no_part_of_the_findings(planted, capsys):
+    assert main(["check", planted("print('loading')"), "-n", "3", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["ok"]
+    assert "loading" in err
+
+
+def test_a_check_that_dies_is_told_in_its_words():
+    with pytest.raises(ToolFailed, match="checking failed: no module named so"):
+        run_tool("checking", [sys.executable, "-c", "raise SystemExit('no module named so')"], answers=True)
 
 
 ASKED = """
