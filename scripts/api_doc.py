@@ -72,6 +72,8 @@ SECTIONS = (
         "rlm_env.evals.config": ("EvalConfig", "load_eval_config"),
         "rlm_env.evals.matrix": ("run_any",),
         "rlm_env.evals.stored": ("stored_eval",),
+        "rlm_env.reports.reading": ("read_report",),
+        "rlm_env.reports.data": ("ReportData", "EvalReport", "RunFacts", "RunComparison", "TrainingReport", "Curve"),
         "rlm_env.runs.errors": ("ConfigError", "RunStopped"),
     }),
     Section("Training", "From rollouts to samples, advantages, a loss and an update; needs the extra `train`.", {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from rlm_env.cli import main
+from rlm_env.evals.programs import Program
 from rlm_env.evals.stored import stored_eval
 from rlm_env.reports.data import json_schema
 from rlm_env.reports.reading import read_report, run_names
@@ -187,6 +190,25 @@ def test_a_matrix_has_its_parts_in_the_page_and_its_table_on_the_console(runs, r
 def test_two_runs_of_the_same_name_are_told_apart():
     assert run_names([Path("/a/x"), Path("/b/x"), Path("/c/y")]) == ["a/x", "b/x", "y"]
     assert run_names([Path("/a/x"), Path("/a/x")]) == ["a/x (1)", "a/x (2)"]
+
+
+def test_the_page_of_the_docs_is_what_happens(request, runs, monkeypatch, tmp_path, capsys):
+    """Every block of docs/reports.md, as it stands."""
+    page = (request.config.rootpath / "docs" / "reports.md").read_text()
+    for name, run in (("BEFORE", "good"), ("AFTER", "bad")):
+        shutil.copytree(runs / run, tmp_path / "outputs" / name)
+    monkeypatch.chdir(tmp_path)
+    (shell,) = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    for line in shell.splitlines():
+        assert main(shlex.split(line, comments=True)[1:]) == 0
+    assert Path("report.html").exists()
+    assert Path("tables.tex").exists()
+    capsys.readouterr()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {})
+    assert "AFTER rlm reads it itself 6 0.000" in capsys.readouterr().out
+    for text in [*Program, "programs", "comparisons", "matrices", "trainings"]:
+        assert str(text) in page
 
 
 def test_a_report_loads_no_torch(runs):
