@@ -90,8 +90,10 @@ def _eval_section(one: EvalReport) -> Section:
 
 def _status_warnings(run: RunFacts) -> list[str]:
     """What is to be said of a run that has not ended, or was ended early."""
-    if run.status == "complete":
+    if run.status in ("complete", "decided"):
         return []
+    if run.status == "pilot":
+        return [f"{run.name}: a pilot; the eval itself has not begun."]
     if run.status == "running":
         return [f"{run.name}: the run goes on; the numbers are those of what has ended so far."]
     if run.status in ("stopped", "unfinished"):

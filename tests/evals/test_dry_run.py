@@ -54,7 +54,7 @@ def test_mistakes_are_found_by_a_dry_run(run, endpoint):
     assert run("--pilot", "0")[0] == 2
 
 
-def test_a_pilot_is_paid_once_and_the_eval_takes_it_over(run, endpoint):
+def test_a_pilot_is_paid_once_and_the_eval_takes_it_over(run, endpoint, capfd):
     Path("prices.toml").write_text(PRICES)
     priced = ("--prices", "prices.toml")
     code, out, err = run("-n", "12", "-r", "2", "--pilot", "4", *priced)
@@ -70,6 +70,8 @@ def test_a_pilot_is_paid_once_and_the_eval_takes_it_over(run, endpoint):
     assert "│ all │ 48 │ 8 │ " in out
     assert "│ unknown" not in out
     assert "the same command without --pilot and with --out out" in err
+    assert main(["report", "out"]) == 0
+    assert "out: a pilot; the eval itself has not begun." in capfd.readouterr().out
     asked = len(endpoint.requests)
     again = run("-n", "12", "-r", "2", "--dry-run", *priced)
     assert (again[0], again[1], len(endpoint.requests)) == (0, out, asked)
