@@ -30,6 +30,7 @@ from rlm_env.repl.child.batch import BatchClient
 from rlm_env.repl.child.capture import Descriptors, Recorder
 from rlm_env.repl.child.cell import Namespace, deny_processes
 from rlm_env.repl.child.interrupts import Interrupts
+from rlm_env.repl.child.private_maps import use_private_maps
 from rlm_env.repl.child.scratch import Scratch, move_by_copying
 from rlm_env.repl.child.threads_only import use_threads
 from rlm_env.repl.sandbox.enter import PreparedSandbox, enter_sandbox
@@ -51,8 +52,8 @@ DENIED_BUT_SCRATCH = (
 NO_PROCESSES = "a REPL is a single process: subprocesses are not allowed here; use Python instead"
 _exit = os._exit
 _getpid = os.getpid
-_TRACE = vars(BaseException)["__traceback__"]
-"""The attribute itself, whatever a class of the model makes of it."""
+_TRACE, _CLASS_NAME = vars(BaseException)["__traceback__"], vars(type)["__name__"]
+"""The attributes themselves, whatever a class of the model makes of them."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ class Parts:
         if confined:
             deny_processes(NO_PROCESSES)
             use_threads()
+            use_private_maps()
             # Nothing can be made there; but packages that ask for a name at their import (torch, datasets) get one.
             tempfile.tempdir = "/tmp"
             if scratch:
@@ -267,7 +269,8 @@ class Worker:
         except BaseException as caught:
             interrupts.forbid()
             failure = caught
-        if isinstance(failure, MemoryError):
+        # `isinstance` would ask the model's own class, outside its clock.
+        if failure is not None and issubclass(type(failure), MemoryError):
             self._free_reserve()
             _TRACE.__set__(failure, _without_locals(failure))
         error: str | None = None
@@ -283,7 +286,7 @@ class Worker:
                 interrupts.forbid()
         except BaseException as caught:
             interrupts.forbid()
-            error = error or f"{type(caught).__name__} while the answer was read"
+            error = error or f"{_CLASS_NAME.__get__(type(caught))} while the answer was read"
         if failure is not None:
             _TRACE.__set__(failure, None)
         return error

@@ -29,6 +29,10 @@ MAX_REFUSED = 4096
 """Batches that a REPL may send in vain between two cells, before it counts as a flood."""
 MAX_UNREAD = 2 * MAX_BATCHES
 """Refusals that a REPL may leave unread."""
+MAX_UNSENT = 16 * 2**20
+"""Bytes of answers that a REPL may leave unread before nothing more is read from it."""
+_LARGE = 1000
+"""Answers of a batch that take a noticeable time to pack."""
 MAX_STRAY = 2**16
 """Frames of batches that were given up, between two cells; a large one has some thousand."""
 ARRIVAL = 0.5
@@ -79,6 +83,9 @@ class BatchHost:
         self._incoming: dict[int, IncomingBatch] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._bytes = 0
+        self._unsent = 0
+        self._no_room = False
+        self._packing = asyncio.Lock()
         self._busy: set[IncomingBatch] = set()
         self._seen = 0
         self._refused = self._unread = self._stray = 0
@@ -101,7 +108,7 @@ class BatchHost:
                 self._mark(batch, False)
                 self._reply(pack("fail", number, STOPPED))
             self._incoming.clear()
-            self._line.hold(False)
+            self._wait_for_room(False)
 
     def receive(self, fields: list[Scalar]) -> None:
         """One frame of the child. Raises ProtocolError where it is not what the child's code sends."""
@@ -171,7 +178,7 @@ class BatchHost:
         self._incoming[number] = batch
 
         def granted() -> None:
-            self._line.hold(False)
+            self._wait_for_room(False)
             if batch.complete:
                 self._start(number, batch)
             else:
@@ -180,9 +187,18 @@ class BatchHost:
         batch.claim = self._budget.claim(size, granted)
         if not batch.claim.granted:
             self._mark(batch, True)
-            self._line.hold(True)
+            self._wait_for_room(True)
         elif not batch.complete:
             self._watch_arrival(number, batch, -1)
+
+    def _wait_for_room(self, waiting: bool) -> None:
+        """Notes that a batch waits for its room, or none does."""
+        self._no_room = waiting
+        self._hold()
+
+    def _hold(self) -> None:
+        """Reads on, unless a batch waits for its room or the REPL does not read its answers."""
+        self._line.hold(self._no_room or self._unsent > MAX_UNSENT)
 
     def _watch_arrival(self, number: int, batch: IncomingBatch, before: int) -> None:
         """While frames of a batch arrive, its REPL waits for the host, which has others to listen to; where none comes,
@@ -228,15 +244,32 @@ class BatchHost:
                 raise RuntimeError("this REPL has no sub-LLMs")
             answers = await self._handler(batch.items)
             batch.items = []
-            frames = _answer_frames(number, answers, batch.total)
+            frames = await self._pack(number, answers, batch.total)
         except Exception as error:
             reason = first_line(f"{type(error).__name__}: {error}")
             frames = [pack("fail", number, sanitize(f"llm_batch failed: {reason}"))]
         self._free(batch)
-        for frame in frames:
-            if frame is frames[-1] or not self._line.writable:
-                self._mark(batch, False)  # what it still waits for, it has not read
-            await self._line.send(frame)
+        unsent = sum(map(len, frames))
+        self._unsent += unsent
+        try:
+            self._hold()
+            for frame in frames:
+                if frame is frames[-1] or not self._line.writable:
+                    self._mark(batch, False)  # what it still waits for, it has not read
+                await self._line.send(frame)
+                unsent -= len(frame)
+                self._unsent -= len(frame)
+        finally:
+            self._unsent -= unsent
+            self._hold()
+
+    async def _pack(self, number: int, answers: list[str | SubError], total: int) -> list[bytes]:
+        """The frames of a batch's answers. Of many large batches, others have their turn between two."""
+        if total < _LARGE:
+            return _answer_frames(number, answers, total)
+        async with self._packing:
+            await asyncio.sleep(0)
+            return _answer_frames(number, answers, total)
 
     def _reply(self, frame: bytes) -> None:
         """A refusal. It is written at once, and a REPL that reads none of them does not get them for ever."""

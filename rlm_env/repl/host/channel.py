@@ -100,7 +100,8 @@ class Channel(asyncio.BufferedProtocol):
 
     async def send(self, frame: bytes) -> None:
         """Writes as soon as the child has read what was written before."""
-        await self._writable.wait()
+        while not self._writable.is_set():  # all who wait are woken at once, and the first may fill it again
+            await self._writable.wait()
         self.write(frame)
         if len(frame) > 2**16:
             await asyncio.sleep(0)  # many large frames in a row must not stall the loop

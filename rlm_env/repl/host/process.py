@@ -273,7 +273,7 @@ class ReplProcess:
             self._done(self._cell, cell_report(fields))
             return
         match fields:
-            case ["broken", str(what)]:
+            case ["broken", str(what)] if not self._why:
                 self._why = f"was broken from within ({what[:500]})"
             case ["forked", _, _] if self._fork is not None and not self._fork.done():
                 self._fork.set_result(None)

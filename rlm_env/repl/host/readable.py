@@ -21,7 +21,6 @@ _SYSTEM_READ = (
     "/usr/share/zoneinfo",
     "/dev/urandom",
     "/dev/random",
-    "/dev/zero",
 )
 _LIBRARY_DIRS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
 _PACKAGE_DIRS = ("site-packages", "dist-packages")

@@ -20,7 +20,7 @@ from rlm_env.repl.sandbox.syscalls import AUDIT_ARCH, NEWEST, syscall_number
 _ALLOWED_NAMES = """
 read write readv writev pread64 pwrite64 preadv pwritev lseek dup fsync fdatasync ftruncate
 copy_file_range sendfile fstat umask
-mmap munmap mprotect mremap brk msync
+munmap mprotect mremap brk msync
 set_robust_list rseq membarrier set_tid_address sched_yield sched_getaffinity sched_getparam
 sched_getscheduler sched_get_priority_max sched_get_priority_min sched_rr_get_interval getpriority getcpu
 rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack pause alarm
@@ -64,6 +64,9 @@ SOCKET_FACTS = (3, 4, 7, 8, 30, 38, 39)
 """SO_TYPE, SO_ERROR, SO_SNDBUF, SO_RCVBUF, SO_ACCEPTCONN, SO_PROTOCOL, SO_DOMAIN: what Python asks of a socket. Not
 SO_PEERCRED and SO_PEERPIDFD, which tell of the host. Setting any option is refused: a larger buffer is kernel memory
 that no limit of the process counts."""
+MAP_SHARED_ANONYMOUS = 0x21
+"""MAP_SHARED with MAP_ANONYMOUS: pages of it that are unmapped stay in memory as long as one is mapped, and no limit of
+the process counts them."""
 FUTEX_PRIVATE, FUTEX_OPERATION = 128, 0x7F
 FUTEX_WAITS = (0, 6, 9, 11, 13)
 """FUTEX_WAIT, _LOCK_PI, _WAIT_BITSET, _WAIT_REQUEUE_PI, _LOCK_PI2."""
@@ -141,6 +144,11 @@ def _without(argument: int, bits: int, result: int = _DENY) -> bytes:
     return _load(_low(argument)) + _op(_ANY_BIT, bits, 0, 1) + _give(result) + _give(_ALLOW)
 
 
+def _without_all(argument: int, bits: int) -> bytes:
+    """Allowed unless the argument has all of these bits."""
+    return _load(_low(argument)) + _op(_AND, bits) + _if_equal(bits, _DENY) + _give(_ALLOW)
+
+
 def _futex() -> bytes:
     """A wait on a futex that is not private to the process is answered "try again": two REPLs can map the same file,
     and one could see the other wait. The C library waits so only for the end of a thread, which it then polls."""
@@ -190,6 +198,7 @@ def _conditional(paths: bool, allow_fork: bool) -> dict[str, bytes]:
     }
     return (files if paths else {}) | {
         "clone": clone,
+        "mmap": _without_all(3, MAP_SHARED_ANONYMOUS),
         "futex": _futex(),
         "madvise": _one_of(2, MADVISE),
         "close": _none_of(0, kept),

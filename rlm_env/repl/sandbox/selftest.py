@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import mmap
 import os
 import resource
 import socket
@@ -19,7 +20,7 @@ from rlm_env.repl.sandbox import libc
 from rlm_env.repl.sandbox.enter import PreparedSandbox, enter_sandbox
 from rlm_env.repl.sandbox.syscalls import machine
 
-_fork_call = os.fork
+_fork_call, _map = os.fork, mmap.mmap
 _PTRACE_GETEVENTMSG = 0x4201
 _SCRATCH_NAME = "self-test"
 _PTRACE = {"x86_64": 101, "aarch64": 117}
@@ -107,6 +108,7 @@ def attacks(host: int, scratch: str | None) -> dict[str, Callable[[], object]]:
         "open an internet socket": lambda: socket.socket(socket.AF_INET).close(),
         "open a unix socket": lambda: socket.socket(socket.AF_UNIX).close(),
         "make a datagram pair": _datagram,
+        "keep memory that no limit counts": lambda: _map(-1, mmap.PAGESIZE, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS),
         "raise a limit": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)),
     }
     if scratch is not None:

@@ -117,6 +117,11 @@ async def test_a_warning_of_the_cell_still_names_it(repl: Repl):
         "import builtins\nclass Same:\n    def __eq__(s, o): raise ValueError\nbuiltins.max = Same()",
         "import builtins\nclass Endless:\n    def __eq__(s, o):\n        while True: pass\nbuiltins.max = Endless()",
         "class E(Exception):\n    __traceback__ = property(lambda s: 1 / 0)\nraise E",
+        "class E(Exception):\n    __class__ = property(lambda s: 1 / 0)\nraise E",
+        "class E(Exception):\n    def __getattribute__(s, n): raise MemoryError\nraise E",
+        "class M(type):\n    __name__ = property(lambda s: 1 / 0)\nclass E(Exception, metaclass=M): pass\nraise E",
+        "class M(type):\n    __name__ = property(lambda s: 1 / 0)\nclass E(BaseException, metaclass=M): pass\n"
+        "class V:\n    def __str__(s): raise E\nanswer['content'] = V()",
     ],
 )
 async def test_the_models_own_operators_are_not_called_after_the_cell(repl: Repl, code: str):
@@ -124,6 +129,22 @@ async def test_the_models_own_operators_are_not_called_after_the_cell(repl: Repl
     step = await repl.run(code, timeout=2)
     assert not step.state_lost, step.error
     assert (await repl.run("max(kept, 0)", timeout=2)).output == "1\n"
+
+
+MAPS = """
+import mmap
+maps = [mmap.mmap(-1, 8192), mmap.mmap(-1, 8192, access=mmap.ACCESS_WRITE), mmap.mmap(-1, 8192, mmap.MAP_SHARED)]
+maps += [mmap.mmap(fileno=-1, length=8192, prot=mmap.PROT_READ | mmap.PROT_WRITE, flags=mmap.MAP_PRIVATE)]
+for m in maps: m[:2] = b'ok'
+print([m[:3] for m in maps] == [b'ok\\0'] * 4, isinstance(maps[0], mmap.mmap), mmap.mmap.__name__)
+try: mmap.mmap(-1, 8192, access=mmap.ACCESS_READ)[0] = 1
+except TypeError: print('read-only')
+"""
+
+
+async def test_maps_of_no_file_work(repl: Repl):
+    step = await repl.run(MAPS)
+    assert step.output == "True True mmap\nread-only\n", step.error
 
 
 SCIENCE = """

@@ -53,6 +53,10 @@ CASES = [
     ("clone", (0x3D0F00 & ~0x400,), EPERM),  # a thread with descriptors of its own
     ("clone", (0x3D0F00 & ~0x100,), EPERM),
     ("clone3", (), ENOSYS),
+    ("mmap", (0, 0, 3, 0x22), ALLOW),
+    ("mmap", (0, 0, 3, 0x21), EPERM),  # MAP_SHARED | MAP_ANONYMOUS
+    ("mmap", (0, 0, 3, 0x8023), EPERM),  # MAP_SHARED_VALIDATE | MAP_ANONYMOUS | MAP_POPULATE
+    ("mmap", (0, 0, 1, 0x1), ALLOW),
     ("futex", (0, 128), ALLOW),  # FUTEX_WAIT | FUTEX_PRIVATE_FLAG
     ("futex", (0, 128 | 256 | 9), ALLOW),
     ("futex", (0, 1), ALLOW),  # waking where nobody can wait

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from rlm_env.repl import Repl, ReplPool
+from rlm_env.repl import Repl, ReplPool, SubError
 from tests.repl.levels import GUARD_FIRST, open_pool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -208,6 +208,38 @@ threading.Thread(target=late).start()
         step = await repl.run("len(told), told[0]")
         assert step.output == "(100, 'llm_batch can be called only while a cell runs')\n"
         assert repl.ends == []
+
+
+UNREAD = """
+for n in range(10**6, 10**6 + 300): send(frame(b'\\xa5batch', number(n), number(32_000), b'\\x00', b'\\xa1x' * 32_000))
+print('all were taken')
+"""
+
+
+async def refuse(prompts: list) -> list:
+    """A handler whose answers are many times as long as the prompts."""
+    return [SubError("the budget of sub-calls of this rollout is used up, so there is no answer")] * len(prompts)
+
+
+async def test_answers_that_nobody_reads_are_bounded(arena):
+    pool, honest = arena
+    async with pool.open(llm_batch=refuse) as repl, Bystander(honest) as bystander:
+        await repl.run(TOOLS)
+        step = await repl.run(UNREAD, timeout=1.0)
+        assert step.timed_out, step  # waiting for a host that waits for it
+        assert step.seconds >= 1.0
+    assert bystander.memory < 200 * 2**20
+    assert len(bystander.steps) >= 2
+
+
+async def test_positive_control_answers_that_are_read_are_all_given(arena):
+    pool, _ = arena
+    async with pool.open(llm_batch=refuse) as repl:
+        code = """
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(4) as workers: print(sum(map(len, workers.map(lambda _: llm_batch(['x'] * 32_000), range(20)))))
+"""
+        assert (await repl.run(code, timeout=30)).output == "640000\n"
 
 
 async def test_a_flood_of_honest_calls_leaves_its_neighbors_their_turns(arena):

@@ -115,6 +115,17 @@ ATTACKS = {
         "if c.shmget(0, 4096, 0o1600) < 0: raise OSError(ctypes.get_errno(), 'shmget')",
         CALL,
     ),
+    # Pages of these would stay when they are unmapped, and nothing that bounds a process would count them.
+    "keep memory that no limit counts": (
+        "import ctypes; c = ctypes.CDLL(None, use_errno=True); c.mmap.restype = ctypes.c_void_p\n"
+        "if c.mmap(None, ctypes.c_size_t(4096), 3, 0x21, -1, ctypes.c_long(0)) == 2**64 - 1:\n"
+        "    raise OSError(ctypes.get_errno(), 'mmap')",
+        CALL,
+    ),
+    "keep zeros that no limit counts": (
+        "import mmap, os; mmap.mmap(os.open('/dev/zero', os.O_RDONLY), 4096, mmap.MAP_SHARED, mmap.PROT_READ)",
+        {**FILE, "jail": {"EACCES"}},
+    ),
     "make a user namespace": (
         "import ctypes; c = ctypes.CDLL(None, use_errno=True)\n"
         "if c.unshare(0x10000000): raise OSError(ctypes.get_errno(), 'unshare')",
