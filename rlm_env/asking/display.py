@@ -28,11 +28,15 @@ from rlm_env.events import (
     TurnReplied,
 )
 from rlm_env.messages import Usage
+from rlm_env.readable import visible
+from rlm_env.readable.words import counted, money, start_of
 from rlm_env.replies import visible_text
 from rlm_env.rollout import Rollout, Turn
 
 LINES_SHOWN = 6
 """Lines of code and of output that are shown of a cell."""
+LINE_CHARS = 1000
+"""Characters of a text that is shown in one line; the console cuts it at its width."""
 INDENT = "  "
 
 
@@ -93,7 +97,7 @@ class Display:
             case AnswerChanged(content=content, ready=ready):
                 self.answer = content
                 if not ready:
-                    self._say("answer so far", _one_line(content), "green")
+                    self._say("answer so far", start_of(content, LINE_CHARS), "green")
             case RolloutEnded(rollout=rollout):
                 self.rollout, self.answer = rollout, rollout.answer
             case _:
@@ -111,15 +115,14 @@ class Display:
 
     def totals(self) -> str:
         """One line: turns, sub-calls, tokens, money, seconds."""
-        parts = [f"{self.turns} turn{'s' if self.turns != 1 else ''}"]
+        parts = [counted(self.turns, "turn")]
         if self.asked:
             waiting = f"{self.answered:,} of " if self.answered < self.asked else ""
             failed = f" ({self.failed:,} failed)" if self.failed else ""
-            parts.append(f"{waiting}{self.asked:,} sub-call{'s' if self.asked != 1 else ''}{failed}")
-        tokens = sum(usage.prompt_tokens + usage.completion_tokens for usage in (self.root, self.sub))
-        parts.append(f"{tokens:,} tokens")
+            parts.append(f"{waiting}{counted(self.asked, 'sub-call')}{failed}")
+        parts.append(f"{self.root.tokens + self.sub.tokens:,} tokens")
         if self.cost is not None:
-            parts.append(f"${self.cost:.4f}")
+            parts.append(money(self.cost))
         return ", ".join([*parts, f"{time.monotonic() - self._started:.0f} s"])
 
     def _status(self) -> Text:
@@ -142,21 +145,11 @@ class Display:
         more = len(lines) - LINES_SHOWN
         shown = lines[:LINES_SHOWN] + ([f"... {more:,} more lines"] if more > 0 else [])
         for line in shown:
-            printed = Text(INDENT + _printable(line), style=style)
+            printed = Text(INDENT + visible(line), style=style)
             self.console.print(printed, highlight=False, no_wrap=True, overflow="ellipsis", crop=True)
 
 
 def _thought(turn: Turn) -> str:
     """The first line of what the root LLM says outside of its code."""
     prose = visible_text(turn).split("```")[0].strip() or (turn.reasoning or "").strip()
-    return _one_line(prose)
-
-
-def _one_line(text: str) -> str:
-    """The beginning of a text; the console cuts it at its width."""
-    return _printable(" ".join(text[:1000].split()))
-
-
-def _printable(text: str) -> str:
-    """Without control characters: what a model writes must not steer a terminal."""
-    return "".join(char if char.isprintable() or char == "\t" else "�" for char in text).replace("\t", "    ")
+    return start_of(prose, LINE_CHARS)

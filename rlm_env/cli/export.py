@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from rlm_env.cli.common import add_command, needed_packages
-from rlm_env.runs.console import say
+from rlm_env.runs.console import say, say_note
 from rlm_env.runs.errors import ConfigError
 
 EXAMPLES = """\
@@ -80,7 +80,7 @@ def _write_verifiers(folder: Path, out: Path) -> list[Path]:
     from rlm_env.view.workplace import is_training
 
     def warn(text: str) -> None:
-        say(Console(stderr=True), f"note: {text}", "yellow")
+        say_note(Console(stderr=True), text)
 
     if is_training(folder):
         return write_training_traces(folder, out, warn)

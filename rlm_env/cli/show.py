@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from rlm_env.cli.common import add_command
-from rlm_env.runs.console import say, standard_output
-from rlm_env.runs.errors import ConfigError, near_matches
+from rlm_env.runs.console import say, say_note, standard_output
+from rlm_env.runs.errors import ConfigError
+from rlm_env.spelling import near_matches
 
 if TYPE_CHECKING:
     from rlm_env.rollout import Rollout
@@ -92,7 +93,7 @@ def whole_rollout(source: RolloutIndex, number: int) -> Rollout:
     try:
         return Rollout.from_json(line, ContextStore(source.path.parent / CONTEXTS))
     except RecordError as error:
-        say(Console(stderr=True), f"note: shown without prompts and outputs: {error}", "yellow")
+        say_note(Console(stderr=True), f"shown without prompts and outputs: {error}")
         return outline(line)
 
 

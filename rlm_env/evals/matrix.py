@@ -20,6 +20,7 @@ from rlm_env.evals.stored import DONE, EvalResult, stored_eval, stored_status
 from rlm_env.evals.summary import EvalSummary
 from rlm_env.repl import ReplPools
 from rlm_env.runs.config import RECORD
+from rlm_env.runs.console import say
 from rlm_env.runs.engine_table import by_role
 from rlm_env.runs.engines import EnginePool
 from rlm_env.runs.errors import ConfigError
@@ -77,7 +78,7 @@ async def run_matrix(
         try:
             for number, (label, run) in enumerate(prepared.items(), 1):
                 statuses[label] = "failed"
-                console.print(f"{label} ({number} of {len(prepared)})", markup=False, highlight=False)
+                say(console, f"{label} ({number} of {len(prepared)})")
                 statuses[label] = (await run.finish()).status
         finally:
             write_summary(config.out, _summary(config, prepared, statuses))

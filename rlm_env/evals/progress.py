@@ -19,6 +19,8 @@ from rich.table import Table
 
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.rollout_stats import RolloutStats
+from rlm_env.readable.words import money
+from rlm_env.runs.console import say
 
 LINE_SECONDS = 10.0
 """Without a terminal: at most one line in this time, and one at the end."""
@@ -54,7 +56,7 @@ def counting(console: Console, doing: str) -> Iterator[Callable[[int, int], None
             status.update(f"{doing}: {done} of {total}, {now - start:.0f} s")
             if not console.is_terminal and now - printed >= LINE_SECONDS:
                 printed = now
-                console.print(f"[{now - start:.0f} s] {doing}: {done} of {total}", markup=False, soft_wrap=True)
+                say(console, f"[{now - start:.0f} s] {doing}: {done} of {total}")
 
         yield report
 
@@ -110,13 +112,11 @@ class Progress:
             + (f", {scaffold.errors} errors" if scaffold.errors else "")
             for name, scaffold in self._scaffolds.items()
         ]
-        self._console.print(
-            f"[{now - self._start:.0f} s] {' | '.join(parts)}{self._money()}", markup=False, soft_wrap=True
-        )
+        say(self._console, f"[{now - self._start:.0f} s] {' | '.join(parts)}{self._money()}")
 
     def _money(self) -> str:
         """The dollars so far, as text."""
-        return "" if self._cost is None else f" | ${self._cost:.4f}"
+        return "" if self._cost is None else f" | {money(self._cost)}"
 
     def _table(self) -> Table:
         """The live table on a terminal."""

@@ -44,6 +44,7 @@ from rlm_env.registry import takes_option
 from rlm_env.repl import ReplPools
 from rlm_env.rollout import Rollout
 from rlm_env.runs.config import RECORD
+from rlm_env.runs.console import say_note
 from rlm_env.runs.engine_table import Role, by_role
 from rlm_env.runs.engines import EnginePool, Engines, ask_each, engine_stop
 from rlm_env.runs.errors import RunStopped
@@ -100,11 +101,11 @@ async def prepare_run(
     given = hooks.environments.get(config.environment)
     environment = given or environment_of(config, models["root"], judge)
     if engines.judge is not None and (given is not None or not takes_option(config.environment, "judge")):
-        console.print(f"note: {config.environment} has no option judge; it asks none", markup=False, style="yellow")
+        say_note(console, f"{config.environment} has no option judge; it asks none")
     with console.status(f"making the tasks of {config.environment}"):
         tasks = load_tasks(config, environment)
     if len(tasks) < config.n:
-        console.print(f"note: the split '{config.split}' has {len(tasks)} tasks only", markup=False, style="yellow")
+        say_note(console, f"the split '{config.split}' has {len(tasks)} tasks only")
     async with make_scaffolds(config, environment, models["root"], pools) as scaffolds:
         origin = None if given else origin_of(config.environment)
         record = make_record(tasks, scaffolds, models, environment_name(environment), origin)
@@ -116,7 +117,7 @@ async def prepare_run(
                 old_record = old.pop(RECORD, {})
                 check_eval_resume(old, config, config.out, pilot=of_pilot)
                 for warning in check_record(old_record, record, tasks, config.out):
-                    console.print(f"note: {warning}", markup=False, style="yellow")
+                    say_note(console, warning)
                 record |= {key: old_record[key] for key in ("started", "engines") if key in old_record}
             run = EvalRun(
                 config, record, environment, tasks, scaffolds, folder, console, prices, cost, engines, hooks, judge
@@ -208,7 +209,7 @@ class EvalRun:
         with self.console.status("trying the scorer"):
             warning = await try_scorer(self.environment, self.tasks[0])
         if warning:
-            self.console.print(f"note: {warning}", markup=False, style="yellow")
+            say_note(self.console, warning)
 
     async def finish(self) -> EvalResult:
         """Does the rest of the run. Engines are started only if there is a rest; summary.json says how it ended."""
@@ -290,7 +291,7 @@ class EvalRun:
     async def _record_engines(self, engines: Engines) -> None:
         """Records the engines and their versions; warns if a resumed run began with others."""
         for warning in await record_engines(self.record, {"root": engines.root, "sub": engines.sub}):
-            self.console.print(f"note: {warning}", markup=False, style="yellow")
+            say_note(self.console, warning)
         self.write_config()
 
     async def _record_adaptations(self, engines: Engines) -> None:

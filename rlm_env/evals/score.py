@@ -29,6 +29,7 @@ from rlm_env.evals.stored import EvalResult, stored_baselines, stored_eval
 from rlm_env.evals.summary import summarize
 from rlm_env.evals.until import measured_tasks, until_test
 from rlm_env.runs.config import RECORD, config_differences
+from rlm_env.runs.console import say, say_note
 from rlm_env.runs.engine_table import Role, by_role
 from rlm_env.runs.engines import EnginePool
 from rlm_env.runs.errors import ConfigError, explain_validation
@@ -107,7 +108,7 @@ async def _score_run(
         stack.push_async_callback(environment.aclose)
         tasks = _tasks(config, environment, record, path)
         if warning := await try_scorer(environment, tasks[0]):
-            console.print(f"note: {warning}", markup=False, style="yellow")
+            say_note(console, warning)
         if out is not None:
             _copy(path, out)
             config = config.model_copy(update={"out": out})
@@ -123,7 +124,7 @@ async def _score_run(
                     concurrency=config.concurrency,
                     report=report,
                 )
-            console.print(f"scored {scored} rollouts of {config.environment}", markup=False, highlight=False)
+            say(console, f"scored {scored} rollouts of {config.environment}")
             if not missing:
                 (config.out / BASELINES).unlink(missing_ok=True)
             scored_at = datetime.now(UTC).isoformat(timespec="seconds")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from rlm_env.readable import visible
 
@@ -14,16 +14,9 @@ LINE_CHARS = 2_000
 """A longer line of a shortened text is cut."""
 
 
-class HasUsage(Protocol):
-    """A reply or one side of a rollout, as far as its tokens go."""
-
-    prompt_tokens: int
-    completion_tokens: int
-
-
 def one_line(rollout: Rollout) -> str:
     """The `repr`: which rollout it is, how it ended, what it answered."""
-    answer = rollout.answer if len(rollout.answer) <= ANSWER_CHARS else f"{rollout.answer[:ANSWER_CHARS]}..."
+    answer = start_of(rollout.answer, ANSWER_CHARS)
     return f"<Rollout {rollout.id or rollout.task_id!r}: {', '.join(verdict(rollout))}, answer {answer!r}>"
 
 
@@ -39,7 +32,7 @@ def verdict(rollout: Rollout) -> list[str]:
 
 def spent(rollout: Rollout) -> list[str]:
     """Tokens and seconds, where there are any."""
-    tokens = total(rollout.root_usage) + total(rollout.sub_usage)
+    tokens = rollout.root_usage.tokens + rollout.sub_usage.tokens
     parts = [f"{tokens:,} tokens"] if tokens else []
     return parts + ([f"{rollout.timing.total:.2f} s"] if rollout.timing.total else [])
 
@@ -65,7 +58,7 @@ def batches(rollout: Rollout, turn: int) -> list[list[Any]]:
 def batch_facts(calls: Sequence[Any]) -> str:
     """One line about a batch."""
     failed = sum(call.error is not None for call in calls)
-    tokens = sum(total(call.usage) for call in calls)
+    tokens = sum(call.usage.tokens for call in calls)
     tools = sum(len(turn.tool_results) for call in calls for turn in call.tool_turns)
     parts = [counted(len(calls), "sub-call"), *([f"{failed} failed"] if failed else [])]
     parts += [counted(tools, "tool call")] if tools else []
@@ -81,7 +74,7 @@ def call_line(call: Any, width: int) -> str:
 
 def start_of(text: Any, chars: int) -> str:
     """The beginning of a text in one line."""
-    short = " ".join(visible(text)[: 4 * chars].split())
+    short = " ".join(visible(str(text)[: 4 * chars]).split())
     return short if len(short) <= chars else f"{short[: chars - 1]}…"
 
 
@@ -108,6 +101,5 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def total(usage: HasUsage) -> int:
-    """Tokens of prompt and completion together."""
-    return usage.prompt_tokens + usage.completion_tokens
+def money(dollars: float) -> str:
+    return f"${dollars:.4f}" if dollars < 1 else f"${dollars:.2f}"

@@ -28,6 +28,11 @@ def say(console: Console, text: str, style: str | None = None) -> None:
     console.print(visible(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+def say_note(console: Console, text: str) -> None:
+    """Prints what a user should know and need not act on."""
+    say(console, f"note: {text}", "yellow")
+
+
 @contextlib.contextmanager
 def stage(console: Console, text: str) -> Iterator[Callable[[str], None]]:
     """Tells that something goes on which takes its time, and at its end how long it took: with a spinner on a terminal,

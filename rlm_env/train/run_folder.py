@@ -105,7 +105,7 @@ def open_run(
             record["started"] = was["started"]
             restored = checkpoints.restore(learner, lambda text: say(console, text, "yellow"))
             if restored is not None:
-                console.print(f"resumed after {learner.version} steps from {restored}", markup=False)
+                say(console, f"resumed after {learner.version} steps from {restored}")
         else:
             for name in (CHECKPOINTS, WEIGHTS, MODEL, TENSORBOARD):
                 shutil.rmtree(config.out / name, ignore_errors=True)

@@ -18,6 +18,7 @@ from typing import Any
 
 from rlm_env.evals.outline import outline
 from rlm_env.evals.rollout_stats import RolloutStats
+from rlm_env.readable.words import start_of
 from rlm_env.rollout import RecordError, Rollout, SubCall, Turn
 
 _KEPT = 4
@@ -150,10 +151,10 @@ def row_of(rollout: Rollout, stats: RolloutStats) -> dict[str, Any]:
         "outcome": stats.outcome.value,
         "stop": stats.stop_reason.value,
         "score": stats.score,
-        "question": _one_line(rollout.question),
-        "answer": _one_line(stats.answer),
-        "gold": _one_line(shown_gold(rollout.gold)),
-        "error": _one_line(stats.error or ""),
+        "question": start_of(rollout.question, TEXT_CHARS),
+        "answer": start_of(stats.answer, TEXT_CHARS),
+        "gold": start_of(shown_gold(rollout.gold), TEXT_CHARS),
+        "error": start_of(stats.error or "", TEXT_CHARS),
         "turns": stats.turns,
         "sub_calls": stats.sub_calls,
         "failed": stats.failed_sub_calls,
@@ -173,8 +174,3 @@ def shown_gold(gold: Any) -> str:
     if gold is None or isinstance(gold, str):
         return gold or ""
     return json.dumps(gold, ensure_ascii=False)
-
-
-def _one_line(text: str) -> str:
-    short = " ".join(text[: 2 * TEXT_CHARS].split())
-    return short if len(short) <= TEXT_CHARS else f"{short[:TEXT_CHARS]}…"

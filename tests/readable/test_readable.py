@@ -122,6 +122,14 @@ def test_in_a_notebook_everything_is_escaped():
     assert "\x1b" not in html
 
 
+def test_what_no_encoding_has_is_replaced():
+    one = rollout("half \ud83d of a pair, \u3000 wide, \u00a0 narrow, \U0001f469\u200d\U0001f52c")
+    for text in (repr(one), printed(one), one._repr_html_()):
+        assert "half \ufffd of a pair" in text.replace("\u3000", "")
+        text.encode()
+    assert visible("\u3000\u00a0\U0001f469\u200d\U0001f52c") == "\u3000\u00a0\U0001f469\u200d\U0001f52c"
+
+
 @pytest.mark.parametrize("one", [Rollout(), Rollout("x", error="engine", stop_reason=StopReason.ERROR)])
 def test_bare_rollouts_are_shown_too(one):
     assert printed(one)

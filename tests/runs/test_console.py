@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from rlm_env.runs import console as module
-from rlm_env.runs.console import stage
+from rlm_env.runs.console import say_note, stage
 
 
 def told(*, terminal: bool, **stages: str) -> str:
@@ -29,6 +29,12 @@ def test_without_a_terminal_there_is_a_line_a_minute(monkeypatch):
 
 def test_on_a_terminal_there_is_a_spinner_and_the_time_it_took():
     assert "starting it: done after 0 s" in told(terminal=True, one="loading")
+
+
+def test_words_of_others_do_not_steer_the_terminal():
+    out = io.StringIO()
+    say_note(Console(file=out, width=20), "the endpoint says: \x1b[2J\ud800 and more than fits a line")
+    assert out.getvalue() == "note: the endpoint says: \u241b[2J\ufffd and more than fits a line\n"
 
 
 def test_what_fails_is_not_done():

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from rlm_env.runs.tables import Cells, print_tables
+from rlm_env.runs.tables import Cells, markdown_tables, print_tables
 
 
 def printed(cells: Cells, width: int) -> str:
@@ -47,3 +47,13 @@ def test_a_very_narrow_one_is_lines():
 def test_columns_that_tell_rows_apart_are_repeated():
     table = Cells("T", ["context", "scaffold", "a", "b"], [["512", "rlm", "1" * 30, "2" * 30]], keys=2)
     assert printed(table, 60).count("rlm") == 2
+
+
+def test_words_of_others_do_not_steer_the_terminal_nor_end_a_report():
+    cells = Cells("scores\x1b[2J", ["", "rlm"], [["metric \ud800", "\x07"]])
+    out = io.StringIO()
+    print_tables(Console(file=out, width=80), [cells], ["a note \x1b"], ["a warning \ud800"])
+    for text in (out.getvalue(), markdown_tables([cells], ["a note \x1b"])):
+        text.encode()
+        assert not set(text) & {"\x1b", "\x07"}
+        assert "metric \ufffd" in text

@@ -20,7 +20,7 @@ from rich.console import Console
 from rlm_env.llm.base import EngineUnavailable
 from rlm_env.origin import origin_of
 from rlm_env.repl import ReplPools
-from rlm_env.runs.console import say, stage
+from rlm_env.runs.console import say, say_note, stage
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.interrupt import interruptible
 from rlm_env.runs.models import resolve_folder
@@ -87,7 +87,7 @@ def train(config: TrainConfig, console: Console, options: TrainOptions | None = 
         if leads and options.from_samples is None:
             mix = EnvironmentMix(config, model, pools)
             if not check_template(model, config):
-                console.print("note: the chat template rewrites earlier turns; each turn becomes a sample of its own")
+                say_note(console, "the chat template rewrites earlier turns; each turn becomes a sample of its own")
         try:
             with stage(console, f"loading {config.model}") if leads else contextlib.nullcontext():
                 learner = Learner(model, config.trainer, config.optimizer, config.loss, config.steps, config.seed)
@@ -173,10 +173,8 @@ class _Run:
         sync = make_sync(config.sync, config.out / WEIGHTS, config.trainer.dtype)
         with stage(self.console, "bringing the weights into the engine and comparing it with the trainer"):
             found = await sync.start(self.learner, engine)
-        self.console.print(
-            f"engine and trainer agree: mean |difference| of log-probabilities {found['sync_mean_abs']:.1e}",
-            markup=False,
-        )
+        agreement = f"mean |difference| of log-probabilities {found['sync_mean_abs']:.1e}"
+        say(self.console, f"engine and trainer agree: {agreement}")
         watch = EngineWatch(engine.statistics)
         with HeldOut(config, mix, engine, config.out) as held_out, Journal(config.out) as journal:
             scheduler = Scheduler(config, mix, engine, self.opened.folder, journal, self.learner.version)

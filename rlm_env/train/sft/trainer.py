@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from rlm_env.llm.chat_tokens import ChatTokens
+from rlm_env.runs.console import say
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.models import model_folder
 from rlm_env.runs.profile import load_profile
@@ -193,7 +194,7 @@ def _measure(held_out: Sequence[Sample], learner: Learner, run: OpenRun[SFTConfi
         if weight := sum(sample.weight * sample.stands_for * len(score) for sample, score in chosen):
             values[name] = -sum(sample.weight * sample.stands_for * sum(score) for sample, score in chosen) / weight
     run.metrics.write(step, values)
-    run.console.print(f"held-out loss after {step} steps: {values['eval/loss']:.4f}", style="cyan", highlight=False)
+    say(run.console, f"held-out loss after {step} steps: {values['eval/loss']:.4f}", "cyan")
 
 
 def _hash_samples(samples: Sequence[Sample]) -> str:
