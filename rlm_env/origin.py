@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import tomllib
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from rlm_env.registry import entry_of
+from rlm_env.toml_file import read_toml, table_at
 
 HASH_FILE = "content.sha256"
 """The file in a published package that holds its content hash."""
@@ -52,8 +52,8 @@ def origin_of(name: str) -> Origin:
     folder = _module_place(module, project)
     sources = project if project is not None else _sources(folder, entry)
     if sources is not None:
-        metadata = tomllib.loads((sources / "pyproject.toml").read_text("utf-8"))["project"]
-        package, version = metadata["name"], metadata.get("version", "0")
+        metadata = table_at(read_toml(sources / "pyproject.toml"), "project")
+        package, version = metadata.get("name", module), metadata.get("version", "0")
     else:
         assert entry.dist is not None, "an entry point that was found in no folder belongs to a distribution"
         package, version = entry.dist.name, entry.dist.version
@@ -108,5 +108,5 @@ def _sources(folder: Path, entry: EntryPoint) -> Path | None:
     project = folder.parent / "pyproject.toml"
     if entry.dist is None or not project.is_file():
         return None
-    named = tomllib.loads(project.read_text("utf-8")).get("project", {}).get("name", "")
+    named = table_at(read_toml(project), "project").get("name", "")
     return folder.parent if named.replace("_", "-") == entry.dist.name.replace("_", "-") else None

@@ -11,11 +11,10 @@ In names, `_` and `-` mean the same.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import sys
-import tomllib
+import warnings
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -24,6 +23,8 @@ from typing import Any
 from rlm_env.environment import Environment
 from rlm_env.scaffolds.config import RLMConfig, config_with
 from rlm_env.scaffolds.rlm import RLMEnv
+from rlm_env.spelling import near_matches
+from rlm_env.toml_file import read_toml, table_at
 
 GROUP = "rlm_env.environments"
 FOLDER = Path("environments")
@@ -71,8 +72,8 @@ def load_environment(name: str, seed: int = 0, **options: Any) -> RLMEnv:
         environment = find_environment(name, seed, **options)
     except (TypeError, ValueError) as error:
         for key in options:
-            if near := difflib.get_close_matches(key, RLMConfig.model_fields, n=1, cutoff=0.8):
-                raise type(error)(f"{error}\nDid you mean {near[0]!r}, an option of the rollout?") from error
+            if hint := near_matches(key, RLMConfig.model_fields, listing=False):
+                raise type(error)(f"{error}\n'{key}' is no option of the rollout either{hint}") from error
         raise
     return RLMEnv(environment, config_with(config))
 
@@ -89,14 +90,11 @@ def entry_of(name: str) -> tuple[EntryPoint, Path | None]:
     for entry, folder in _in_folder():
         if _normalized(entry.name) == wanted:
             return entry, folder
-    known = environments()
-    near = difflib.get_close_matches(name, known, n=1)
     if name.endswith(".py"):
-        raise ValueError(f"no environment {name!r}. {FILE_REMEDY}")
+        raise ValueError(f"no environment '{name}'. {FILE_REMEDY}")
     raise ValueError(
-        f"no environment {name!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
-        f"Known: {', '.join(sorted(known)) or 'none'}. Install its package, or run from the folder that "
-        f"holds {FOLDER}/."
+        f"no environment '{name}'{near_matches(name, environments())}\n"
+        f"Install its package, or run from the folder that holds {FOLDER}/."
     )
 
 
@@ -133,10 +131,9 @@ def _check_names(name: str, make: Callable[..., Any], options: Iterable[str]) ->
     known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     for option in options:
         if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
+            hint = near_matches(option, known, listing=False) or "."
             raise UnknownOption(
-                f"environment {name} has no option {option!r}{f'; did you mean {near[0]!r}?' if near else '.'} "
-                f"Its options: {', '.join(known) or 'none'}."
+                f"environment {name} has no option '{option}'{hint} Its options: {', '.join(known) or 'none'}."
             )
 
 
@@ -157,9 +154,13 @@ def _installed() -> list[EntryPoint]:
 
 
 def _in_folder() -> list[tuple[EntryPoint, Path]]:
-    """The entry points of the projects in the folder, each with its project."""
+    """The entry points of the projects in the folder, each with its project. Warns of a project that cannot be read."""
     found: list[tuple[EntryPoint, Path]] = []
     for project in sorted(FOLDER.glob("*/pyproject.toml")):
-        declared = tomllib.loads(project.read_text("utf-8")).get("project", {}).get("entry-points", {}).get(GROUP, {})
+        try:
+            declared = table_at(read_toml(project), "project", "entry-points", GROUP)
+        except (ValueError, OSError) as error:  # of one package, which keeps no other from being loaded
+            warnings.warn(f"an environment package is left out: {error}", RuntimeWarning, stacklevel=4)
+            continue
         found += [(EntryPoint(name, value, GROUP), project.parent) for name, value in declared.items()]
     return found

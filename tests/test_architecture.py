@@ -46,11 +46,25 @@ def test_there_are_twenty_changes_and_at_most_fifteen_stations():
 
 def test_rooms_are_those_of_the_import_contract():
     contract = (ROOT / ".importlinter").read_text("utf-8")
-    layers = re.search(r"containers = rlm_env\nlayers =\n((?:    \w+\n)+)", contract)
+    layers = re.search(r"containers = rlm_env\nlayers =\n((?:    .+\n)+)", contract)
     assert layers is not None
-    table = TEXT.split("## Rooms")[1].split("\n## ")[0]
-    for layer in layers[1].split():
-        assert re.search(rf"`(?:rlm_env/)?{layer}(?:/|\.py)`", table), f"{layer} is not in the table of rooms"
+    rooms = re.findall(r"\w+", layers[1])
+    modules = {path.stem for path in (ROOT / "rlm_env").iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
+    assert modules - {"__init__"} == set(rooms)
+    rows = TEXT.split("## Rooms")[1].split("\n## ")[0].split("| `")[1:]
+    row_of = {room: [at for at, row in enumerate(rows) if _is_named(room, row)] for room in rooms}
+    assert {room: at for room, at in row_of.items() if len(at) != 1} == {}, "each room stands in one row of the table"
+    layered = [
+        sorted((row_of[room][0] for room in re.findall(r"\w+", layer)), reverse=True)
+        for layer in layers[1].splitlines()
+    ]
+    order = [at for layer in layered for at in layer]
+    assert order == sorted(order, reverse=True), "the foundation comes first, as in .importlinter from below"
+
+
+def _is_named(room: str, row: str) -> bool:
+    """Whether the first cell of a row names the room."""
+    return re.search(rf"(?:^|`)(?:rlm_env/)?{room}(?:/|\.py)`", row.split(" | ")[0]) is not None
 
 
 def test_the_pages_of_modules_are_up_to_date():

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,24 @@ def test_environments_are_found_in_the_folder():
         load_environment("word-count-local", wrods=3)
     with pytest.raises(ValueError, match="did you mean 'word-count-local'"):
         find_environment("word-cuont-local")
+
+
+@pytest.mark.usefixtures("word_count")
+@pytest.mark.parametrize("broken", [b"x = [", b"\xff", b"project = 3", b"[project]\nentry-points = 3", None])
+def test_a_broken_package_keeps_no_other_from_being_found(broken):
+    project = Path("environments", "another", "pyproject.toml")
+    project.parent.mkdir()
+    if broken is None:
+        project.mkdir()
+    else:
+        project.write_bytes(broken)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert find_environment("word-count-local", words=3).words == 3
+        assert {"word-count-local", "word_count_made"} <= environments().keys()
+    told = {str(warning.message) for warning in warned}
+    assert all("another" in text for text in told)
+    assert bool(told) == (broken not in (b"project = 3", b"[project]\nentry-points = 3"))
 
 
 @pytest.mark.usefixtures("word_count")

@@ -27,9 +27,9 @@ from rlm_env.cli.common import (
 from rlm_env.cli.report import PLAIN_WIDTH_OF_MANY, print_result
 from rlm_env.evals.config import EXAMPLE, EvalConfig, load_eval_config
 from rlm_env.evals.outcomes import Outcome
-from rlm_env.registry import FILE_REMEDY, environments
+from rlm_env.registry import entry_of
 from rlm_env.runs.console import say, standard_output
-from rlm_env.runs.errors import ConfigError, RunStopped, near_matches
+from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.interrupt import Terminated, interruptible
 from rlm_env.scaffolds import SCAFFOLDS
 
@@ -203,11 +203,8 @@ def _config(arguments: argparse.Namespace) -> EvalConfig:
 
 def _check_name(name: str) -> None:
     """Raises ConfigError for an environment that there is not."""
-    known = environments()
-    if name.replace("_", "-") not in {found.replace("_", "-") for found in known}:
-        if name.endswith(".py"):
-            raise ConfigError(f"no environment '{name}'. {FILE_REMEDY}")
-        raise ConfigError(
-            f"no environment '{name}'{near_matches(name, known)}\nInstall its package, or run from the folder that "
-            f"holds environments/. A config file ends in .toml. Example: {EXAMPLE}"
-        )
+    try:
+        entry_of(name)
+    except ValueError as error:
+        more = "" if name.endswith(".py") else f" A config file ends in .toml. Example: {EXAMPLE}"
+        raise ConfigError(f"{error}{more}") from error

@@ -29,7 +29,8 @@ from rlm_env.cli.validate import add_validate
 from rlm_env.cli.view import add_view
 from rlm_env.rollout import RecordError
 from rlm_env.runs.console import EXIT_INTERRUPTED, say
-from rlm_env.runs.errors import ConfigError, near_matches
+from rlm_env.runs.errors import ConfigError
+from rlm_env.spelling import near_matches
 
 EXIT_USAGE = 2
 COMMANDS = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlm_env.runs.errors import near_matches
 from rlm_env.scaffolds import SCAFFOLDS
+from rlm_env.spelling import near_matches
 
 EXAMPLE = "rlm>standard"
 

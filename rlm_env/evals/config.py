@@ -16,7 +16,7 @@ from rlm_env.evals.conditions import Condition, read_conditions
 from rlm_env.runs.config import config_differences, merge, read_config_file
 from rlm_env.runs.engine_keys import EngineKeys
 from rlm_env.runs.engine_table import EngineEntry
-from rlm_env.runs.errors import ConfigError, explain_validation, near_matches
+from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.options import (
     EnvironmentEntry,
     ScaffoldRolloutTable,
@@ -24,6 +24,7 @@ from rlm_env.runs.options import (
     check_labels,
 )
 from rlm_env.scaffolds import SCAFFOLDS
+from rlm_env.spelling import near_matches
 
 EXAMPLE = "rlm-env eval oolong-rlm --model tiny-rlm"
 

@@ -6,7 +6,6 @@ around the environment (README, license, version, wheel) is not checked here.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -21,8 +20,10 @@ from rlm_env.hub.project import PYPROJECT
 from rlm_env.origin import Origin, origin_of
 from rlm_env.registry import environment_maker, find_environment
 from rlm_env.repl import ReplError
-from rlm_env.runs.errors import ConfigError, near_matches
+from rlm_env.runs.errors import ConfigError
+from rlm_env.spelling import near_matches
 from rlm_env.task import Task
+from rlm_env.toml_file import read_toml, table_at
 
 TASKS = 20
 """Tasks of each split that are looked at."""
@@ -107,15 +108,14 @@ async def _check(request: CheckRequest, origin: Origin, findings: Findings, allo
 
 def allowed_rules(pyproject: Path) -> dict[str, str]:
     """Rule -> the reason why a package's pyproject.toml allows its findings. Raises ConfigError for unknown rules."""
-    tool = tomllib.loads(pyproject.read_text("utf-8")).get("tool", {})
-    allow = tool.get("rlm-env", {}).get("check", {}).get("allow", {})
+    allow = table_at(read_toml(pyproject, ConfigError), "tool", "rlm-env", "check", "allow")
     for rule, reason in allow.items():
         where = f"{pyproject}, [tool.rlm-env.check.allow]"
         if rule not in RULES:
             raise ConfigError(f"{where}: there is no rule '{rule}'{near_matches(rule, RULES)}")
         if not isinstance(reason, str) or not reason.strip():
             raise ConfigError(f"{where}: give the reason for '{rule}' as text")
-    return dict(allow)
+    return allow
 
 
 @dataclass(slots=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import shutil
 import sys
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
@@ -14,7 +14,9 @@ from typing import Any
 
 from rlm_env.origin import HASH_FILE, content_hash, origin_of
 from rlm_env.registry import FOLDER, GROUP
-from rlm_env.runs.errors import ConfigError, near_matches
+from rlm_env.runs.errors import ConfigError
+from rlm_env.spelling import near_matches
+from rlm_env.toml_file import read_toml, table_at
 
 PYPROJECT = "pyproject.toml"
 LEFT_OUT = ("__pycache__", "build", "dist", "outputs", "*.egg-info", "*.pyc", ".*")
@@ -74,7 +76,10 @@ def find_project(name: str) -> Project:
 def _project_folder(name: str) -> Path:
     if (Path(name) / PYPROJECT).is_file():
         return Path(name)
-    projects = {read_project(path.parent).name: path.parent for path in sorted(FOLDER.glob(f"*/{PYPROJECT}"))}
+    projects: dict[str, Path] = {}
+    for path in sorted(FOLDER.glob(f"*/{PYPROJECT}")):
+        with contextlib.suppress(ConfigError):  # what is wrong with another package is no concern of this one
+            projects[read_project(path.parent).name] = path.parent
     if name.replace("_", "-") in projects:
         return projects[name.replace("_", "-")]
     try:
@@ -92,14 +97,12 @@ def _project_folder(name: str) -> Path:
 
 def read_project(folder: Path) -> Project:
     """The project in a folder. Raises ConfigError if its pyproject.toml names no package."""
-    try:
-        values = tomllib.loads((folder / PYPROJECT).read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{folder / PYPROJECT} is not valid TOML: {error}") from error
-    metadata = values.get("project", {})
+    values = read_toml(folder / PYPROJECT, ConfigError)
+    metadata = table_at(values, "project")
     if not metadata.get("name"):
         raise ConfigError(f"{folder / PYPROJECT} has no name in [project]")
-    return Project(folder, metadata, values.get("tool", {}), values.get("build-system", {}).get("build-backend", ""))
+    backend = table_at(values, "build-system").get("build-backend", "")
+    return Project(folder, metadata, table_at(values, "tool"), backend)
 
 
 def maker_in_project(project: Project, name: str) -> Callable[..., Any]:

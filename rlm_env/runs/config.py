@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlm_env.runs.errors import ConfigError, near_matches
+from rlm_env.runs.errors import ConfigError
+from rlm_env.spelling import near_matches
+from rlm_env.toml_file import read_toml
 
 RECORD = "record"
 """The table of a run's config.toml that holds facts (versions, hashes); the rest of the file is what was asked for."""
@@ -20,14 +22,12 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """The values of a config file. In one that a run has written, `out` is the folder of the file, wherever the run was
     started from. Raises ConfigError, with near matches if there is no such file."""
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = read_toml(path, ConfigError)
     except FileNotFoundError as error:
         near_files = near_matches(path.name, [p.name for p in path.parent.glob("*.toml")])
         raise ConfigError(f"no such config file: {path}{near_files}") from error
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
     if values.pop(RECORD, None):
         values["out"] = str(path.parent)
     return values

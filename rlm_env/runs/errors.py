@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+
+from rlm_env.spelling import near_matches
 
 
 class ConfigError(ValueError):
@@ -23,14 +24,6 @@ class RunStopped(Exception):
         super().__init__(message)
         self.status = status
         self.exit_code = exit_code
-
-
-def near_matches(word: str, known: Iterable[str], *, listing: bool = True) -> str:
-    """ "; did you mean ...?" where something similar is known, otherwise (with `listing`) all that is known."""
-    known = sorted(known)
-    if matches := difflib.get_close_matches(word, known, n=2, cutoff=0.6):
-        return "; did you mean " + " or ".join(f"'{match}'" for match in matches) + "?"
-    return f" (known: {', '.join(known)})" if known and listing else ""
 
 
 def explain_validation(error: ValidationError, model: type[BaseModel], where: str) -> str:

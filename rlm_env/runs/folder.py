@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +21,7 @@ from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.files import disk_errors, replace_file
 from rlm_env.runs.jsonl import NEVER, JsonLog, write_jsonl
 from rlm_env.scoring.errors import failed
+from rlm_env.toml_file import read_toml
 
 PLACE = ("repeat",)
 """Keys of `Rollout.info` that say which rollout of a run it is."""
@@ -140,13 +140,11 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
 
 
 def read_run_config(path: Path) -> dict[str, Any]:
-    """The config.toml of a run's folder. Raises ConfigError where there is none."""
+    """The config.toml of a run's folder. Raises ConfigError where there is none or it is damaged."""
     try:
-        return tomllib.loads((path / CONFIG).read_text("utf-8"))
+        return read_toml(path / CONFIG, ConfigError)
     except OSError as error:
         raise ConfigError(f"{path} holds no run: cannot read {CONFIG} ({error.strerror})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path / CONFIG} is damaged: {error}") from error
 
 
 def read_summary(path: Path) -> dict[str, Any]:

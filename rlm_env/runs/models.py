@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rlm_env.llm.vllm.model_folder import ModelNotFound, find_model
 from rlm_env.runs.engine_table import EngineEntry, Role
-from rlm_env.runs.errors import ConfigError, near_matches
+from rlm_env.runs.errors import ConfigError
+from rlm_env.spelling import near_matches
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from rlm_env.runs.config import merge
 from rlm_env.runs.config_table import Table
-from rlm_env.runs.errors import ConfigError, near_matches, validation_problems
+from rlm_env.runs.errors import ConfigError, validation_problems
 from rlm_env.scaffolds import SCAFFOLDS, config_type
 from rlm_env.scaffolds.config import RLMConfig
+from rlm_env.spelling import near_matches
 
 MODEL_FOLDER = "@model"
 """An option of an environment with this value gets the folder of the run's model, so that it can count tokens."""

@@ -10,7 +10,6 @@ Prices are in US dollars per million tokens, one table per model name:
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rlm_env.messages import Usage
 from rlm_env.rollout import Rollout
 from rlm_env.runs.errors import ConfigError, explain_validation
+from rlm_env.toml_file import read_toml
 
 
 class Price(BaseModel):
@@ -49,11 +49,9 @@ Prices = dict[str, Price]
 def load_prices(path: Path) -> Prices:
     """Reads a price table. Raises ConfigError that names the file and the key."""
     try:
-        tables = tomllib.loads(path.read_text("utf-8"))
+        tables = read_toml(path, ConfigError)
     except OSError as error:
         raise ConfigError(f"cannot read the price table {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the price table {path} is not valid TOML: {error}") from error
     prices: Prices = {}
     for name, table in tables.items():
         if not isinstance(table, dict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 from rich.markup import escape
@@ -42,7 +42,7 @@ def print_tables(console: Console, tables: Iterable[Cells], notes: Iterable[str]
     """Prints tables, then notes, then warnings with rich. No number is cut: a table that is too wide is split by its
     columns, and written as lines where even that is too wide."""
     for cells in tables:
-        for part in _split(cells, console.width):
+        for part in _split(_visible(cells), console.width):
             if _least_width(part) <= console.width:
                 console.print(_rich(part))
             else:
@@ -53,26 +53,32 @@ def print_tables(console: Console, tables: Iterable[Cells], notes: Iterable[str]
         console.print(visible(warning), markup=False, highlight=False, style="yellow")
 
 
+def _visible(cells: Cells) -> Cells:
+    """The table with control characters made visible: names and errors in it may be a model's or an endpoint's."""
+    rows = [list(map(visible, row)) for row in cells.rows]
+    return replace(cells, title=visible(cells.title), header=list(map(visible, cells.header)), rows=rows)
+
+
 def _rich(cells: Cells) -> Table:
     """The table for a terminal."""
-    table = Table(title=escape(visible(cells.title)), title_justify="left", title_style="bold")
+    table = Table(title=escape(cells.title), title_justify="left", title_style="bold")
     for index, name in enumerate(cells.header):
         justify = "left" if name in TEXT_COLUMNS else "right"
         table.add_column(
-            escape(visible(name)), justify=justify, min_width=_least(cells, index), no_wrap=not _wraps(cells, index)
+            escape(name), justify=justify, min_width=_least(cells, index), no_wrap=not _wraps(cells, index)
         )
     for row in cells.rows:
-        table.add_row(*(escape(visible(cell)) for cell in row))
+        table.add_row(*map(escape, row))
     return table
 
 
 def _print_lines(console: Console, cells: Cells) -> None:
     """One line per cell, below the cells that say what the row is about."""
-    console.print(visible(cells.title), markup=False, highlight=False, style="bold")
+    console.print(cells.title, markup=False, highlight=False, style="bold")
     for row in cells.rows:
-        console.print(visible(" ".join(row[: cells.keys]).strip()), markup=False, highlight=False, soft_wrap=True)
+        console.print(" ".join(row[: cells.keys]).strip(), markup=False, highlight=False, soft_wrap=True)
         for name, cell in zip(cells.header[cells.keys :], row[cells.keys :], strict=True):
-            console.print(visible(f"  {name}: {cell}"), markup=False, highlight=False, soft_wrap=True)
+            console.print(f"  {name}: {cell}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _split(cells: Cells, width: int) -> list[Cells]:
@@ -116,12 +122,12 @@ def _wraps(cells: Cells, index: int) -> bool:
 def markdown_tables(tables: Iterable[Cells], notes: Iterable[str]) -> str:
     """Tables and then notes as GitHub Markdown."""
     blocks = []
-    for cells in tables:
+    for cells in map(_visible, tables):
         lines = [[_pad(cell) for cell in row] for row in [cells.header, *cells.rows]]
         rule = ["---" if name in TEXT_COLUMNS else "---:" for name in cells.header]
         table = "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
         blocks.append(f"**{cells.title}**\n\n{table}")
-    return "\n\n".join([*blocks, "\n".join(f"- {note}" for note in notes)]) + "\n"
+    return "\n\n".join([*blocks, "\n".join(f"- {visible(note)}" for note in notes)]) + "\n"
 
 
 def _pad(cell: str) -> str:

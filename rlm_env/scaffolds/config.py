@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlm_env.llm.base import Sampling
 from rlm_env.repl.config import ReplConfig
+from rlm_env.spelling import near_matches
 
 
 class RLMConfig(BaseModel):
@@ -67,7 +67,5 @@ class RLMConfig(BaseModel):
 def config_with(options: Mapping[str, Any]) -> RLMConfig:
     """An `RLMConfig` of some of its fields. Raises TypeError that names an unknown one and what comes near it."""
     for name in options.keys() - RLMConfig.model_fields.keys():
-        near = difflib.get_close_matches(name, RLMConfig.model_fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(RLMConfig.model_fields)}"
-        raise TypeError(f"unknown option {name!r} of the rollout; {hint}")
+        raise TypeError(f"unknown option '{name}' of the rollout{near_matches(name, RLMConfig.model_fields)}")
     return RLMConfig(**options)
