@@ -19,7 +19,7 @@ from rlm_env.evals.grading import has_judge, try_scorer
 from rlm_env.evals.hooks import NO_HOOKS, Hooks
 from rlm_env.evals.matrix import run_any
 from rlm_env.evals.rollout_stats import Key, RolloutStats
-from rlm_env.evals.setup import environment_of, judge_of_options, load_tasks, make_scaffolds
+from rlm_env.evals.setup import environment_of, judge_of_options, load_tasks, make_scaffolds, price_notes
 from rlm_env.evals.stored import holds_pilot, open_stored, run_title
 from rlm_env.repl import ReplPools
 from rlm_env.runs.config import RECORD
@@ -163,6 +163,7 @@ def estimate_notes(one: DryRun) -> list[str]:
         lines.append(f"Besides, the judge: about {one.judge_cost:,.2f} US$.")
     if one.spent is not None:
         lines.append(f"Spent so far: {one.spent:,.4f} US$.")
+    lines += price_notes(one.config)
     if one.config.until:
         lines.append(f"For all tasks; a decision ({', '.join(one.config.until)}) may end the run before.")
     money = found.total("US$")

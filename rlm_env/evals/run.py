@@ -32,6 +32,7 @@ from rlm_env.evals.setup import (
     judge_of_options,
     load_tasks,
     make_scaffolds,
+    price_notes,
     role_prices,
 )
 from rlm_env.evals.stored import EvalResult, holds_pilot, run_title, stored_baselines
@@ -375,7 +376,7 @@ class EvalRun:
         """The numbers so far, or those of `stats` and the test's state `stopping`."""
         stats, stopping = (self.stats, self.test.stopping(self.stats)) if stats is None else (stats, stopping)
         differences = setting_differences({name: scaffold.describe() for name, scaffold in self.scaffolds.items()})
-        notes = adaptation_notes(self.record.get("engines", {}))
+        notes = price_notes(self.config) + adaptation_notes(self.record.get("engines", {}))
         complete = self.baselines_complete
         notes += baseline_notes(self.config, self.environment, self.baselines, complete=complete)
         scaffolds, seed = self.config.scaffolds, self.config.seed

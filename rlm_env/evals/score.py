@@ -24,7 +24,7 @@ from rlm_env.evals.matrix import MatrixResult, matrix_title, stored_result
 from rlm_env.evals.progress import counting
 from rlm_env.evals.rescoring import rescore, scoring_name
 from rlm_env.evals.rollout_stats import stats_of
-from rlm_env.evals.setup import environment_of, judge_of_options, load_tasks, role_prices
+from rlm_env.evals.setup import environment_of, judge_of_options, load_tasks, price_notes, role_prices
 from rlm_env.evals.stored import EvalResult, stored_baselines, stored_eval
 from rlm_env.evals.summary import summarize
 from rlm_env.evals.until import measured_tasks, until_test
@@ -153,7 +153,7 @@ async def _summarize(
         if config.baselines:
             baselines, complete = await measure_in_folder(config, environment, measured, console)
     finally:
-        notes = adaptation_notes(record.get("engines", {}))
+        notes = price_notes(config) + adaptation_notes(record.get("engines", {}))
         notes += baseline_notes(config, environment, baselines, complete=complete)
         differences = setting_differences(record["scaffolds"])
         stopping = test.stopping(stats)

@@ -62,6 +62,14 @@ def role_prices(config: EngineKeys, options: Mapping[str, Any] | None = None) ->
     return RolePrices(**prices)
 
 
+def price_notes(config: EngineKeys) -> list[str]:
+    """What tokens are counted at: a sentence with the prices that a config gives to its models, and their days."""
+    entries = by_role(config.engine_entries()).values()
+    prices = {entry.model: entry.prices or (config.prices or {}).get(entry.model) for entry in entries}
+    told = [f"{model} {price}" for model, price in prices.items() if price is not None]
+    return [f"US$ per million tokens: {'; '.join(told)}."] if told else []
+
+
 def judge_of_options(config: EvalRunConfig) -> CountedJudge | None:
     """The judge that the environment's option `judge` describes as the options of an `OpenAIChat`, so that its tokens
     are counted too; None where there is none. Raises ConfigError."""

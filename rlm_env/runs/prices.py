@@ -6,12 +6,17 @@ Prices are in US dollars per million tokens, one table per model name:
     prompt = 0.25
     cached = 0.025      # optional: prompt tokens answered from the provider's cache; as `prompt` if left out
     completion = 2.0
+    taken = 2026-01-31  # optional: the day on which the price was looked up, and where; reports tell both
+    source = "the provider's page of prices"
+
+None are shipped: they change, and a price that nobody looked up is unknown, not 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -33,6 +38,10 @@ class Price(BaseModel):
     """Of completion tokens, reasoning included."""
     cached: float | None = Field(default=None, ge=0)
     """Of prompt tokens that the provider had cached; None: as `prompt`."""
+    taken: date | None = None
+    """The day on which the price was looked up."""
+    source: str | None = None
+    """Where it was looked up."""
 
     def of(self, usage: Usage) -> float:
         """Dollars for this usage."""
@@ -41,6 +50,12 @@ class Price(BaseModel):
         return (
             fresh * self.prompt + usage.cached_tokens * cached_price + usage.completion_tokens * self.completion
         ) / 1e6
+
+    def __str__(self) -> str:
+        cached = "" if self.cached is None else f", cached {self.cached:g}"
+        day = "on a day not stated" if self.taken is None else f"on {self.taken.isoformat()}"
+        source = "" if self.source is None else f" from {self.source}"
+        return f"{self.prompt:g} for prompts{cached}, {self.completion:g} for completions (taken {day}{source})"
 
 
 Prices = dict[str, Price]

@@ -12,7 +12,8 @@ from rlm_env.cli import main
 from tests.word_count import lines
 
 pytestmark = pytest.mark.usefixtures("bare_repls")
-PRICES = '["stub"]\nprompt = 1.0\ncompletion = 10.0\n'
+PRICES = '["stub"]\nprompt = 1.0\ncompletion = 10.0\ntaken = 2026-01-31\nsource = "a leaflet"\n'
+TOLD = "US$ per million tokens: stub 1 for prompts, 10 for completions (taken on 2026-01-31 from a leaflet)."
 
 
 @pytest.fixture
@@ -69,6 +70,7 @@ def test_a_pilot_is_paid_once_and_the_eval_takes_it_over(run, endpoint, capfd):
     assert "From 8 rollouts in out, which are not paid again" in out
     assert "│ all │ 48 │ 8 │ " in out
     assert "│ unknown" not in out
+    assert TOLD in out
     assert "the same command without --pilot and with --out out" in err
     assert main(["report", "out"]) == 0
     assert "out: a pilot; the eval itself has not begun." in capfd.readouterr().out
@@ -83,6 +85,7 @@ def test_a_pilot_is_paid_once_and_the_eval_takes_it_over(run, endpoint, capfd):
     assert len({(one["scaffold"], one["task_id"], one["info"]["repeat"]) for one in now}) == len(now)
     summary = json.loads(Path("out/summary.json").read_text())
     assert summary["status"] in ("complete", "decided")
+    assert TOLD in summary["notes"]
     assert "pilot" not in tomllib.loads(Path("out/config.toml").read_text())["record"]
     code, _, err = run("-n", "12", "-r", "2", *priced)
     assert code == 2
