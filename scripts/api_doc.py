@@ -92,12 +92,15 @@ SECTIONS = (
         "rlm_env.adapters.dspy_interpreter": (),
     }),
     Section("Rewards", "The package `rlm_rewards`: pure functions of an output and a gold answer.", {
-        "rlm_rewards.codeqa": (),
-        "rlm_rewards.deepdive": (),
-        "rlm_rewards.math_python": (),
-        "rlm_rewards.needle": (),
-        "rlm_rewards.oolong": (),
-        "rlm_rewards.verbatim_copy": (),
+        "rlm_rewards.codeqa": ("score", "extract_choice"),
+        "rlm_rewards.deepdive": (
+            *("score", "extract_answer", "answers_match", "judge_verdict", "judge_has_verdict", "judge_extracted"),
+            *("trajectory_is_valid", "redundancy"),
+        ),
+        "rlm_rewards.math_python": ("score", "scores", "extract", "MathWorker"),
+        "rlm_rewards.needle": ("score",),
+        "rlm_rewards.oolong": ("score", "judge", "pairs_f1", "read_pairs", "read_gold", "show_gold"),
+        "rlm_rewards.verbatim_copy": ("metrics", "extract_answer", "extract_box", "levenshtein_similarity"),
     }),
 )  # fmt: skip
 
