@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,14 +57,14 @@ class Folder:
 
 
 def choose_files(
-    path: Path, include: Iterable[str] = (), exclude: Iterable[str] = (), *, binary: bool = False
+    path: Path, include: Iterable[str] = (), exclude: Iterable[str] = (), *, documents: Collection[str] = ()
 ) -> Folder:
     """The files of a folder that a model may read.
 
     `include`: only files that match one of these patterns. One without wildcards ("logo.png", "build/") also
     takes in that file or folder where it is left out otherwise, but no link. `exclude`: further patterns of what is
-    left out. Both are in the syntax of .gitignore, relative to the folder. `binary`: also files that are not UTF-8
-    text.
+    left out. Both are in the syntax of .gitignore, relative to the folder. `documents`: suffixes, such as ".pdf", of
+    files that the caller makes text of; they need not be UTF-8 text.
 
     Raises FileNotFoundError and NotADirectoryError where there is no such folder, ValueError for a pattern that cannot
     be read, and where no file is left.
@@ -73,7 +73,7 @@ def choose_files(
         kind = NotADirectoryError if path.exists() else FileNotFoundError
         raise kind(f"there is no folder {path}")
     found = Folder(path, files := {}, left_out := {})
-    rules = _Rules(_patterns(include, "include"), _patterns(exclude, "exclude"), binary)
+    rules = _Rules(_patterns(include, "include"), _patterns(exclude, "exclude"), documents)
     for name, entry, reason in _walk(path, rules):
         if reason is None:
             files[name] = entry
@@ -122,8 +122,8 @@ def _spec(lines: Iterable[str], where: str) -> GitIgnoreSpec:
 class _Rules:
     """What is left out of every folder, and what the caller wants."""
 
-    def __init__(self, include: Sequence[str], exclude: Sequence[str], binary: bool) -> None:
-        self.binary = binary
+    def __init__(self, include: Sequence[str], exclude: Sequence[str], documents: Collection[str]) -> None:
+        self.documents = documents
         self._included = _spec(include, "include") if include else None
         self._excluded = _spec(exclude, "exclude")
         self._named = [pattern for pattern in include if not WILDCARDS & set(pattern)]
@@ -248,4 +248,4 @@ class _Walk:
             return None
         if reason is not None or not self.rules.includes(name):
             return reason or NOT_INCLUDED
-        return None if self.rules.binary else _why_not_text(path)
+        return None if path.suffix.lower() in self.rules.documents else _why_not_text(path)

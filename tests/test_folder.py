@@ -118,8 +118,10 @@ def test_include_and_exclude(repository, include, exclude, names):
         assert [*choose_files(repository, include, exclude).files] == names
 
 
-def test_binary_files_where_they_are_wanted(repository):
-    assert {"docs/logo.png", "docs/latin.txt"} <= choose_files(repository, binary=True).files.keys()
+def test_documents_that_the_caller_reads_need_not_be_text(repository):
+    chosen = choose_files(repository, documents={".png"}).files.keys()
+    assert "docs/logo.png" in chosen
+    assert "docs/latin.txt" not in chosen
 
 
 def test_a_folder_inside_a_repository_is_under_its_ignore_files(repository):

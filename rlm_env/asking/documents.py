@@ -65,8 +65,11 @@ def read_documents(
             _add(found, Path(path).as_posix(), _read(Path(path)))
     if (include or exclude) and not any(Path(path).is_dir() for path in paths):
         raise ConfigError("include and exclude choose files of a folder, and no folder is named")
-    if not found:
+    if not paths:
         raise ConfigError("name at least one file or folder to ask about, or - for standard input")
+    if not found:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise ConfigError(f"no file could be read: {reasons}")
     context = next(iter(found.values())) if alone else found
     return Documents(context, len(found), left_out)
 
@@ -80,20 +83,15 @@ def _read_folder(
     left_out: dict[str, str],
 ) -> None:
     try:
-        chosen = choose_files(folder, include, exclude, binary=True)
+        chosen = choose_files(folder, include, exclude, documents=READERS)
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
     left_out |= {prefix + name: reason for name, reason in chosen.left_out.items()}
     for name, path in chosen.files.items():
         try:
-            content = _read(path)
+            _add(found, prefix + name, _read(path))
         except ConfigError as error:
             left_out[prefix + name] = str(error.__cause__ or error)
-            continue
-        if isinstance(content, bytes) and name not in include:
-            left_out[prefix + name] = "not UTF-8 text"
-        else:
-            _add(found, prefix + name, content)
 
 
 def _add(found: dict[str, str | bytes], name: str, content: str | bytes) -> None:

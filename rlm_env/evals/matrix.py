@@ -16,7 +16,7 @@ from rich.console import Console
 from rlm_env.evals.config import EvalConfig
 from rlm_env.evals.hooks import NO_HOOKS, Hooks
 from rlm_env.evals.run import EvalRun, prepare_run, run_eval
-from rlm_env.evals.stored import DONE, EvalResult, stored_eval, stored_status
+from rlm_env.evals.stored import DONE, EvalResult, stored_eval
 from rlm_env.evals.summary import EvalSummary
 from rlm_env.repl import ReplPools
 from rlm_env.runs.config import RECORD
@@ -24,7 +24,7 @@ from rlm_env.runs.console import say
 from rlm_env.runs.engine_table import by_role
 from rlm_env.runs.engines import EnginePool
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import CONFIG, read_run_config, write_config, write_summary
+from rlm_env.runs.folder import CONFIG, read_run_config, run_status, write_config, write_summary
 from rlm_env.runs.models import resolve_engines
 from rlm_env.runs.prices import CostLimit
 from rlm_env.runs.record import new_record
@@ -116,7 +116,7 @@ def stored_result(path: Path) -> EvalResult | MatrixResult:
     config = EvalConfig.model_validate({key: value for key, value in values.items() if key != RECORD})
     begun = [label for label in config.runs() if (path / label / CONFIG).exists()]
     summaries = {label: stored_eval(path / label).summary for label in begun}
-    return MatrixResult(path, stored_status(path), summaries, matrix_title(config))
+    return MatrixResult(path, run_status(path), summaries, matrix_title(config))
 
 
 def matrix_title(config: EvalConfig) -> str:

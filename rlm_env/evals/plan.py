@@ -31,7 +31,7 @@ def plan(tasks: Sequence[Task], scaffolds: Collection[Scaffold], repeats: int, t
     return [(scaffold, task, repeat) for repeat in range(repeats) for task in tasks for scaffold in scaffolds]
 
 
-async def sample(planned: PlannedRollout, engines: Engines, on_event: OnEvent | None) -> Rollout:
+async def make_rollout(planned: PlannedRollout, engines: Engines, on_event: OnEvent | None) -> Rollout:
     """One rollout without a score. A defect in the environment fails this rollout, not the run. Raises
     EngineUnavailable."""
     scaffold, task, repeat = planned

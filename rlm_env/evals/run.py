@@ -22,7 +22,7 @@ from rlm_env.evals.grading import grade, is_scorable, judge_stop, try_scorer
 from rlm_env.evals.guard import Guard
 from rlm_env.evals.hooks import NO_HOOKS, Hooks
 from rlm_env.evals.outcomes import Outcome
-from rlm_env.evals.plan import PlannedRollout, plan, sample
+from rlm_env.evals.plan import PlannedRollout, make_rollout, plan
 from rlm_env.evals.progress import Progress, counting
 from rlm_env.evals.rescoring import rescore, scoring_name
 from rlm_env.evals.rollout_stats import Key, RolloutStats, stats_of
@@ -339,7 +339,7 @@ class EvalRun:
         for planned in left:
             if self.cost.reached or (self.test.decided and not decided):
                 return
-            rollout, task = await sample(planned, engines, self.hooks.on_event), planned[1]
+            rollout, task = await make_rollout(planned, engines, self.hooks.on_event), planned[1]
             error = None
             try:
                 if is_scorable(rollout):

@@ -22,7 +22,7 @@ from rlm_env.lines import read_lines
 from rlm_env.rollout import RecordError, Rollout
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError, explain_validation
-from rlm_env.runs.folder import CONFIG, ROLLOUTS, read_run_config, read_summary
+from rlm_env.runs.folder import CONFIG, ROLLOUTS, read_run_config, read_summary, run_status
 
 DONE = ("complete", "decided", "pilot")
 """Words for a run with nothing left to do."""
@@ -80,7 +80,7 @@ class StoredRun:
             stored_stopping(old),
         )
         title = run_title(self.config, self.record["tasks"])
-        return EvalResult(self.path, old.get("status", "running"), self.config.environments[0].label, summary, title)
+        return EvalResult(self.path, run_status(self.path), self.config.environments[0].label, summary, title)
 
 
 def holds_pilot(path: Path) -> bool:
@@ -105,11 +105,6 @@ def stored_eval(path: Path) -> EvalResult:
     """The result of a run on disk, as far as it went. Raises ConfigError if the folder holds none."""
     run = open_stored(path)
     return run.result(run.stats())
-
-
-def stored_status(path: Path) -> str:
-    """How the run in a folder ended, or `running`."""
-    return read_summary(path).get("status", "running")
 
 
 def stored_baselines(summary: dict[str, Any]) -> list[Baseline]:

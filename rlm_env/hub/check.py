@@ -129,9 +129,9 @@ class _Check:
     allow: dict[str, str]
 
     async def run(self) -> None:
-        samples, missing = task_rules.sample_tasks(self.environment, self.request.tasks)
-        tasks = [task for pair in zip_longest(*samples.values()) for task in pair if task is not None]
-        counted = " and ".join(f"{len(found)} of {split}" for split, found in samples.items())
+        by_split, missing = task_rules.first_tasks(self.environment, self.request.tasks)
+        tasks = [task for pair in zip_longest(*by_split.values()) for task in pair if task is not None]
+        counted = " and ".join(f"{len(found)} of {split}" for split, found in by_split.items())
         unreadable = task_rules.unreadable_contexts(tasks)
         self._judge("tasks", missing + unreadable + task_rules.unstorable_info(tasks), counted)
         if not tasks or unreadable:
@@ -139,8 +139,8 @@ class _Check:
             return
         repeated, listed = task_rules.repeated_ids(self.environment)
         self._judge("ids", repeated, f"{listed} are unique")
-        self._judge("splits", task_rules.shared_tasks(samples), "train and eval share no task")
-        self._check_sameness(samples)
+        self._judge("splits", task_rules.shared_tasks(by_split), "train and eval share no task")
+        self._check_sameness(by_split)
         answers = await self._check_scores(tasks)
         tools = await self._check_extras(tasks)
         self._judge("context-type", contexts.context_types(tasks), "plain data")
@@ -180,12 +180,12 @@ class _Check:
         found = [Finding("judge", one.where, f"with its judge, {one.message}", one.remedy) for one in found]
         self._judge("judge", found, f"asked about {len(tasks)} tasks: right, empty and wrong answers are told apart")
 
-    def _check_sameness(self, samples: dict[str, list[Task]]) -> None:
+    def _check_sameness(self, by_split: dict[str, list[Task]]) -> None:
         name, options, seed = self.request.name, self.request.options, self.request.seed
-        found = sameness.listed_again(self.environment, samples)
-        found += sameness.other_bytes(name, options, seed, samples)
+        found = sameness.listed_again(self.environment, by_split)
+        found += sameness.other_bytes(name, options, seed, by_split)
         self._judge("same-bytes", found, "a second listing and another process make the same")
-        by_index = sameness.tasks_by_index(self.environment, samples, self.request.tasks)
+        by_index = sameness.tasks_by_index(self.environment, by_split, self.request.tasks)
         self._judge("task-by-index", by_index, "task(split, index) is the task at that place, and none outside")
 
     def _check_prompts(self, tasks: list[Task], answers: scores.Answers, tools: extras.Tools) -> None:

@@ -25,11 +25,11 @@ LISTED_AGAIN = 3
 """Tasks of a split that are listed a second time."""
 
 
-def listed_again(environment: Environment, samples: Mapping[str, list[Task]]) -> list[Finding]:
+def listed_again(environment: Environment, by_split: Mapping[str, list[Task]]) -> list[Finding]:
     """A finding for each split whose first tasks are others when they are listed a second time, after those of the
     other split."""
     found: list[Finding] = []
-    for split, tasks in reversed(list(samples.items())):
+    for split, tasks in reversed(list(by_split.items())):
         listed = cast(Split, split)
         first = tasks[:LISTED_AGAIN]
         if not first:
@@ -48,13 +48,13 @@ def listed_again(environment: Environment, samples: Mapping[str, list[Task]]) ->
     return found
 
 
-def tasks_by_index(environment: Environment, samples: Mapping[str, list[Task]], n: int) -> list[Finding]:
+def tasks_by_index(environment: Environment, by_split: Mapping[str, list[Task]], n: int) -> list[Finding]:
     """A finding for each place at which `task(split, index)`, where it is overridden, is not what `tasks(split)` has
     there. `n`: how many tasks of each split were asked for; fewer are all that it has."""
     if type(environment).task is Environment.task:
         return []
     found: list[Finding] = []
-    for split, tasks in samples.items():
+    for split, tasks in by_split.items():
         places: dict[int, Task | None] = {-1: None}
         places |= {index: tasks[index] for index in (0, len(tasks) - 1) if tasks}
         places |= {len(tasks): None} if len(tasks) < n else {}
@@ -80,10 +80,10 @@ def _unlike(environment: Environment, split: str, index: int, wanted: Task | Non
     return None if task_digest(named) == task_digest(wanted) else "gives another task than tasks() at that place"
 
 
-def other_bytes(name: str, options: Mapping[str, Any], seed: int, samples: Mapping[str, list[Task]]) -> list[Finding]:
+def other_bytes(name: str, options: Mapping[str, Any], seed: int, by_split: Mapping[str, list[Task]]) -> list[Finding]:
     """A finding for the first task of each split that another process, with another hash seed, makes differently."""
     request = json.dumps(
-        {"name": name, "options": dict(options), "seed": seed, "n": {k: len(v) for k, v in samples.items()}}
+        {"name": name, "options": dict(options), "seed": seed, "n": {k: len(v) for k, v in by_split.items()}}
     )
     environ = {**os.environ, "PYTHONHASHSEED": OTHER_HASH_SEED, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "rlm_env.hub.other_process", request]
@@ -95,9 +95,9 @@ def other_bytes(name: str, options: Mapping[str, Any], seed: int, samples: Mappi
         return [_not_made(name, (done.stderr.strip() or "it said nothing").splitlines()[-1])]
     theirs = json.loads(done.stdout.splitlines()[-1])
     found: list[Finding] = []
-    for split, tasks in samples.items():
-        pairs = enumerate(zip(map(task_digest, tasks), theirs.get(split, []), strict=False))
-        differing = next((tasks[index].id for index, (ours, other) in pairs if ours != other), None)
+    for split, tasks in by_split.items():
+        pairs = zip(tasks, [*theirs.get(split, []), *[None] * len(tasks)], strict=False)  # None: it makes fewer
+        differing = next((task.id for task, other in pairs if task_digest(task) != other), None)
         if differing is not None:
             remedy = "draw from rlm_env.authoring.draw.Draw with a name; sort what comes from a set or a folder"
             found.append(Finding("same-bytes", differing, "another process makes another task in its place", remedy))

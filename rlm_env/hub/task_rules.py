@@ -20,22 +20,22 @@ LISTED_TASKS, LISTED_SECONDS = 1000, 1.0
 """Tasks of a split whose ids are looked at, and the time for them."""
 
 
-def sample_tasks(environment: Environment, n: int) -> tuple[dict[str, list[Task]], list[Finding]]:
+def first_tasks(environment: Environment, n: int) -> tuple[dict[str, list[Task]], list[Finding]]:
     """The first `n` tasks of each split, and a finding for each split that has none or cannot be made."""
-    samples: dict[str, list[Task]] = {}
+    by_split: dict[str, list[Task]] = {}
     found: list[Finding] = []
     for split in get_args(Split):
         try:
             with environment_code("tasks", f"split {split}"):
-                samples[split] = Tasks(lambda split=split: environment.tasks(split), split).take(n)
-            problem = None if samples[split] else "it has no tasks"
+                by_split[split] = Tasks(lambda split=split: environment.tasks(split), split).take(n)
+            problem = None if by_split[split] else "it has no tasks"
         except Exception as error:
-            samples[split] = []
+            by_split[split] = []
             problem = raised(error)
         if problem:
             remedy = "let tasks() yield tasks of both splits; use train for training and eval for evaluation"
             found.append(Finding("tasks", f"split {split}", problem, remedy))
-    return samples, found
+    return by_split, found
 
 
 def unreadable_contexts(tasks: list[Task]) -> list[Finding]:
@@ -80,9 +80,9 @@ def repeated_ids(environment: Environment) -> tuple[list[Finding], int]:
     return found, counts.total()
 
 
-def shared_tasks(samples: Mapping[str, list[Task]]) -> list[Finding]:
+def shared_tasks(by_split: Mapping[str, list[Task]]) -> list[Finding]:
     """A finding for each task of eval that is a task of train too."""
-    trained = {_asked(task): task.id for task in samples.get("train", [])}
+    trained = {_asked(task): task.id for task in by_split.get("train", [])}
     return [
         Finding(
             "splits",
@@ -90,7 +90,7 @@ def shared_tasks(samples: Mapping[str, list[Task]]) -> list[Finding]:
             f"asks the same of the same context as {trained[_asked(task)]} of train",
             "draw each split from a stream of its own, or part the data by split",
         )
-        for task in samples.get("eval", [])
+        for task in by_split.get("eval", [])
         if _asked(task) in trained
     ]
 

@@ -6,6 +6,7 @@ methods, so this room knows its shape only (`Shown`). Not covered: the viewer (`
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ def visible(text: Any) -> str:
     """The text with control characters as symbols, so that it can neither color, move nor clear a terminal, and without
     lone surrogates, which none can print."""
     return str(text).translate(_SYMBOLS)
+
+
+def escaped(text: Any) -> str:
+    """The text as a part of an HTML page, with control characters as symbols."""
+    return escape(visible(text))
 
 
 _SYMBOLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)}

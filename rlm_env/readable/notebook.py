@@ -6,7 +6,7 @@ import json
 from html import escape
 from typing import Any
 
-from rlm_env.readable import visible
+from rlm_env.readable import escaped
 from rlm_env.readable.words import batch_facts, batches, call_line, shortened_lines, spent, turn_facts, verdict
 
 LINES = 40
@@ -23,7 +23,7 @@ def rollout_html(rollout: Any) -> str:
     facts = {"question": rollout.question, "answer": rollout.answer or "(none)", "right answer": gold}
     parts = [
         f'<div style="{_BOX}">',
-        f"<b>{_text(rollout.id or rollout.task_id)}</b> {_text(', '.join([*verdict(rollout), *spent(rollout)]))}",
+        f"<b>{escaped(rollout.id or rollout.task_id)}</b> {escaped(', '.join([*verdict(rollout), *spent(rollout)]))}",
     ]
     for label, text in {**facts, "why": explained, "error": rollout.error}.items():
         if text and text != "null":
@@ -43,16 +43,12 @@ def _turn(rollout: Any, turn: Any, index: int) -> str:
     for calls in batches(rollout, index):
         listed = "\n".join(call_line(call, 80) for call in calls[:CALLS])
         more = f"\nand {len(calls) - CALLS:,} more" if len(calls) > CALLS else ""
-        inner.append(f"<details><summary>{_text(batch_facts(calls))}</summary>{_pre(listed + more)}</details>")
+        inner.append(f"<details><summary>{escaped(batch_facts(calls))}</summary>{_pre(listed + more)}</details>")
     inner += [f"<small>saw</small>{_pre(turn.observation)}"] if turn.observation else []
     inner += [f"<small>answer is now</small>{_pre(turn.answer)}"] if turn.answer else []
     head = f"turn {index + 1}: {', '.join(turn_facts(turn))}{', error' if turn.error else ''}"
-    return f"<details><summary>{_text(head)}</summary>{''.join(inner)}</details>"
+    return f"<details><summary>{escaped(head)}</summary>{''.join(inner)}</details>"
 
 
 def _pre(text: Any) -> str:
     return f'<pre style="{_PRE}">{escape(shortened_lines(str(text), LINES))}</pre>'
-
-
-def _text(text: str) -> str:
-    return escape(visible(text))

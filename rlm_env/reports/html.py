@@ -9,10 +9,9 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from functools import cache
-from html import escape
 from importlib.resources import files
 
-from rlm_env.readable import visible
+from rlm_env.readable import escaped
 from rlm_env.reports.document import Section
 from rlm_env.reports.svg import chart_svg
 from rlm_env.runs.tables import TEXT_COLUMNS, Cells
@@ -43,14 +42,14 @@ def html_report(sections: Sequence[Section], version: str) -> str:
     """The page."""
     style = _style()
     digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
-    links = "".join(f'<li><a href="#s{n}">{_text(one.title)}</a></li>' for n, one in enumerate(sections))
+    links = "".join(f'<li><a href="#s{n}">{escaped(one.title)}</a></li>' for n, one in enumerate(sections))
     return _PAGE.format(
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        title=_text(sections[0].title if len(sections) == 1 else f"Report of {len(sections)} parts"),
+        title=escaped(sections[0].title if len(sections) == 1 else f"Report of {len(sections)} parts"),
         style=style,
         contents=f'<nav aria-label="Contents"><ul>{links}</ul></nav>' if len(sections) > 1 else "",
         sections="\n".join(_section(one, f"s{n}") for n, one in enumerate(sections)),
-        version=_text(version),
+        version=escaped(version),
     )
 
 
@@ -61,22 +60,22 @@ def _style() -> str:
 
 def _section(section: Section, anchor: str) -> str:
     parts = [f'<section id="{anchor}" aria-labelledby="{anchor}-title">']
-    parts.append(f'<h2 id="{anchor}-title">{_text(section.title)}</h2>')
-    parts += [f'<p class="warning" role="note">{_text(text)}</p>' for text in section.warnings]
+    parts.append(f'<h2 id="{anchor}-title">{escaped(section.title)}</h2>')
+    parts += [f'<p class="warning" role="note">{escaped(text)}</p>' for text in section.warnings]
     parts += [_table(cells) for cells in section.tables[:1]]
     if section.charts:
         figures = [
-            f"<figure><figcaption>{_text(one.title)}</figcaption>{chart_svg(one)}</figure>" for one in section.charts
+            f"<figure><figcaption>{escaped(one.title)}</figcaption>{chart_svg(one)}</figure>" for one in section.charts
         ]
         parts.append(f'<div class="charts">{"".join(figures)}</div>')
     parts += [_table(cells) for cells in section.tables[1:]]
     if section.notes:
-        parts.append('<ul class="notes">' + "".join(f"<li>{_text(text)}</li>" for text in section.notes) + "</ul>")
+        parts.append('<ul class="notes">' + "".join(f"<li>{escaped(text)}</li>" for text in section.notes) + "</ul>")
     if section.facts is not None:
         parts.append(_table(section.facts))
     for name, text in section.configs:
-        summary = f"<summary>Config and record of {_text(name)}</summary>"
-        parts.append(f'<details>{summary}<pre tabindex="0">{_text(text)}</pre></details>')
+        summary = f"<summary>Config and record of {escaped(name)}</summary>"
+        parts.append(f'<details>{summary}<pre tabindex="0">{escaped(text)}</pre></details>')
     return "\n".join([*parts, "</section>"])
 
 
@@ -84,13 +83,13 @@ def _table(cells: Cells) -> str:
     """A table that scrolls where it is wider than the page."""
     classes = ["l" if name in TEXT_COLUMNS else "r" for name in cells.header]
     head = "".join(
-        f'<th scope="col" class="{kind}">{_text(name)}</th>' if name else "<td></td>"
+        f'<th scope="col" class="{kind}">{escaped(name)}</th>' if name else "<td></td>"
         for name, kind in zip(cells.header, classes, strict=True)
     )
     rows = "\n".join(f"<tr>{_row(row, cells.keys, classes)}</tr>" for row in cells.rows)
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{_text(cells.title)}"><table>'
-        f"<caption>{_text(cells.title)}</caption><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(cells.title)}"><table>'
+        f"<caption>{escaped(cells.title)}</caption><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -100,9 +99,5 @@ def _row(row: Sequence[str], keys: int, classes: Sequence[str]) -> str:
         indent = " in" if index == 0 and cell.startswith("  ") else ""
         tag = "th" if index < keys and cell.strip() else "td"
         scope = ' scope="row"' if tag == "th" else ""
-        found.append(f'<{tag}{scope} class="{kind}{indent}">{_text(cell.strip())}</{tag}>')
+        found.append(f'<{tag}{scope} class="{kind}{indent}">{escaped(cell.strip())}</{tag}>')
     return "".join(found)
-
-
-def _text(text: str) -> str:
-    return escape(visible(text))

@@ -21,8 +21,7 @@ from rlm_env.evals.summary import compare_scores, scores_by_task, with_holm
 from rlm_env.reports.data import SCHEMA, Curve, EvalReport, ReportData, RunComparison, RunFacts, TrainingReport
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import CONFIG, ROLLOUTS, read_run_config, read_summary
-from rlm_env.runs.jsonl import is_written
+from rlm_env.runs.folder import CONFIG, read_run_config, run_status
 from rlm_env.runs.record import versions
 from rlm_env.train.report.curves import curves
 from rlm_env.train.report.metrics import METRICS
@@ -123,8 +122,7 @@ def _bounded(stats: RolloutStats) -> RolloutStats:
 def _matrix_facts(path: Path, name: str) -> RunFacts:
     values = read_run_config(path)
     config = EvalConfig.model_validate({key: value for key, value in values.items() if key != RECORD})
-    facts = _facts(path, name, matrix_title(config), values)
-    return replace(facts, status=read_summary(path).get("status", "unfinished"))
+    return _facts(path, name, matrix_title(config), values)
 
 
 def _read_training(path: Path, name: str) -> TrainingReport:
@@ -141,20 +139,12 @@ def _facts(path: Path, name: str, title: str, values: dict[str, Any]) -> RunFact
     return RunFacts(
         name=name,
         title=_without_users(title),
-        status=_status(path),
+        status=run_status(path),
         started=record.get("started"),
         seed=values.get("seed"),
         config=_without_users({key: value for key, value in values.items() if key != "out"}),
         record=_without_users(record),
     )
-
-
-def _status(path: Path) -> str:
-    """The status in summary.json, unless the run has not ended."""
-    stored = read_summary(path).get("status", "running")
-    if stored not in ("running", "failed"):
-        return stored
-    return "running" if is_written(path / ROLLOUTS) else "stopped"
 
 
 def _without_users(value: Any) -> Any:

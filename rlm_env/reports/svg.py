@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from html import escape
 
-from rlm_env.readable import visible
+from rlm_env.readable import escaped
 from rlm_env.reports.charts import Chart, Line, Point
 
 WIDTH, HEIGHT = 460, 280
@@ -18,6 +17,8 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 44
 COLORS = 8
 """Colors that the style sheet has, as classes `c0` and so on; lines beyond are dashed in the same colors."""
 TICKS = 5
+SMALLEST = 1e-12
+"""What is smaller is drawn as nothing."""
 Scale = Callable[[float], float]
 
 
@@ -26,7 +27,7 @@ def chart_svg(chart: Chart) -> str:
     points = [point for line in chart.lines for point in line.points]
     xs = [point.x for point in points]
     ys = [value for point in points for value in (point.y, point.low, point.high) if value is not None]
-    log_y = not chart.unit and min(ys) > 0 and max(ys) > 30 * min(ys)
+    log_y = not chart.unit and min(ys) > SMALLEST and max(ys) > 30 * min(ys)
     x_ticks = _ticks(min(xs), max(xs), log=chart.log_x)
     y_ticks = (
         [0, 0.25, 0.5, 0.75, 1.0] if chart.unit else _ticks(min(ys) if log_y else min(0.0, *ys), max(ys), log=log_y)
@@ -38,7 +39,7 @@ def chart_svg(chart: Chart) -> str:
         parts += _line(line, index, x, y)
     label = f"{chart.title}: {chart.y} by {chart.x}, of {', '.join(line.name for line in chart.lines)}"
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{_text(label)}">{"".join(parts)}</svg>\n'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(label)}">{"".join(parts)}</svg>\n'
         f'<p class="legend">{"".join(_legend(line, index) for index, line in enumerate(chart.lines))}</p>'
     )
 
@@ -62,7 +63,7 @@ def _ticks(low: float, high: float, *, log: bool) -> list[float]:
         if last - first < TICKS + 2:
             return steps[first : last + 1]
         return [10.0**power for power in powers[:: math.ceil(len(powers) / (TICKS + 2))]]
-    span = high - low or abs(high) or 1.0
+    span = next((size for size in (high - low, abs(high)) if size > SMALLEST), 1.0)
     step = 10.0 ** math.floor(math.log10(span / TICKS))
     step *= next(factor for factor in (1, 2, 5, 10) if span / (factor * step) <= TICKS)
     first = math.floor(low / step + 1e-9)
@@ -81,10 +82,10 @@ def _axes(chart: Chart, x_ticks: Sequence[float], y_ticks: Sequence[float], x: S
             f'<text x="{x(value):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{_number(value)}</text>'
         )
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{_text(chart.x)}</text>')
+    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escaped(chart.x)}</text>')
     across = (TOP + HEIGHT - BOTTOM) / 2
     turned = f'transform="rotate(-90 12 {across})"'
-    parts.append(f'<text class="axis" x="12" y="{across}" text-anchor="middle" {turned}>{_text(chart.y)}</text>')
+    parts.append(f'<text class="axis" x="12" y="{across}" text-anchor="middle" {turned}>{escaped(chart.y)}</text>')
     return parts
 
 
@@ -99,7 +100,7 @@ def _line(line: Line, index: int, x: Scale, y: Scale) -> list[str]:
             ends = f'y1="{y(point.low):.1f}" y2="{y(point.high):.1f}"'
             parts.append(f'<line class="line c{index % COLORS}" x1="{at}" x2="{at}" {ends}/>')
         if few:
-            title = f"<title>{_text(_told(line, point))}</title>"
+            title = f"<title>{escaped(_told(line, point))}</title>"
             parts.append(
                 f'<circle class="dot c{index % COLORS}" cx="{at}" cy="{y(point.y):.1f}" r="3.5">{title}</circle>'
             )
@@ -114,7 +115,7 @@ def _told(line: Line, point: Point) -> str:
 def _legend(line: Line, index: int) -> str:
     dashed = ' stroke-dasharray="5 3"' if index // COLORS % 2 else ""
     mark = f'<line class="line c{index % COLORS}" x1="0" x2="18" y1="5" y2="5"{dashed}/>'
-    return f'<span><svg class="mark" viewBox="0 0 18 10" aria-hidden="true">{mark}</svg>{_text(line.name)}</span> '
+    return f'<span><svg class="mark" viewBox="0 0 18 10" aria-hidden="true">{mark}</svg>{escaped(line.name)}</span> '
 
 
 def _number(value: float) -> str:
@@ -123,7 +124,3 @@ def _number(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / limit:g}{letter}"
     return f"{value:g}"
-
-
-def _text(text: str) -> str:
-    return escape(visible(text))

@@ -19,7 +19,7 @@ from rlm_env.contexts import CONTEXTS, ContextStore
 from rlm_env.rollout import RecordError, Rollout, read_rollouts
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.files import disk_errors, replace_file
-from rlm_env.runs.jsonl import NEVER, JsonLog, write_jsonl
+from rlm_env.runs.jsonl import NEVER, JsonLog, is_written, write_jsonl
 from rlm_env.scoring.errors import failed
 from rlm_env.toml_file import read_toml
 
@@ -155,6 +155,18 @@ def read_summary(path: Path) -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise ConfigError(f"{path / SUMMARY} is damaged: {error}") from error
+
+
+def run_status(path: Path) -> str:
+    """How the run in a folder ended, by its summary.json; `running` while a process adds rollouts to it, and `stopped`
+    where none does and the run did not come to say how it ended. Of several runs in one folder: while one is running.
+
+    Raises ConfigError where summary.json is damaged.
+    """
+    stored = read_summary(path).get("status", "running")
+    if stored not in ("running", "failed"):
+        return stored
+    return "running" if any(map(is_written, (path / ROLLOUTS, *path.glob(f"*/{ROLLOUTS}")))) else "stopped"
 
 
 def plain(value: Any) -> Any:

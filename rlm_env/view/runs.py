@@ -18,7 +18,7 @@ from rlm_env.evals.stored import EvalResult, StoredRun, run_title
 from rlm_env.evals.summary import summarize
 from rlm_env.rollout import RecordError, Rollout
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import ROLLOUTS, SUMMARY, read_summary
+from rlm_env.runs.folder import ROLLOUTS, SUMMARY, read_summary, run_status
 from rlm_env.runs.jsonl import is_written
 from rlm_env.runs.models import resolve_model
 from rlm_env.runs.tables import Cells
@@ -83,12 +83,6 @@ class ViewedRun:
         stamp = summary.stat().st_mtime_ns if summary.exists() and not self.is_live else 0
         return [(source.generation, len(source.rows)) for source in self.sources], stamp
 
-    def status(self, stored: str) -> str:
-        """The status in summary.json, unless nobody works on it any more."""
-        if stored not in ("", "running", "failed"):
-            return stored
-        return "running" if self.is_live else (stored and "stopped")
-
     def numbers(self) -> dict[str, Any]:
         """Tables and notes, as the console prints them, and the summary that they are made of."""
         stats = self.stats
@@ -134,7 +128,7 @@ class ViewedEval(ViewedRun):
         planned = record.get("tasks", 0) * config.repeats * len(config.scaffolds)
         return {
             "title": run_title(config, record.get("tasks", 0)),
-            "status": self.status(summary.get("status", "running")),
+            "status": run_status(self.path),
             "started": record.get("started"),
             "environments": [config.environments[0].label],
             "scaffolds": list(config.scaffolds),

@@ -1,5 +1,6 @@
 """Runs as logs of inspect_ai, read back by inspect_ai itself."""
 
+import contextlib
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 import rlm_env
 from rlm_env.cli import main
 from rlm_env.rollout import Rollout, write_rollouts
+from rlm_env.runs.folder import RunFolder
 
 
 @pytest.fixture
@@ -80,8 +82,10 @@ def test_lone_surrogates_and_rollouts_that_were_stored_twice(run, inspect_log):
 
 def test_the_log_of_a_run_that_is_not_complete_says_so(run, inspect_log):
     summary = json.loads((run.path / "summary.json").read_text())
-    for status, told in (("running", "started"), ("failed", "cancelled"), ("complete", "success")):
+    ends = (("running", "started"), ("failed", "cancelled"), ("running", "cancelled"), ("complete", "success"))
+    for status, told in ends:
         (run.path / "summary.json").write_text(json.dumps({**summary, "status": status}))
-        assert main(["export", "out", "--to", "inspect", "--out", "logs"]) == 0
+        with RunFolder(run.path, resume=True) if told == "started" else contextlib.nullcontext():
+            assert main(["export", "out", "--to", "inspect", "--out", "logs"]) == 0
         path = next(iter(run.path.parent.glob("logs/*rlm.eval")))
         assert inspect_log.read_eval_log(str(path), header_only=True).status == told

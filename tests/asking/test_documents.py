@@ -7,6 +7,7 @@ import os
 import pytest
 
 from rlm_env.asking.documents import html_text, notebook_text, read_documents
+from rlm_env.folder import choose_files
 from rlm_env.runs.errors import ConfigError
 
 
@@ -46,6 +47,23 @@ def test_patterns_choose_files_of_folders(folder):
     assert list(read_documents([folder], include=["*.py"]).context) == ["src/main.py"]
     assert "page.html" not in read_documents([folder], exclude=["*.html"]).context
     assert read_documents([folder], include=["logo.bin"]).context == {"logo.bin": b"\x89\x00\xff"}
+
+
+@pytest.mark.parametrize("include", [(), ("logo.bin",), ("img/logo.bin",), ("/img/logo.bin",), ("img/",), ("*.bin",)])
+def test_solve_and_ask_choose_the_same_files_of_a_folder(folder, include):
+    (folder / "img").mkdir()
+    (folder / "img" / "logo.bin").write_bytes(b"\x89\xff")
+    (folder / "zero.dat").write_bytes(b"valid UTF-8\0but no text")
+    try:
+        chosen = {*choose_files(folder, include).files}
+    except ValueError:
+        chosen = None
+    try:
+        asked = {*read_documents([folder], include).context}
+    except ConfigError:
+        asked = None
+    assert asked == chosen
+    assert chosen is None or "zero.dat" not in chosen
 
 
 def test_one_file_is_its_text_and_several_are_told_apart_by_their_paths(folder, tmp_path, monkeypatch):
@@ -96,6 +114,9 @@ def test_a_damaged_document_is_an_error_by_its_name_and_is_left_out_of_a_folder(
     documents = read_documents([tmp_path])
     assert documents.context == {"fine.txt": "fine"}
     assert "broken.pdf" in documents.left_out
+    (tmp_path / "fine.txt").unlink()
+    with pytest.raises(ConfigError, match=r"no file could be read: broken\.pdf"):
+        read_documents([tmp_path])
 
 
 def test_pages_of_a_pdf_are_told_apart(tmp_path):

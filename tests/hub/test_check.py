@@ -140,6 +140,18 @@ async def test_what_depends_on_the_hash_seed_is_found(planted):
     await find(planted, "same-bytes")
 
 
+async def test_another_process_that_makes_fewer_tasks_is_found(planted):
+    findings = await check(
+        planted(
+            "def tasks(self, split):\n    import os\n"
+            f"    elsewhere = os.environ.get('PYTHONHASHSEED') == '{sameness.OTHER_HASH_SEED}'\n"
+            "    for n in range(2 if elsewhere else 6):\n"
+            "        yield self.made(split, n, [n, len(split)], str(n + len(split)))"
+        )
+    )
+    assert [finding.rule for finding in findings.found] == ["same-bytes"] * 2
+
+
 async def find(planted, rule):
     changes, said = MISTAKES[rule]
     findings = await check(planted(changes))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rlm_env.rollout import Rollout, Score, read_rollouts
 from rlm_env.runs.errors import ConfigError, RunStopped
-from rlm_env.runs.folder import ROLLOUTS, RunFolder, read_run_config
+from rlm_env.runs.folder import ROLLOUTS, RunFolder, read_run_config, run_status, write_summary
 
 
 def rollout(number: int, answer: str = "x") -> Rollout:
@@ -115,3 +115,13 @@ def test_config_survives_values_that_toml_does_not_have(tmp_path):
 def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(ConfigError, match="holds no run"):
         read_run_config(tmp_path)
+
+
+def test_a_run_is_running_while_a_process_adds_to_it_and_stopped_after_a_kill(tmp_path):
+    assert run_status(tmp_path) == "stopped"
+    with RunFolder(tmp_path / "one", resume=False) as folder:
+        folder.write_summary({"status": "running"})
+        assert run_status(tmp_path / "one") == run_status(tmp_path) == "running"
+    assert run_status(tmp_path / "one") == run_status(tmp_path) == "stopped"
+    write_summary(tmp_path / "one", {"status": "complete"})
+    assert run_status(tmp_path / "one") == "complete"
