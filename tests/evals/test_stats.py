@@ -60,6 +60,14 @@ def test_the_bootstrap_agrees_with_all_resamples_enumerated():
     assert found.high == pytest.approx(high, abs=0.02)
 
 
+def test_draws_counted_by_value_are_the_draws_made_one_by_one(monkeypatch):
+    values = np.random.default_rng(1).choice([0.0, 0.25, 0.75, 1.0], size=stats.MANY + 1, p=[0.1, 0.3, 0.2, 0.4])
+    counted = stats.bootstrap_bounds(values, 0)
+    monkeypatch.setattr(stats, "MANY", len(values))
+    assert counted == pytest.approx(stats.bootstrap_bounds(values, 0), abs=0.001)
+    assert counted != stats.bootstrap_bounds(values, 0)
+
+
 def test_repeats_of_a_task_are_not_independent_evidence():
     """Ten tasks answered 50 times each alike say no more than ten tasks answered once."""
     once = {str(i): [float(i % 2)] for i in range(10)}
