@@ -162,6 +162,7 @@ def row_of(rollout: Rollout, stats: RolloutStats) -> dict[str, Any]:
         "seconds": round(stats.timing.total, 3),
         "cost": stats.cost,
         "length": stats.length,
+        "program": stats.program.program.value if stats.program else None,
     }
     if rollout.group is not None:
         row |= {"label": rollout.group.label, "group": rollout.group.group, "member": rollout.group.member}

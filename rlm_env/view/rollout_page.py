@@ -54,6 +54,7 @@ def rollout_page(
         "gold": cut(shown_gold(record.get("gold"))),
         "answer": cut(record["answer"]),
         "outcome": stats.outcome.value,
+        "program": [stats.program.program, *stats.program.traits] if stats.program else [],
         "stop_reason": stats.stop_reason.value,
         "error": stats.error,
         "score": record.get("score"),

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from rlm_env.cli.main import main
+from rlm_env.evals.programs import program_of
 from rlm_env.evals.report import report_tables
 from rlm_env.evals.stored import stored_eval
 from rlm_env.rollout import Rollout, read_rollouts
@@ -52,6 +53,18 @@ def test_the_numbers_are_those_of_the_console_and_of_the_summary(api, eval_run, 
     assert [table["title"] for table in shown["tables"]] == [
         table.title for table in report_tables(stored_eval(eval_run).summary, stored["title"])
     ]
+
+
+def test_a_rollout_says_what_program_it_is(api, eval_run):
+    key, rollout = with_calls(eval_run)
+    written = program_of(rollout)
+    assert written is not None
+    rows = {row["key"]: row for row in all_rows(api, "scripted")}
+    assert rows[key]["program"] == written.program == "chunk and batch"
+    assert api.get(["runs", "scripted", "rollouts", key], {})["program"] == [written.program, *written.traits]
+    plain = next(row for row in rows.values() if row["scaffold"] == "standard")
+    assert "program" not in plain
+    assert api.get(["runs", "scripted", "rollouts", plain["key"]], {})["program"] == []
 
 
 def test_the_header_says_what_the_run_is(api):

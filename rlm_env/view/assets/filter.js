@@ -39,7 +39,8 @@ export function partOf(row) {
 }
 
 function haystack(row) {
-  row.text ??= [row.key, row.question, row.answer, row.gold, row.error, row.stop, row.outcome].join("\n").toLowerCase();
+  const { key, question, answer, gold, error, stop, outcome, program } = row;
+  row.text ??= [key, question, answer, gold, error, stop, outcome, program].join("\n").toLowerCase();
   return row.text;
 }
 

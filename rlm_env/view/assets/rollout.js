@@ -102,6 +102,7 @@ export class RolloutPage {
           scoreChip(verdict?.value),
           outcomeChip(page.outcome),
           el("span", { class: "dim" }, stopText(page)),
+          page.program.length ? el("span", { class: "dim" }, page.program.join(" · ")) : null,
         ),
         el(
           "div",
