@@ -62,25 +62,25 @@ def _section(section: Section, anchor: str) -> str:
     parts = [f'<section id="{anchor}" aria-labelledby="{anchor}-title">']
     parts.append(f'<h2 id="{anchor}-title">{escaped(section.title)}</h2>')
     parts += [f'<p class="warning" role="note">{escaped(text)}</p>' for text in section.warnings]
-    parts += [_table(cells) for cells in section.tables[:1]]
+    parts += [_table(cells, section.title) for cells in section.tables[:1]]
     if section.charts:
         figures = [
             f"<figure><figcaption>{escaped(one.title)}</figcaption>{chart_svg(one)}</figure>" for one in section.charts
         ]
         parts.append(f'<div class="charts">{"".join(figures)}</div>')
-    parts += [_table(cells) for cells in section.tables[1:]]
+    parts += [_table(cells, section.title) for cells in section.tables[1:]]
     if section.notes:
         parts.append('<ul class="notes">' + "".join(f"<li>{escaped(text)}</li>" for text in section.notes) + "</ul>")
     if section.facts is not None:
-        parts.append(_table(section.facts))
+        parts.append(_table(section.facts, section.title))
     for name, text in section.configs:
         summary = f"<summary>Config and record of {escaped(name)}</summary>"
         parts.append(f'<details>{summary}<pre tabindex="0">{escaped(text)}</pre></details>')
     return "\n".join([*parts, "</section>"])
 
 
-def _table(cells: Cells) -> str:
-    """A table that scrolls where it is wider than the page."""
+def _table(cells: Cells, of: str) -> str:
+    """A table that scrolls where it is wider than the page. `of`: whose it is, for those who hear the page."""
     classes = ["l" if name in TEXT_COLUMNS else "r" for name in cells.header]
     head = "".join(
         f'<th scope="col" class="{kind}">{escaped(name)}</th>' if name else "<td></td>"
@@ -88,7 +88,7 @@ def _table(cells: Cells) -> str:
     )
     rows = "\n".join(f"<tr>{_row(row, cells.keys, classes)}</tr>" for row in cells.rows)
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(cells.title)}"><table>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(f"{cells.title}: {of}")}"><table>'
         f"<caption>{escaped(cells.title)}</caption><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
     )
 
