@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from rlm_env.cli.common import ENGINE_FLAGS, add_command, add_engine_flags, add_set_flag, overrides, set_keys
+from rlm_env.cli.common import (
+    ENGINE_FLAGS,
+    JUDGE_FLAGS,
+    add_command,
+    add_engine_flags,
+    add_set_flag,
+    overrides,
+    set_keys,
+)
 from rlm_env.readable import visible
 from rlm_env.repl.wire import sanitize
 from rlm_env.runs.console import say, say_stopped
@@ -46,7 +54,7 @@ def add_ask(commands: Any) -> None:
         "no text are left out; PDF, HTML and notebooks become text (pip install 'rlm-env[files]'). Ctrl-C prints the "
         "answer so far.",
         examples=EXAMPLES,
-        keys=set_keys(AskConfig, "docs/evaluating-options.md"),
+        keys=set_keys(AskConfig, "docs/evaluating-options.md", JUDGE_FLAGS),
     )
     add = command.add_argument
     add("question", metavar="QUESTION", help="the question")

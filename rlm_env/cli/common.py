@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import shlex
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,9 @@ class HelpFormatter(argparse.HelpFormatter):
         return "".join(indent + line for line in text.splitlines(keepends=True))
 
 
-def set_keys(config: type[BaseModel], page: str) -> str:
-    """The part of a help text that lists the keys of `--set`. `page`: where each is described."""
+def set_keys(config: type[BaseModel], page: str, without: Collection[str] = ()) -> str:
+    """The part of a help text that lists the keys of `--set`. `page`: where each is described; `without`: keys of the
+    config that this command refuses."""
     plain: list[str] = []
     tables: list[str] = []
     for name, field in config.model_fields.items():
@@ -56,7 +57,7 @@ def set_keys(config: type[BaseModel], page: str) -> str:
                 f" or {name}.SCAFFOLD.KEY" if name == "rollout" and "scaffolds" in config.model_fields else ""
             )
             tables.append(f"{key}{one_scaffold}: {', '.join(inner.model_fields)}")
-        elif name != "environments":
+        elif name not in ("environments", *without):
             plain.append(name)
     lines = [*tables, f"at the top: {', '.join(plain)}"]
     wrapped = [textwrap.fill(line, 110, initial_indent="  ", subsequent_indent="      ") for line in lines]
@@ -85,26 +86,52 @@ JUDGE_FLAGS = ("judge_model", "judge_base_url", "judge_api_key_env")
 def add_engine_flags(command: argparse.ArgumentParser) -> None:
     """The flags that say which LLMs answer, and where they are."""
     add = command.add_argument_group("models").add_argument
-    add("--model", help="the root LLM: tiny-rlm, a model folder, or with --base-url the name of a model there")
+    add(
+        "--model",
+        help="the root LLM: tiny-rlm, a model folder, or with --base-url the name of a model there "
+        "(default: the config's)",
+    )
     add("--sub-model", metavar="MODEL", help="the sub-LLM (default: the root LLM)")
     add("--base-url", metavar="URL", help="an OpenAI-compatible endpoint (default: a local vLLM is started)")
     add("--sub-base-url", metavar="URL", help="the sub-LLM's endpoint, or local (default: that of the root LLM)")
-    add("--api-key-env", metavar="NAME", help="the environment variable that holds the endpoint's key")
-    add("--sub-api-key-env", metavar="NAME", help="the same for the sub-LLM, if its endpoint is another one")
+    add(
+        "--api-key-env",
+        metavar="NAME",
+        help="the environment variable that holds the endpoint's key (default: none is sent)",
+    )
+    add(
+        "--sub-api-key-env",
+        metavar="NAME",
+        help="the same for the sub-LLM (default: as the root LLM at the same endpoint, else none)",
+    )
     add(
         "--tokens",
         metavar="FOLDER",
-        help="exchange token ids instead of text with the vLLM at --base-url; FOLDER is the model folder it serves",
+        help="exchange token ids instead of text with the vLLM at --base-url; FOLDER is the model "
+        "folder it serves (default: text)",
     )
-    add("--prices", metavar="FILE.toml", help="a table of US dollars per million tokens, by model")
+    add(
+        "--prices",
+        metavar="FILE.toml",
+        help="a table of US dollars per million tokens, by model (default: none, money is not counted)",
+    )
 
 
 def add_judge_flags(command: argparse.ArgumentParser) -> None:
     """The flags that say which LLM judges."""
     add = command.add_argument_group("judge").add_argument
-    add("--judge-model", metavar="MODEL", help="the LLM that judges, for environments that take a judge")
+    add(
+        "--judge-model",
+        metavar="MODEL",
+        help="the LLM that judges, for environments that take a judge (default: what "
+        "the environment's option judge says)",
+    )
     add("--judge-base-url", metavar="URL", help="the judge's endpoint, or local (default: that of the root LLM)")
-    add("--judge-api-key-env", metavar="NAME", help="the same for the judge, if its endpoint is another one")
+    add(
+        "--judge-api-key-env",
+        metavar="NAME",
+        help="the same for the judge (default: as the root LLM at the same endpoint, else none)",
+    )
 
 
 def add_run_flags(command: argparse.ArgumentParser, *, out: str, example: str) -> None:

@@ -20,7 +20,7 @@ def add_envs(commands: Any) -> None:
         "hash of its package.",
         examples="  rlm-env envs\n  rlm-env envs oolong-rlm\n",
     )
-    command.add_argument("name", nargs="?", metavar="NAME", help="the environment to show")
+    command.add_argument("name", nargs="?", metavar="NAME", help="the environment to show (default: list all)")
     command.set_defaults(run=_envs)
 
 

@@ -107,7 +107,7 @@ def add_eval(commands: Any) -> None:
         type=int,
         metavar="K",
         help="pay for the first K tasks of each environment, once in each scaffold, and estimate the whole from them; "
-        "the eval in the same --out folder does not pay for them again",
+        "the eval in the same --out folder does not pay for them again (default: no pilot)",
     )
     add(
         "--max-cost",

@@ -41,7 +41,11 @@ def add_publish(commands: Any) -> None:
     add = command.add_argument
     add("name", metavar="NAME", help="the environment's or package's name, or the folder of its pyproject.toml")
     add("--to", action="append", choices=PLACES, required=True, help="where to publish; repeatable")
-    add("--repository", metavar="URL", help="of --to index: where twine uploads, a URL or a name of .pypirc")
+    add(
+        "--repository",
+        metavar="URL",
+        help="of --to index: where twine uploads, a URL or a name of .pypirc (default: twine's own)",
+    )
     add_index_flag(command)
     add("--owner", help="of --to hub and hf: the user or team that will own it (default: whose login it is)")
     add("--private", action="store_true", help="of --to hub and hf: visible to its owner alone")

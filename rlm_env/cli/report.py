@@ -52,7 +52,12 @@ def add_report(commands: Any) -> None:
     form.add_argument("--latex", action="store_true", help="tables for a paper; they need the package booktabs")
     form.add_argument("--json", action="store_true", help="the numbers; docs/report.schema.json says what they are")
     command.add_argument("--out", type=Path, metavar="FILE", help="write to this file (default: standard output)")
-    command.add_argument("--curve", type=Path, metavar="FILE.png", help="also draw the reward curve; for training runs")
+    command.add_argument(
+        "--curve",
+        type=Path,
+        metavar="FILE.png",
+        help="also draw the reward curve of training runs (default: tables alone)",
+    )
     command.set_defaults(run=_report)
 
 

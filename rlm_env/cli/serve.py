@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from rlm_env.cli.common import ENGINE_FLAGS, add_command, add_engine_flags, add_set_flag, overrides, set_keys
+from rlm_env.cli.common import (
+    ENGINE_FLAGS,
+    JUDGE_FLAGS,
+    add_command,
+    add_engine_flags,
+    add_set_flag,
+    overrides,
+    set_keys,
+)
 from rlm_env.runs.console import say, say_stopped
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.interrupt import Terminated, interruptible
@@ -36,7 +44,7 @@ def add_serve(commands: Any) -> None:
         "is, a long one to an RLM of that model; answers are streamed where a client asks for it. As the model, "
         "NAME:rlm asks for the RLM and NAME:llm for the model whatever the length.",
         examples=EXAMPLES,
-        keys=set_keys(AskConfig, "docs/evaluating-options.md"),
+        keys=set_keys(AskConfig, "docs/evaluating-options.md", JUDGE_FLAGS),
     )
     add_engine_flags(command)
     add = command.add_argument_group("the server").add_argument

@@ -41,8 +41,17 @@ def add_sft(commands: Any) -> None:
         metavar="CONFIG.toml",
         help="the config of the run; see configs/train/, docs/training.md (default: --model and --rollouts say all)",
     )
-    add("--rollouts", nargs="+", metavar="PATH", help="rollouts.jsonl files, or run folders that hold one")
-    add("--model", help="the model to begin with: tiny-rlm, a model folder, or a Hub id in the local cache")
+    add(
+        "--rollouts",
+        nargs="+",
+        metavar="PATH",
+        help="rollouts.jsonl files, or run folders that hold one (default: the config's)",
+    )
+    add(
+        "--model",
+        help="the model to begin with: tiny-rlm, a model folder, or a Hub id in the local cache "
+        "(default: the config's)",
+    )
     add("--seed", type=int, metavar="N", help="seed of the order of samples (default: the config's, else 0)")
     add_run_flags(command, out="outputs/ and the config's name, else outputs/sft-MODEL", example="keep.min_score=0.5")
     add("--dry-run", action="store_true", help="choose the rollouts and check everything, and start nothing")

@@ -40,12 +40,18 @@ def add_train(commands: Any) -> None:
     add("--seed", type=int, metavar="N", help="seed of the tasks and the training (default: the config's, else 0)")
     add_run_flags(command, out="outputs/ and the config's name", example="optimizer.lr=1e-5")
     add("--dry-run", action="store_true", help="check the config and what the run needs, and start nothing")
-    add("--dump-samples", type=Path, metavar="FOLDER", help="also write the samples that each step trains on")
+    add(
+        "--dump-samples",
+        type=Path,
+        metavar="FOLDER",
+        help="also write the samples that each step trains on (default: they are not kept)",
+    )
     add(
         "--from-samples",
         type=Path,
         metavar="FOLDER",
-        help="train on the samples that an earlier run wrote with --dump-samples, without an engine",
+        help="train on the samples that an earlier run wrote with --dump-samples, without an engine "
+        "(default: on new rollouts)",
     )
     command.set_defaults(run=_train)
 

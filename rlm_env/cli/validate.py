@@ -30,7 +30,12 @@ def add_validate(commands: Any) -> None:
     )
     add = command.add_argument
     add("name", metavar="NAME", help="the environment's or package's name, or the folder of its pyproject.toml")
-    add("--out", type=Path, metavar="FOLDER", help="keep wheel and source archive in this folder")
+    add(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="keep wheel and source archive in this folder (default: they are not kept)",
+    )
     add_index_flag(command)
     add("--json", action="store_true", help="print the findings as JSON")
     command.set_defaults(run=_validate)

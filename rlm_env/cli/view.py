@@ -41,8 +41,19 @@ def add_view(commands: Any) -> None:
     add("folders", nargs="+", type=Path, metavar="RUN", help="the folder of a run, a folder of runs, or a .jsonl file")
     add("--port", type=int, default=0, metavar="N", help="the port (default: a free one)")
     add("--no-browser", action="store_true", help="only print the address")
-    add("--export", type=Path, metavar="FILE.html", help="write one self-contained file, and serve nothing")
-    add("--rollout", action="append", default=[], metavar="ID", help="export only rollouts with this in their id")
+    add(
+        "--export",
+        type=Path,
+        metavar="FILE.html",
+        help="write one self-contained file, and serve nothing (default: serve)",
+    )
+    add(
+        "--rollout",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="export only rollouts with this in their id; repeatable (default: all)",
+    )
     command.set_defaults(run=_view)
 
 

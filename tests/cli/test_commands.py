@@ -1,5 +1,7 @@
 """What all commands have in common: help, versions, listings, messages."""
 
+import re
+
 import pytest
 
 from rlm_env.cli import main
@@ -8,7 +10,8 @@ from rlm_env.cli.training import training_packages
 from rlm_env.runs.errors import ConfigError
 from rlm_env.scaffolds import SCAFFOLDS
 
-COMMANDS = ("eval", "train", "sft", "report", "envs", "check", "new", "validate", "publish")
+PARSERS = next(action.choices for action in make_parser()._actions if action.choices)
+COMMANDS = tuple(PARSERS)
 
 
 def help_of(capfd, *arguments: str) -> str:
@@ -38,9 +41,17 @@ def test_the_help_of_a_command_has_an_example_and_explains_every_flag(capfd, mon
     assert f"\n  rlm-env {name}" in text
     description = text.split("\n\n")[1]
     assert all(len(line) <= 100 for line in description.splitlines())
-    [commands] = [action for action in make_parser()._actions if action.choices]
-    for action in commands.choices[name]._actions:
+    for action in PARSERS[name]._actions:
         assert action.help, action
+        flags = action.option_strings
+        assert not flags or any(flag.startswith("--") for flag in flags), f"{flags} has no long form"
+        if action.nargs != 0 and not action.required:
+            assert re.search(r"\(default: [^)]+\)|repeatable", action.help), f"{flags or action.dest}: without it?"
+
+
+@pytest.mark.parametrize("name", ["ask", "serve"])
+def test_the_help_of_a_question_lists_no_key_that_a_question_refuses(capfd, name):
+    assert "judge" not in help_of(capfd, name)
 
 
 def test_the_help_of_eval_lists_choices_and_defaults(capfd, monkeypatch):
