@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_env.context import Context, context_text
-from rlm_env.stretches import SHORTEST, Part, Stretches
+from rlm_env.stretches import SHORTEST, Part, Stretches, unfold
 
 CONTEXTS = "contexts"
 """The folder, beside the file of rollouts."""
@@ -137,9 +137,7 @@ def unfold_record(record: dict[str, Any], store: ContextStore | None) -> tuple[d
         return value
 
     def text(part: Part | int) -> str:
-        if isinstance(part, str):
-            return part
-        return texts[part] if isinstance(part, int) else source[part[0] : part[1]]
+        return texts[part] if isinstance(part, int) else unfold([part], source)
 
     kept = {name: value for name, value in record.items() if name not in ("context", "texts")}
     folded = {name: whole(kept[name]) for name in ("messages", "turns", "sub_calls") if name in kept}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +23,7 @@ from rlm_env.events import OnEvent
 from rlm_env.rollout import Rollout, read_rollouts
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import RESULTS, ROLLOUTS
+from rlm_env.runs.jsonl import read_jsonl
 
 if TYPE_CHECKING:
     import pandas
@@ -145,5 +145,4 @@ def evaluate_sync(environments: Environments, **options: Any) -> Evaluation:
 
 
 def _read_results(folder: Path) -> list[dict[str, Any]]:
-    path = folder / RESULTS
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    return list(read_jsonl(folder / RESULTS))

@@ -17,7 +17,14 @@ from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.pairs import McNemar, anytime_p, holm, mcnemar, sign_flip_p, tasks_needed
 from rlm_env.evals.programs import Program, Trait
 from rlm_env.evals.rollout_stats import RolloutStats
-from rlm_env.evals.stats import Estimate, clustered_mean, majority_vote, mean_pass_at_k, paired_difference
+from rlm_env.evals.stats import (
+    Estimate,
+    clustered_mean,
+    majority_vote,
+    mean_or_zero,
+    mean_pass_at_k,
+    paired_difference,
+)
 from rlm_env.evals.until import Stopping
 from rlm_env.evals.usage import NAMES
 from rlm_env.repl.bounds import first_line
@@ -231,7 +238,7 @@ def length_groups(stats: Iterable[RolloutStats]) -> list[tuple[int, list[Rollout
         if not groups or length > SAME_LENGTH * groups[-1][0][0]:
             groups.append([])
         groups[-1].append((length, one))
-    return [(round(_mean([length for length, _ in group])), [one for _, one in group]) for group in groups]
+    return [(round(mean_or_zero([length for length, _ in group])), [one for _, one in group]) for group in groups]
 
 
 def _summarize_scaffold(
@@ -267,21 +274,21 @@ def _summarize_scaffold(
         majority=majority_vote(votes, seed, anytime=anytime) if most_repeats > 1 else None,
         metrics=_metrics(stats),
         ran=len(ran),
-        turns=_mean([one.turns for one in ran]),
-        root_prompt_tokens=_mean([one.root.prompt_tokens for one in ran]),
-        root_completion_tokens=_mean([one.root.completion_tokens for one in ran]),
+        turns=mean_or_zero([one.turns for one in ran]),
+        root_prompt_tokens=mean_or_zero([one.root.prompt_tokens for one in ran]),
+        root_completion_tokens=mean_or_zero([one.root.completion_tokens for one in ran]),
         longest_prompt=max((one.longest_prompt for one in stats), default=0),
         needed_prompt=max((one.needed_prompt for one in stats if one.needed_prompt is not None), default=None),
-        sub_calls=_mean([one.sub_calls for one in ran]),
-        failed_sub_calls=_mean([one.failed_sub_calls for one in ran]),
+        sub_calls=mean_or_zero([one.sub_calls for one in ran]),
+        failed_sub_calls=mean_or_zero([one.failed_sub_calls for one in ran]),
         sub_errors=dict(Counter(first_line(one.sub_error) for one in stats if one.sub_error).most_common(3)),
-        sub_prompt_tokens=_mean([one.sub.prompt_tokens for one in ran]),
-        sub_completion_tokens=_mean([one.sub.completion_tokens for one in ran]),
+        sub_prompt_tokens=mean_or_zero([one.sub.prompt_tokens for one in ran]),
+        sub_completion_tokens=mean_or_zero([one.sub.completion_tokens for one in ran]),
         seconds={
-            part: _mean([getattr(one.timing, part) for one in ran])
+            part: mean_or_zero([getattr(one.timing, part) for one in ran])
             for part in ("total", "root", "sub", "code", "setup")
         },
-        usage={name: _mean([one.usage[name] for one in ran]) for name in NAMES},
+        usage={name: mean_or_zero([one.usage[name] for one in ran]) for name in NAMES},
         score_per_1k_root_tokens=_efficiency(stats),
         sandboxes=tuple(sorted({one.sandbox for one in stats if one.sandbox})),
         cost=math.fsum(costs) if costs else None,
@@ -302,9 +309,9 @@ def _programs(scaffold: str, stats: list[RolloutStats], seed: int, *, anytime: b
             program=program.value,
             rollouts=len(here),
             score=clustered_mean(scores_by_task(here), seed, anytime=anytime),
-            sub_calls=_mean([one.sub_calls for one in here]),
-            tokens=_mean([one.root.tokens + one.sub.tokens for one in here]),
-            seconds=_mean([one.timing.total for one in here]),
+            sub_calls=mean_or_zero([one.sub_calls for one in here]),
+            tokens=mean_or_zero([one.root.tokens + one.sub.tokens for one in here]),
+            seconds=mean_or_zero([one.timing.total for one in here]),
         )
         for program in Program
         if (here := found.get(program))
@@ -337,7 +344,7 @@ def _metrics(stats: list[RolloutStats]) -> dict[str, float]:
         if one.score is not None:
             for name, value in one.metrics.items():
                 values[name].append(float(value))
-    return {name: _mean(found) for name, found in sorted(values.items())}
+    return {name: mean_or_zero(found) for name, found in sorted(values.items())}
 
 
 def _efficiency(stats: list[RolloutStats]) -> float | None:
@@ -366,7 +373,3 @@ def scores_by_task(stats: Iterable[RolloutStats]) -> dict[str, list[float]]:
         if one.score is not None:
             scores[one.task_id].append(one.score)
     return scores
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else 0.0

@@ -17,6 +17,8 @@ from typing import Any
 from rlm_env.hub.perfect_endpoint import PerfectEndpoint
 from rlm_env.origin import origin_of
 from rlm_env.registry import load_environment
+from rlm_env.runs.folder import RESULTS
+from rlm_env.runs.jsonl import read_jsonl
 
 SCAFFOLDS = ("standard", "rlm")
 
@@ -29,10 +31,10 @@ def try_eval(name: str, n: int) -> dict[str, Any]:
         command = [sys.executable, "-m", "rlm_env.cli", "eval", name, "--model", "perfect"]
         command += ["--base-url", endpoint.base_url, "-n", str(n), "--scaffolds", ",".join(SCAFFOLDS), "--out", folder]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        results = Path(folder) / "results.jsonl"
+        results = Path(folder) / RESULTS
         if done.returncode or not results.is_file():
             raise RuntimeError(f"rlm-env eval ended with exit code {done.returncode}: {done.stderr.strip()[-2000:]}")
-        rows = [json.loads(line) for line in results.read_text("utf-8").splitlines()]
+        rows = list(read_jsonl(results))
     return {
         "sha256": origin_of(name).sha256,
         "told_apart": len(answers) == n,

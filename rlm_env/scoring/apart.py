@@ -15,7 +15,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_env.environment import Environment
+from rlm_env.environment import Environment, environment_name
 from rlm_env.rollout import Rollout, Score
 from rlm_env.scoring.carry import NotCarried, dumps_leniently, is_importable
 from rlm_env.scoring.errors import ScorerKilled
@@ -55,7 +55,7 @@ class _Scorers:
         """The score from a scorer process."""
         if self.pool is None:
             self.pool = ScorerPool()
-        key, name = (carried.id, carried.version), _name(environment)
+        key, name = (carried.id, carried.version), environment_name(environment)
         job = Job(key, carried.payload, list(sys.path), task, rollout, environment.score_limits, name)
         self.pool.submit(job)
         return await asyncio.wrap_future(job.future)
@@ -139,7 +139,7 @@ async def _in_thread(environment: Environment, carried: Carried, task: Task, rol
     """The score from a thread of this process."""
     if carried.runner is None or carried.runner.lost:
         carried.runner = ThreadScorer()
-    name = _name(environment)
+    name = environment_name(environment)
     limit = environment.score_limits.wall_seconds
     return await carried.runner.score(lambda: score(environment, task, rollout), limit, name)
 
@@ -157,14 +157,11 @@ def _decide(environment: Environment, carried: Carried) -> None:
 def _choose_thread(environment: Environment, carried: Carried, reason: str) -> None:
     """Scores this environment in a thread from now on, and warns once."""
     carried.in_thread = reason
+    name = environment_name(environment)
     warnings.warn(
-        f"{_name(environment)} is scored in a thread of this process: {reason}. A slow score() then slows everything "
+        f"{name} is scored in a thread of this process: {reason}. A slow score() then slows everything "
         "and cannot be stopped. Define the class in a module and keep what cannot be pickled out of score(), or set "
         "`score_in_process = True` on the class to do without this warning.",
         RuntimeWarning,
         stacklevel=3,
     )
-
-
-def _name(environment: Environment) -> str:
-    return environment.name or type(environment).__name__

@@ -15,7 +15,6 @@ from importlib.resources import files
 
 MAIN = "main.js"
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
-_EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const|let)\b)", re.MULTILINE)
 _HTML = """\
 <!doctype html>
 <html lang="en">

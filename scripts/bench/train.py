@@ -237,12 +237,39 @@ def report(what: str, **values: Any) -> None:
     print(json.dumps({"bench": "train", "what": what} | rounded), flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two measured steps instead of ten")
-    args = parser.parse_args()
-    measured = 2 if args.quick else 10
-    first, last = WARM_UP + 1, WARM_UP + measured
+@dataclass(slots=True)
+class Measured:
+    """A run that was watched from its step `first` to its step `last`, and its floors."""
+
+    first: int
+    last: int
+    watch: Watch
+    lines: list[dict[str, float]]
+    """The metrics of these steps."""
+    replies: list[Reply]
+    sampling_floor: tuple[float, float, float]
+    """Per step: seconds and CPU seconds of sampling alone, seconds of sampling beside an update."""
+    update_floor: dict[str, float]
+    load: list[float]
+
+    @property
+    def steps(self) -> int:
+        return self.last - self.first + 1
+
+    def mean(self, key: str) -> float:
+        """A metric per step; 0 where a step does not have it."""
+        return fmean(line.get(key, 0.0) for line in self.lines)
+
+    def spent(self, clock: str) -> float:
+        """Per step, by one of the clocks of a mark."""
+        marks = self.watch.marks
+        return (getattr(marks[self.last], clock) - getattr(marks[self.first - 1], clock)) / self.steps
+
+
+def measure(quick: bool) -> Measured:
+    """Trains, then takes the floors on the replies and samples of that run."""
+    steps = 2 if quick else 10
+    first, last = WARM_UP + 1, WARM_UP + steps
     with tempfile.TemporaryDirectory(prefix="rlm-env-bench-") as folder:
         changes = {"out": f"{folder}/run", "steps": last + 1, "held_out": {"n": 0}, "checkpoint": {"every": last}}
         config = load_train_config(CONFIG, changes)
@@ -251,52 +278,30 @@ def main() -> None:
             trainer.train(config, Console(stderr=True))
         load.append(os.getloadavg()[0])
         lines = [line for line in read_metrics(config.out / METRICS) if first <= line["step"] <= last]
-        assert len(lines) == measured
+        assert len(lines) == steps
         replies = replies_of(config.out, first, last)
         trained = watch.trained[first - 1 : last]
         torch.set_num_threads(config.trainer.threads or torch.get_num_threads())
         plain = PlainTrainer(model_folder(config.model), config)
         packs = [plain.packs(samples) for samples in trained]
-        floors = asyncio.run(sampling_floor(config, replies, plain, packs, 1 if args.quick else 2))
-        sampling, sampling_cpu, both = (value / measured for value in floors)
+        sampling, cpu, both = asyncio.run(sampling_floor(config, replies, plain, packs, 1 if quick else 2))
         update = update_floor(config, trained, plain, packs)
         load.append(os.getloadavg()[0])
+    return Measured(first, last, watch, lines, replies, (sampling / steps, cpu / steps, both / steps), update, load)
 
-    def mean(key: str) -> float:
-        return fmean(line.get(key, 0.0) for line in lines)
 
-    def spent(clock: str) -> float:
-        """Per step, by one of the clocks of a mark."""
-        return (getattr(watch.marks[last], clock) - getattr(watch.marks[first - 1], clock)) / measured
-
-    step = spent("wall")
-    sampled = sum(tokens for _, tokens in replies) / measured
-    phases = ("wait", "forward", "backward", "update", "sync")
-    seconds = {phase: mean(f"seconds/{phase}") for phase in phases}
-    sync = {key.removeprefix("sync_seconds_"): mean(key) for key in lines[0] if key.startswith("sync_seconds_")}
-    report(
-        "step",
-        steps=measured,
-        step_s=step,
-        **{f"{phase}_s": value for phase, value in seconds.items()},
-        sync_parts_s={part: round(value, 4) for part, value in sync.items()},
-        sampled_tokens_per_s=sampled / step,
-        trained_tokens_per_s=mean("trained_tokens") / step,
-        sampled_tokens=sampled,
-        trained_tokens=mean("trained_tokens"),
-        packs=mean("packs"),
-        groups_thrown_away=sum(mean(f"groups/dropped_{reason}") for reason in DropReason),
-    )
-    cpu = {name: spent(f"{name}_cpu") for name in ("engine", "repl", "trainer", LEARNER, "loop")}
-    report("CPU seconds per step", **cpu, cores=usable_cores())
+def report_floors(found: Measured, sampled: float) -> None:
+    """What sampling alone and an update alone take."""
+    seconds, cpu, _ = found.sampling_floor
     report(
         "floor: sampling",
-        s_per_step=sampling,
-        cpu_s_per_step=sampling_cpu,
-        tokens_per_s=sampled / sampling,
-        replies=len(replies) / measured,
-        prompt_tokens=sum(len(prompt) for prompt, _ in replies) / measured,
+        s_per_step=seconds,
+        cpu_s_per_step=cpu,
+        tokens_per_s=sampled / seconds,
+        replies=len(found.replies) / found.steps,
+        prompt_tokens=sum(len(prompt) for prompt, _ in found.replies) / found.steps,
     )
+    update = found.update_floor
     report(
         "floor: update",
         s_per_step=update["plain"],
@@ -309,6 +314,34 @@ def main() -> None:
         dense_is_times_learner_cpu=update["dense_cpu"] / update[f"{LEARNER}_cpu"],
         threads=torch.get_num_threads(),
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two measured steps instead of ten")
+    found = measure(parser.parse_args().quick)
+    mean, spent, update = found.mean, found.spent, found.update_floor
+    sampling, sampling_cpu, both = found.sampling_floor
+    step = spent("wall")
+    sampled = sum(tokens for _, tokens in found.replies) / found.steps
+    seconds = {phase: mean(f"seconds/{phase}") for phase in ("wait", "forward", "backward", "update", "sync")}
+    sync = {key.removeprefix("sync_seconds_"): mean(key) for key in found.lines[0] if key.startswith("sync_seconds_")}
+    report(
+        "step",
+        steps=found.steps,
+        step_s=step,
+        **{f"{phase}_s": value for phase, value in seconds.items()},
+        sync_parts_s={part: round(value, 4) for part, value in sync.items()},
+        sampled_tokens_per_s=sampled / step,
+        trained_tokens_per_s=mean("trained_tokens") / step,
+        sampled_tokens=sampled,
+        trained_tokens=mean("trained_tokens"),
+        packs=mean("packs"),
+        groups_thrown_away=sum(mean(f"groups/dropped_{reason}") for reason in DropReason),
+    )
+    cpu = {name: spent(f"{name}_cpu") for name in ("engine", "repl", "trainer", LEARNER, "loop")}
+    report("CPU seconds per step", **cpu, cores=usable_cores())
+    report_floors(found, sampled)
     report("floor: both at once", s_per_step=both)
     report(
         "step against floors",
@@ -317,10 +350,10 @@ def main() -> None:
         to_both_at_once=step / both,
         to_sum=step / (sampling + update["plain"]),
         cpu_to_sum=(cpu["engine"] + cpu["repl"] + cpu["trainer"]) / (sampling_cpu + update["plain_cpu"]),
-        load_before_between_after=load,
+        load_before_between_after=found.load,
     )
-    before, after = watch.marks[first - 1].parts, watch.marks[last].parts
-    parts = {part: (after[part] - before[part]) / measured for part in PARTS}
+    before, after = found.watch.marks[found.first - 1].parts, found.watch.marks[found.last].parts
+    parts = {part: (after[part] - before[part]) / found.steps for part in PARTS}
     parts["collate"] = parts.pop(LEARNER) - sum(seconds[phase] for phase in ("forward", "backward", "update"))
     report(
         "overhead outside torch",

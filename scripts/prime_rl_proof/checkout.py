@@ -16,9 +16,7 @@ from typing import Any, ClassVar
 from unittest.mock import MagicMock
 
 COMMIT = "559b44772e471d1538537b8805cc77f3824a5e64"
-"""The tested one, of 21 August 2026."""
-VERIFIERS_COMMIT = "a60a606ecc4d309247edf9ff92c3eabca362781f"
-"""The one that it pins as deps/verifiers."""
+"""The tested one, of 21 August 2026. As deps/verifiers it pins a60a606e."""
 PACKAGES = ("aiolimiter", "beartype", "jaxtyping")
 """What it needs beside our extras."""
 HOW = f"""This needs a checkout of prime-rl at the tested commit:

@@ -20,8 +20,6 @@ CHUNK = 5000
 With smaller ones the process holds a long context twice although Python does not."""
 PARAGRAPH = 6
 
-NEAR_NAMES = [NEEDLE]
-"""With the name of somebody else, who shares a word with the one asked about."""
 NEAR_WORDS = [
     "The special magic number for {name} is not {n}.",
     "The special magic number for {name} was {n} until last year.",

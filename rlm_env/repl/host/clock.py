@@ -64,14 +64,8 @@ class StepClock:
         return self._code
 
     @property
-    def wait_seconds(self) -> float:
-        """Wall time with a batch in flight."""
-        self._book()
-        return self._waited
-
-    @property
     def booked(self) -> tuple[float, float]:
-        """`code_seconds` and `wait_seconds`, at one look."""
+        """`code_seconds`, and the wall time with a batch in flight, at one look."""
         self._book()
         return self._code, self._waited
 

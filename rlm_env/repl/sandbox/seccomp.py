@@ -71,7 +71,6 @@ FUTEX_PRIVATE, FUTEX_OPERATION = 128, 0x7F
 FUTEX_WAITS = (0, 6, 9, 11, 13)
 """FUTEX_WAIT, _LOCK_PI, _WAIT_BITSET, _WAIT_REQUEUE_PI, _LOCK_PI2."""
 MSG_OOB, O_PATH = 1, 0x200000
-CLONE_THREAD = 0x00010000
 CLONE_OF_THREADS = 0x00010F00
 """CLONE_VM, _FS, _FILES, _SIGHAND, _THREAD: what every thread has. One without CLONE_FILES has a table of descriptors
 of its own, which RLIMIT_NOFILE counts anew."""

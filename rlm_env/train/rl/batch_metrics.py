@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
-from rlm_env.evals.stats import CORRECT, pass_at_k
+from rlm_env.evals.stats import CORRECT, mean_or_zero, pass_at_k
 from rlm_env.rollout import Rollout, Score, StopReason
 from rlm_env.train.learner.samples import Sample, SampleKind
 from rlm_env.train.rl.behavior_metrics import behavior_metrics, sampled_tokens
@@ -45,14 +45,14 @@ def batch_metrics(batch: Batch, samples: Sequence[Sample]) -> dict[str, float]:
         **_groups(batch),
         **behavior_metrics(batch.rollouts),
         "rollouts/failed": 1 - len(rollouts) / len(batch.rollouts),
-        "rollouts/truncated": _mean(rollout.stop_reason in UNFINISHED for rollout in rollouts),
-        "rollouts/ready": _mean(rollout.stop_reason is StopReason.READY for rollout in rollouts),
-        "off_policy_steps/mean": _mean(off_policy_steps),
+        "rollouts/truncated": mean_or_zero(rollout.stop_reason in UNFINISHED for rollout in rollouts),
+        "rollouts/ready": mean_or_zero(rollout.stop_reason is StopReason.READY for rollout in rollouts),
+        "off_policy_steps/mean": mean_or_zero(off_policy_steps),
         "off_policy_steps/max": float(max(off_policy_steps, default=0)),
-        "turns/mean": _mean(len(rollout.turns) for rollout in rollouts),
-        "sub_calls/mean": _mean(len(rollout.sub_calls) for rollout in rollouts),
-        "seconds/rollout": _mean(rollout.timing.total for rollout in rollouts),
-        "tokens/per_rollout": _mean(map(sampled_tokens, rollouts)),
+        "turns/mean": mean_or_zero(len(rollout.turns) for rollout in rollouts),
+        "sub_calls/mean": mean_or_zero(len(rollout.sub_calls) for rollout in rollouts),
+        "seconds/rollout": mean_or_zero(rollout.timing.total for rollout in rollouts),
+        "tokens/per_rollout": mean_or_zero(map(sampled_tokens, rollouts)),
         "tokens/sampled": float(sum(map(sampled_tokens, rollouts))),
         "tokens/root": float(tokens[SampleKind.ROOT]),
         "tokens/sub": float(tokens[SampleKind.SUB]),
@@ -62,7 +62,7 @@ def batch_metrics(batch: Batch, samples: Sequence[Sample]) -> dict[str, float]:
     }
     solved = [rollout for rollout, score in scored if score.value >= CORRECT]
     if solved:
-        metrics["sub_calls/solved"] = _mean(len(rollout.sub_calls) for rollout in solved)
+        metrics["sub_calls/solved"] = mean_or_zero(len(rollout.sub_calls) for rollout in solved)
     return metrics
 
 
@@ -73,9 +73,9 @@ def _groups(batch: Batch) -> dict[str, float]:
     metrics["groups/zero_advantage"] = (zero_advantage + len(batch.dropped[DropReason.ZERO_ADVANTAGE])) / made
     for reason, groups in batch.dropped.items():
         if rollouts := _rewarded(groups):
-            metrics[f"dropped_{reason}/reward"] = _mean(reward for group in groups for reward in group.scored)
-            metrics[f"dropped_{reason}/tokens"] = _mean(map(sampled_tokens, rollouts))
-            metrics[f"dropped_{reason}/off_policy_steps"] = _mean(map(batch.off_policy_steps, rollouts))
+            metrics[f"dropped_{reason}/reward"] = mean_or_zero(reward for group in groups for reward in group.scored)
+            metrics[f"dropped_{reason}/tokens"] = mean_or_zero(map(sampled_tokens, rollouts))
+            metrics[f"dropped_{reason}/off_policy_steps"] = mean_or_zero(map(batch.off_policy_steps, rollouts))
     return metrics
 
 
@@ -100,21 +100,16 @@ def _rewards(batch: Batch, scores: Sequence[Score]) -> dict[str, float]:
         if reward is not None
     ]
     metrics = {
-        "reward/mean": _mean(rewards),
+        "reward/mean": mean_or_zero(rewards),
         "reward_std": stdev(rewards) if len(rewards) > 1 else 0.0,
-        "advantage/mean": _mean(advantages),
+        "advantage/mean": mean_or_zero(advantages),
         "advantage/std": stdev(advantages) if len(advantages) > 1 else 0.0,
-        "score/mean": _mean(score.value for score in scores),
+        "score/mean": mean_or_zero(score.value for score in scores),
     }
-    metrics |= {f"reward/{name}": _mean(values) for name, values in by_environment.items()}
+    metrics |= {f"reward/{name}": mean_or_zero(values) for name, values in by_environment.items()}
     groups = [group.scored for group in batch.groups if group.scored]
     size = min(map(len, groups), default=0)
     for k in {1, size} - {0}:
         chances = [pass_at_k(len(values), sum(value >= CORRECT for value in values), k) for values in groups]
         metrics[f"pass@{k}"] = fmean(chances)
     return metrics
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return float(fmean(values)) if values else 0.0

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 
+from rlm_env.evals.stats import mean_or_zero
 from rlm_env.rollout import Reply, Rollout, StopReason, ToolResult, Turn
 
 STOP_REASONS = tuple(reason for reason in StopReason if reason not in (StopReason.LENGTH, StopReason.CANCELLED))
@@ -35,7 +36,7 @@ def behavior_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
         metrics |= {f"{prefix}completions/{name}": value for name, value in _lengths(replies).items()}
     calls = [result for rollout in rollouts for result in _tool_results(rollout)]
     metrics["tools/call_frequency"] = len(calls) / max(len(rollouts), 1)
-    metrics["tools/failure_frequency"] = _mean(call.error is not None for call in calls)
+    metrics["tools/failure_frequency"] = mean_or_zero(call.error is not None for call in calls)
     return metrics | _code(root) | _by_environment(rollouts)
 
 
@@ -67,8 +68,8 @@ def _tool_results(rollout: Rollout) -> Iterator[ToolResult]:
 def _code(turns: Iterable[Turn]) -> dict[str, float]:
     ran = [turn for turn in turns if turn.code]
     return {
-        "code/error_frequency": _mean(turn.error is not None for turn in ran),
-        "code/timeout_frequency": _mean(turn.timed_out for turn in ran),
+        "code/error_frequency": mean_or_zero(turn.error is not None for turn in ran),
+        "code/timeout_frequency": mean_or_zero(turn.timed_out for turn in ran),
     }
 
 
@@ -79,11 +80,6 @@ def _by_environment(rollouts: Sequence[Rollout]) -> dict[str, float]:
             found[rollout.group.label].append(rollout)
     metrics = {}
     for label, own in found.items():
-        metrics[f"turns/{label}"] = _mean(len(rollout.turns) for rollout in own)
-        metrics[f"tokens/per_rollout/{label}"] = _mean(map(sampled_tokens, own))
+        metrics[f"turns/{label}"] = mean_or_zero(len(rollout.turns) for rollout in own)
+        metrics[f"tokens/per_rollout/{label}"] = mean_or_zero(map(sampled_tokens, own))
     return metrics
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return float(fmean(values)) if values else 0.0

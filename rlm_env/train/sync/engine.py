@@ -129,11 +129,6 @@ class TrainEngine:
         """The log of the vLLM that runs, or ran last."""
         return None if self._server is None else self._server.log_path
 
-    @property
-    def seconds_paused(self) -> float:
-        """In total, including draining."""
-        return self.gate.seconds_closed
-
     def paused(self, drain_seconds: float = 120.0) -> contextlib.AbstractAsyncContextManager[float]:
         """Waits until no request is in flight, then makes new ones wait; yields the seconds that this took.
 

@@ -35,7 +35,7 @@ def test_waiting_is_free_and_computing_meanwhile_is_not(hands: Hands):
     hands.step.busy(False)
     hands.move(0.5)
     assert hands.step.code_seconds == pytest.approx(3.5)
-    assert hands.step.wait_seconds == pytest.approx(6.0)
+    assert hands.step.booked[1] == pytest.approx(6.0)
     assert hands.step.wall_seconds == pytest.approx(7.5)
 
 

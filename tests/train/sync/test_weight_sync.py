@@ -42,7 +42,7 @@ async def test_new_weights_arrive_and_the_check_says_so(
         assert found["sync_change_share"] == pytest.approx(1, abs=0.02)
         assert {f"sync_seconds_{part}" for part in ("export", "score", "drain", "load", "verify")} < found.keys()
     assert train_engine.version == trainer.version == 2
-    assert train_engine.seconds_paused > 0
+    assert train_engine.gate.seconds_closed > 0
     check = await differences(sync)
     assert check.mean_abs < 1e-5
     assert check.change is None  # nothing has moved
