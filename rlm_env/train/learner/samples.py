@@ -101,7 +101,9 @@ _BOUNDS = {
 """Numbers of a sample, with the bounds that they must lie between."""
 
 
-def rollout_samples(rollout: Rollout, config: SamplesConfig | None = None) -> list[Sample]:
+def rollout_samples(
+    rollout: Rollout, config: SamplesConfig | None = None, temperature: float | None = None
+) -> list[Sample]:
     """The samples of a rollout: the root's in the order of their first turns, then those of each sub-call.
 
     A turn whose prompt starts with exactly the ids of an earlier sample continues that sample (the longest such). If
@@ -109,7 +111,8 @@ def rollout_samples(rollout: Rollout, config: SamplesConfig | None = None) -> li
     in which earlier replies are context only. So every sampled token is trained exactly once, after exactly the ids
     that the engine had before it. Each sub-call is a separate conversation, of several replies if it used tools; of a
     failed sub-call, the replies before the failure are trained. Of more than `max_sub_calls` samples of sub-calls, as
-    many are drawn, the same ones each time.
+    many are drawn, the same ones each time. `temperature`: at which they are trained; None: at which each role was
+    sampled, which must then be above 0.
 
     Raises ValueError, naming rollout and turn, if ids or logprobs are missing or do not match.
     """
@@ -122,6 +125,7 @@ def rollout_samples(rollout: Rollout, config: SamplesConfig | None = None) -> li
         samples += _drawn(subs, config.max_sub_calls, rollout.id)
     found = [sample for sample in samples if any(sample.mask)]
     for sample in found:
+        sample.temperature = sample.temperature if temperature is None else temperature
         try:
             sample.check()
         except ValueError as error:

@@ -153,8 +153,8 @@ def _samples(rollout: Rollout, config: SFTConfig, tokens: ChatTokens, chosen: Ch
         return []
     samples = [
         # Cross-entropy is the policy gradient with an advantage of 1.
-        replace(sample, temperature=1.0, advantage=1.0)
-        for sample in rollout_samples(rollout, config.samples)
+        replace(sample, advantage=1.0)
+        for sample in rollout_samples(rollout, config.samples, temperature=1.0)
         if config.train_root or sample.kind is SampleKind.SUB
     ]
     limit = min(config.keep.max_tokens or config.trainer.pack_tokens, config.trainer.pack_tokens)

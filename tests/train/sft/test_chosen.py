@@ -192,6 +192,13 @@ def test_the_same_said_again_is_trained_once(tokens, tmp_path):
     assert chosen_of(tokens, tmp_path, rollouts, keep={"dedupe": False}).kept == 4
 
 
+def test_what_was_sampled_greedily_is_trained_too(tokens, tmp_path):
+    """Cross-entropy asks for no distribution that tokens were sampled from."""
+    greedy = {"sampling": {"root": {"temperature": 0.0}, "sub": {"temperature": 0.0}}}
+    found = chosen_of(tokens, tmp_path, [text_rollout(info=greedy)])
+    assert [sample.temperature for sample in found.samples] == [1.0, 1.0]
+
+
 def test_of_a_rollout_that_was_repeated_the_later_counts(tokens, tmp_path):
     failed = replace(text_rollout("a"), score=None, stop_reason=StopReason.ERROR)
     found = chosen_of(tokens, tmp_path, [failed, text_rollout("a")])
