@@ -11,7 +11,7 @@ from typing import Any
 
 from rlm_env.evals.outline import outline_of
 from rlm_env.train.learner.config import SamplesConfig
-from rlm_env.train.learner.samples import Sample, rollout_samples
+from rlm_env.train.learner.samples import Sample, recorded_samples
 
 PAGE = 4_000
 """Tokens of a sample that are sent at once."""
@@ -19,7 +19,7 @@ PAGE = 4_000
 
 def samples_of(record: dict[str, Any], config: SamplesConfig | None = None) -> list[Sample]:
     """The samples of a stored rollout. Raises ValueError where it has no token ids."""
-    return rollout_samples(outline_of(record, tokens=True), config)
+    return recorded_samples(outline_of(record, tokens=True), config)
 
 
 def sample_list(samples: list[Sample]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import pytest
 from rlm_env.evals.outline import outline_of
 from rlm_env.train.learner.samples import rollout_samples
 from rlm_env.view.api import Api, NotFound
+from rlm_env.view.tokens import sample_list, samples_of
 from rlm_env.view.workplace import Workplace
 from tests.view.conftest import all_rows
 from tests.view.training_run import SCORES
@@ -84,6 +85,13 @@ def test_samples_and_tokens_are_those_that_are_trained(training):
             value for value, mask in zip(sample.behavior_logprobs, sample.mask, strict=True) if mask
         ]
     assert training.get([*base, "0", "6"], {})["ids"] == trained[0].token_ids[6:]
+
+
+def test_tokens_that_were_sampled_greedily_are_shown_too(training):
+    source, number = training.workplace.run("run").find("000000/1")
+    record = source.record(number)
+    record["info"]["sampling"] = {"root": {"temperature": 0.0}, "sub": {"temperature": 0.0}}
+    assert [(one["tokens"], one["temperature"]) for one in sample_list(samples_of(record))] == [(9, 0.0), (3, 0.0)]
 
 
 def test_token_texts_are_the_tokenizers(training):

@@ -116,14 +116,7 @@ def rollout_samples(
 
     Raises ValueError, naming rollout and turn, if ids or logprobs are missing or do not match.
     """
-    config = config or SamplesConfig()
-    samples = _conversation(rollout.turns, _blank(rollout, SampleKind.ROOT), f"rollout {rollout.id!r}")
-    if config.train_sub_calls:
-        blank, subs = _blank(rollout, SampleKind.SUB, config.sub_weight), []
-        for call in rollout.sub_calls:
-            subs += _conversation(call.replies, blank, f"rollout {rollout.id!r}, sub-call {call.id}")
-        samples += _drawn(subs, config.max_sub_calls, rollout.id)
-    found = [sample for sample in samples if any(sample.mask)]
+    found = recorded_samples(rollout, config)
     for sample in found:
         sample.temperature = sample.temperature if temperature is None else temperature
         try:
@@ -131,6 +124,21 @@ def rollout_samples(
         except ValueError as error:
             raise ValueError(f"rollout {rollout.id!r}: {error}") from error
     return found
+
+
+def recorded_samples(rollout: Rollout, config: SamplesConfig | None = None) -> list[Sample]:
+    """What `rollout_samples` makes, to look at: also what cannot be trained as it is, such as greedy replies.
+
+    Raises ValueError, naming rollout and turn, if ids or logprobs are missing or do not match.
+    """
+    config = config or SamplesConfig()
+    samples = _conversation(rollout.turns, _blank(rollout, SampleKind.ROOT), f"rollout {rollout.id!r}")
+    if config.train_sub_calls:
+        blank, subs = _blank(rollout, SampleKind.SUB, config.sub_weight), []
+        for call in rollout.sub_calls:
+            subs += _conversation(call.replies, blank, f"rollout {rollout.id!r}, sub-call {call.id}")
+        samples += _drawn(subs, config.max_sub_calls, rollout.id)
+    return [sample for sample in samples if any(sample.mask)]
 
 
 def _conversation(replies: Iterable[Reply], blank: Sample, name: str) -> list[Sample]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rlm_env.rollout import GroupMember, Rollout, SubCall, SubTurn, Turn
 from rlm_env.train.learner import samples as module
 from rlm_env.train.learner.config import LossConfig, SamplesConfig
-from rlm_env.train.learner.samples import SampleKind, rollout_samples
+from rlm_env.train.learner.samples import SampleKind, recorded_samples, rollout_samples
 
 ids = st.lists(st.integers(0, 4), min_size=1, max_size=5)
 
@@ -210,6 +210,15 @@ def test_samples_carry_the_temperature_that_each_role_was_sampled_with():
     rollout = Rollout(turns=[turn([1], [2])], sub_calls=[call(0, [3], [4])], info={"sampling": sampling})
     assert [sample.temperature for sample in rollout_samples(rollout)] == [0.7, 1.2]
     assert rollout_samples(Rollout(turns=[turn([1], [2])]))[0].temperature == 1.0
+
+
+def test_greedy_samples_can_be_looked_at_and_trained_at_another_temperature_only():
+    sampling = {"root": {"temperature": 1.0}, "sub": {"temperature": 0.0}}
+    rollout = Rollout(id="r", turns=[turn([1], [2])], sub_calls=[call(0, [3], [4])], info={"sampling": sampling})
+    assert [sample.temperature for sample in recorded_samples(rollout)] == [1.0, 0.0]
+    with pytest.raises(ValueError, match="rollout 'r': temperature must be a number above 0"):
+        rollout_samples(rollout)
+    assert [sample.temperature for sample in rollout_samples(rollout, temperature=1.0)] == [1.0, 1.0]
 
 
 def environment_tokens_trained(patch):
