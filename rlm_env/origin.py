@@ -30,7 +30,7 @@ class Origin:
     module: str
     """The package that is imported, for example `needle_rlm`."""
     folder: Path
-    """Where it lies; the file of a module that is no package."""
+    """The folder of the package; the file itself for a module that is a single file."""
     project: Path | None
     """The folder of its pyproject.toml, where it is imported from its sources."""
     sha256: str

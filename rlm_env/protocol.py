@@ -92,7 +92,7 @@ def extract_cells(completion: Completion, *, use_tool: bool = False, aliases: bo
 
 
 def _from_code(code: Code, cut_off: bool) -> Cell | Problem:
-    """The cell of a fenced block or tag, or why it is none."""
+    """The cell of a fenced block or tag, or the Problem that keeps it from being run."""
     if not code.code.strip():
         return Problem("Nothing ran: the code block was empty.")
     if cut_off and not code.closed and not parses(code.code):
@@ -101,7 +101,7 @@ def _from_code(code: Code, cut_off: bool) -> Cell | Problem:
 
 
 def _from_text_call(call: TextCall, cut_off: bool) -> Cell | Problem:
-    """The cell of a call that is written as text, or why it is none."""
+    """The cell of a call that is written as text, or the Problem with it."""
     item = _from_call(call.name, call.arguments, None)
     if cut_off and isinstance(item, Problem) and isinstance(call.arguments, str):
         return Problem("Nothing ran: your tool call was cut off by the token limit. Write a shorter one.")
@@ -109,13 +109,13 @@ def _from_text_call(call: TextCall, cut_off: bool) -> Cell | Problem:
 
 
 def _from_tool_call(call: dict) -> Cell | Problem:
-    """The cell of a tool call that the engine has parsed, or why it is none."""
+    """The cell of a tool call that the engine has parsed, or the Problem with it."""
     function = call.get("function") or {}
     return _from_call(function.get("name"), function.get("arguments"), call.get("id"))
 
 
 def _from_call(name: object, arguments: object, call_id: str | None) -> Cell | Problem:
-    """The cell of a call by its name and arguments, or why it is none."""
+    """The cell of a call by its name and arguments, or the Problem with it."""
     if name == "":
         return Problem("Nothing ran: the tool call could not be read, it is not valid JSON.", call_id)
     if not is_repl(name):

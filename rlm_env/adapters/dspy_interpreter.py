@@ -69,7 +69,7 @@ class RLMInterpreter:
     waits for tools not included.
 
     Raises CodeExecutionError for mistakes of the code (after a time-out too, where the state is kept), SyntaxError for
-    code that is none, and CodeInterpreterError where the process has died: this session is over then.
+    text that is not Python, and CodeInterpreterError where the process has died: this session is over then.
     """
 
     execution_instructions = (

@@ -278,7 +278,7 @@ def _total_usage(samples: Sequence[EvalSample]) -> dict[str, ModelUsage]:
 
 
 def _usage(*usages: Usage) -> ModelUsage:
-    """Their sum."""
+    """The sum of usages."""
     prompt = sum(usage.prompt_tokens for usage in usages)
     completion = sum(usage.completion_tokens for usage in usages)
     return ModelUsage(input_tokens=prompt, output_tokens=completion, total_tokens=prompt + completion)

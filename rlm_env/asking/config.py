@@ -18,7 +18,7 @@ class AskConfig(EngineKeys):
     rollout: RolloutTable = Field(default_factory=dict)
     """Fields of `RLMConfig`, over the model's own profile."""
     seed: int = 0
-    """Of a local vLLM."""
+    """Seed of a local vLLM."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -37,20 +37,20 @@ ALIVE_SECONDS = 10.0
 
 
 class _Served(Questions):
-    """The questions of clients."""
+    """The environment whose tasks are the questions of clients."""
 
     name = "serve"
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a request is answered with."""
+    """The answer to a request, from the model itself or from an RLM."""
 
     message: dict[str, Any]
     finish_reason: str
     usage: Usage
     rlm: dict[str, Any] | None = None
-    """How the RLM came to it."""
+    """Facts about the rollout, where an RLM has answered; None for the model itself."""
 
 
 @dataclass(slots=True)

@@ -188,7 +188,7 @@ def _config(kind: type[AnyConfig], stored: dict[str, Any], overrides: dict[str, 
 
 
 def _judge(config: EvalRunConfig) -> tuple[Any, ...]:
-    """What decides which judge is asked."""
+    """The keys of a config that decide which judge is asked."""
     engine = config.engine_of("judge")
     return config.options.get("judge"), engine and (engine.model, engine.base_url)
 

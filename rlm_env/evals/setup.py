@@ -42,7 +42,7 @@ class RolePrices:
 
     @property
     def pair(self) -> tuple[Price, Price]:
-        """Those of the models that sample."""
+        """The prices of root and sub-LLM."""
         return self.root, self.sub
 
 

@@ -41,7 +41,7 @@ class EvalResult:
 
     @property
     def summaries(self) -> dict[str, EvalSummary]:
-        """As of several environments: by label."""
+        """The one summary by its label, in the form that an eval on several environments has."""
         return {self.label: self.summary}
 
 
@@ -67,7 +67,7 @@ class StoredRun:
         return (self.stats_of(one) for one in read_lines(self.path / ROLLOUTS, outline, RecordError))
 
     def result(self, stats: Iterable[RolloutStats]) -> EvalResult:
-        """The result that these rollouts are; of one that was stored twice, the last counts."""
+        """The result of these rollouts. Of one that was stored twice, the last line counts."""
         old = read_summary(self.path)
         last = {one.key: one for one in stats}
         summary = summarize(

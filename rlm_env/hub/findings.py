@@ -61,7 +61,7 @@ class Findings:
         return not self.found
 
     def add(self, other: Findings) -> None:
-        """Takes over what other findings say of the same subject."""
+        """Adds the outcomes in other findings about the same subject."""
         self.found += other.found
         for own, theirs in (
             (self.passed, other.passed),

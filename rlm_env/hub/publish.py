@@ -16,7 +16,7 @@ from rlm_env.runs.errors import ConfigError
 
 @dataclass(slots=True)
 class Publication:
-    """What came of it."""
+    """The outcome of publishing to one place or several."""
 
     findings: Findings
     """Of the places' refusals and of the validation. Nothing was uploaded if there are any."""

@@ -192,7 +192,7 @@ def _first_count(raw: Mapping[str, Any], *names: str) -> int:
 
 
 def _count(value: Any) -> int:
-    """A number of tokens; 0 for what is none."""
+    """A number of tokens; 0 for anything that is not a number."""
     if type(value) is int:
         return max(0, value)
     if value is None or isinstance(value, bool):

@@ -207,7 +207,7 @@ class Endpoint:
     async def _request(
         self, method: str, path: str, data: bytes | None, own: Mapping[str, str] | None = None
     ) -> aiohttp.ClientResponse:
-        """The reply, once its status says that it is none of an error. The caller closes it."""
+        """The reply to one request. Raises where its status is that of an error; otherwise the caller closes it."""
         url = self._url(path)
         headers = {**self._current_headers, **(own or {})}
         if data:

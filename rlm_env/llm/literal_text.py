@@ -39,8 +39,8 @@ class LiteralText:
         self._control = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def marked(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages with a mark in each name of a control token. Of a sampled reply, those stay that it holds as
-        control tokens."""
+        """The messages with a mark in each name of a control token. In a sampled reply, names stay unmarked where the
+        model sampled the control token itself."""
         return [self._marked_message(message) for message in messages]
 
     def is_marked(self, text: str) -> bool:

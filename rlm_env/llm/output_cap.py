@@ -1,4 +1,4 @@
-"""Reads from a refusal how many output tokens an endpoint lets be asked for."""
+"""Reads from a refusal the largest limit of output tokens that an endpoint accepts."""
 
 from __future__ import annotations
 

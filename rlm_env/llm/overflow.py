@@ -1,7 +1,6 @@
 """Reads from an endpoint's error whether a prompt was too long, and how long it was.
 
-A limit of tokens per minute is none of the window, and a server in between that refuses a body of so many bytes knows
-nothing of the model.
+Two refusals look alike and are something else: a limit of tokens per minute, and a proxy's limit of bytes in a request.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ LINE_BYTES = 64 << 20
 
 
 class StreamBroken(Exception):
-    """A stream that ended before the reply did, or that is none."""
+    """A stream that ended before the reply was complete, or bytes that are not an event stream."""
 
 
 async def join_stream(pieces: AsyncIterator[bytes]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ MAX_JSON_DEPTH = 32
 MAX_JSON_VALUES = 4096
 """Values of one dict prompt, nested ones included."""
 JSON_CHARS = 8
-"""Characters of a text that a byte of JSON counts for. Parsed, it can take 29 bytes."""
+"""What a byte of JSON is charged, in characters of text: parsed, it can take 29 bytes of memory."""
 MAX_JSON_INT = 2**63
 """Integers of a dict prompt are smaller, whatever their sign."""
 TEXT_COST = 512

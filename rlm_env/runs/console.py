@@ -35,8 +35,8 @@ def say_note(console: Console, text: str) -> None:
 
 @contextlib.contextmanager
 def stage(console: Console, text: str) -> Iterator[Callable[[str], None]]:
-    """Tells that something goes on which takes its time, and at its end how long it took: with a spinner on a terminal,
-    elsewhere with a line, and one a minute. Yields a function that tells more of it."""
+    """Shows that something slow goes on, and at its end how long it took: a spinner on a terminal, elsewhere a line at
+    both ends and one a minute. Yields a function that says how far it is."""
     begin = told = time.monotonic()
     with console.status(text) if console.is_terminal else contextlib.nullcontext() as status:
         if status is None:

@@ -86,7 +86,7 @@ class RootChat:
         return None
 
     def finish(self, completion: Completion) -> StopReason:
-        """Takes a reply as the answer. One that calls tools when its turns are used up is none."""
+        """Takes a reply as the answer. A reply that still calls tools when no turn is left counts as no answer."""
         if self._conversation.calls(completion):
             return StopReason.MAX_TURNS
         answer = visible_text(completion).strip()

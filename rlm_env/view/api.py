@@ -87,7 +87,7 @@ class Api:
         return {"runs": [run.header() for run in runs], "matrices": matrices(self.workplace)}
 
     def rows(self, run: ViewedRun, after: str) -> dict[str, Any]:
-        """Rows behind those that the page has, after reading on for a moment.
+        """The rows after those that the page has already, read from the files for a moment.
 
         `after`: for each file "generation:rows", joined by commas; empty for the first time. A file that was replaced
         meanwhile begins again, and then all files do (`reset`).

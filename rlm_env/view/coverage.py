@@ -14,7 +14,7 @@ from rlm_env.contexts import PARTS
 Span = tuple[int, int]
 """[start, end) in the characters of the context."""
 PIXELS = 2_000
-"""The bar of a context is told apart into about this many pieces."""
+"""Resolution of the bar of a context: reads closer together than its 1/PIXELS are drawn as one."""
 
 
 @dataclass(frozen=True, slots=True)

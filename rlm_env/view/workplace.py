@@ -27,7 +27,7 @@ DEPTH = 3
 
 
 OF_A_RUN = (CONFIG, ROLLOUTS, SUMMARY, RESULTS)
-"""Files that stand for the folder that they are in."""
+"""Naming one of these files means the folder that it lies in."""
 
 
 class Workplace:

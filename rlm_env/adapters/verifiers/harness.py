@@ -27,7 +27,7 @@ from rlm_env.runs.profile import rollout_profile
 from rlm_env.scaffolds import config_type
 
 FAILED = 1
-"""Exit code of a rollout that the engine or the REPL has failed."""
+"""Exit code of a rollout that ended because the engine or the REPL failed."""
 LIMITS = {"max_turns": StopReason.MAX_TURNS} | {
     f"max_{kind}_tokens": StopReason.ROOT_TOKENS for kind in ("input", "output", "total")
 }

@@ -32,7 +32,7 @@ class RLMSeatsEnvConfig(vf.SingleAgentEnvConfig):
     train_sub: bool = False
     """Whether traces of the seat `sub` are trained. GRPO in prime-rl then counts them into the group's baseline."""
     max_concurrent_agents: int | None = Field(default=None, ge=1)
-    """Of one episode. A limit of 1 would let the root wait for its sub-calls forever."""
+    """Seats of one episode that may run at once. A limit of 1 would let the root wait for its sub-calls forever."""
 
     @model_validator(mode="before")
     @classmethod

@@ -141,7 +141,7 @@ class DataFlow:
         self._loops -= 1
 
     def _owed(self) -> int:
-        """What a value owes to the conditions around it."""
+        """What a value inherits from the conditions around it."""
         return self._control & ~FOUND
 
     def _kept(self, value: int) -> int:
@@ -209,7 +209,7 @@ class DataFlow:
                 self._grow(target, value)
 
     def _grow(self, target: ast.expr, value: int, *, several: bool = True) -> None:
-        """A container gets a further value; in a loop `several`, unless a text is added to."""
+        """Puts a further value into a container. In a loop it then holds `several`, unless it is a text that grows."""
         while isinstance(target, ast.Subscript | ast.Attribute):
             target = target.value
         if not isinstance(target, ast.Name):
@@ -350,7 +350,8 @@ class DataFlow:
         return has.library_result(name, value)
 
     def _passed(self, given: list[ast.expr], element: int) -> int | None:
-        """What functions that are passed to a call make of one element; None where none is passed."""
+        """The value that functions passed to a call (such as `key` or `map`'s first argument) make of one element; None
+        where none is passed."""
         found = None
         for one in given:
             own = one if isinstance(one, ast.Lambda) else None

@@ -93,15 +93,16 @@ def computed_from(value: int) -> int:
 
 
 def measure_of(value: int) -> int:
-    """The length or type of a value: of what was found or computed that is a result, of other things a look."""
+    """What the length or type of a value holds: a result if the value was found or computed, else only a measurement of
+    the context."""
     if value & (FOUND | COMPUTED):
         return COMPUTED | value & REPLY
     return value & (REPLY | MEASURED) | (MEASURED if value & CONTEXT else 0)
 
 
 def depends_on(test: int) -> int:
-    """What a value owes to a condition or a loop around it. `FOUND` is for pieces that are kept under it: emptiness and
-    length choose nothing."""
+    """What a value inherits from the condition or loop around it, which itself holds `test`. `FOUND` marks the pieces
+    that are kept under it; a test of emptiness or of a length chooses none."""
     return test & REPLY | (COMPUTED if test & (CONTEXT | COMPUTED) else 0) | (FOUND if test & (FOUND | COMPUTED) else 0)
 
 

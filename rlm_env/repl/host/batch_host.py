@@ -36,7 +36,7 @@ _LARGE = 1000
 MAX_STRAY = 2**16
 """Frames of batches that were given up, between two cells; a large one has some thousand."""
 ARRIVAL = 0.5
-"""Seconds within which the next frame of a batch has to come, if the wait is not to be the REPL's own."""
+"""Seconds that the host waits for the next frame of a batch before the wait counts as the code's time."""
 NOT_RUNNING = "llm_batch can be called only while a cell runs"
 STOPPED = "the cell was stopped before this batch was answered"
 

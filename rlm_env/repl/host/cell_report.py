@@ -9,7 +9,7 @@ from rlm_env.repl.wire import ProtocolError, Scalar
 REPORT_FIELDS = 8
 """Fields of a report, the longest frame on the control socket."""
 _MOST = 2**53
-"""Counts of characters are below it, so that any reader of JSON takes them."""
+"""Upper limit of counts of characters: every reader of JSON can hold it exactly."""
 
 
 class CellReport(NamedTuple):

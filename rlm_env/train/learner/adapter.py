@@ -85,8 +85,8 @@ class AdapterTargets:
 
 
 def adapter_targets(model: nn.Module, config: LoraConfig) -> AdapterTargets:
-    """What `config.targets` means in a model without an adapter. Raises ModelError where a name is none, or of
-    something else."""
+    """What `config.targets` means in a model without an adapter. Raises ModelError for a name that no layer
+    has, and for one of something that cannot be adapted."""
     base: Any = model
     head = base.get_output_embeddings()
     named = dict(model.named_modules())

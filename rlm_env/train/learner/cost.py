@@ -39,8 +39,9 @@ class Cost:
 
     @classmethod
     def of_model(cls, model: nn.Module) -> Cost:
-        """Under an adapter, 4 instead of 6 operations per parameter: frozen weights need no gradient. Of a mixture of
-        experts, those that a token is sent to. Sliding windows are counted as whole squares."""
+        """The cost for this model. A parameter takes 6 operations per token; under an adapter 4, since frozen weights
+        need no gradient. A mixture of experts counts the experts that a token is sent to, a sliding window as full
+        attention."""
         base: Any = base_model(model)
         text = base.config.get_text_config()
         head, embeddings = vocabulary_head(model), input_embeddings(model).weight
