@@ -16,14 +16,15 @@ import numpy as np
 
 from rlm_env.evals.betting import Capital
 
-Draw = Callable[[np.random.Generator, int], np.ndarray]
-"""(generator, number) -> differences in [-1, 1]."""
+Draw = Callable[[np.random.Generator, int, int], np.ndarray]
+"""(generator, number of runs, place of the task) -> differences in [-1, 1] (shape [runs])."""
 
 
 def binary(ours: float, theirs: float, repeats: int = 1) -> Draw:
     """Right or wrong, independently in both scaffolds, averaged over repeats."""
 
-    def draw(rng: np.random.Generator, number: int) -> np.ndarray:
+    def draw(rng: np.random.Generator, number: int, place: int) -> np.ndarray:
+        del place
         return (rng.binomial(repeats, ours, number) - rng.binomial(repeats, theirs, number)) / repeats
 
     return draw
@@ -31,18 +32,19 @@ def binary(ours: float, theirs: float, repeats: int = 1) -> Draw:
 
 def choice(values: list[float], chances: list[float]) -> Draw:
     """One of a few values."""
-    return lambda rng, number: rng.choice(values, size=number, p=chances)
+    return lambda rng, number, _: rng.choice(values, size=number, p=chances)
 
 
 NULLS: dict[str, Draw] = {
-    "uniform": lambda rng, number: rng.uniform(-1, 1, number),
+    "uniform": lambda rng, number, _: rng.uniform(-1, 1, number),
     "right or wrong, 0.5 each": binary(0.5, 0.5),
     "right or wrong, 0.95 each": binary(0.95, 0.95),
     "four repeats, 0.3 each": binary(0.3, 0.3, repeats=4),
     "90 % ties": choice([-1, 0, 1], [0.05, 0.9, 0.05]),
     "skewed: -0.1, seldom 0.9": choice([-0.1, 0.9], [0.9, 0.1]),
     "skewed: 0.02, seldom -0.98": choice([0.02, -0.98], [0.98, 0.02]),
-    "small: normal, sd 0.05": lambda rng, number: np.clip(rng.normal(0, 0.05, number), -1, 1),
+    "lengths in turn: better, worse": lambda rng, number, place: (-1) ** place * rng.binomial(1, 0.5, number),
+    "small: normal, sd 0.05": lambda rng, number, _: np.clip(rng.normal(0, 0.05, number), -1, 1),
 }
 """Means of 0."""
 ALTERNATIVES: dict[str, Draw] = {
@@ -51,7 +53,7 @@ ALTERNATIVES: dict[str, Draw] = {
     "0.55 against 0.45": binary(0.55, 0.45),
     "0.55 against 0.45, four repeats": binary(0.55, 0.45, repeats=4),
     "better on 5 %, else ties": choice([0, 1], [0.95, 0.05]),
-    "normal, 0.1, sd 0.3": lambda rng, number: np.clip(rng.normal(0.1, 0.3, number), -1, 1),
+    "normal, 0.1, sd 0.3": lambda rng, number, _: np.clip(rng.normal(0.1, 0.3, number), -1, 1),
 }
 """Ours is better."""
 
@@ -62,7 +64,7 @@ def decisions(draw: Draw, runs: int, tasks: int, level: float, seed: int = 0) ->
     capital, threshold = Capital((runs,)), math.log(2.0 / level)
     decided, after = np.zeros(runs, int), np.full(runs, tasks)
     for task in range(1, tasks + 1):
-        capital.add(draw(rng, runs))
+        capital.add(draw(rng, runs, task))
         for sign, evidence in ((1, capital.greater), (-1, capital.less)):
             new = (decided == 0) & (evidence >= threshold)
             decided[new], after[new] = sign, task
