@@ -41,6 +41,14 @@ def test_a_dry_run_asks_nobody_and_writes_nothing(run, endpoint):
     assert "a decision (rlm>standard) may end the run before" in out
 
 
+def test_only_an_engine_of_this_machine_costs_nothing(run, capfd):
+    where = ["--out", "out", "-n", "2", "--scaffolds", "rlm", "--dry-run"]
+    assert main(["eval", "word-count", "--model", "tiny-rlm", *where]) == 0
+    assert "│ unknown │ 0 (local) │" in " ".join(capfd.readouterr().out.split())
+    _, out, _ = run("-n", "2", "--scaffolds", "rlm", "--dry-run")
+    assert "local" not in out
+
+
 def test_a_judge_is_not_asked_by_a_dry_run(run, endpoint):
     code, out, err = run("-n", "4", "--dry-run", "--judge-model", "stub")
     assert code == 0, err
