@@ -165,10 +165,10 @@ class FrameParser:
         return memoryview(self._buffer)[self._filled :]
 
     def _drop_taken(self) -> None:
-        rest = bytes(memoryview(self._buffer)[self._start : self._filled])
+        rest = memoryview(self._buffer)[self._start : self._filled]
         if len(self._buffer) > _KEPT_BUFFER and len(rest) <= _FIRST_BUFFER:
             self._buffer = bytearray(_FIRST_BUFFER)
-        self._buffer[: len(rest)] = rest
+        memoryview(self._buffer)[: len(rest)] = rest  # within one buffer, parts may overlap
         self._start, self._filled = 0, len(rest)
 
     def buffer_updated(self, count: int) -> bool:

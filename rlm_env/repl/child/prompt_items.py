@@ -30,6 +30,10 @@ _LONG_JSON, _LONG_TEXT = 8 * 2**10, 64
 """From this many bytes of JSON on, texts of more characters than that travel by themselves."""
 
 
+_ASCII_PIECE = 4 * CHUNK
+"""Characters of a piece that takes a byte for each: as large as a frame may be, so that the host has less to join."""
+
+
 class SubCallError(RuntimeError):
     """A failed sub-call was used as an answer, or a whole batch failed."""
 
@@ -125,8 +129,9 @@ def frames_of(number: int, items: list[Item], size: int) -> Iterator[bytes]:
             short.append(item)  # pyright: ignore[reportArgumentType]
             continue
         for text in texts:
-            for begin in range(0, len(text), CHUNK):
-                yield pack_any("piece", number, begin + CHUNK >= len(text), text[begin : begin + CHUNK])
+            size = _ASCII_PIECE if text.isascii() else CHUNK
+            for begin in range(0, len(text), size):
+                yield pack_any("piece", number, begin + size >= len(text), text[begin : begin + size])
     for start, part in chunks(short):
         yield pack_any("batch", number, len(items), start, *part)
 
