@@ -243,10 +243,11 @@ class ReplProcess:
 
     async def hold_to_scratch(self) -> None:
         """Ends the process where its temporary directory holds too much."""
-        watch = self._limits.scratch_watch
-        reason = None if watch is None else await asyncio.to_thread(watch.excess, self)
-        if reason is not None:
-            self.kill(reason)
+        base, watch = self._limits.scratch, self._limits.scratch_watch
+        if base is not None and watch is not None:
+            reason = await base.in_thread(watch.excess, self)
+            if reason is not None:
+                self.kill(reason)
 
     def forget(self, ended: ReplProcess) -> None:
         """Frees the room of a fork that has ended, where that is not the host's matter."""
@@ -314,8 +315,8 @@ class ReplProcess:
         self._llm.close()
         self._child.release()
         self._limits.watchdog.discard(self)
-        if self.scratch is not None:
-            await asyncio.to_thread(self.scratch.remove)
+        if self.scratch is not None and self._limits.scratch is not None:
+            await self._limits.scratch.in_thread(self.scratch.remove)
         status = self._status.result() if self._status.done() else None
         text = self._kill_reason or self._describe(status, killed)
         if not self._ready.done():

@@ -7,22 +7,28 @@ folder is locked while its host lives: one that was left behind is removed by th
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
+import functools
 import os
 import secrets
 import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 _PREFIX = "rlm-env-tmp-"
 _OLD = 60.0
 """Seconds after which a folder without a lock is nobody's."""
 _IN_JAIL = "/scratch/repl"
 _FIRST = "tmp"
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class ScratchDirectory:
@@ -64,6 +70,7 @@ class ScratchBase:
     def __init__(self, level: str) -> None:
         """Makes it, and removes those that others have left behind. OSError where it cannot be made."""
         self.path: str | None = None
+        self._workers: ThreadPoolExecutor | None = ThreadPoolExecutor(2, "repl-scratch")
         self._lock = -1
         if level == "jail":
             return
@@ -83,8 +90,18 @@ class ScratchBase:
         """One for a new REPL."""
         return ScratchDirectory(self.path, set(), secrets.token_hex(8))
 
+    async def in_thread(self, work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T | None:
+        """Counts or removes files without waiting for anybody else's threads. None after `close`."""
+        if self._workers is None:
+            return None
+        call = functools.partial(work, *arguments, **named)
+        return await asyncio.get_running_loop().run_in_executor(self._workers, call)
+
     def close(self) -> None:
         """Removes all that is left."""
+        if self._workers is not None:
+            self._workers.shutdown()
+            self._workers = None
         if self.path is not None:
             remove_tree(self.path)
             os.close(self._lock)

@@ -24,7 +24,7 @@ munmap mprotect mremap brk msync
 set_robust_list rseq membarrier set_tid_address sched_yield sched_getaffinity sched_getparam
 sched_getscheduler sched_get_priority_max sched_get_priority_min sched_rr_get_interval getpriority getcpu
 rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack pause alarm
-setitimer getitimer nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday time times getrusage
+setitimer getitimer nanosleep clock_nanosleep gettimeofday time times getrusage
 sysinfo uname
 poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd
 eventfd2 pipe pipe2 timerfd_create timerfd_settime timerfd_gettime signalfd4
@@ -57,9 +57,10 @@ IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Not FIOSETOWN, FIOASYNC."""
 PRCTL = (15, 16, 0x53564D41)
 """PR_SET_NAME, PR_GET_NAME, PR_SET_VMA. Not PR_SET_PDEATHSIG, PR_SET_PTRACER, PR_SET_SECCOMP."""
-MADVISE = (*range(5), *range(8, 20), 22, 23, 25)
-"""MADV_NORMAL ... MADV_DONTNEED, _FREE ... _KEEPONFORK, _POPULATE_*, _COLLAPSE. Not COLD and PAGEOUT, which push pages
-of files out that others have in memory."""
+MADVISE = (*range(5), *range(8, 12), *range(14, 20), 22, 23, 25)
+"""MADV_NORMAL ... MADV_DONTNEED, _FREE ... _DOFORK, _HUGEPAGE ... _KEEPONFORK, _POPULATE_*, _COLLAPSE. Not COLD and
+PAGEOUT, which push pages of files out that others have in memory, and not MERGEABLE, by which equal pages of others can
+be found."""
 SOCKET_FACTS = (3, 4, 7, 8, 30, 38, 39)
 """SO_TYPE, SO_ERROR, SO_SNDBUF, SO_RCVBUF, SO_ACCEPTCONN, SO_PROTOCOL, SO_DOMAIN: what Python asks of a socket. Not
 SO_PEERCRED and SO_PEERPIDFD, which tell of the host. Setting any option is refused: a larger buffer is kernel memory
@@ -71,6 +72,8 @@ FUTEX_PRIVATE, FUTEX_OPERATION = 128, 0x7F
 FUTEX_WAITS = (0, 6, 9, 11, 13)
 """FUTEX_WAIT, _LOCK_PI, _WAIT_BITSET, _WAIT_REQUEUE_PI, _LOCK_PI2."""
 MSG_OOB, O_PATH = 1, 0x200000
+LAST_CLOCK = 0x7FFFFFFF
+"""Clocks beyond are those of other processes' and threads' CPU time."""
 CLONE_OF_THREADS = 0x00010F00
 """CLONE_VM, _FS, _FILES, _SIGHAND, _THREAD: what every thread has. One without CLONE_FILES has a table of descriptors
 of its own, which RLIMIT_NOFILE counts anew."""
@@ -87,7 +90,7 @@ _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _IGNORE = _ERRNO  # with errno 0: to the caller it looks done
 _DENY = _ERRNO | errno.EPERM
 _AGAIN = _ERRNO | errno.EAGAIN
-_NO_LINK = _ERRNO | errno.EINVAL
+_INVALID = _ERRNO | errno.EINVAL
 _MISSING = _ERRNO | errno.ENOSYS
 _NR, _ARCH = 0, 4
 _PID_MARK = 0x7EADBEEF
@@ -186,18 +189,21 @@ def _conditional(paths: bool, allow_fork: bool) -> dict[str, bytes]:
         + _if_equal(SOCK_STREAM, _ALLOW)
         + _give(_DENY)
     )
+    clock = _load(_low(0)) + _op(_ABOVE, LAST_CLOCK, 0, 1) + _give(_INVALID) + _give(_ALLOW)
     kept = () if allow_fork else CHANNELS  # a forked REPL puts its own sockets there
     read_limits = _load(_low(0)) + _op(_EQUAL, 0, 2, 0) + _op(_EQUAL, _PID_MARK, 1, 0) + _give(_DENY) + _null(2)
     files = {
         # O_PATH needs no permission of Landlock. Where a link leads is nobody's business: nothing seems to be one.
         "open": _without(1, O_PATH),
         "openat": _without(2, O_PATH),
-        "readlink": _give(_NO_LINK),
-        "readlinkat": _give(_NO_LINK),
+        "readlink": _give(_INVALID),
+        "readlinkat": _give(_INVALID),
     }
     return (files if paths else {}) | {
         "clone": clone,
         "mmap": _without_all(3, MAP_SHARED_ANONYMOUS),
+        "clock_gettime": clock,
+        "clock_getres": clock,
         "futex": _futex(),
         "madvise": _one_of(2, MADVISE),
         "close": _none_of(0, kept),

@@ -53,6 +53,9 @@ CASES = [
     ("clone", (0x3D0F00 & ~0x400,), EPERM),  # a thread with descriptors of its own
     ("clone", (0x3D0F00 & ~0x100,), EPERM),
     ("clone3", (), ENOSYS),
+    ("clock_gettime", (3,), ALLOW),
+    ("clock_gettime", ((~1 << 3 | 2) & 0xFFFFFFFF,), EINVAL),  # the CPU time of process 1
+    ("madvise", (0, 0, 12), EPERM),  # MADV_MERGEABLE
     ("mmap", (0, 0, 3, 0x22), ALLOW),
     ("mmap", (0, 0, 3, 0x21), EPERM),  # MAP_SHARED | MAP_ANONYMOUS
     ("mmap", (0, 0, 3, 0x8023), EPERM),  # MAP_SHARED_VALIDATE | MAP_ANONYMOUS | MAP_POPULATE

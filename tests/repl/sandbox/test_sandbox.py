@@ -64,6 +64,7 @@ ATTACKS = {
     ),
     "pin the host": ("import os; os.sched_setaffinity({host}, os.sched_getaffinity({host}))", OTHER),
     "slow the host down": ("import os; os.setpriority(os.PRIO_PROCESS, {host}, os.getpriority(0, {host}))", OTHER),
+    "read the host's CPU time": ("import time; time.clock_gettime((~{host} << 3) | 2)", {t: {"EINVAL"} for t in CALL}),
     "trace the host": (
         # A process that is not traced answers ESRCH, if it may be asked at all.
         "import ctypes, errno; c = ctypes.CDLL(None, use_errno=True)\n"
