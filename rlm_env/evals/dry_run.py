@@ -61,7 +61,8 @@ async def dry_run(config: EvalConfig, console: Console, *, pilot: int = 0, hooks
     """
     runs = config.runs()
     for run in runs.values():
-        _check_folder(run, pilot=pilot > 0)
+        piloted = _check_folder(run, pilot=pilot > 0)
+        pilot = max(pilot, piloted) if pilot else 0  # what is paid for stays
     made = {label: await _make(run, console, hooks) for label, run in runs.items()}
     if pilot:
         for label, (_, lengths) in made.items():
@@ -81,16 +82,18 @@ def pilot_config(config: EvalConfig, tasks: int) -> EvalConfig:
     return config.model_copy(update=few)
 
 
-def _check_folder(run: EvalRunConfig, *, pilot: bool) -> None:
-    """Raises ConfigError if what the folder holds is of no use to the run, or of too much for a pilot."""
+def _check_folder(run: EvalRunConfig, *, pilot: bool) -> int:
+    """The tasks of the pilot that the folder holds; 0 without one. Raises ConfigError if what it holds is of no use to
+    the run, or is more than a pilot where one is asked for."""
     refuse_foreign(run.out)
     if not (run.out / CONFIG).exists():
-        return
+        return 0
     if (of_pilot := holds_pilot(run.out)) < pilot:
         raise ConfigError(f"{run.out} holds a run already; --dry-run alone estimates what is left of it")
     stored = read_run_config(run.out)
     stored.pop(RECORD, None)
     check_eval_resume(stored, run, run.out, pilot=of_pilot)
+    return stored["n"] if of_pilot else 0
 
 
 async def _make(run: EvalRunConfig, console: Console, hooks: Hooks) -> tuple[bool, dict[str, int]]:

@@ -83,8 +83,9 @@ def test_a_pilot_is_paid_once_and_the_eval_takes_it_over(run, endpoint, capfd):
     assert main(["report", "out"]) == 0
     assert "out: a pilot; the eval itself has not begun." in capfd.readouterr().out
     asked = len(endpoint.requests)
-    again = run("-n", "12", "-r", "2", "--dry-run", *priced)
-    assert (again[0], again[1], len(endpoint.requests)) == (0, out, asked)
+    for free in (("--dry-run",), ("--pilot", "3"), ("--pilot", "4")):
+        again = run("-n", "12", "-r", "2", *free, *priced)
+        assert (again[0], again[1], len(endpoint.requests)) == (0, out, asked)
 
     code, _, err = run("-n", "12", "-r", "2", "--no-baselines", "--until", "rlm>standard", *priced)
     assert code == 0, err
