@@ -154,6 +154,13 @@ def add_set_flag(to: argparse._ActionsContainer, example: str) -> None:
     )
 
 
+def port_number(text: str) -> int:
+    """The value of `--port`. Raises ArgumentTypeError."""
+    if not text.isdecimal() or not 0 <= int(text) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
+    return int(text)
+
+
 def overrides(arguments: argparse.Namespace, keys: Sequence[str]) -> dict[str, Any]:
     """The values of `--set`, with those of the flags `keys` over them. Raises ConfigError."""
     flags = {key: value for key in keys if (value := getattr(arguments, key)) is not None}

@@ -67,7 +67,10 @@ def _write_inspect(folder: Path, out: Path) -> list[Path]:
     from rlm_env.adapters.inspect_log import write_inspect_logs
     from rlm_env.evals.matrix import MatrixResult, stored_result
     from rlm_env.evals.stored import stored_eval
+    from rlm_env.view.workplace import is_training
 
+    if is_training(folder):
+        raise ConfigError(f"{folder} holds a training run: --to inspect is for evals, the others take it")
     result = stored_result(folder)
     if isinstance(result, MatrixResult):
         return [path for label in result.summaries for path in write_inspect_logs(stored_eval(folder / label), out)]

@@ -28,8 +28,8 @@ from rlm_env.cli.train import add_train
 from rlm_env.cli.validate import add_validate
 from rlm_env.cli.view import add_view
 from rlm_env.rollout import RecordError
-from rlm_env.runs.console import EXIT_INTERRUPTED, say
-from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.console import EXIT_INTERRUPTED, say, say_stopped
+from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.spelling import near_matches
 
 EXIT_USAGE = 2
@@ -64,6 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return arguments.run(arguments)
     except (ConfigError, RecordError) as error:
         say(errors, f"error: {error}", "red")
+        return EXIT_USAGE
+    except RunStopped as stop:
+        return say_stopped(errors, stop)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        say(errors, f"error: {error.filename}: {error.strerror}", "red")
         return EXIT_USAGE
     except KeyboardInterrupt:
         say(errors, "interrupted")

@@ -15,6 +15,7 @@ from rlm_env.cli.common import (
     add_engine_flags,
     add_set_flag,
     overrides,
+    port_number,
     set_keys,
 )
 from rlm_env.runs.console import say, say_stopped
@@ -48,7 +49,7 @@ def add_serve(commands: Any) -> None:
     )
     add_engine_flags(command)
     add = command.add_argument_group("the server").add_argument
-    add("--port", type=int, default=8080, metavar="N", help="the port; 0: any free one (default: 8080)")
+    add("--port", type=port_number, default=8080, metavar="N", help="the port; 0: any free one (default: 8080)")
     add(
         "--threshold",
         type=int,

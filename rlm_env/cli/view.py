@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rlm_env.cli.common import add_command
+from rlm_env.cli.common import add_command, port_number
 from rlm_env.runs.console import say
 from rlm_env.runs.errors import ConfigError
 
@@ -39,7 +39,7 @@ def add_view(commands: Any) -> None:
     )
     add = command.add_argument
     add("folders", nargs="+", type=Path, metavar="RUN", help="the folder of a run, a folder of runs, or a .jsonl file")
-    add("--port", type=int, default=0, metavar="N", help="the port (default: a free one)")
+    add("--port", type=port_number, default=0, metavar="N", help="the port (default: a free one)")
     add("--no-browser", action="store_true", help="only print the address")
     add(
         "--export",

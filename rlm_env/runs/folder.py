@@ -150,11 +150,14 @@ def read_run_config(path: Path) -> dict[str, Any]:
 def read_summary(path: Path) -> dict[str, Any]:
     """The summary.json of a run's folder; {} where it was not written yet. Raises ConfigError where it is damaged."""
     try:
-        return json.loads((path / SUMMARY).read_text("utf-8"))
+        summary = json.loads((path / SUMMARY).read_text("utf-8"))
     except OSError:
         return {}
     except ValueError as error:
         raise ConfigError(f"{path / SUMMARY} is damaged: {error}") from error
+    if not isinstance(summary, dict):
+        raise ConfigError(f"{path / SUMMARY} is damaged: it holds no JSON object")
+    return summary
 
 
 def run_status(path: Path) -> str:

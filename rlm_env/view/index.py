@@ -19,6 +19,7 @@ from typing import Any
 from rlm_env.evals.outline import outline
 from rlm_env.evals.rollout_stats import RolloutStats
 from rlm_env.readable.words import start_of
+from rlm_env.repl.wire import sanitize
 from rlm_env.rollout import RecordError, Rollout, SubCall, Turn
 
 _KEPT = 4
@@ -100,7 +101,7 @@ class RolloutIndex:
         except (RecordError, ValueError, KeyError, TypeError) as error:
             self.problems.append(f"{self.path.name}, byte {start:,}: {error}")
             return
-        key = self._key_of(rollout)
+        key = sanitize(self._key_of(rollout))  # a part of addresses
         self.lines[key] = len(self.rows)
         self._starts.append(start)
         self.stats.append(stats)

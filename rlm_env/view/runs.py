@@ -60,14 +60,8 @@ class ViewedRun:
 
     def header(self) -> dict[str, Any]:
         """What is known without reading any rollout."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "path": str(self.path),
-            "title": self.path.name,
-            "problem": self.problem,
-            **self._facts(),
-        }
+        facts = {"title": self.path.name, **self._facts()}
+        return {"name": self.name, "kind": self.kind, "path": str(self.path), "problem": self.problem, **facts}
 
     def _facts(self) -> dict[str, Any]:
         return {"status": "running" if self.is_live else ""}
@@ -83,9 +77,27 @@ class ViewedRun:
         stamp = summary.stat().st_mtime_ns if summary.exists() and not self.is_live else 0
         return [(source.generation, len(source.rows)) for source in self.sources], stamp
 
+    def stored_summary(self) -> dict[str, Any]:
+        """The content of summary.json; {} where there is none, or a damaged one, which is then the run's problem."""
+        try:
+            return read_summary(self.path)
+        except ConfigError as error:
+            self.problem = str(error)
+            return {}
+
+    def status(self) -> str:
+        """How it ended, if it did."""
+        try:
+            return run_status(self.path)
+        except ConfigError as error:
+            self.problem = str(error)
+            return "running" if self.is_live else "stopped"
+
     def numbers(self) -> dict[str, Any]:
         """Tables and notes, as the console prints them, and the summary that they are made of."""
         stats = self.stats
+        if not stats:
+            return {"title": self.path.name, "summary": None, "tables": [], "notes": [], "warnings": []}
         scaffolds = list(dict.fromkeys(one.scaffold for one in stats))
         return shown_summary(EvalResult(self.path, "", "", summarize(stats, scaffolds), self.path.name))
 
@@ -124,11 +136,11 @@ class ViewedEval(ViewedRun):
         return f"{rollout.scaffold}/{rollout.task_id}/{int(rollout.info.get('repeat', 0))}"
 
     def _facts(self) -> dict[str, Any]:
-        config, record, summary = self.stored.config, self.stored.record, read_summary(self.path)
+        config, record, summary = self.stored.config, self.stored.record, self.stored_summary()
         planned = record.get("tasks", 0) * config.repeats * len(config.scaffolds)
         return {
             "title": run_title(config, record.get("tasks", 0)),
-            "status": run_status(self.path),
+            "status": self.status(),
             "started": record.get("started"),
             "environments": [config.environments[0].label],
             "scaffolds": list(config.scaffolds),
@@ -142,7 +154,11 @@ class ViewedEval(ViewedRun):
         }
 
     def numbers(self) -> dict[str, Any]:
-        return shown_summary(self.stored.result(self.stats))
+        try:
+            return shown_summary(self.stored.result(self.stats))
+        except ConfigError as error:  # a damaged summary.json, of which baselines and notes are lost
+            numbers = super().numbers()
+            return numbers | {"warnings": [str(error), *numbers["warnings"]]}
 
     def limits(self, rollout: Mapping[str, Any]) -> dict[str, Any]:
         described = self.stored.record.get("scaffolds", {}).get(rollout["scaffold"], {})

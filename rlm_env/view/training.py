@@ -17,7 +17,7 @@ from rlm_env.evals.rollout_stats import RolloutStats, stats_of
 from rlm_env.rollout import Rollout
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import ROLLOUTS, read_run_config, run_status
+from rlm_env.runs.folder import ROLLOUTS, read_run_config
 from rlm_env.runs.jsonl import read_jsonl
 from rlm_env.runs.profile import rollout_profile
 from rlm_env.train.report.curves import curves
@@ -86,7 +86,7 @@ class ViewedTraining(ViewedRun):
         values = self.values
         return {
             "title": f"{self.path.name}: training of {values.get('model')}",
-            "status": run_status(self.path),
+            "status": self.status(),
             "started": self.record.get("started"),
             "environments": [one.get("label") or one.get("name") for one in values.get("environments", ())],
             "model": values.get("model"),

@@ -14,6 +14,7 @@ from typing import Any
 from rlm_env.evals.config import EvalConfig
 from rlm_env.evals.matrix import matrix_title
 from rlm_env.evals.stored import open_stored
+from rlm_env.repl.wire import sanitize
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import CONFIG, RESULTS, ROLLOUTS, SUMMARY, read_run_config
@@ -25,7 +26,8 @@ from rlm_env.view.training import ViewedTraining
 DEPTH = 3
 """How deep runs are looked for below a folder that is none itself."""
 
-
+LINES = ".jsonl"
+"""How a file of rollouts is called."""
 OF_A_RUN = (CONFIG, ROLLOUTS, SUMMARY, RESULTS)
 """Naming one of these files means the folder that it lies in."""
 
@@ -40,10 +42,10 @@ class Workplace:
         for path in self.paths:
             if not path.exists():
                 raise ConfigError(f"there is no {path}; name the output folder of a run, for example outputs/NAME")
+            if path.is_file() and path.suffix != LINES:
+                raise ConfigError(f"{path} is no file of rollouts ({LINES}); name it, or the output folder of a run")
         if not self.runs():
-            raise ConfigError(
-                f"no run in {', '.join(map(str, self.paths))}: a run's folder holds {CONFIG} or {ROLLOUTS}"
-            )
+            raise ConfigError(f"no run in {', '.join(map(str, self.paths))}: there is no {ROLLOUTS} in it, nor below")
 
     def runs(self) -> list[ViewedRun]:
         """All runs, those that are new included."""
@@ -51,7 +53,7 @@ class Workplace:
         names = _short_names(found)
         for place in found:
             if place not in self._runs:
-                self._runs[place] = view_run(names[place], place)
+                self._runs[place] = view_run(sanitize(names[place]), place)
         return [self._runs[place] for place in dict.fromkeys(found)]
 
     def run(self, name: str) -> ViewedRun:
