@@ -98,6 +98,17 @@ def entry_of(name: str) -> tuple[EntryPoint, Path | None]:
     )
 
 
+def other_places(name: str) -> list[str]:
+    """Where else an environment of that name is declared: it is not the one that is found. Raises ValueError for an
+    unknown name."""
+    entry, folder = entry_of(name)
+    found = [e.dist.name if e.dist else e.value for e in _installed() if _normalized(e.name) == _normalized(name)]
+    here = [(e, place) for e, place in _in_folder() if _normalized(e.name) == _normalized(name)]
+    # sources of what is installed from them declare the same, and are the same
+    sources = [str(place) for e, place in here if folder is not None or e.value != entry.value]
+    return [*found, *sources][1:] if folder is None else sources[1:]
+
+
 def environment_maker(name: str) -> Callable[..., Environment]:
     """The class or function that an entry point names; a folder of a checkout is put on `sys.path` first.
 
@@ -162,5 +173,6 @@ def _in_folder() -> list[tuple[EntryPoint, Path]]:
         except (ValueError, OSError) as error:  # of one package, which keeps no other from being loaded
             warnings.warn(f"an environment package is left out: {error}", RuntimeWarning, stacklevel=4)
             continue
-        found += [(EntryPoint(name, value, GROUP), project.parent) for name, value in declared.items()]
+        named = [(name, value) for name, value in declared.items() if isinstance(value, str)]
+        found += [(EntryPoint(name, value, GROUP), project.parent) for name, value in named]
     return found

@@ -12,13 +12,14 @@ import pytest
 import rlm_env
 from rlm_env.cli import main
 from rlm_env.environment import Environment
-from rlm_env.registry import environments, find_environment, load_environment
+from rlm_env.registry import environments, find_environment, load_environment, other_places
 from rlm_env.task import Task
 from tests.stub_endpoint import stub_endpoint
 from tests.stubs import fenced, script
 
 README = Path(__file__).parents[1] / "README.md"
 DONE = fenced('answer["content"] = str(len(context.split()))\nanswer["ready"] = True')
+NO_TEXT = b'[project.entry-points."rlm_env.environments"]\nx-local = 5'
 COUNTS_WORDS = """
 import rlm_env
 
@@ -77,7 +78,7 @@ def test_environments_are_found_in_the_folder():
 
 
 @pytest.mark.usefixtures("word_count")
-@pytest.mark.parametrize("broken", [b"x = [", b"\xff", b"project = 3", b"[project]\nentry-points = 3", None])
+@pytest.mark.parametrize("broken", [b"x = [", b"\xff", b"project = 3", b"[project]\nentry-points = 3", NO_TEXT, None])
 def test_a_broken_package_keeps_no_other_from_being_found(broken):
     project = Path("environments", "another", "pyproject.toml")
     project.parent.mkdir()
@@ -91,7 +92,14 @@ def test_a_broken_package_keeps_no_other_from_being_found(broken):
         assert {"word-count-local", "word_count_made"} <= environments().keys()
     told = {str(warning.message) for warning in warned}
     assert all("another" in text for text in told)
-    assert bool(told) == (broken not in (b"project = 3", b"[project]\nentry-points = 3"))
+    assert bool(told) == (broken not in (b"project = 3", b"[project]\nentry-points = 3", NO_TEXT))
+
+
+@pytest.mark.usefixtures("word_count")
+def test_other_places_of_a_name_are_known(tmp_path):
+    assert other_places("word-count-local") == []
+    install(tmp_path, "rlm_env_test_second", COUNTS_WORDS, **{"word_count-local": "WordCount"})
+    assert other_places("word-count-local") == ["environments/rlm_env_test_second"]
 
 
 @pytest.mark.usefixtures("word_count")

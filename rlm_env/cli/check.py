@@ -33,11 +33,15 @@ def add_check(commands: Any) -> None:
         examples=EXAMPLES,
     )
     add = command.add_argument
-    add("name", metavar="NAME", help="the environment's name, as listed by rlm-env envs")
+    add("name", metavar="NAME", help="the environment's or package's name, or the folder of its pyproject.toml")
     add("-n", "--tasks", type=int, default=20, metavar="N", help="tasks of each split that are checked (default: 20)")
     add("--seed", type=int, default=0, metavar="N", help="the seed of the tasks (default: 0)")
     add("--judge", action="store_true", help="also ask the environment's judge, which may cost money")
-    add("--json", action="store_true", help="print the findings as JSON")
+    add(
+        "--json",
+        action="store_true",
+        help="print the findings as JSON; a list where a package has several environments",
+    )
     add_set_flag(command, "options.lengths=512")
     command.set_defaults(run=_check)
 
@@ -45,20 +49,22 @@ def add_check(commands: Any) -> None:
 def _check(arguments: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     from rlm_env.hub.check import CheckRequest, check_environment
+    from rlm_env.hub.project import environment_names
 
     if arguments.tasks < 2:
         raise ConfigError(f"--tasks must be at least 2, so that answers can be compared; got {arguments.tasks}")
-    request = CheckRequest(
-        arguments.name,
-        environment_flags(arguments),
-        tasks=arguments.tasks,
-        seed=arguments.seed,
-        judge=arguments.judge,
-    )
-    with contextlib.redirect_stdout(sys.stderr):  # what the environment prints is no part of the findings
-        findings = asyncio.run(check_environment(request))
-    print(json.dumps(findings.to_dict(), indent=2) if arguments.json else "\n".join(findings.lines()))
-    return 0 if findings.ok else EXIT_FINDINGS
+    options = environment_flags(arguments)
+    checked = []
+    for name in environment_names(arguments.name):
+        request = CheckRequest(name, options, tasks=arguments.tasks, seed=arguments.seed, judge=arguments.judge)
+        with contextlib.redirect_stdout(sys.stderr):  # what the environment prints is no part of the findings
+            checked.append(asyncio.run(check_environment(request)))
+        if not arguments.json:
+            print("\n".join(checked[-1].lines()))
+    if arguments.json:
+        told = [findings.to_dict() for findings in checked]
+        print(json.dumps(told[0] if len(told) == 1 else told, indent=2))
+    return 0 if all(findings.ok for findings in checked) else EXIT_FINDINGS
 
 
 def environment_flags(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rlm_env.hub.findings import Finding, Findings
 from rlm_env.hub.guarded import NoEnd, environment_code, raised
 from rlm_env.hub.project import PYPROJECT
 from rlm_env.origin import Origin, origin_of
-from rlm_env.registry import environment_maker, find_environment
+from rlm_env.registry import FOLDER, environment_maker, find_environment, other_places
 from rlm_env.repl import ReplError
 from rlm_env.runs.errors import ConfigError
 from rlm_env.spelling import near_matches
@@ -99,7 +99,14 @@ async def _check(request: CheckRequest, origin: Origin, findings: Findings, allo
     except Exception as error:
         findings.judge("loads", [Finding("loads", request.name, raised(error), "make it load by name")], "")
         return
-    findings.judge("loads", [], "by name, with its default options" if not request.options else "by name")
+    elsewhere = [
+        Finding("loads", request.name, f"{place} declares an environment of this name too", "rename one of them")
+        for place in other_places(request.name)
+    ]
+    findings.judge("loads", elsewhere, "by name" if request.options else "by name, with its default options", allow)
+    if origin.project is None and (sources := FOLDER / origin.module).is_dir():
+        installed = f"{request.name} is the installed {origin.package} {origin.version}"
+        findings.unchecked[str(sources)] = f"{installed}; pip install -e {sources} to check these"
     try:
         await _Check(request, origin, environment, findings, allow).run()
     finally:

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, get_args
 
 from rlm_env.environment import Environment
+from rlm_env.hub.guarded import NoEnd, environment_code
 from rlm_env.origin import Origin, origin_of
 from rlm_env.registry import environment_maker, find_environment
 from rlm_env.runs.errors import ConfigError
@@ -69,8 +70,9 @@ class EnvironmentPage:
 def describe_environment(name: str) -> EnvironmentPage:
     """The page of the environment of that name. Raises ConfigError if it is not known or cannot be made."""
     try:
-        origin, make = origin_of(name), environment_maker(name)
-        environment = find_environment(name)
+        with environment_code("loads", name):
+            origin, make = origin_of(name), environment_maker(name)
+            environment = find_environment(name)
     except Exception as error:
         raise ConfigError(f"environment {name}: {error}") from error
     about = inspect.getdoc(make) or inspect.getdoc(type(environment)) or ""
@@ -127,10 +129,13 @@ def _field_default(field: dataclasses.Field[Any]) -> Any:
 def _count(environment: Environment, split: Split) -> str:
     begin, count = time.monotonic(), 0
     try:
-        for _ in islice(environment.tasks(split), MOST_TASKS):
-            count += 1
-            if time.monotonic() - begin > MOST_SECONDS:
-                return f"at least {count:,} tasks"
+        with environment_code("tasks", split):
+            for _ in islice(environment.tasks(split), MOST_TASKS):
+                count += 1
+                if time.monotonic() - begin > MOST_SECONDS:
+                    return f"at least {count:,} tasks"
+    except NoEnd as stuck:
+        return f"cannot be made: {stuck}"
     except Exception as error:
         return f"cannot be made: {type(error).__name__}: {error}"
     return f"{count:,} tasks" if count < MOST_TASKS else f"{MOST_TASKS:,} tasks or more"
@@ -139,7 +144,8 @@ def _count(environment: Environment, split: Split) -> str:
 def _tools(environment: Environment) -> list[str]:
     """The tools for the first task. Making them may need what is not there, such as a key."""
     try:
-        task = next(iter(environment.tasks("eval")))
-        return [getattr(tool, "name", getattr(tool, "__name__", "?")) for tool in environment.tools(task)]
-    except Exception as error:
+        with environment_code("tools", "eval"):
+            task = next(iter(environment.tasks("eval")))
+            return [getattr(tool, "name", getattr(tool, "__name__", "?")) for tool in environment.tools(task)]
+    except (Exception, NoEnd) as error:
         return [f"cannot be made: {error}"]

@@ -7,11 +7,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from rlm_env import __version__
 from rlm_env.hub.findings import Finding
+from rlm_env.hub.guarded import environment_code, raised
 from rlm_env.hub.new import core_bounds
 from rlm_env.hub.project import PYPROJECT, Project, maker_in_project
 
@@ -33,21 +36,36 @@ def metadata_findings(project: Project) -> list[Finding]:
         found.append(Finding(rule, PYPROJECT, message, remedy))
 
     try:
-        Version(project.version)
+        if Version(project.version).local:
+            add("version", f"an index refuses the local version {project.version}", "leave out what follows the +")
     except InvalidVersion:
         add("version", f"version {project.version!r} is no version", 'write it out, for example version = "0.1.0"')
     if not metadata.get("description"):
         add("description", "there is no description", "say in one sentence what the environment asks")
+    spdx = 'name it by its SPDX identifier, for example license = "Apache-2.0"'
     if not isinstance(metadata.get("license"), str):
-        add("license", "there is no license", 'name it by its SPDX identifier, for example license = "Apache-2.0"')
-    if not [path for path in project.folder.iterdir() if re.fullmatch(r"(LICEN[CS]E|COPYING)(\..*)?", path.name)]:
-        add("license", "there is no LICENSE file beside it", "add the license's text as LICENSE")
+        add("license", "there is no license", spdx)
+    else:
+        try:
+            canonicalize_license_expression(metadata["license"])
+        except InvalidLicenseExpression as error:
+            add("license", " ".join(str(error).split()), spdx)
+    licenses = [path for path in project.folder.iterdir() if re.fullmatch(r"(LICEN[CS]E|COPYING)(\..*)?", path.name)]
+    if not any(path.is_file() and path.read_bytes().strip() for path in licenses):
+        message = "the LICENSE beside it holds no text" if licenses else "there is no LICENSE file beside it"
+        add("license", message, "add the license's text as LICENSE")
     if not metadata.get("tags"):
         add("tags", "there are no tags", 'add tags to [project], for example tags = ["rlm", "long-context"]')
     elif project.backend not in TAGGING_BACKENDS:
         add("tags", f"{project.backend or 'setuptools'} refuses tags in [project]", "build with hatchling.build")
     if not metadata.get("requires-python"):
         add("python", "requires-python is missing", 'add requires-python = ">=3.11"')
+    else:
+        try:
+            SpecifierSet(metadata["requires-python"])
+        except InvalidSpecifier:
+            message = f"requires-python {metadata['requires-python']!r} is no bound on versions"
+            add("python", message, 'write requires-python = ">=3.11"')
     return found
 
 
@@ -60,7 +78,8 @@ def requirement_findings(project: Project) -> list[Finding]:
         try:
             requirement = Requirement(text)
         except InvalidRequirement as error:
-            found.append(Finding("requirements", PYPROJECT, f"{text!r}: {error}", "write NAME>=LOWER,<UPPER"))
+            message = f"{text!r}: {' '.join(str(error).split())}"
+            found.append(Finding("requirements", PYPROJECT, message, "write NAME>=LOWER,<UPPER"))
             unread = unread or text.startswith(CORE)
             continue
         if requirement.url:
@@ -74,6 +93,9 @@ def requirement_findings(project: Project) -> list[Finding]:
     if core is None:
         found.append(Finding("core-requirement", PYPROJECT, f"{CORE} is not required", f"add {bounds} to dependencies"))
         return found
+    if core.marker is not None:
+        message = f"{core} is not required everywhere"
+        found.append(Finding("core-requirement", PYPROJECT, message, f"require {bounds} without a marker"))
     operators = {spec.operator for spec in core.specifier}
     if not (operators & {">=", "==", "~=", ">"} and operators & {"<", "<=", "==", "~="}):
         message = f"{core} has no lower and upper bound, so it would run with versions that it was never tried with"
@@ -88,10 +110,14 @@ def requirement_findings(project: Project) -> list[Finding]:
 
 def readme_findings(project: Project) -> list[Finding]:
     """Findings about the README: the hub's sections, and options that are those of the environments."""
-    readme = project.folder / str(project.metadata.get("readme", "README.md"))
+    named = project.metadata.get("readme", "README.md")
+    readme = project.folder / str(named.get("file", "README.md") if isinstance(named, dict) else named)
     if not readme.is_file():
         return [Finding("readme", readme.name, "it is missing", "write one in the hub's shape; see rlm-env new")]
-    text = readme.read_text("utf-8")
+    try:
+        text = readme.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        return [Finding("readme", readme.name, f"it is not UTF-8: {error}", "save it as UTF-8")]
     sections = dict(re.findall(r"^#{2,3} (.+?)\s*\n(.*?)(?=^#{1,3} |\Z)", text, re.MULTILINE | re.DOTALL))
     found = [
         Finding("readme", readme.name, f"the section '{heading}' is missing", f"add ### {heading}")
@@ -110,9 +136,10 @@ def readme_findings(project: Project) -> list[Finding]:
         if f"`{name}`" not in text:
             found.append(Finding("readme", readme.name, f"`{name}` is not named", "name each environment in backticks"))
         try:
-            options, open_ended = _options(maker_in_project(project, name))
+            with environment_code("loads", name):
+                options, open_ended = _options(maker_in_project(project, name))
         except Exception as error:
-            message = f"{name} cannot be imported: {type(error).__name__}: {error}"
+            message = f"{name} cannot be imported: {raised(error)}"
             return [*found, Finding("loads", PYPROJECT, message, "mend its entry point, or install what it needs")]
         known |= options
         closed = closed and not open_ended

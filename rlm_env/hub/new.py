@@ -13,6 +13,7 @@ from rlm_env import __version__
 from rlm_env.runs.errors import ConfigError
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+LONGEST_NAME = 100
 FILES = {
     "pyproject.toml": "pyproject.toml",
     "README.md": "README.md",
@@ -28,24 +29,30 @@ FILES = {
 def make_package(name: str, parent: Path) -> Path:
     """Writes the package of an environment of that name into a new folder below `parent`; returns the folder.
 
-    Raises ConfigError for a name that cannot be one, and if the folder is there already.
+    Raises ConfigError for a name that cannot be one, if the folder is there already, and if it cannot be made.
     """
     if not NAME.fullmatch(name):
         near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         hint = f"; for example {near}" if NAME.fullmatch(near) else ""
         raise ConfigError(f"'{name}' cannot be a name: lower-case letters, digits and hyphens between them{hint}")
     module = name.replace("-", "_")
+    if len(name) > LONGEST_NAME:
+        raise ConfigError(f"'{name[:40]}...' cannot be a name: it has more than {LONGEST_NAME} characters")
     folder = parent / module
     if folder.exists():
         raise ConfigError(f"{folder} is there already; choose another name, or another folder with --out")
     if keyword.iskeyword(module) or module in sys.stdlib_module_names or importlib.util.find_spec(module) is not None:
-        raise ConfigError(f"'{name}' cannot be a name: Python imports something else as {module}; {name}-rlm may do")
+        other = f"{name.removesuffix('-rlm')}-{'2-' if name.endswith('-rlm') else ''}rlm"
+        raise ConfigError(f"'{name}' cannot be a name: Python imports something else as {module}; {other} may do")
     words = {"@name@": name, "@module@": module, "@class@": class_name(name), "@bounds@": core_bounds(__version__)}
     template = resources.files("rlm_env.hub") / "template"
-    for source, target in FILES.items():
-        path = folder / _filled(target, words)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_filled((template / f"{source}.template").read_text("utf-8"), words), "utf-8")
+    try:
+        for source, target in FILES.items():
+            path = folder / _filled(target, words)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(_filled((template / f"{source}.template").read_text("utf-8"), words), "utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be made: {error}; name another folder with --out") from error
     return folder
 
 

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 from rlm_env.origin import HASH_FILE, content_hash, origin_of
-from rlm_env.registry import FOLDER, GROUP
+from rlm_env.registry import FOLDER, GROUP, environments
 from rlm_env.runs.errors import ConfigError
 from rlm_env.spelling import near_matches
 from rlm_env.toml_file import read_toml, table_at
 
 PYPROJECT = "pyproject.toml"
-LEFT_OUT = ("__pycache__", "build", "dist", "outputs", "*.egg-info", "*.pyc", ".*")
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+ENTRY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+LEFT_OUT = ("__pycache__", "*.egg-info", "*.pyc", ".*")
 """What is not copied: made by tools, or hidden."""
+LEFT_OUT_OF_PROJECT = ("build", "dist", "outputs")
+"""What is not copied either, where it lies beside pyproject.toml: a package may have folders of these names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +78,30 @@ def find_project(name: str) -> Project:
     return project
 
 
+def environment_names(name: str) -> list[str]:
+    """The environments that are meant by the name of one, or by the name or the folder of a package.
+
+    Raises ConfigError if there is none, or if those in that folder cannot be loaded by name.
+    """
+    known = environments()
+    if name.replace("_", "-") in {one.replace("_", "-") for one in known} and not (Path(name) / PYPROJECT).is_file():
+        return [name]
+    project = find_project(name)
+    if missing := sorted(set(project.environments) - set(known)):
+        raise ConfigError(
+            f"{', '.join(missing)} cannot be loaded by name: pip install -e {project.folder}, or run from the folder "
+            f"that holds {FOLDER}/"
+        )
+    return list(project.environments)
+
+
 def _project_folder(name: str) -> Path:
     if (Path(name) / PYPROJECT).is_file():
         return Path(name)
-    projects: dict[str, Path] = {}
-    for path in sorted(FOLDER.glob(f"*/{PYPROJECT}")):
-        with contextlib.suppress(ConfigError):  # what is wrong with another package is no concern of this one
-            projects[read_project(path.parent).name] = path.parent
-    if name.replace("_", "-") in projects:
-        return projects[name.replace("_", "-")]
+    projects = {one.name: one.folder for one in _projects_here()}
+    normal = {canonical_name(known): folder for known, folder in projects.items()}
+    if canonical_name(name) in normal:
+        return normal[canonical_name(name)]
     try:
         origin = origin_of(name)
     except (ValueError, ImportError) as error:
@@ -95,14 +115,51 @@ def _project_folder(name: str) -> Path:
     return origin.project
 
 
+def canonical_name(name: str) -> str:
+    """The name of a package as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _projects_here() -> Iterator[Project]:
+    """The projects in `environments/` whose pyproject.toml can be read."""
+    for path in sorted(FOLDER.glob(f"*/{PYPROJECT}")):
+        with contextlib.suppress(ConfigError):
+            yield read_project(path.parent)
+
+
 def read_project(folder: Path) -> Project:
-    """The project in a folder. Raises ConfigError if its pyproject.toml names no package."""
+    """The project in a folder. Raises ConfigError if its pyproject.toml names no package, or a key of it that is read
+    here holds something else than it should."""
     values = read_toml(folder / PYPROJECT, ConfigError)
-    metadata = table_at(values, "project")
-    if not metadata.get("name"):
-        raise ConfigError(f"{folder / PYPROJECT} has no name in [project]")
+    metadata = values.get("project", {})
+    wrong = _wrong_keys(metadata) if isinstance(metadata, dict) else "project: a table is expected"
+    if wrong:
+        raise ConfigError(f"{folder / PYPROJECT}, {wrong}")
     backend = table_at(values, "build-system").get("build-backend", "")
     return Project(folder, metadata, table_at(values, "tool"), backend)
+
+
+def _wrong_keys(metadata: dict[str, Any]) -> str | None:
+    """The first key of [project] that is not of its type, with what is expected; None if all are."""
+    if not metadata.get("name"):
+        return "[project]: there is no name"
+    for key in ("name", "version", "description", "requires-python"):
+        if not isinstance(metadata.get(key, ""), str):
+            return f"project.{key}: text in quotes is expected, got {metadata[key]!r}"
+    if not NAME.fullmatch(metadata["name"]):
+        return f"project.name: letters, digits, - _ . are expected, got {metadata['name']!r}"
+    for key in ("dependencies", "tags"):
+        values = metadata.get(key, [])
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            return f"project.{key}: a list of texts is expected, got {values!r}"
+    points = metadata.get("entry-points", {})
+    named = points.get(GROUP, {}) if isinstance(points, dict) else None
+    if not isinstance(named, dict):
+        return f'[project.entry-points."{GROUP}"]: a table of NAME = "package:Class" is expected'
+    for name, value in named.items():
+        if not isinstance(value, str) or not ENTRY.fullmatch(value) or not NAME.fullmatch(name):
+            return f'project.entry-points."{GROUP}": NAME = "package:Class" is expected, got {name!r} = {value!r}'
+    return None
 
 
 def maker_in_project(project: Project, name: str) -> Callable[..., Any]:
@@ -122,7 +179,8 @@ def stage_project(project: Project, target: Path) -> tuple[Project, str]:
 
     def ignored(folder: str, names: list[str]) -> set[str]:
         links = {name for name in names if (Path(folder) / name).is_symlink()}
-        return links | shutil.ignore_patterns(*LEFT_OUT)(folder, names)
+        patterns = (*LEFT_OUT, *(LEFT_OUT_OF_PROJECT if Path(folder) == project.folder else ()))
+        return links | shutil.ignore_patterns(*patterns)(folder, names)
 
     shutil.copytree(project.folder, target, ignore=ignored)
     staged = read_project(target)

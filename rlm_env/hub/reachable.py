@@ -1,7 +1,8 @@
 """Rules about files: what a REPL can really read of an environment's package, and of what the package needs.
 
 A REPL of the kind in which rollouts run tries to open every file of the package and to import it; none may work. Other
-installed packages can be read in a REPL, so those that the environment requires are searched for gold answers.
+installed packages can be read in a REPL, so those that the environment requires, directly or not, are searched for gold
+answers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from rlm_env.hub.findings import Finding
+from rlm_env.hub.project import canonical_name, read_project
 from rlm_env.origin import Origin, content_files
 from rlm_env.repl import ReplConfig, ReplPool
 
@@ -102,7 +104,7 @@ def package_files(origin: Origin) -> list[Path]:
 
 def required_files(origin: Origin) -> list[Path]:
     """Text files of the packages that the environment requires, without those of rlm-env and what that requires."""
-    needed = _required(origin.package) - _required(CORE) - {CORE}
+    needed = _needed(_requirements(origin)) - _needed([CORE]) - {CORE}
     found = {path.resolve() for name in needed for path in _distribution_files(name)}
     return sorted(path for path in found if path.is_file() and path.stat().st_size <= SEARCHED_BYTES)
 
@@ -124,14 +126,31 @@ def golds_in_text(text: str, golds: set[str]) -> set[str]:
     return held if len(held) >= max(LEAST_FOUND, LEAST_SHARE * len(golds)) else set()
 
 
-def _required(package: str) -> set[str]:
-    """Names of the distributions that one requires, without those of extras."""
+def _requirements(origin: Origin) -> list[str]:
+    """What the package requires: by its pyproject.toml where it is imported from its sources."""
+    if origin.project is not None:
+        return read_project(origin.project).metadata.get("dependencies", [])
+    return _required(origin.package)
+
+
+def _needed(requirements: Iterable[str]) -> set[str]:
+    """Names of the distributions that are required, directly or by one another, without those of extras."""
+    needed: set[str] = set()
+    left = list(requirements)
+    while left:
+        name = re.match(r"[\w.-]+", text := left.pop())
+        if name is None or "extra ==" in text or canonical_name(name[0]) in needed:
+            continue
+        needed.add(canonical_name(name[0]))
+        left += _required(name[0])
+    return needed
+
+
+def _required(package: str) -> list[str]:
     try:
-        requirements = distribution(package).requires or []
+        return distribution(package).requires or []
     except PackageNotFoundError:
-        return set()
-    names = (re.match(r"[\w.-]+", text) for text in requirements if "extra ==" not in text)
-    return {re.sub(r"[-_.]+", "-", name[0]).lower() for name in names if name}
+        return []
 
 
 def _distribution_files(package: str) -> list[Path]:

@@ -20,6 +20,7 @@ from rlm_env.hub.findings import Finding, Findings
 from rlm_env.hub.metadata import metadata_findings, readme_findings, requirement_findings
 from rlm_env.hub.project import PYPROJECT, Project, stage_project
 from rlm_env.hub.tools import FreshVenv, ToolFailed, fresh_environ, run_tool
+from rlm_env.origin import content_files
 
 TRIED = 2
 """Tasks that are evaluated."""
@@ -58,6 +59,7 @@ def validate(project: Project, work: Path, say: Say, index: Sequence[str] = ()) 
     say("looking at its metadata")
     findings.judge("metadata", metadata_findings(project), "version, description, license, tags, Python")
     findings.judge("requirements", requirement_findings(project), ", ".join(project.metadata.get("dependencies", [])))
+    findings.judge("content", left_out(project, staged), "every file of the package is published")
     findings.judge("readme", readme_findings(project), "in the hub's shape; its arguments are the options")
     if not findings.ok:
         findings.unchecked["wheel, check and eval"] = "the findings come first"
@@ -74,6 +76,15 @@ def validate(project: Project, work: Path, say: Say, index: Sequence[str] = ()) 
         remedy = f"mend what it says: {error.said}" if "\n" not in error.said else f"see:\n{error.said}"
         findings.judge("tools", [Finding("tools", project.name, str(error), remedy)], "")
     return Validated(project, findings, sha256, staged, built)
+
+
+def left_out(project: Project, staged: Project) -> list[Finding]:
+    """A finding for each file of the package that its clean copy lacks."""
+    remedy = "put the file itself into the package: links and what is made by tools are not published"
+    lacking = set(content_files(project.content_folder)) - set(content_files(staged.content_folder))
+    return [
+        Finding("content", f"{project.module}/{name}", "it would not be published", remedy) for name in sorted(lacking)
+    ]
 
 
 def _validate_installed(

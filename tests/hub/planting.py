@@ -82,13 +82,13 @@ class Planted:
         self._distribution(site, name, written, requires, f"[rlm_env.environments]\n{name} = {module}:Sums\n")
         return name
 
-    def distribution(self, name: str, files: dict[str, str]) -> None:
+    def distribution(self, name: str, files: dict[str, str], requires: tuple[str, ...] = ()) -> None:
         """Another installed distribution, of no environment."""
         site = self.site_packages()
         for path, text in files.items():
             (site / path).parent.mkdir(parents=True, exist_ok=True)
             (site / path).write_text(text)
-        self._distribution(site, name, list(files), (), "")
+        self._distribution(site, name, list(files), requires, "")
 
     def site_packages(self) -> Path:
         site = self.folder / "site-packages"

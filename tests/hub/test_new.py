@@ -76,10 +76,15 @@ def test_names_that_cannot_be_are_refused_with_a_remedy(tmp_path, monkeypatch, c
         ("lambda", "Python imports something else as lambda"),
         ("numpy", "Python imports something else as numpy"),
         ("-", "hyphens between them$"),
+        ("needle-rlm", "Python imports something else as needle_rlm; needle-2-rlm may do"),
+        ("a" * 300, "it has more than 100 characters"),
     ):
         with pytest.raises(ConfigError, match=said):
             make_package(name, Path("environments"))
     assert not Path("environments").exists()
+    Path("a-file").write_text("")
+    with pytest.raises(ConfigError, match=r"a-file/some_env cannot be made: .*; name another folder with --out"):
+        make_package("some-env", Path("a-file"))
     assert main(["new", "some-env", "--out", "packages"]) == 0
     assert "pip install -e packages/some_env" in capsys.readouterr().out
     assert main(["new", "some-env", "--out", "packages"]) == 2

@@ -12,7 +12,10 @@ from rlm_env.hub.build import WHEEL_BYTES, Built, wheel_findings
 from rlm_env.hub.classification import UNCLASSIFIED, V0, V1, hub_class
 from rlm_env.hub.metadata import metadata_findings, readme_findings, requirement_findings
 from rlm_env.hub.new import make_package
-from rlm_env.hub.project import find_project, read_project, stage_project
+from rlm_env.hub.places.base import pip_finds
+from rlm_env.hub.project import environment_names, find_project, read_project, stage_project
+from rlm_env.hub.tools import ToolFailed
+from rlm_env.hub.validate import left_out
 from rlm_env.origin import HASH_FILE, content_hash
 from rlm_env.runs.errors import ConfigError
 
@@ -58,7 +61,31 @@ MISTAKES = {
     ("rlm-env>=0.2,<0.3", "numpy"): 'rlm-env is not required. Remedy: add "rlm-env>=0.2,<0.3"',
     ("rlm-env>=0.2,<0.3", "rlm-env>=0.2,<0.3', 'x @ https://a.b/c"): "'x @ https://a.b/c' is required by URL",
     ("rlm-env>=0.2,<0.3", "rlm-env>>0.2"): "Remedy: write NAME>=LOWER,<UPPER",
+    ("<0.3", "<0.3; python_version < '3.9'"): "is not required everywhere",
+    ('version = "0.1.0"', 'version = "0.1.0+cpu"'): "an index refuses the local version 0.1.0+cpu",
+    (
+        'license = "Apache-2.0"',
+        'license = "My own"',
+    ): "Invalid license expression: 'My own'. Remedy: name it by its SPDX",
+    (">=3.11", "3.11"): "requires-python '3.11' is no bound on versions",
 }
+UNREADABLE = {
+    ('version = "0.1.0"', "version = 1"): "project.version: text in quotes is expected, got 1",
+    ('tags = ["rlm", ', "tags = [5, "): "project.tags: a list of texts is expected, got [5, ",
+    ('dependencies = ["rlm-env>=0.2,<0.3"]', 'dependencies = "rlm-env"'): "project.dependencies: a list of texts",
+    ('name = "made', 'name = "ma de'): "project.name: letters, digits, - _ . are expected, got 'ma de",
+    (":Made", ";Made"): 'NAME = "package:Class" is expected',
+    ("[project]", "[projects]"): "[project]: there is no name",
+}
+
+
+@pytest.mark.parametrize("change", UNREADABLE, ids=lambda change: change[1])
+def test_a_key_of_another_type_is_named(project, change, capsys):
+    path = project / "pyproject.toml"
+    assert change[0] in path.read_text()
+    path.write_text(path.read_text().replace(change[0], change[1], 1))
+    assert main(["validate", str(project)]) == 2
+    assert UNREADABLE[change] in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("change", MISTAKES, ids=lambda change: change[1])
@@ -83,6 +110,10 @@ def test_mistakes_in_readme_and_license_are_found(project):
     ):
         readme.write_text(text.replace(old, new))
         assert said in "\n".join(all_findings(project))
+    readme.write_bytes(text.encode() + b"\xe9")
+    assert "it is not UTF-8" in "\n".join(all_findings(project))
+    (project / "LICENSE").write_text(" \n")
+    assert "the LICENSE beside it holds no text" in "\n".join(all_findings(project))
     readme.unlink()
     (project / "LICENSE").unlink()
     found = all_findings(project)
@@ -101,13 +132,31 @@ def test_projects_are_found_by_name_of_package_or_environment_or_folder(project,
             find_project(name)
 
 
+def test_names_of_packages_and_folders_stand_for_their_environments(project, tmp_path, capsys):
+    [name] = read_project(project).environments
+    for named in (name, name.replace("-", "_"), str(project), f"environments/{project.name}"):
+        assert environment_names(named)[0].replace("_", "-") == name
+    path = project / "pyproject.toml"
+    path.write_text(path.read_text().replace(f'name = "{name}"', 'name = "Some_Package"', 1))
+    assert environment_names("some-package") == [name]
+    elsewhere = project.rename(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=f"{name} cannot be loaded by name: pip install -e {elsewhere}"):
+        environment_names(str(elsewhere))
+
+
+@pytest.mark.slow
+def test_an_index_that_does_not_answer_is_no_index_without_the_package():
+    with pytest.raises(ToolFailed, match="failed: an index cannot be reached"):
+        pip_finds("rlm-env>=0.2", ["--index-url", "http://127.0.0.1:9/simple/"])
+
+
 def test_a_project_anywhere_is_read_and_one_that_cannot_be_imported_is_found(project, tmp_path):
     elsewhere = project.rename(tmp_path / "elsewhere")
     assert all_findings(elsewhere) == []
     path = elsewhere / "pyproject.toml"
     path.write_text(path.read_text().replace(":Made", ":Missing"))
     [found] = all_findings(elsewhere)
-    assert "cannot be imported: AttributeError" in found
+    assert "cannot be imported: raises AttributeError" in found
 
 
 def test_a_copy_to_build_from_holds_its_hash_and_nothing_hidden(project, tmp_path):
@@ -115,13 +164,21 @@ def test_a_copy_to_build_from_holds_its_hash_and_nothing_hidden(project, tmp_pat
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text("not for others")
     (project / "link").symlink_to("/etc/hostname")
+    words = project / read_project(project).module / "outputs" / "words.txt"  # of the package, not made by a tool
+    words.parent.mkdir()
+    words.write_text("for everybody")
     staged, sha256 = stage_project(read_project(project), tmp_path / "copy")
     names = {path.relative_to(staged.folder).as_posix() for path in staged.folder.rglob("*") if path.is_file()}
     module = staged.module
     assert names == {
         *("pyproject.toml", "README.md", "LICENSE", "tests/test_environment.py"),
-        *(f"{module}/{name}" for name in ("__init__.py", "environment.py", "tips.txt", HASH_FILE)),
+        *(f"{module}/{name}" for name in ("__init__.py", "environment.py", "tips.txt", "outputs/words.txt", HASH_FILE)),
     }
+    assert left_out(read_project(project), staged) == []
+    (words.parent / "more.txt").symlink_to(words)
+    [found] = left_out(read_project(project), staged)
+    assert (found.where, found.message) == (f"{module}/outputs/more.txt", "it would not be published")
+    (words.parent / "more.txt").unlink()
     assert (staged.content_folder / HASH_FILE).read_text() == f"{sha256}\n"
     assert content_hash(staged.content_folder) == content_hash(project / module) == sha256
 

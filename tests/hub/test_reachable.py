@@ -37,6 +37,22 @@ async def test_a_data_file_in_a_required_package_is_found(planted):
     assert "golds.json: can be read in the REPL and holds 8 of 8 gold answers, such as '100000'" in leak
 
 
+async def test_a_data_file_in_what_a_required_package_requires_is_found(planted):
+    planted.distribution("rlm-env-planted-deep", {"rlm_env_planted_deep/golds.json": repr(GOLDS)})
+    planted.distribution("rlm-env-planted-between", {"between.txt": "nothing"}, requires=("rlm-env-planted-deep>=1",))
+    [leak] = await leaks(planted.installed(KNOWN, requires=("rlm_env_planted.between>=1",)))
+    assert "rlm_env_planted_deep/golds.json: can be read in the REPL and holds 8 of 8" in leak
+
+
+async def test_what_a_package_requires_is_searched_before_it_is_installed(planted):
+    planted.distribution("rlm-env-planted-early", {"rlm_env_planted_early/golds.json": repr(GOLDS)})
+    name = planted(KNOWN)
+    path = planted.folder / "environments" / name.replace("-", "_") / "pyproject.toml"
+    path.write_text(path.read_text().replace("[project]", '[project]\ndependencies = ["rlm-env-planted-early"]'))
+    [leak] = await leaks(name)
+    assert "rlm_env_planted_early/golds.json: can be read in the REPL" in leak
+
+
 async def test_a_constant_of_a_module_in_a_required_package_is_found(planted):
     planted.distribution(
         "rlm-env-planted-more", {"rlm_env_planted_more.py": f"GOLDS = {GOLDS!r}\n", "other.txt": "none"}

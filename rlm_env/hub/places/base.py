@@ -12,6 +12,7 @@ from rlm_env.hub.project import Project
 from rlm_env.hub.tools import ToolFailed, run_tool
 
 _ABSENT = ("No matching distribution found", "Could not find a version that satisfies")
+_UNREACHABLE = ("Retrying (Retry", "connection broken", "Could not fetch URL", "Connection error")
 
 
 class Place(ABC):
@@ -38,10 +39,13 @@ class Place(ABC):
 def pip_finds(requirement: str, arguments: Sequence[str] = ()) -> bool:
     """True if pip finds a distribution for a requirement, as it is configured. Raises ToolFailed if it cannot ask."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed", "--quiet"]
-    command += ["--disable-pip-version-check", "--no-input", *arguments, requirement]
+    command += ["--disable-pip-version-check", "--no-input", "--retries", "1", *arguments, requirement]
     try:
         run_tool(f"asking pip for {requirement}", command)
     except ToolFailed as error:
+        if any(words in error.said for words in _UNREACHABLE):
+            what = f"asking pip for {requirement}"
+            raise ToolFailed(what, f"{error.said}\nan index cannot be reached: the lines above say which") from error
         if any(words in error.said for words in _ABSENT):
             return False
         raise
