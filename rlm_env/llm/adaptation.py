@@ -181,7 +181,7 @@ class Adaptations:
         self.history.returned |= set(fields) - self.history.unwanted
 
     def learn_stream(self, error: EndpointError, body: Mapping[str, Any]) -> bool:
-        """Switches streaming on where the endpoint only streams, and off where it refuses to. True if that was refused."""
+        """Switches streaming on where the endpoint only streams, off where it refuses to. True if this was refused."""
         words = f"{error.body.param} . {error.detail} . {error.body.words}"
         if error.status not in REFUSALS:
             return False
