@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/viewing.md: the viewer on a desk and on a phone, light and dark.
+"""Takes the pictures of docs/viewing.md, the viewer on a desk and on a phone, light and dark; that of docs/reports.md.
 
 python scripts/screenshots.py                                # into docs/viewing/; trains tiny-rlm for 8 steps
 python scripts/screenshots.py --training outputs/tiny        # with a training run that is there
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from playwright.async_api import Browser, Page, async_playwright
 
+from rlm_env.cli import main as main_command
 from rlm_env.view.server import ViewServer
 from rlm_env.view.workplace import Workplace
 from view_material import OOLONG, ScriptedModel, make_eval
@@ -110,12 +111,33 @@ def squeeze(path: Path) -> None:
     flat.save(path, optimize=True)
 
 
+async def take_report(run: Path, folder: Path) -> None:
+    """Takes a picture of the charts and tables of a report."""
+    page_file = run / "report.html"
+    main_command(["report", str(run), "--html", "--out", str(page_file)])
+    async with async_playwright() as started:
+        browser = await started.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = await browser.new_page(viewport={"width": DESK[0], "height": 1160})
+        await page.goto(page_file.as_uri())
+        await page.locator("figure").first.scroll_into_view_if_needed()
+        await page.locator("figure").first.evaluate("one => one.scrollIntoView()")
+        path = folder / "report.png"
+        await page.screenshot(path=path)
+        await browser.close()
+    squeeze(path)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def chromium() -> str:
+    """The browser of this machine."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+
+
 async def take_all(paths: list[Path], shots: tuple[Shot, ...], folder: Path) -> None:
     """Takes the pictures of some runs."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     server = ViewServer(Workplace(paths))
     async with server.running(), async_playwright() as started:
-        browser = await started.chromium.launch(executable_path=program, args=FLAGS)
+        browser = await started.chromium.launch(executable_path=chromium(), args=FLAGS)
         for shot in shots:
             await take(browser, server.url, shot, folder)
         await browser.close()
@@ -132,6 +154,7 @@ def main() -> None:
         folder = Path(temporary)
         with ScriptedModel(delay=0.05).serving() as model:
             make_eval(folder / "oolong", model, n=24, **OOLONG)
+            make_eval(folder / "lengths", model, n=32, **{**OOLONG, "lengths": [1024, 2048, 4096, 16_384]})
             make_eval(folder / "deepdive", model, "deepdive-rlm", n=6, scaffolds="rlm")
         training = folder / "tiny"
         if arguments.training is not None:
@@ -142,6 +165,7 @@ def main() -> None:
             command = [sys.executable, "-m", "rlm_env.cli", "train", config, "--out", str(training), *options]
             subprocess.run(command, check=True)
         runs = [folder / "oolong", folder / "deepdive"]
+        asyncio.run(take_report(folder / "lengths", arguments.out))
         asyncio.run(take_all(runs, SHOTS, arguments.out))
         asyncio.run(take_all([training], OF_TRAINING, arguments.out))
 

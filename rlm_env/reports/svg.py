@@ -17,6 +17,8 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 44
 COLORS = 8
 """Colors that the style sheet has, as classes `c0` and so on; lines beyond are dashed in the same colors."""
 TICKS = 5
+APART = 4.0
+"""Between the intervals of several lines at the same place."""
 SMALLEST = 1e-12
 """What is smaller is drawn as nothing."""
 Scale = Callable[[float], float]
@@ -35,8 +37,10 @@ def chart_svg(chart: Chart) -> str:
     x = _scale(min(*xs, *x_ticks), max(*xs, *x_ticks), LEFT, WIDTH - RIGHT, log=chart.log_x)
     y = _scale(min(*ys, *y_ticks), max(*ys, *y_ticks), HEIGHT - BOTTOM, TOP, log=log_y)
     parts = [*_axes(chart, x_ticks, y_ticks, x, y)]
+    apart = APART if any(point.low is not None for point in points) else 0.0
     for index, line in enumerate(chart.lines):
-        parts += _line(line, index, x, y)
+        aside = apart * (index - (len(chart.lines) - 1) / 2)
+        parts += _line(line, index, lambda value, aside=aside: x(value) + aside, y)
     label = f"{chart.title}: {chart.y} by {chart.x}, of {', '.join(line.name for line in chart.lines)}"
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(label)}">{"".join(parts)}</svg>\n'
