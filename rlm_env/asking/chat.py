@@ -23,9 +23,11 @@ PASSED_ON = ("presence_penalty", "frequency_penalty", "response_format", "reason
 """Further fields that only a request to the model itself can have."""
 TAKEN = frozenset(
     {"model", "messages", "tools", "stream", "stream_options", "max_tokens", "max_completion_tokens", "stop", "n"}
-    | {"user", "metadata", "store", *SAMPLING, *PASSED_ON}
+    | {"user", "metadata", "store", "logprobs", *SAMPLING, *PASSED_ON}
 )
 """All fields of a request that are understood."""
+USUAL: dict[str, tuple[Any, ...]] = {"response_format": ({"type": "text"},), "tool_choice": ("auto", "none")}
+"""Values that ask for nothing special, where there are no tools; some clients send them with every request."""
 
 
 class BadRequest(ValueError):
@@ -70,12 +72,21 @@ def read_request(body: Any) -> ChatRequest:
         content_text(message)
     if body.get("n") not in (None, 1):
         raise BadRequest("n must be 1", "n")
+    if body.get("logprobs") not in (None, False):
+        raise BadRequest("logprobs are not returned", "logprobs")
+    if body.get("stream") not in (None, False, True):
+        raise BadRequest("stream must be true or false", "stream")
+    tools = body.get("tools") or None
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        raise BadRequest("tools must be a list of objects", "tools")
+    if tools is None:
+        body = {name: value for name, value in body.items() if value not in USUAL.get(name, ())}
     options = body.get("stream_options") or {}
     return ChatRequest(
         model=str(body.get("model", "")),
         messages=messages,
         sampling=_sampling(body),
-        tools=body.get("tools") or None,
+        tools=tools,
         stream=bool(body.get("stream")),
         stream_usage=bool(options.get("include_usage")) if isinstance(options, dict) else False,
         only_for_models=tuple(name for name in ("tools", *PASSED_ON) if body.get(name) not in (None, [], 0)),
@@ -89,6 +100,8 @@ def _sampling(body: dict[str, Any]) -> Sampling:
         values["max_tokens"] = limit
     stop = body.get("stop")
     if stop:
+        if not isinstance(stop, str | list):
+            raise BadRequest("stop must be a text or a list of texts", "stop")
         values["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
     values["extra"] = {name: body[name] for name in PASSED_ON if body.get(name) is not None}
     try:

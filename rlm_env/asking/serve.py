@@ -107,7 +107,7 @@ class RLMServer:
             use_rlm = self._use_rlm(asked)
         except BadRequest as error:
             return _error(400, str(error), param=error.param)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return _error(400, f"the body is not valid JSON: {error}")
         if asked.stream:
             return await self._stream(request, asked, use_rlm)
@@ -176,7 +176,7 @@ class RLMServer:
                 waiting.cancel()
                 await response.write(f": {text}\n\n".encode())
             for chunk in _chunks(asked, await answering):
-                await response.write(f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode())
+                await response.write(f"data: {json.dumps(chunk)}\n\n".encode("ascii"))
         except LLMError as error:
             await response.write(f"data: {json.dumps(_error_body(*_status(error)))}\n\n".encode())
         finally:

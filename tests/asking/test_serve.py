@@ -145,6 +145,33 @@ async def test_pages_of_the_web_are_refused():
                 assert response.status == status, headers
 
 
+@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"messages": NaN}', b""])
+async def test_a_body_that_is_no_json_is_a_mistake_of_the_client(body):
+    async with serving() as server, aiohttp.ClientSession() as session:
+        headers = {"Content-Type": "application/json"}
+        async with session.post(f"{server.base_url}/chat/completions", data=body, headers=headers) as response:
+            assert response.status == 400
+            assert (await response.json())["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_with_characters_that_cannot_be_encoded_arrives(stream):
+    code = fenced('answer["content"] = "a" + chr(0xd800) + "b\\0\\x1b" + chr(0x1f600)\nanswer["ready"] = True')
+    async with asking(root=lambda messages: code) as client:
+        made = await client.chat.completions.create(model="stub", messages=user(LONG), stream=stream)
+        parts = [part async for part in made] if stream else [made]
+    texts = [one.choices[0].delta.content if stream else one.choices[0].message.content for one in parts if one.choices]
+    text = "".join(part or "" for part in texts)
+    assert (text[0], text[2:]) == ("a", "b\0\x1b\U0001f600")
+
+
+async def test_what_asks_for_nothing_special_is_no_obstacle_for_the_rlm():
+    usual = {"tool_choice": "auto", "response_format": {"type": "text"}, "logprobs": False, "tools": []}
+    async with asking() as client:
+        completion = await client.chat.completions.create(model="stub", messages=user(LONG), extra_body=usual)
+    assert completion.model_extra["rlm"]["turns"] == 1
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -153,6 +180,13 @@ async def test_pages_of_the_web_are_refused():
         ({"messages": [{"content": "x"}]}, "with a role"),
         ({"messages": user("x"), "temprature": 1}, "unknown field 'temprature'"),
         ({"messages": user("x"), "n": 2}, "n must be 1"),
+        ({"messages": user("x"), "logprobs": True}, "logprobs are not returned"),
+        ({"messages": user("x"), "stream": "no"}, "stream must be true or false"),
+        ({"messages": user("x"), "stop": 5}, "stop must be"),
+        ({"messages": user("x"), "stop": [5]}, "sampling parameter"),
+        ({"messages": user("x"), "tools": "all"}, "tools must be a list"),
+        ({"messages": user("x"), "tools": ["all"]}, "tools must be a list"),
+        ({"messages": [{"role": "user", "content": 5}]}, "must be text or a list"),
         ({"messages": user("x"), "temperature": -1}, "sampling parameter"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "type 'image_url' is no text"),
     ],
