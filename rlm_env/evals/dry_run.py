@@ -23,6 +23,7 @@ from rlm_env.evals.setup import environment_of, judge_of_options, load_tasks, ma
 from rlm_env.evals.stored import holds_pilot, open_stored, run_title
 from rlm_env.repl import ReplPools
 from rlm_env.runs.config import RECORD
+from rlm_env.runs.console import say_note
 from rlm_env.runs.engine_table import by_role
 from rlm_env.runs.engines import EnginePool
 from rlm_env.runs.errors import ConfigError
@@ -67,8 +68,7 @@ async def dry_run(config: EvalConfig, console: Console, *, pilot: int = 0, hooks
     if pilot:
         for label, (_, lengths) in made.items():
             if (enough := tasks_enough(lengths)) > pilot:
-                text = f"note: {label}: --pilot {enough} would see all context lengths, {pilot} does not"
-                console.print(text, markup=False, style="yellow")
+                say_note(console, f"{label}: --pilot {enough} would see all context lengths, {pilot} does not")
         await run_any(pilot_config(config, pilot), console, hooks=replace(hooks, pilot=True))
     return [_look(run, *made[label]) for label, run in runs.items()]
 
@@ -109,7 +109,7 @@ async def _make(run: EvalRunConfig, console: Console, hooks: Hooks) -> tuple[boo
         async with make_scaffolds(run, environment, models["root"], pools):
             judged = has_judge(environment)
         if not judged and (warning := await try_scorer(environment, tasks[0])):
-            console.print(f"note: {warning}", markup=False, style="yellow")
+            say_note(console, warning)
     return judged, length_of_tasks(tasks)
 
 

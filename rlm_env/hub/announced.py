@@ -23,6 +23,11 @@ _LABEL = re.compile(r"^[^\w\n]{0,8}(\w[\w -]{0,40}?)[^\w\n]{0,4}[:=][^\w\n]{0,4}
 _REST = re.compile(r"[^\w\n]*(?:\n|$)")
 
 
+def whole_words(form: str, text: str) -> Iterator[re.Match[str]]:
+    """The places in a text where `form` stands, and not as a part of a longer word or number."""
+    return re.finditer(rf"(?<!\w){re.escape(form)}(?!\w)", text)
+
+
 def announcements(text: str, forms: Iterable[str]) -> Iterator[str]:
     """The places at which one of these forms of an answer is announced, in words. A word that announces other things
     in the same text too is none."""
@@ -31,7 +36,7 @@ def announcements(text: str, forms: Iterable[str]) -> Iterator[str]:
         if any(_ends_with(line, form) for form in forms):
             yield f"the {name} line"
     for form in forms:
-        for count, found in enumerate(re.finditer(rf"(?<!\w){re.escape(form)}(?!\w)", text)):
+        for count, found in enumerate(whole_words(form, text)):
             if count == MOST:
                 break
             if place := _announcement(text, found.start(), form):

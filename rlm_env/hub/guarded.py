@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from rlm_env.hub.findings import Finding
+from rlm_env.readable.words import start_of
 from rlm_env.scoring.errors import describe_exception
 
 CALL_SECONDS = 60.0
@@ -58,8 +59,7 @@ def environment_code(rule: str, where: str, seconds: float | None = None) -> Ite
 def raised(error: BaseException) -> str:
     """An exception in one line, with the place that raised it."""
     told = error.__cause__ if isinstance(error.__cause__, SystemExit) else error
-    text = " ".join(describe_exception(told).split())
-    return f"raises {text if len(text) <= LONGEST else f'{text[:LONGEST]}...'}"
+    return f"raises {start_of(describe_exception(told), LONGEST)}"
 
 
 @contextlib.contextmanager

@@ -6,11 +6,11 @@ Questions, the prompt of the scaffold `standard`, tips, and the names, docstring
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 
 from rlm_env.context import context_text
 from rlm_env.environment import Environment
+from rlm_env.hub.announced import whole_words
 from rlm_env.hub.contexts import LEAST_GOLDS, LEAST_TASKS, common_places, gold_forms
 from rlm_env.hub.extras import Tools
 from rlm_env.hub.findings import Finding
@@ -67,4 +67,4 @@ def _told_by_tools(tasks: Sequence[Task], answers: Answers, tools: Tools) -> lis
 
 
 def _holds(text: str, form: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(form)}(?!\w)", text) is not None
+    return any(whole_words(form, text))

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
+from rlm_env.hub.announced import whole_words
 from rlm_env.hub.findings import Finding
 from rlm_env.hub.project import canonical_name, read_project
 from rlm_env.origin import Origin, content_files
@@ -122,7 +123,7 @@ def golds_in(path: Path, golds: set[str]) -> set[str]:
 def golds_in_text(text: str, golds: set[str]) -> set[str]:
     """The gold answers that stand in a text, if they are so many that it is no chance. Short ones are left out."""
     golds = {gold for gold in golds if len(gold) >= LEAST_CHARS}
-    held = {gold for gold in golds if gold in text and re.search(rf"(?<!\w){re.escape(gold)}(?!\w)", text)}
+    held = {gold for gold in golds if gold in text and any(whole_words(gold, text))}
     return held if len(held) >= max(LEAST_FOUND, LEAST_SHARE * len(golds)) else set()
 
 

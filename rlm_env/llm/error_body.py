@@ -31,7 +31,7 @@ ENVELOPES = ("error", "errors", "detail", "base_resp")
 """Fields that hold the error itself."""
 MESSAGES = ("message", "Message", "msg", "error", "detail", "title", "status_msg", "error_msg", "errmsg")
 """Fields that hold an error's words, the best first."""
-UNTOLD = frozenset({"failed_generation", "user_id", "request_id", "stack", "stacktrace"})
+NO_REASON = frozenset({"failed_generation", "user_id", "request_id", "stack", "stacktrace"})
 """Fields of an error that say nothing about its reason."""
 
 
@@ -153,7 +153,7 @@ def _leaves(value: Any, depth: int = 0) -> Iterator[str]:
         return
     if isinstance(value, Mapping):
         for name, item in value.items():
-            if name not in UNTOLD:
+            if name not in NO_REASON:
                 yield from _leaves(item, depth + 1)
     elif isinstance(value, list):
         for item in value:

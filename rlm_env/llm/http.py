@@ -20,7 +20,7 @@ import aiohttp
 from rlm_env.llm.base import EngineUnavailable, LLMError
 from rlm_env.llm.error_body import ErrorBody, error_in_reply, read_error
 from rlm_env.llm.proxy import proxy_for
-from rlm_env.llm.retries import LONGEST_RETRY_AFTER, LONGEST_WAIT, is_passing, retry_after, told_wait
+from rlm_env.llm.retries import LONGEST_RETRY_AFTER, LONGEST_WAIT, is_passing, retry_after, wait_in_words
 from rlm_env.llm.stream import StreamBroken, join_stream
 
 KEEP_ALIVE = 4.0
@@ -293,7 +293,7 @@ class Endpoint:
         )
         detail = self._clean(body.message)
         error = EndpointError(f"{self.public_url}: {path} {how}: {detail}", status, detail, body)
-        error.retry_after = min(LONGEST_RETRY_AFTER, told_wait(body.words))
+        error.retry_after = min(LONGEST_RETRY_AFTER, wait_in_words(body.words))
         return error
 
     @property

@@ -24,7 +24,7 @@ QUOTA = re.compile(
 """Words of a refusal because the account is empty."""
 TOO_LARGE = re.compile(r"request too large", re.I)
 """One request is over the limit of a minute."""
-TOLD_WAIT = re.compile(
+WAIT_IN_WORDS = re.compile(
     r"(?:(?:try|retry)(?: again| your request)?|wait|retry_?delay\W*) ?(?:in|after|for|of|at least)?:? ?"
     r"(?:(?P<minutes>\d+) ?m(?:in(?:utes?)?)? ?(?=\d))?"
     r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>ms|milliseconds?|s|seconds?|minutes?)\b",
@@ -40,12 +40,12 @@ def is_passing(status: int, words: str) -> bool:
         return status in RETRIED_STATUS
     if TOO_LARGE.search(words):
         return False
-    return not QUOTA.search(words) or 0 < told_wait(words) <= LONGEST_RETRY_AFTER
+    return not QUOTA.search(words) or 0 < wait_in_words(words) <= LONGEST_RETRY_AFTER
 
 
-def told_wait(words: str) -> float:
+def wait_in_words(words: str) -> float:
     """Seconds that the words of a refusal ask to wait; 0 where they ask for nothing."""
-    told = TOLD_WAIT.search(words)
+    told = WAIT_IN_WORDS.search(words)
     if told is None:
         return 0.0
     unit = told["unit"].lower()

@@ -46,7 +46,7 @@ class ReplLoop:
     truncated_chars: int = 0
     answer_truncated_chars: int = 0
     alias_uses: AliasUses = field(default_factory=AliasUses)
-    told_answer: tuple[str, bool] = ("", False)
+    emitted_answer: tuple[str, bool] = ("", False)
     """Content and readiness of the answer that was last emitted."""
 
     async def run(self, repl: Repl) -> StopReason:
@@ -150,15 +150,15 @@ class ReplLoop:
             raise self.subs.unavailable
         text = observation_text(step, 2 * config.max_observation_chars)
         if events:
-            self._tell_step(step, text, index)
+            self._emit_step(step, text, index)
         return text, step.answer["ready"]
 
-    def _tell_step(self, step: StepResult, text: str, index: int) -> None:
+    def _emit_step(self, step: StepResult, text: str, index: int) -> None:
         """Emits the end of a cell, and its answer if that is new."""
         events, answer = self.episode.events, (step.answer["content"], step.answer["ready"])
         events.emit(CodeEnded, index=index, output=text, error=step.error, code_seconds=step.seconds)
-        if answer != self.told_answer and not step.state_lost:
-            self.told_answer = answer
+        if answer != self.emitted_answer and not step.state_lost:
+            self.emitted_answer = answer
             events.emit(AnswerChanged, content=answer[0], ready=answer[1])
 
     def close(self) -> None:

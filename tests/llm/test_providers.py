@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from rlm_env.llm import ContextOverflow, EngineRefused, LLMError, Sampling, ToolsRefused
-from rlm_env.llm.retries import told_wait
+from rlm_env.llm.retries import wait_in_words
 from rlm_env.messages import UNREADABLE_CALL
 from tests.llm.replies import HELLO, call, client, refusal, said
 from tests.stub_endpoint import stub_endpoint
@@ -199,7 +199,7 @@ WAITS = [
 
 @pytest.mark.parametrize(("words", "seconds"), WAITS)
 def test_the_wait_that_words_ask_for(words, seconds) -> None:
-    assert told_wait(words) == pytest.approx(seconds)
+    assert wait_in_words(words) == pytest.approx(seconds)
 
 
 async def test_a_limit_of_a_minute_that_is_called_a_quota_is_waited_for() -> None:

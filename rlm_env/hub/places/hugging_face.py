@@ -9,6 +9,7 @@ from rlm_env.hub.findings import Finding
 from rlm_env.hub.places.base import Place, already_there, unresolved_core
 from rlm_env.hub.project import Project
 from rlm_env.hub.tools import ToolFailed, require_modules
+from rlm_env.readable.words import start_of
 from rlm_env.runs.errors import ConfigError
 
 REPO_TYPE = "dataset"
@@ -82,8 +83,7 @@ def card(project: Project, readme: str) -> str:
 
 def _in_a_line(error: Exception) -> str:
     """The client's words, which come in several lines with advice of its own."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:LONGEST]}{'...' if len(text) > LONGEST else ''}"
+    return f"{type(error).__name__}: {start_of(error, LONGEST)}"
 
 
 def _api():  # noqa: ANN202 - huggingface_hub is imported only here

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.tables import Cells, markdown_tables, print_tables
+from rlm_env.runs.tables import Cells, print_tables
 from rlm_env.train.report.metrics import METRICS, read_metrics
 
 Line = dict[str, Any]
@@ -68,11 +68,6 @@ def load_run(folder: Path) -> RunMetrics:
 def print_training_report(console: Console, runs: Sequence[RunMetrics]) -> None:
     """Prints the table and its notes."""
     print_tables(console, [before_after_table(runs)], training_notes(runs))
-
-
-def markdown_training_report(runs: Sequence[RunMetrics]) -> str:
-    """The same table and notes as GitHub Markdown."""
-    return markdown_tables([before_after_table(runs)], training_notes(runs))
 
 
 def before_after_table(runs: Sequence[RunMetrics]) -> Cells:
