@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from rlm_env.evals.summary import compare_scores, scores_by_task, with_holm
 from rlm_env.reports.data import SCHEMA, Curve, EvalReport, ReportData, RunComparison, RunFacts, TrainingReport
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import CONFIG, read_run_config, run_status
+from rlm_env.runs.folder import CONFIG, read_run_config, run_status, short_names
 from rlm_env.runs.record import versions
 from rlm_env.train.report.curves import curves
 from rlm_env.train.report.metrics import METRICS
@@ -70,11 +69,10 @@ def read_report(folders: Sequence[Path], tell: Callable[[Path], None] = lambda f
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:
-    """A name for each run: that of its folder, with the folder above it where two have the same, with a number where
-    that does not help."""
+    """A short name for each run, with a number behind it where the same folder is named several times."""
     paths = [folder.resolve() for folder in folders]
-    counts = Counter(path.name for path in paths)
-    names = [path.name if counts[path.name] == 1 else f"{path.parent.name}/{path.name}" for path in paths]
+    short = short_names(paths)
+    names = [short[path] for path in paths]
     return [
         f"{name} ({names[:place].count(name) + 1})" if names.count(name) > 1 else name
         for place, name in enumerate(names)

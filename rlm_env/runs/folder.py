@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -158,6 +159,24 @@ def read_summary(path: Path) -> dict[str, Any]:
     if not isinstance(summary, dict):
         raise ConfigError(f"{path / SUMMARY} is damaged: it holds no JSON object")
     return summary
+
+
+def short_names(places: Sequence[Path]) -> dict[Path, str]:
+    """The last parts of each path, as many as tell it apart from the others: `x` and `y`, or `a/x` and `b/x`."""
+    names: dict[Path, str] = {}
+    left, length = list(dict.fromkeys(places)), 1
+    everyone = list(left)
+    while left:
+        counts = Counter(_end_of(place, length) for place in everyone)
+        for place in left:
+            if counts[_end_of(place, length)] == 1 or length >= len(place.parts):
+                names[place] = _end_of(place, length)
+        left, length = [place for place in left if place not in names], length + 1
+    return names
+
+
+def _end_of(place: Path, length: int) -> str:
+    return "/".join(part for part in place.parts[-length:] if part != "/")
 
 
 def run_status(path: Path) -> str:

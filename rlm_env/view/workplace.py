@@ -6,7 +6,6 @@ rollouts.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from rlm_env.evals.stored import open_stored
 from rlm_env.repl.wire import sanitize
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import CONFIG, RESULTS, ROLLOUTS, SUMMARY, read_run_config
+from rlm_env.runs.folder import CONFIG, RESULTS, ROLLOUTS, SUMMARY, read_run_config, short_names
 from rlm_env.train.report.metrics import METRICS
 from rlm_env.train.rl.journal import JOURNAL
 from rlm_env.view.runs import ViewedEval, ViewedRun
@@ -50,7 +49,7 @@ class Workplace:
     def runs(self) -> list[ViewedRun]:
         """All runs, those that are new included."""
         found = [place for path in self.paths for place in _run_places(path, DEPTH)]
-        names = _short_names(found)
+        names = short_names(found)
         for place in found:
             if place not in self._runs:
                 self._runs[place] = view_run(sanitize(names[place]), place)
@@ -116,21 +115,3 @@ def _run_places(path: Path, depth: int) -> Iterator[Path]:
         for entry in sorted(path.iterdir()):
             if entry.is_dir() and not entry.is_symlink():
                 yield from _run_places(entry, depth - 1)
-
-
-def _short_names(places: Sequence[Path]) -> dict[Path, str]:
-    """The last parts of each path, as many as tell them apart."""
-    names: dict[Path, str] = {}
-    left, length = list(dict.fromkeys(places)), 1
-    everyone = list(left)
-    while left:
-        counts = Counter(_end_of(place, length) for place in everyone)
-        for place in left:
-            if counts[_end_of(place, length)] == 1 or length >= len(place.parts):
-                names[place] = _end_of(place, length)
-        left, length = [place for place in left if place not in names], length + 1
-    return names
-
-
-def _end_of(place: Path, length: int) -> str:
-    return "/".join(part for part in place.parts[-length:] if part != "/")

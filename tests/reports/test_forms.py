@@ -189,7 +189,8 @@ def test_a_matrix_has_its_parts_in_the_page_and_its_table_on_the_console(runs, r
 
 def test_two_runs_of_the_same_name_are_told_apart():
     assert run_names([Path("/a/x"), Path("/b/x"), Path("/c/y")]) == ["a/x", "b/x", "y"]
-    assert run_names([Path("/a/x"), Path("/a/x")]) == ["a/x (1)", "a/x (2)"]
+    assert run_names([Path("/a/x"), Path("/a/x")]) == ["x (1)", "x (2)"]
+    assert run_names([Path("/p/a/x"), Path("/q/a/x")]) == ["p/a/x", "q/a/x"]
 
 
 def test_the_page_of_the_docs_is_what_happens(request, runs, monkeypatch, tmp_path, capsys):
