@@ -16,13 +16,15 @@ PAYLOAD = (
     '"><img src=x onerror="window.pwned=1"><script>window.pwned=1</script><svg onload="window.pwned=1">'
     "</script></title></textarea><a href='javascript:window.pwned=1'>x</a>${window.pwned=1}{{window.pwned=1}}"
 )
+STEERING = "\u202e\u2066\x1b[2J\x9b\0\ud800"
+"""Turns text around, steers terminals, cannot be encoded."""
 KEPT = ("schema", "stop_reason", "role", "finish_reason", "type")
 
 
 def planted(value, key=""):
     """The value with the payload in front of every text in it, names of metrics and facts included."""
     if isinstance(value, str):
-        return value if key in KEPT else PAYLOAD + value
+        return value if key in KEPT else PAYLOAD + STEERING + value
     if isinstance(value, dict):
         named = key in ("metrics", "info", "task")
         return {PAYLOAD + name if named else name: planted(item, name) for name, item in value.items()}
@@ -76,6 +78,7 @@ def check(page) -> None:
     assert page.locator("main img, main script, main a[href^='javascript']").count() == 0
     assert page.locator("article.turn", has_text=PAYLOAD[:60]).count() == 4  # it is there, as text
     assert page.locator(".rollout-head", has_text=PAYLOAD[:60]).count() == 1
+    assert set(STEERING) & set(page.evaluate("document.querySelector('main').textContent")) <= set("[2J\ud800")
 
 
 def test_nothing_that_was_planted_runs_on_the_page(served, hostile_run):

@@ -1,5 +1,8 @@
 // Elements. Text is only ever put into text nodes: whatever a model wrote, it is shown and never read as HTML.
 
+// All but tab, line feed, and carriage return before one; and what changes the direction of a text.
+const HIDDEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]|\r(?!\n)/g;
+
 export function el(tag, props, ...children) {
   return fill(document.createElement(tag), props, children);
 }
@@ -25,9 +28,14 @@ function fill(node, props, children) {
 export function add(node, ...children) {
   for (const child of children.flat(Infinity)) {
     if (child === null || child === undefined || child === false || child === "") continue;
-    node.append(child instanceof Node ? child : document.createTextNode(String(child)));
+    node.append(child instanceof Node ? child : document.createTextNode(visible(String(child))));
   }
   return node;
+}
+
+// The text with control characters as symbols, one for one: none is overlooked, and none turns what follows around.
+function visible(text) {
+  return text.replace(HIDDEN, (char) => (char < " " ? String.fromCharCode(0x2400 + char.charCodeAt(0)) : "\ufffd"));
 }
 
 export function replace(node, ...children) {
