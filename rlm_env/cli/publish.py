@@ -13,6 +13,7 @@ from rlm_env.cli.check import EXIT_FINDINGS
 from rlm_env.cli.common import add_command
 from rlm_env.cli.validate import add_index_flag, index_arguments
 from rlm_env.runs.console import say
+from rlm_env.runs.errors import ConfigError
 
 if TYPE_CHECKING:
     from rlm_env.hub.places.base import Place
@@ -57,6 +58,7 @@ def _publish(arguments: argparse.Namespace) -> int:
     from rlm_env.hub.project import find_project
     from rlm_env.hub.tools import MODULES, require_modules
 
+    _check_flags(arguments)
     project = find_project(arguments.name)
     require_modules(*MODULES)
     from rlm_env.hub.publish import publish
@@ -81,6 +83,17 @@ def _publish(arguments: argparse.Namespace) -> int:
     if arguments.dry_run and published.ok:
         print("dry run: nothing was uploaded")
     return 0 if published.ok else EXIT_FINDINGS
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Raises ConfigError for a flag that none of the places takes."""
+    for flag, given, places in (
+        ("--repository", arguments.repository, ("index",)),
+        ("--owner", arguments.owner, ("hub", "hf")),
+        ("--private", arguments.private, ("hub", "hf")),
+    ):
+        if given and not set(places) & set(arguments.to):
+            raise ConfigError(f"{flag} is of --to {' and '.join(places)}, not of --to {', '.join(arguments.to)}")
 
 
 def _place(name: str, arguments: argparse.Namespace) -> Place:

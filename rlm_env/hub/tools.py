@@ -14,7 +14,7 @@ from rlm_env.runs.errors import ConfigError
 
 EXTRA = "hub"
 TIMEOUT = 1800
-MODULES = ("build", "twine", "packaging")
+MODULES = ("build", "twine", "packaging", "pip")
 """What validating a package needs, of the extra `hub`."""
 _OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """Variables that would show a fresh environment the packages of this one."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from rlm_env.cli import main
 from rlm_env.hub import publish as publishing
+from rlm_env.hub import tools
 from rlm_env.hub.build import Built
 from rlm_env.hub.findings import Finding, Findings
 from rlm_env.hub.new import make_package
 from rlm_env.hub.places.base import Place
 from rlm_env.hub.project import read_project
 from rlm_env.hub.publish import publish
-from rlm_env.hub.tools import ToolFailed
+from rlm_env.hub.tools import ToolFailed, require_modules
 from rlm_env.hub.validate import Validated
 from rlm_env.runs.errors import ConfigError
 
@@ -100,3 +103,26 @@ def test_a_place_that_cannot_be_asked_is_an_error_in_its_words(project, validati
     with pytest.raises(ConfigError, match="--to one: asking it failed: no route to host"):
         publish(project, [Shelf("one", silent=True)], tmp_path, said)
     assert validations[0] == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--to", "index", "--owner", "me"], "--owner is of --to hub and hf, not of --to index"),
+        (["--to", "index", "--private"], "--private is of --to hub and hf"),
+        (
+            ["--to", "hub", "--to", "hf", "--repository", "testpypi"],
+            "--repository is of --to index, not of --to hub, hf",
+        ),
+    ],
+)
+def test_a_flag_that_no_place_takes_is_refused(project, capsys, flags, said):
+    assert main(["publish", str(project.folder), *flags]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_environment_without_pip_is_told_to_get_it(monkeypatch):
+    """As tools other than pip make them."""
+    monkeypatch.setitem(sys.modules, "pip", None)
+    with pytest.raises(ConfigError, match=r"this needs the package 'pip': pip install 'rlm-env\[hub\]'"):
+        require_modules(*tools.MODULES[-1:])

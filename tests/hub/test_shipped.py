@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 import rlm_env
-from rlm_env.hub.build import build
+from rlm_env.hub.build import build, wheel_findings
+from rlm_env.hub.classification import UNCLASSIFIED, hub_class
 from rlm_env.hub.findings import Findings
 from rlm_env.hub.perfect_endpoint import PerfectEndpoint
 from rlm_env.hub.project import read_project, stage_project
+from rlm_env.hub.validate import left_out
 from rlm_env.registry import load_environment
 from tests.hub.shell import Shell
 
@@ -29,6 +31,8 @@ def elsewhere(index, tmp_path_factory):
     for project in PROJECTS:
         staged, _ = stage_project(project, shell.folder / project.name)
         built = build(staged, shell.folder / f"{project.name}-dist")
+        assert wheel_findings(staged, built) == left_out(project, staged) == []
+        assert hub_class(built.requirements) == UNCLASSIFIED
         shell(*Shell.upload(index), built.wheel, built.archive)
     shell(Path(sys.base_prefix) / "bin" / "python3", "-m", "venv", "venv")
     commands = shell.folder / "venv" / "bin"
