@@ -11,11 +11,12 @@ In names, `_` and `-` mean the same.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -131,15 +132,31 @@ def check_options(name: str, options: Iterable[str]) -> None:
     apart; ValueError for an unknown name. Makes nothing."""
     if "seed" in options:
         raise UnknownOption(f"environment {name}: the seed is no option; it is given beside the options, as `seed`")
-    _check_names(name, environment_maker(name), options)
+    make = environment_maker(name)
+    _check_names(name, make, options, of_datasets=_dataset_options(make))
 
 
-def _check_names(name: str, make: Callable[..., Any], options: Iterable[str]) -> None:
-    """Raises UnknownOption for an option that an environment does not have, with a near one and all that it has."""
+def _dataset_options(make: Callable[..., Any]) -> list[str]:
+    """The options of all data sets, which the module of an environment's class lists as `DATASETS`: name -> dataclass."""
+    return list({field.name: None for options in datasets_of(make).values() for field in dataclasses.fields(options)})
+
+
+def datasets_of(make: Callable[..., Any]) -> dict[str, Any]:
+    """The data sets of an environment's class; {} for one that has no such list."""
+    found = getattr(sys.modules.get(make.__module__), "DATASETS", {})
+    return dict(found) if isinstance(found, dict) and all(map(dataclasses.is_dataclass, found.values())) else {}
+
+
+def _check_names(
+    name: str, make: Callable[..., Any], options: Iterable[str], *, of_datasets: Sequence[str] = ()
+) -> None:
+    """Raises UnknownOption for an option that an environment does not have, with a near one and all that it has. One
+    that takes any option, and whose data sets are not given, refuses wrong ones itself."""
     parameters = inspect.signature(make).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    if any(p.kind is p.VAR_KEYWORD for p in parameters) and not of_datasets:
         return
-    known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    known = [*of_datasets]
+    known += [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     for option in options:
         if option not in known:
             hint = near_matches(option, known, listing=False) or "."

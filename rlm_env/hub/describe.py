@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import re
 import time
@@ -16,7 +15,7 @@ from typing import Any, get_args
 from rlm_env.environment import Environment
 from rlm_env.hub.guarded import NoEnd, environment_code
 from rlm_env.origin import Origin, origin_of
-from rlm_env.registry import environment_maker, find_environment
+from rlm_env.registry import datasets_of, environment_maker, find_environment
 from rlm_env.runs.errors import ConfigError
 from rlm_env.task import Split
 
@@ -98,9 +97,8 @@ def list_options(make: Callable[..., Any]) -> list[Option]:
         if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     ]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        datasets = getattr(importlib.import_module(make.__module__), "DATASETS", {})
         having: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-        for dataset, options in datasets.items():
+        for dataset, options in datasets_of(make).items():
             for field in dataclasses.fields(options):
                 having[field.name, _kind(field.type), _default(_field_default(field))].append(dataset)
         found += [Option(*option, datasets=tuple(names)) for option, names in having.items()]

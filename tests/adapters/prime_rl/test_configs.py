@@ -106,6 +106,10 @@ def test_verifiers_narrows_the_environments_to_our_classes(name):
         wrong["agent"]["harness"]["rollout"]["max_turnz"] = 3
         with pytest.raises(ValueError, match="max_turnz"):
             resolve_env_config(wrong)
+        wrong = copy.deepcopy(source["env"])
+        wrong["taskset"]["options"]["lenghts"] = 3
+        with pytest.raises(ValueError, match="has no option 'lenghts'"):
+            resolve_env_config(wrong)
 
 
 def test_every_environment_has_a_run():
