@@ -137,7 +137,7 @@ def check_options(name: str, options: Iterable[str]) -> None:
 
 
 def _dataset_options(make: Callable[..., Any]) -> list[str]:
-    """The options of all data sets, which the module of an environment's class lists as `DATASETS`: name -> dataclass."""
+    """The options of all data sets of an environment, which the module of its class lists as `DATASETS`."""
     return list({field.name: None for options in datasets_of(make).values() for field in dataclasses.fields(options)})
 
 
