@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from rlm_env.messages import Completion, Message
 from rlm_env.repl import shorten
 from rlm_env.repl.bounds import first_line
 from rlm_env.replies import text_calls, visible_text
-from rlm_env.rollout import SubTurn, ToolResult, Turn
+from rlm_env.rollout import Rollout, SubTurn, ToolResult, Turn
 from rlm_env.tools.schema import Tool
 
 MAX_CALLS = 16
@@ -249,3 +249,12 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def tool_results(rollout: Rollout) -> Iterator[ToolResult]:
+    """All tool calls of a rollout with their results: those of the root LLM, then those of its sub-LLMs."""
+    for turn in rollout.turns:
+        yield from turn.tool_results
+    for call in rollout.sub_calls:
+        for turn in call.tool_turns:
+            yield from turn.tool_results

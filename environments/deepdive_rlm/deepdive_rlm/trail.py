@@ -6,11 +6,12 @@ The tool calls of root and sub-LLMs count alike.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urldefrag
 
 from rlm_env.rollout import Rollout, ToolResult
+from rlm_env.tools.box import tool_results
 from rlm_rewards import deepdive
 
 
@@ -35,15 +36,6 @@ def metrics(rollout: Rollout, evidence: Sequence[str] | None) -> dict[str, float
         whole = hits.index(False) if False in hits else len(hits)
         found |= {"evidence_recall": sum(hits) / len(hits), "hop_coverage": whole / len(hits)}
     return found
-
-
-def tool_results(rollout: Rollout) -> Iterator[ToolResult]:
-    """All tool calls of a rollout."""
-    for turn in rollout.turns:
-        yield from turn.tool_results
-    for call in rollout.sub_calls:
-        for turn in call.tool_turns:
-            yield from turn.tool_results
 
 
 def _arguments(result: ToolResult) -> dict[str, Any]:

@@ -6,11 +6,12 @@ Names are TRL's and prime-rl's where they mean the same. Rewards, groups and tok
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from rlm_env.evals.stats import mean_or_zero
-from rlm_env.rollout import Reply, Rollout, StopReason, ToolResult, Turn
+from rlm_env.rollout import Reply, Rollout, StopReason, Turn
+from rlm_env.tools.box import tool_results
 
 STOP_REASONS = tuple(reason for reason in StopReason if reason not in (StopReason.LENGTH, StopReason.CANCELLED))
 """Those that a rollout of the REPL can have."""
@@ -34,7 +35,7 @@ def behavior_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
     sub = [reply for rollout in rollouts for call in rollout.sub_calls for reply in call.replies]
     for prefix, replies in (("", [*root, *sub]), ("root/", root), ("sub/", sub)):
         metrics |= {f"{prefix}completions/{name}": value for name, value in _lengths(replies).items()}
-    calls = [result for rollout in rollouts for result in _tool_results(rollout)]
+    calls = [result for rollout in rollouts for result in tool_results(rollout)]
     metrics["tools/call_frequency"] = len(calls) / max(len(rollouts), 1)
     metrics["tools/failure_frequency"] = mean_or_zero(call.error is not None for call in calls)
     return metrics | _code(root) | _by_environment(rollouts)
@@ -55,14 +56,6 @@ def _lengths(replies: Sequence[Reply]) -> dict[str, float]:
             found |= {f"mean_{name}length": fmean(lengths), f"min_{name}length": float(min(lengths))}
             found[f"max_{name}length"] = float(max(lengths))
     return found
-
-
-def _tool_results(rollout: Rollout) -> Iterator[ToolResult]:
-    for turn in rollout.turns:
-        yield from turn.tool_results
-    for call in rollout.sub_calls:
-        for turn in call.tool_turns:
-            yield from turn.tool_results
 
 
 def _code(turns: Iterable[Turn]) -> dict[str, float]:
