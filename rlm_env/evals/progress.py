@@ -64,9 +64,12 @@ def counting(console: Console, doing: str) -> Iterator[Callable[[int, int], None
 class Progress:
     """The live display of a run; use it as a context manager and call `add` for every finished rollout."""
 
-    def __init__(self, console: Console, scaffolds: Sequence[str], total: int) -> None:
-        """`total`: rollouts of each scaffold."""
+    def __init__(
+        self, console: Console, scaffolds: Sequence[str], total: int, test: Callable[[], str] = lambda: ""
+    ) -> None:
+        """`total`: rollouts of each scaffold. `test`: what is to be told of a test that may end the run."""
         self._console = console
+        self._test = test
         self._scaffolds = {scaffold: _Scaffold(total) for scaffold in scaffolds}
         self._cost: float | None = None
         self._start = self._printed = time.monotonic()
@@ -112,15 +115,16 @@ class Progress:
             + (f", {scaffold.errors} errors" if scaffold.errors else "")
             for name, scaffold in self._scaffolds.items()
         ]
-        say(self._console, f"[{now - self._start:.0f} s] {' | '.join(parts)}{self._money()}")
+        say(self._console, f"[{now - self._start:.0f} s] {' | '.join(parts)}{self._totals()}")
 
-    def _money(self) -> str:
-        """The dollars so far, as text."""
-        return "" if self._cost is None else f" | {money(self._cost)}"
+    def _totals(self) -> str:
+        """The dollars so far, and the test, as text."""
+        cost = "" if self._cost is None else f" | {money(self._cost)}"
+        return f"{cost} | {told}" if (told := self._test()) else cost
 
     def _table(self) -> Table:
         """The live table on a terminal."""
-        table = Table(box=None, title=f"{time.monotonic() - self._start:.0f} s{self._money()}", title_justify="left")
+        table = Table(box=None, title=f"{time.monotonic() - self._start:.0f} s{self._totals()}", title_justify="left")
         for name in ("scaffold", "", "done", "score so far", "tokens", "overflowed", "errors"):
             table.add_column(name, justify="left" if name in ("scaffold", "") else "right")
         for name, scaffold in self._scaffolds.items():

@@ -306,7 +306,7 @@ class EvalRun:
     async def _work(self, planned: list[PlannedRollout], engines: Engines) -> None:
         """Samples and scores the planned rollouts, `concurrency` at once, until none is left or the run is stopped."""
         repeats = len(self.tasks) * self.config.repeats
-        with Progress(self.console, list(self.scaffolds), repeats) as progress:
+        with Progress(self.console, list(self.scaffolds), repeats, lambda: self.test.told) as progress:
             self.waiting = {(scaffold.name, task.id, repeat) for scaffold, task, repeat in planned}
             if not self.test.decided:
                 self.test = until_test(self.config, self.tasks)
@@ -337,7 +337,9 @@ class EvalRun:
     async def _worker(self, left: Iterator[PlannedRollout], engines: Engines, progress: Progress) -> None:
         decided = self.test.decided  # then what is left are scaffolds that the test does not compare
         for planned in left:
+            await self.test.turn(planned[1].id, self.config.concurrency, lambda: self.cost.reached)
             if self.cost.reached or (self.test.decided and not decided):
+                self.test.wake()
                 return
             rollout, task = await make_rollout(planned, engines, self.hooks.on_event), planned[1]
             error = None

@@ -11,8 +11,9 @@ so far; several environments share the level equally (`EvalConfig.runs`).
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -113,6 +114,8 @@ class UntilTest:
         self._sides = [_Side(condition) for condition in conditions]
         self._scaffolds = tuple(dict.fromkeys(name for one in conditions for name in (one.ours, one.theirs)))
         self._tasks, self._repeats, self._level = tasks, repeats, level
+        self._places = {task: place for place, task in enumerate(tasks)}
+        self._moved = asyncio.Event()
         self._passed_over = 0
         self.counted = 0
         """Tasks that were taken in or passed over: the first ones of the run."""
@@ -130,6 +133,7 @@ class UntilTest:
     def advance(self, stats: Mapping[Key, RolloutStats], waiting: Collection[Key] = ()) -> None:
         """Takes in the next tasks whose rollouts have all ended; nothing more after a decision. `waiting`: rollouts
         that will be made again."""
+        self.wake()
         while not self.decided and self.counted < len(self._tasks):
             task = self._tasks[self.counted]
             keys = {name: [(name, task, repeat) for repeat in range(self._repeats)] for name in self._scaffolds}
@@ -141,6 +145,18 @@ class UntilTest:
             }
             self._passed_over += not all(scores.values())
             self._take(scores)
+
+    async def turn(self, task: str, ahead: int, stopped: Callable[[], bool]) -> None:
+        """Returns when a task may begin: when it is among the `ahead` tasks after those that are counted, so that a
+        rollout that takes long does not let the run begin what a decision would save. At once without conditions,
+        after a decision, and when the run is `stopped`."""
+        while self._sides and not self.decided and not stopped() and self._places[task] >= self.counted + ahead:
+            self._moved.clear()
+            await self._moved.wait()
+
+    def wake(self) -> None:
+        """Lets those that wait in `turn` look again."""
+        self._moved.set()
 
     def _take(self, scores: Mapping[str, list[float]]) -> None:
         """Takes in a task, from the scores of its repeats by scaffold, and decides what can be decided."""
@@ -160,6 +176,16 @@ class UntilTest:
             (side.condition, sign): math.exp(-most) for side in self._sides for sign, most in side.most.items()
         }
         return dict(zip(plain, holm(list(plain.values())), strict=True))
+
+    @property
+    def told(self) -> str:
+        """How far it is, in few words; empty without conditions."""
+        p_values = self._p_values()
+        return ", ".join(
+            f"{side.condition}: p {min(p_values[side.condition, sign] for sign in side.most):.2g} after "
+            f"{len(side.differences)} tasks"
+            for side in self._sides
+        )
 
     def record(self) -> dict[str, Any]:
         """What the record of a run says of a decision, as plain TOML values."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import replace
 
@@ -102,6 +103,30 @@ def test_repeats_are_averaged_within_their_task():
     known |= both("a", 0.0, 0.5, repeat=1)
     test.advance(known)
     assert test.stopping(known).verdicts[0].difference.mean == 0.25
+    assert test.told == "rlm>standard: p 1 after 1 tasks"
+    assert UntilTest([], ["a"], 1, 0.05).told == ""
+
+
+async def test_a_rollout_that_takes_long_does_not_let_all_tasks_begin():
+    test, stopped = UntilTest(RLM, [str(number) for number in range(9)], 1, 0.05), False
+    begun: list[str] = []
+
+    async def worker(task: str) -> None:
+        await test.turn(task, 3, lambda: stopped)
+        begun.append(task)
+
+    workers = [asyncio.create_task(worker(str(number))) for number in range(9)]
+    await asyncio.sleep(0.01)
+    assert begun == ["0", "1", "2"]
+    test.advance(both("1", 1.0, 0.0))
+    await asyncio.sleep(0.01)
+    assert len(begun) == 3
+    test.advance(both("1", 1.0, 0.0) | both("0", 1.0, 0.0))
+    await asyncio.sleep(0.01)
+    assert begun[3:] == ["3", "4"]
+    stopped = True
+    test.wake()
+    await asyncio.wait_for(asyncio.gather(*workers), 10)
 
 
 def test_a_task_without_a_score_is_passed_over():
