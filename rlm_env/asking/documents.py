@@ -125,7 +125,9 @@ def _read(path: Path) -> str | bytes:
 
 
 def _standard_input() -> str:
-    data = sys.stdin.buffer.read()
+    data = b"" if sys.stdin is None else sys.stdin.buffer.read()
+    if not data.strip():
+        raise ConfigError("nothing came on standard input; name the files and folders to ask about")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -82,7 +82,8 @@ def _ask(arguments: argparse.Namespace) -> int:
     prices = role_prices(config)
     if not arguments.question.strip():
         raise ConfigError("the question is empty")
-    paths = arguments.paths or ([STDIN] if not sys.stdin.isatty() else [])
+    piped = sys.stdin is not None and not sys.stdin.isatty()
+    paths = arguments.paths or ([STDIN] if piped else [])
     documents = read_documents(paths, arguments.include, arguments.exclude)
     _check_output(arguments.output)
     console = Console(stderr=True, quiet=arguments.quiet)

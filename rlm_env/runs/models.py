@@ -69,7 +69,7 @@ def _find(spec: str) -> tuple[str, Path]:
         hint = near_matches(spec, packaged, listing=False)
         raise ConfigError(
             f"{error}{hint}\nModels shipped with rlm-env: {', '.join(packaged) or 'none'}. "
-            "A model behind an API is evaluated with `rlm-env eval ... --base-url URL`."
+            "A model behind an API needs --base-url URL."
         ) from error
     return found.name, found.path
 

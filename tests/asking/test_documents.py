@@ -85,6 +85,13 @@ def test_standard_input_is_a_text(monkeypatch, folder):
     assert read_documents(["-", folder / "src"], stdin="given").context["stdin"] == "given"
 
 
+@pytest.mark.parametrize("stdin", [None, b"", b" \n"])
+def test_an_empty_standard_input_is_a_mistake_and_costs_nothing(monkeypatch, stdin):
+    monkeypatch.setattr("sys.stdin", None if stdin is None else io.TextIOWrapper(io.BytesIO(stdin)))
+    with pytest.raises(ConfigError, match="nothing came on standard input"):
+        read_documents(["-"])
+
+
 @pytest.mark.parametrize(
     ("paths", "options", "message"),
     [
