@@ -44,6 +44,25 @@ def test_the_level_that_is_asked_for_counts():
     assert 0 < np.mean(seldom != 0) < np.mean(often != 0) <= 0.4
 
 
+def test_a_run_decides_as_the_simulated_ones_do():
+    drawn: list[np.ndarray] = []
+
+    def draw(rng, runs, place):
+        drawn.append(ALTERNATIVES["0.6 against 0.4"](rng, runs, place))
+        return drawn[-1]
+
+    decided, after = decisions(draw, runs=12, tasks=120, level=0.05)
+    assert {0, 1} == set(decided.tolist())
+    names = [str(place) for place in range(120)]
+    for run, differences in enumerate(np.array(drawn).T):
+        known = {}
+        for name, difference in zip(names, differences.tolist(), strict=True):
+            known |= both(name, max(difference, 0.0), max(-difference, 0.0))
+        test = UntilTest(RLM, names, 1, 0.05)
+        test.advance(known)
+        assert (test.decided, test.counted) == (decided[run] == 1, after[run])
+
+
 def test_differences_are_found_and_tasks_saved():
     decided, after = decisions(ALTERNATIVES["0.9 against 0.5"], runs=200, tasks=150, level=0.05)
     assert np.mean(decided == 1) > 0.98
