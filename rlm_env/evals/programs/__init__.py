@@ -15,6 +15,7 @@ from rlm_env.evals.programs.holdings import (
     COMPUTED,
     CONTEXT,
     FOUND,
+    HOLDS,
     MANY,
     MEASURED,
     PIECE,
@@ -116,9 +117,9 @@ def _program(read: list[TurnFlow], prompts: list[int], hidden: bool) -> Program:
         return Program.NO_CODE
     if sum(turn.broken for turn in read) == cells:
         return Program.UNPARSABLE
-    if any(value & PIECE and value & MANY and not value & WHOLE for value in prompts):
+    if any(value & PIECE and value & MANY and not value & (WHOLE | HOLDS) for value in prompts):
         return Program.CHUNK_AND_BATCH
-    if any(value & WHOLE for value in prompts):
+    if any(value & (WHOLE | HOLDS) for value in prompts):
         return Program.WHOLE_TO_SUB
     if any(value & PIECE for value in prompts):
         return Program.PIECE_TO_SUB

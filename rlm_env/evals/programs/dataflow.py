@@ -39,7 +39,7 @@ class DataFlow:
         self._reset()
 
     def _reset(self) -> None:
-        self._control = self._loops = self._depth = 0
+        self._control = self._over = self._loops = self._depth = 0
         self._active: list[Function] = []
         self._returned = 0
         del self._scopes[1:]
@@ -91,11 +91,13 @@ class DataFlow:
             case ast.AnnAssign() if node.value is not None:
                 self._assign_all([node.target], node.value)
             case ast.AugAssign():
-                self._grow(node.target, self._value(node.value) | self._owed(), several=False)
+                self._grow(node.target, self._owing(self._value(node.value)), several=False)
             case ast.For() | ast.AsyncFor():
                 over = self._value(node.iter)
                 self._iterate(node.target, node.iter, over)
-                self._loop(has.depends_on(over) & ~FOUND, [node.body, node.orelse])
+                before, self._over = self._over, over
+                self._loop(has.depends_on(over) & ~FOUND, [node.body, node.orelse], several=not has.is_single(over))
+                self._over = before
             case ast.While():
                 self._loop(has.depends_on(self._value(node.test)) & ~FOUND, [node.body, node.orelse])
             case ast.If():
@@ -115,7 +117,7 @@ class DataFlow:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 self._functions[node.name] = node
             case ast.Return():
-                self._returned |= self._value(node.value) | self._owed()
+                self._returned |= self._owing(self._value(node.value))
             case ast.Import():
                 self._patterns |= {one.asname or one.name for one in node.names if one.name in ("re", "regex")}
             case ast.ImportFrom(module="re" | "regex"):
@@ -128,21 +130,21 @@ class DataFlow:
             self._block(block)
         self._control = before
 
-    def _loop(self, control: int, blocks: list[list[ast.stmt]]) -> None:
-        """A loop, twice: what one round leaves reaches the next."""
-        with self._in_loop():
+    def _loop(self, control: int, blocks: list[list[ast.stmt]], *, several: bool = True) -> None:
+        """A loop, twice: what one round leaves reaches the next. `several`: more than one round."""
+        with self._in_loop(several):
             self._guarded(control, blocks)
             self._guarded(control, blocks)
 
     @contextmanager
-    def _in_loop(self) -> Iterator[None]:
-        self._loops += 1
+    def _in_loop(self, several: bool = True) -> Iterator[None]:
+        self._loops += several
         yield
-        self._loops -= 1
+        self._loops -= several
 
-    def _owed(self) -> int:
-        """What a value inherits from the conditions around it."""
-        return self._control & ~FOUND
+    def _owing(self, value: int) -> int:
+        """A value with what it owes to the conditions around it."""
+        return value | self._control & (REPLY if value & CONTEXT else ~FOUND)
 
     def _kept(self, value: int) -> int:
         """A value that is kept under the conditions around it: a piece was chosen by them."""
@@ -177,7 +179,7 @@ class DataFlow:
             for one, part in zip(first.elts, source.elts, strict=True):
                 self._assign_all([one], part)
             return
-        value = self._value(source) | self._owed()
+        value = self._owing(self._value(source))
         for target in targets:
             if isinstance(target, ast.Name):
                 self._name_function(target.id, source)
@@ -217,9 +219,13 @@ class DataFlow:
         if target.id == "answer":
             self._turn.answers.append(value)
             return
-        value = self._kept(value) | (MANY if several and self._loops else 0)
         scope = next((scope for scope in reversed(self._scopes) if target.id in scope), self._scopes[-1])
-        scope[target.id] = scope.get(target.id, 0) | value
+        before, value = scope.get(target.id, 0), self._kept(value)
+        if several:
+            value = has.held(value) | (MANY if self._loops or before & value & CONTEXT else 0)
+            if value & CONTEXT and not value & FOUND:
+                value |= has.parts_of(self._over) & has.ALL
+        scope[target.id] = before | value
 
     # expressions
 
@@ -233,10 +239,7 @@ class DataFlow:
         return flags
 
     def _all(self, nodes: Iterable[ast.expr]) -> int:
-        flags = 0
-        for node in nodes:
-            flags |= self._value(node)
-        return flags
+        return has.union_of(map(self._value, nodes))
 
     def _flags(self, node: ast.expr) -> int:
         match node:
@@ -274,11 +277,8 @@ class DataFlow:
 
     def _display(self, elements: list[ast.expr]) -> int:
         """A list or tuple as it is written: several pieces in it are many."""
-        values = [self._value(one) for one in elements]
-        flags = MANY if sum(bool(value & CONTEXT) for value in values) > 1 else 0
-        for value in values:
-            flags |= value
-        return flags
+        values = [has.held(self._value(one)) for one in elements]
+        return has.union_of(values) | (MANY if sum(bool(value & CONTEXT) for value in values) > 1 else 0)
 
     def _subscript(self, node: ast.Subscript) -> int:
         value, at = self._value(node.value), self._value(node.slice)
@@ -293,14 +293,14 @@ class DataFlow:
     def _comprehension(self, generators: list[ast.comprehension], elements: list[ast.expr]) -> int:
         """What a comprehension makes: all parts of what it goes over, or those that its conditions choose."""
         self._scopes.append({})
-        control, over, first = self._control, 0, 0
-        with self._in_loop():
-            for generator in generators:
-                flags = self._value(generator.iter)
-                first, over = first or flags, over | flags
-                self._iterate(generator.target, generator.iter, flags)
-                for test in generator.ifs:
-                    self._control |= has.depends_on(self._value(test))
+        control, over, first, single = self._control, 0, 0, True
+        for generator in generators:
+            flags = self._value(generator.iter)
+            first, over, single = first or flags, over | flags, single and has.is_single(flags)
+            self._iterate(generator.target, generator.iter, flags)
+            for test in generator.ifs:
+                self._control |= has.depends_on(self._value(test))
+        with self._in_loop(not single):
             value = self._kept(self._all(elements))
         if not value & (CONTEXT | MEASURED):
             value |= (self._control | has.depends_on(over)) & ~FOUND
@@ -308,7 +308,7 @@ class DataFlow:
         self._scopes.pop()
         if value & CONTEXT and not value & FOUND:
             value |= has.parts_of(first) & has.ALL
-        return value | MANY
+        return has.held(value) & ~MANY if single else has.held(value) | MANY
 
     # calls
 
@@ -316,16 +316,14 @@ class DataFlow:
         name, owner = has.called(node.func)
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
         values = [self._value(one) for one in given]
-        union = 0
-        for value in values:
-            union |= value
+        union = has.union_of(values)
         if owner is None:
             if (own := self._functions.get(name)) is not None:
                 return self._ask(union) if isinstance(own, str) else self._enter_function(own, node, values)
             if name in has.HANDS_IN:
                 named = node.args[0] if name == "FINAL_VAR" and node.args else None
                 value = self._look_up(str(named.value)) if isinstance(named, ast.Constant) else union
-                self._turn.answers.append(value | self._owed())
+                self._turn.answers.append(self._owing(value))
                 return 0
             if name in has.PRINTS:
                 self._print(union)
@@ -339,9 +337,9 @@ class DataFlow:
         )
         self._turn.regex |= pattern
         if owner is not None and name in has.GROWS:
-            self._grow(owner, union | self._owed())
+            self._grow(owner, self._owing(union))
             return 0
-        mapped = self._passed(given, has.element_of(union))
+        mapped = self._passed(given, union)
         value = self._value(owner) | union
         if name in has.PLACES and given and has.is_blank(given[0]):
             return has.measure_of(value)  # the end of a line, where a piece is cut
@@ -349,16 +347,16 @@ class DataFlow:
             return mapped | MANY
         return has.library_result(name, value)
 
-    def _passed(self, given: list[ast.expr], element: int) -> int | None:
-        """The value that functions passed to a call (such as `key` or `map`'s first argument) make of one element; None
-        where none is passed."""
-        found = None
+    def _passed(self, given: list[ast.expr], over: int) -> int | None:
+        """The value that functions passed to a call (such as `key` or `map`'s first argument) make of one element of
+        what it is given; None where none is passed."""
+        found, element = None, has.element_of(over)
         for one in given:
             own = one if isinstance(one, ast.Lambda) else None
             if isinstance(one, ast.Name):
                 own = self._functions.get(one.id)
             if own is not None:
-                with self._in_loop():
+                with self._in_loop(not has.is_single(over)):
                     made = self._ask(element) if isinstance(own, str) else self._enter_function(own, None, [element])
                 found = (found or 0) | made
         return found
@@ -396,4 +394,4 @@ class DataFlow:
 
     def _print(self, value: int) -> None:
         if value:
-            self._turn.printed.append(self._kept(value) | self._owed())
+            self._turn.printed.append(self._owing(self._kept(value)))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import functools
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-WHOLE, PIECE, ALL, FOUND, MEASURED, COMPUTED, REPLY, MANY = (1 << bit for bit in range(8))
-"""The whole context; a part of it; its parts, none left out; a part that a condition or a pattern chose (a `PIECE`,
-too); its length or type; something else that was computed from it; an answer of a sub-LLM; several elements."""
-CONTEXT = WHOLE | PIECE
+WHOLE, PIECE, ALL, HOLDS, FOUND, MEASURED, COMPUTED, REPLY, MANY = (1 << bit for bit in range(9))
+"""The whole context; a part of it; its parts, none left out; a container with the whole context as one element; a part
+that a condition or a pattern chose (a `PIECE`, too); its length or type; something else that was computed from it; an
+answer of a sub-LLM; several elements."""
+CONTEXT = WHOLE | PIECE | HOLDS
 
 
 def _words(text: str) -> frozenset[str]:
@@ -57,6 +61,11 @@ class TurnFlow:
     """Cells that are no Python."""
 
 
+def union_of(values: Iterable[int]) -> int:
+    """What several values hold together."""
+    return functools.reduce(operator.or_, values, 0)
+
+
 def part_of(value: int) -> int:
     """A part of a value: of the whole context, a piece."""
     if value & WHOLE:
@@ -73,12 +82,22 @@ def parts_of(value: int) -> int:
 
 def element_of(value: int) -> int:
     """One element of a value."""
-    return part_of(value) & ~MANY
+    return part_of(value) & ~(MANY | HOLDS) | (WHOLE if value & HOLDS else 0)
+
+
+def held(value: int) -> int:
+    """A value as an element of a container."""
+    return value & ~WHOLE | HOLDS if value & WHOLE else value
+
+
+def is_single(value: int) -> bool:
+    """True for what is known to have one element: a list that is written so, around a text."""
+    return bool(value & (PIECE | HOLDS)) and not value & (MANY | WHOLE)
 
 
 def as_one_text(value: int) -> int:
     """A value inside of one text: of all parts, that is the whole."""
-    return (value | WHOLE if value & ALL else value) & ~(MANY | ALL)
+    return (value | WHOLE if value & (ALL | HOLDS) else value) & ~(MANY | ALL | HOLDS)
 
 
 def found_in(value: int) -> int:
@@ -119,7 +138,7 @@ def library_result(name: str, value: int) -> int:
     if name in TEXTS:
         return as_one_text(value)
     if name in ITERATES:
-        return parts_of(value)
+        return value if is_single(value) else parts_of(value)
     return value if name in KEEPS else part_of(value)
 
 
