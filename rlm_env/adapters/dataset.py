@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from rlm_env.adapters.stored_rollouts import valid_unicode
+from rlm_env.adapters.valid import valid_unicode
 from rlm_env.messages import Message
 from rlm_env.rollout import Rollout, SubCall
 

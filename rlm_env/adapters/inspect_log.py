@@ -45,13 +45,13 @@ from inspect_ai.model import (
 from inspect_ai.scorer import Score as InspectScore
 from inspect_ai.tool import ToolCallError
 
-from rlm_env.adapters.stored_rollouts import stored_rollouts, valid_unicode
+from rlm_env.adapters.valid import valid_unicode
 from rlm_env.evals.stored import EvalResult
 from rlm_env.evals.summary import ScaffoldSummary
 from rlm_env.messages import Message, Usage
 from rlm_env.rollout import Reply, Rollout, SubCall, ToolResult, Turn
 from rlm_env.runs.config import RECORD
-from rlm_env.runs.folder import ROLLOUTS, read_run_config
+from rlm_env.runs.folder import ROLLOUTS, latest_rollouts, read_run_config
 
 SCORER = "reward"
 STOP_REASONS: dict[str | None, StopReason] = {
@@ -70,7 +70,7 @@ def write_inspect_logs(result: EvalResult, out: Path) -> list[Path]:
     record = read_run_config(result.path).get(RECORD, {})
     started = datetime.fromisoformat(record["started"]) if "started" in record else datetime.now(UTC)
     by_scaffold: dict[str, list[Rollout]] = {}
-    for rollout in stored_rollouts(result.path / ROLLOUTS):
+    for rollout in latest_rollouts(result.path / ROLLOUTS):
         by_scaffold.setdefault(rollout.scaffold, []).append(rollout)
     paths = []
     for scaffold in result.summary.scaffolds:

@@ -96,9 +96,8 @@ def _write_verifiers(folder: Path, out: Path) -> list[Path]:
 def _write_dataset(folder: Path, out: Path, target: str) -> list[Path]:
     import rlm_env
     from rlm_env.adapters.dataset import write_hub_folder, write_parquet
-    from rlm_env.adapters.stored_rollouts import stored_rollouts
     from rlm_env.rollout import Rollout
-    from rlm_env.runs.folder import ROLLOUTS
+    from rlm_env.runs.folder import ROLLOUTS, latest_rollouts
 
     files = sorted(path for path in folder.glob(f"**/{ROLLOUTS}") if out not in path.parents)
     if not files:
@@ -106,7 +105,7 @@ def _write_dataset(folder: Path, out: Path, target: str) -> list[Path]:
 
     def read() -> Iterator[Rollout]:
         for path in files:
-            yield from stored_rollouts(path)
+            yield from latest_rollouts(path)
 
     if target == "parquet":
         return write_parquet(read, out)

@@ -20,9 +20,9 @@ from rlm_env.evals.report import markdown_report
 from rlm_env.evals.stored import EvalResult
 from rlm_env.evals.summary import EvalSummary
 from rlm_env.events import OnEvent
-from rlm_env.rollout import Rollout, read_rollouts
+from rlm_env.rollout import Rollout
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import RESULTS, ROLLOUTS
+from rlm_env.runs.folder import RESULTS, ROLLOUTS, latest_rollouts
 from rlm_env.runs.jsonl import read_jsonl
 
 if TYPE_CHECKING:
@@ -83,10 +83,11 @@ class Evaluation:
         return pandas.DataFrame(self.results())
 
     def rollouts(self) -> Iterator[Rollout]:
-        """The rollouts with all their prompts, replies and tokens, read from the disk one by one."""
+        """The rollouts with all their prompts, replies and tokens, read from the disk one by one. Of one that was made
+        again because it had failed, the last."""
         folders = [self.path] if isinstance(self.result, EvalResult) else [self.path / name for name in self.summaries]
         for folder in folders:
-            yield from read_rollouts(folder / ROLLOUTS)
+            yield from latest_rollouts(folder / ROLLOUTS)
 
     def to_markdown(self) -> str:
         """The tables that `rlm-env eval` prints."""

@@ -17,6 +17,7 @@ from typing import Any, Self
 import tomli_w
 
 from rlm_env.contexts import CONTEXTS, ContextStore
+from rlm_env.lines import read_lines
 from rlm_env.rollout import RecordError, Rollout, read_rollouts
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.files import disk_errors, replace_file
@@ -104,6 +105,24 @@ class RunFolder:
     def write_results(self, results: Iterable[dict[str, Any]]) -> None:
         """One flat record per rollout, without its tokens and texts: what a data frame is made of."""
         write_jsonl(self.path / RESULTS, results)
+
+
+def latest_rollouts(path: Path) -> Iterator[Rollout]:
+    """The rollouts in a file, each once, in the order of the file: of one that was stored twice, the last.
+
+    Raises RecordError, naming file and line, for a line that holds no rollout, and OSError.
+    """
+    last = {place: number for number, place in enumerate(read_lines(path, _place, RecordError))}
+    wanted = set(last.values())
+    for number, rollout in enumerate(read_rollouts(path)):
+        if number in wanted:
+            yield rollout
+
+
+def _place(line: str) -> Any:
+    """What tells the rollout in a line from others."""
+    record = json.loads(line)
+    return record.get("id") or (record["scaffold"], record["task_id"], *(record["info"].get(key) for key in PLACE))
 
 
 def refuse_foreign(path: Path) -> None:

@@ -8,6 +8,7 @@ import rlm_env
 from rlm_env.cli import main
 from rlm_env.evals.evaluate import Evaluation
 from rlm_env.events import RolloutEnded
+from rlm_env.rollout import write_rollouts
 from rlm_env.runs.errors import ConfigError, RunStopped
 
 pytestmark = pytest.mark.usefixtures("bare_repls")
@@ -60,6 +61,14 @@ async def test_results_are_tables(options):
     frame = result.to_pandas()
     assert isinstance(frame, pandas.DataFrame)
     assert list(frame["scaffold"]) == ["rlm", "rlm"]
+
+
+async def test_a_rollout_that_was_made_again_is_there_once(options):
+    result = await rlm_env.evaluate("word-count", n=1, scaffolds="rlm", **options)
+    (rollout,) = result.rollouts()
+    failed = rlm_env.Rollout(rollout.id, rollout.task_id, info=rollout.info, error="the engine died")
+    write_rollouts(result.path / "rollouts.jsonl", [failed, rollout])
+    assert [one.error for one in Evaluation.load("out").rollouts()] == [None]
 
 
 async def test_an_environment_of_ones_own_is_taken_as_it_is(options):

@@ -15,14 +15,13 @@ import verifiers.v1 as vf
 from pydantic import ValidationError
 from verifiers.v1.configs.cli.eval import EvalConfig
 
-from rlm_env.adapters.stored_rollouts import stored_rollouts
 from rlm_env.adapters.verifiers.taskset import OWN_ID, RLMTask, RLMTaskData
 from rlm_env.adapters.verifiers.traces import TraceRun, write_traces
 from rlm_env.evals.stored import open_stored
 from rlm_env.rollout import Rollout
 from rlm_env.runs.config import RECORD, merge
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import ROLLOUTS, read_run_config
+from rlm_env.runs.folder import ROLLOUTS, latest_rollouts, read_run_config
 from rlm_env.runs.models import resolve_model
 from rlm_env.runs.options import MODEL_FOLDER, environment_options
 from rlm_env.train.rl.config import TrainConfig, TrainEnvironment
@@ -56,7 +55,7 @@ def write_eval_traces(folder: Path, out: Path, warn: Warn) -> list[Path]:
         harness = {"id": OWN_ID, "scaffold": scaffold, "rollout": settings}
         common = {"model": root.model, "client": client, "num_rollouts": config.repeats}
         run = _trace_run(out, name, taskset, harness, record, **common)
-        of_it = (one for one in stored_rollouts(folder / ROLLOUTS) if one.scaffold == scaffold)
+        of_it = (one for one in latest_rollouts(folder / ROLLOUTS) if one.scaffold == scaffold)
         checked = _Checked(lambda one: tasks.get(one.task_id), name, warn)
         paths.append(write_traces(out / name, run, of_it, checked))
         checked.report()
@@ -83,7 +82,7 @@ def write_training_traces(folder: Path, out: Path, warn: Warn) -> list[Path]:
             tasks = _TrainingTasks(config, entry, split, drawn)
             checked = _Checked(tasks.of, name, warn)
             run = _trace_run(out, name, tasks.taskset, harness, record, model=config.model, trained=True)
-            of_it = (one for one in stored_rollouts(folder / file) if one.group and one.group.label == entry.label)
+            of_it = (one for one in latest_rollouts(folder / file) if one.group and one.group.label == entry.label)
             paths.append(write_traces(out / name, run, of_it, checked))
             checked.report()
     return paths

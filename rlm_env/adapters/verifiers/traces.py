@@ -21,7 +21,7 @@ from verifiers.v1.cli.output import write_config
 from verifiers.v1.configs.cli.eval import EvalConfig
 from verifiers.v1.utils.trace_store import TRACES_FILE
 
-from rlm_env.adapters.stored_rollouts import valid_unicode
+from rlm_env.adapters.valid import valid_unicode
 from rlm_env.adapters.verifiers.counters import rollout_metrics
 from rlm_env.adapters.verifiers.taskset import OWN_ID, RLMTask, rollout_facts
 from rlm_env.adapters.verifiers.trace_graph import TraceGraph

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rlm_env.llm.chat_tokens import ChatTokens
-from rlm_env.rollout import RecordError, Rollout, read_rollouts
+from rlm_env.rollout import RecordError, Rollout
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import ROLLOUTS
+from rlm_env.runs.folder import ROLLOUTS, latest_rollouts
 from rlm_env.train.learner.samples import Sample, SampleKind, rollout_samples
 from rlm_env.train.sft.config import KeepConfig, SFTConfig
 from rlm_env.train.sft.text_turns import CannotEncode, in_students_tokens
@@ -71,7 +71,7 @@ def _read_all(paths: Iterable[str]) -> Iterator[Rollout]:
         path = Path(given).expanduser()
         path = path / ROLLOUTS if path.is_dir() else path
         try:
-            yield from {rollout.id: rollout for rollout in read_rollouts(path)}.values()
+            yield from latest_rollouts(path)
         except OSError as error:
             raise ConfigError(f"rollouts: {path} cannot be read: {error.strerror}") from error
         except RecordError as error:
