@@ -114,6 +114,8 @@ class HubStandIn(StandIn):
             return (200, {}, {"data": {"versions": self.versions[name]}}) if name in self.versions else (404, {}, {})
         if headers.get("authorization") != f"Bearer {self.KEY}":
             return 401, {}, {"detail": "Could not validate credentials"}
+        if path == "/api/v1/user/whoami":
+            return 200, {}, {"data": {"id": "u1", "slug": "tester", "name": "A Tester", "email": "t@example.org"}}
         asked = json.loads(body) if body else {}
         if path == "/api/v1/environmentshub/resolve":
             created = asked["name"] not in self.versions

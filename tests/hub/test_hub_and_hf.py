@@ -117,7 +117,8 @@ def test_what_a_place_refuses_is_told_in_its_own_words(shell, tmp_path, monkeypa
     with pytest.raises(ToolFailed) as refused:
         hub.upload(staged, built)
     assert "An environment version with this content hash already exists" in refused.value.said
-    assert EnvironmentsHub("tester").refusals(read_project(staged.folder))[0].rule == "published"
+    for owner in ("tester", None):
+        assert EnvironmentsHub(owner).refusals(read_project(staged.folder))[0].rule == "published"
     monkeypatch.setenv("PRIME_API_KEY", "wrong")
     with pytest.raises(ToolFailed) as refused:
         hub.upload(staged, built)

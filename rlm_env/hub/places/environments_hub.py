@@ -38,7 +38,7 @@ class EnvironmentsHub(Place):
                 f"--to hub needs the command {COMMAND}: install it in an environment of its own, for example by "
                 f"uv tool install {COMMAND} or pipx install {COMMAND}"
             )
-        there = self._owner is not None and project.version in self._versions(f"{self._owner}/{project.name}")
+        there = project.version in self._versions(f"{self._owner or _login()}/{project.name}")
         return [already_there(project, "the hub")] * there + unresolved_core(project, "the hub")
 
     def upload(self, staged: Project, built: Built) -> list[str]:
@@ -62,6 +62,18 @@ class EnvironmentsHub(Place):
                 return set()
             raise
         return set(re.findall(r"^\W*(\d\S*)", said, re.MULTILINE))
+
+
+def _login() -> str:
+    """The user whose login `prime` has. Raises ConfigError for that of a team, whose slug it does not tell, and
+    ToolFailed without a login."""
+    said = run_tool("prime whoami", [COMMAND, "whoami"], environ=_environ())
+    user = re.search(r"Username\W+([\w-]+)", said)
+    if user is None or "Not set" in said or re.search(r"Type\W+Team", said):
+        raise ConfigError(
+            "--to hub: prime does not tell under which name it would push: name the user or team by --owner"
+        )
+    return user[1]
 
 
 def _environ() -> dict[str, str]:
