@@ -343,6 +343,7 @@ def test_the_command_prints_lines_or_json_and_its_exit_code_tells(planted, capsy
     [
         (["-n", "1"], "--tasks must be at least 2"),
         (["--set", "terms=2"], "--set terms: only options.KEY can be set here"),
+        (["--set", "options.seed=2"], "--set options.seed: the seed is given by --seed"),
     ],
 )
 def test_mistakes_in_the_command_are_named(planted, capsys, arguments, said):

@@ -93,3 +93,9 @@ def test_the_folder_of_the_model_is_filled_in():
 def test_tables_refuse_numbers_that_are_not_finite(table: type[Table], key: str):
     with pytest.raises(ValidationError, match="finite number"):
         table.model_validate({key: float("inf")})
+
+
+def test_a_seed_is_no_option_of_an_environment():
+    assert environment_options({"lengths": [512]}, None) == {"lengths": [512]}
+    with pytest.raises(ConfigError, match=r"options\.seed: the seed is the run's, .*: --seed N, or seed = N"):
+        environment_options({"seed": 3}, None)
