@@ -94,16 +94,16 @@ async def _check(request: CheckRequest, origin: Origin, findings: Findings, allo
         with environment_code("loads", request.name):
             make = environment_maker(request.name)
             found, names = extras.option_findings(make)
-            findings.judge("options", found, ", ".join(names) or "none", allow)
+            findings.conclude("options", found, ", ".join(names) or "none", allow)
             environment = find_environment(request.name, request.seed, **request.options)
     except Exception as error:
-        findings.judge("loads", [Finding("loads", request.name, raised(error), "make it load by name")], "")
+        findings.conclude("loads", [Finding("loads", request.name, raised(error), "make it load by name")], "")
         return
     elsewhere = [
         Finding("loads", request.name, f"{place} declares an environment of this name too", "rename one of them")
         for place in other_places(request.name)
     ]
-    findings.judge("loads", elsewhere, "by name" if request.options else "by name, with its default options", allow)
+    findings.conclude("loads", elsewhere, "by name" if request.options else "by name, with its default options", allow)
     if origin.project is None and (sources := FOLDER / origin.module).is_dir():
         installed = f"{request.name} is the installed {origin.package} {origin.version}"
         findings.unchecked[str(sources)] = f"{installed}; pip install -e {sources} to check these"
@@ -140,36 +140,36 @@ class _Check:
         tasks = [task for pair in zip_longest(*by_split.values()) for task in pair if task is not None]
         counted = " and ".join(f"{len(found)} of {split}" for split, found in by_split.items())
         unreadable = task_rules.unreadable_contexts(tasks)
-        self._judge("tasks", missing + unreadable + task_rules.unstorable_info(tasks), counted)
+        self._conclude("tasks", missing + unreadable + task_rules.unstorable_info(tasks), counted)
         if not tasks or unreadable:
             self.findings.unchecked["the other rules"] = "the tasks come first"
             return
         repeated, listed = task_rules.repeated_ids(self.environment)
-        self._judge("ids", repeated, f"{listed} are unique")
-        self._judge("splits", task_rules.shared_tasks(by_split), "train and eval share no task")
+        self._conclude("ids", repeated, f"{listed} are unique")
+        self._conclude("splits", task_rules.shared_tasks(by_split), "train and eval share no task")
         self._check_sameness(by_split)
         answers = await self._check_scores(tasks)
         tools = await self._check_extras(tasks)
-        self._judge("context-type", contexts.context_types(tasks), "plain data")
-        self._judge("gold-in-context", contexts.gold_places(tasks, answers), "no place holds it in every task")
-        self._judge("info-in-context", contexts.info_places(tasks), "Task.info stands in no context")
+        self._conclude("context-type", contexts.context_types(tasks), "plain data")
+        self._conclude("gold-in-context", contexts.gold_places(tasks, answers), "no place holds it in every task")
+        self._conclude("info-in-context", contexts.info_places(tasks), "Task.info stands in no context")
         self._check_prompts(tasks, answers, tools)
         await self._check_files(tasks, answers)
 
-    def _judge(self, rule: str, found: list[Finding], seen: str) -> None:
-        self.findings.judge(rule, found, seen, self.allow)
+    def _conclude(self, rule: str, found: list[Finding], seen: str) -> None:
+        self.findings.conclude(rule, found, seen, self.allow)
 
     async def _check_scores(self, tasks: list[Task]) -> scores.Answers:
         answers, found = await scores.perfect_answers(self.environment, tasks)
-        self._judge("perfect-answer", found, f"scores 1 in {len(tasks)} tasks")
-        self._judge("empty-answer", await scores.empty_answers(self.environment, tasks), "scores 0")
+        self._conclude("perfect-answer", found, f"scores 1 in {len(tasks)} tasks")
+        self._conclude("empty-answer", await scores.empty_answers(self.environment, tasks), "scores 0")
         others = await scores.other_answers(self.environment, tasks, answers)
         if len({repr(task.gold) for task in tasks}) == 1:
             message = f"all {len(tasks)} tasks have the same right answer"
             others.append(Finding("other-answer", "Task.gold", message, "let the right answers differ"))
-        self._judge("other-answer", others, "the answer to another task scores less than 1")
+        self._conclude("other-answer", others, "the answer to another task scores less than 1")
         steady = await scores.unsteady_scores(self.environment, tasks[:JUDGED], answers)
-        self._judge("score", steady, "the same answer gets the same score and finite metrics")
+        self._conclude("score", steady, "the same answer gets the same score and finite metrics")
         await self._check_judge(tasks[:JUDGED], answers)
         return answers
 
@@ -185,15 +185,15 @@ class _Check:
         found += await scores.empty_answers(self.environment, tasks, ask_judge=True)
         found += await scores.other_answers(self.environment, tasks, answers, ask_judge=True)
         found = [Finding("judge", one.where, f"with its judge, {one.message}", one.remedy) for one in found]
-        self._judge("judge", found, f"asked about {len(tasks)} tasks: right, empty and wrong answers are told apart")
+        self._conclude("judge", found, f"asked about {len(tasks)} tasks: right, empty and wrong answers are told apart")
 
     def _check_sameness(self, by_split: dict[str, list[Task]]) -> None:
         name, options, seed = self.request.name, self.request.options, self.request.seed
         found = sameness.listed_again(self.environment, by_split)
         found += sameness.other_bytes(name, options, seed, by_split)
-        self._judge("same-bytes", found, "a second listing and another process make the same")
+        self._conclude("same-bytes", found, "a second listing and another process make the same")
         by_index = sameness.tasks_by_index(self.environment, by_split, self.request.tasks)
-        self._judge("task-by-index", by_index, "task(split, index) is the task at that place, and none outside")
+        self._conclude("task-by-index", by_index, "task(split, index) is the task at that place, and none outside")
 
     def _check_prompts(self, tasks: list[Task], answers: scores.Answers, tools: extras.Tools) -> None:
         try:
@@ -201,14 +201,14 @@ class _Check:
         except Exception as error:
             remedy = "let it return a str for any task"
             found = [Finding("gold-in-prompt", "standard_prompt()", raised(error), remedy)]
-        self._judge("gold-in-prompt", found, "neither question nor standard prompt, tips or tools tell it")
+        self._conclude("gold-in-prompt", found, "neither question nor standard prompt, tips or tools tell it")
 
     async def _check_extras(self, tasks: list[Task]) -> extras.Tools:
         found, tools = extras.tool_findings(self.environment, tasks[:TOOLED])
         named = dict.fromkeys(tool.name for some in tools.values() for tool in some)
-        self._judge("tools", found, ", ".join(named) or "none")
+        self._conclude("tools", found, ", ".join(named) or "none")
         found, names = await extras.baseline_findings(self.environment, tasks[:JUDGED])
-        self._judge("baselines", found, ", ".join(names))
+        self._conclude("baselines", found, ", ".join(names))
         return tools
 
     async def _check_files(self, tasks: list[Task], answers: scores.Answers) -> None:
@@ -220,4 +220,4 @@ class _Check:
             self.findings.unchecked |= {"package-in-repl": why, "gold-in-files": why}
             return
         for rule in ("package-in-repl", "gold-in-files"):
-            self._judge(rule, [finding for finding in found if finding.rule == rule], tried)
+            self._conclude(rule, [finding for finding in found if finding.rule == rule], tried)

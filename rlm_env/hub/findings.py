@@ -46,8 +46,8 @@ class Findings:
     unchecked: dict[str, str] = field(default_factory=dict)
     """What was not checked -> why, and how it can be."""
 
-    def judge(self, rule: str, found: list[Finding], seen: str, allow: Mapping[str, str] | None = None) -> None:
-        """Files the outcome of one rule: its findings, or what was seen where it has none."""
+    def conclude(self, rule: str, found: list[Finding], seen: str, allow: Mapping[str, str] | None = None) -> None:
+        """Notes the outcome of one rule: its findings, or what was seen where it has none."""
         reason = (allow or {}).get(rule)
         if found and reason is not None:
             self.allowed[rule] = reason

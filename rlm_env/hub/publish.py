@@ -51,7 +51,7 @@ def publish(
             refusals = place.refusals(project)
         except ToolFailed as error:
             raise ConfigError(f"--to {place.name}: {error}\n{error.said}") from error
-        findings.judge(f"place {place.name}", refusals, "it does not have this version, and rlm-env can be had")
+        findings.conclude(f"place {place.name}", refusals, "it does not have this version, and rlm-env can be had")
     if not findings.ok:
         findings.unchecked["validation"] = "refused before"
         return Publication(findings)

@@ -57,10 +57,12 @@ def validate(project: Project, work: Path, say: Say, index: Sequence[str] = ()) 
     findings = Findings(f"{project.name} {project.version} ({project.folder})")
     staged, sha256 = stage_project(project, work / "project")
     say("looking at its metadata")
-    findings.judge("metadata", metadata_findings(project), "version, description, license, tags, Python")
-    findings.judge("requirements", requirement_findings(project), ", ".join(project.metadata.get("dependencies", [])))
-    findings.judge("content", left_out(project, staged), "every file of the package is published")
-    findings.judge("readme", readme_findings(project), "in the hub's shape; its arguments are the options")
+    findings.conclude("metadata", metadata_findings(project), "version, description, license, tags, Python")
+    findings.conclude(
+        "requirements", requirement_findings(project), ", ".join(project.metadata.get("dependencies", []))
+    )
+    findings.conclude("content", left_out(project, staged), "every file of the package is published")
+    findings.conclude("readme", readme_findings(project), "in the hub's shape; its arguments are the options")
     if not findings.ok:
         findings.unchecked["wheel, check and eval"] = "the findings come first"
         return Validated(project, findings, sha256, staged, None)
@@ -70,11 +72,13 @@ def validate(project: Project, work: Path, say: Say, index: Sequence[str] = ()) 
         built = build(staged, work / "dist")
         command = [sys.executable, "-m", "twine", "check", "--strict", str(built.wheel), str(built.archive)]
         run_tool("twine check", command)
-        findings.judge("wheel", wheel_findings(staged, built), "twine check passed; one package, its license, its hash")
+        findings.conclude(
+            "wheel", wheel_findings(staged, built), "twine check passed; one package, its license, its hash"
+        )
         _validate_installed(staged, built, sha256, work, findings, say, index)
     except ToolFailed as error:
         remedy = f"mend what it says: {error.said}" if "\n" not in error.said else f"see:\n{error.said}"
-        findings.judge("tools", [Finding("tools", project.name, str(error), remedy)], "")
+        findings.conclude("tools", [Finding("tools", project.name, str(error), remedy)], "")
     return Validated(project, findings, sha256, staged, built)
 
 
@@ -96,13 +100,13 @@ def _validate_installed(
     venv = FreshVenv.make(work / "venv")
     core = core_wheel(work / "core")
     venv.install([str(built.wheel)], [*(("--find-links", str(core.parent)) if core else ()), *index])
-    findings.judge("install", [], "in a fresh virtual environment" + (", rlm-env from its sources" if core else ""))
+    findings.conclude("install", [], "in a fresh virtual environment" + (", rlm-env from its sources" if core else ""))
     for name in project.environments:
         say(f"checking {name} as it is installed")
         add_check_findings(findings, name, _checked(venv, name), allow)
         say(f"evaluating {TRIED} tasks of {name} with a model that knows the answers")
         trial = _tried(venv, name)
-        findings.judge(
+        findings.conclude(
             f"eval of {name}", _trial_findings(name, trial, sha256), f"{len(trial['rows'])} rollouts score 1"
         )
 
