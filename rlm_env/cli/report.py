@@ -64,13 +64,12 @@ def add_report(commands: Any) -> None:
 def _report(arguments: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     from rlm_env.reports.document import make_document
-    from rlm_env.reports.reading import read_report
-    from rlm_env.train.report.metrics import METRICS
+    from rlm_env.reports.reading import is_training, read_report
 
     form = next((form for form in FORMS if getattr(arguments, form)), None)
     if arguments.out is not None and form is None:
         raise ConfigError(f"--out needs a form: --{', --'.join(FORMS)}")
-    trained = [folder for folder in arguments.folders if (folder / METRICS).exists()]
+    trained = [folder for folder in arguments.folders if is_training(folder)]
     if arguments.curve is not None and len(trained) < len(arguments.folders):
         raise ConfigError("--curve is for training runs alone")
     errors = Console(stderr=True)

@@ -55,7 +55,7 @@ def read_report(folders: Sequence[Path], tell: Callable[[Path], None] = lambda f
     trainings: list[TrainingReport] = []
     for folder, name in zip(folders, names, strict=True):
         tell(folder)
-        if (folder / METRICS).exists():
+        if is_training(folder):
             trainings.append(_read_training(folder, name))
             continue
         parts = list(_parts(folder))
@@ -66,6 +66,12 @@ def read_report(folders: Sequence[Path], tell: Callable[[Path], None] = lambda f
             evals.append(report)
             kept.append(scores)
     return ReportData(SCHEMA, versions().get("rlm-env", ""), evals, matrices, _comparisons(kept), trainings)
+
+
+def is_training(folder: Path) -> bool:
+    """True for the folder of a training run, also before its first step has ended. Raises ConfigError where a folder
+    without metrics holds no run."""
+    return (folder / METRICS).exists() or "checkpoint" in read_run_config(folder)
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:

@@ -166,6 +166,9 @@ def test_folders_that_are_no_runs_are_named(runs, report, tmp_path):
     with open(folder / "rollouts.jsonl", "r+b") as file:
         file.write(b"{oops")
     assert "rollouts.jsonl, line 1: not a line of JSON" in report(folder, "--html", code=2)
+    begun = shutil.copytree(runs / "trained", tmp_path / "begun")
+    (begun / "metrics.jsonl").unlink()
+    assert "no step has ended yet" in report(begun, code=2)
     (folder / "config.toml").write_text("model = ")
     assert "config.toml is not valid TOML" in report(folder, code=2)
     assert "--curve is for training runs alone" in report("good", "trained", "--curve", "x.png", code=2)

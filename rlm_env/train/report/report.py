@@ -59,7 +59,9 @@ def load_run(folder: Path) -> RunMetrics:
     """Reads the metrics in a run's folder. Raises ConfigError where there are none."""
     lines = read_metrics(folder / METRICS)
     if not lines:
-        raise ConfigError(f"{folder} has no {METRICS} with a line in it: it is not the folder of a training run")
+        raise ConfigError(
+            f"{folder} has no {METRICS} with a line in it: no step has ended yet, or it is no training run"
+        )
     evaluations = [line for line in lines if any(key.startswith("eval/") for key in line)]
     steps = [line for line in lines if line not in evaluations]
     return RunMetrics(folder.resolve().name, steps, evaluations)
