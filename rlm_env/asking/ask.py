@@ -49,7 +49,7 @@ async def ask(
     syntax of .gitignore). `model` at `base_url`, an OpenAI-compatible endpoint whose key is in the environment variable
     `api_key_env`; without `base_url` a local vLLM is started with the model folder `model`. `engine_keys`: further keys
     of `AskConfig`, for example `{"sub_model": "..."}`. `tools`: typed, documented functions for the sub-LLMs.
-    `on_event` is told what happens. `rollout`: fields of `RLMConfig`.
+    `on_event` is called with each event. `rollout`: fields of `RLMConfig`.
 
     Raises ConfigError for a mistake in what was asked for, RunStopped where an engine does not start, EngineUnavailable
     where it cannot be reached; `stop_reason` and `error` of the result say what else went wrong.

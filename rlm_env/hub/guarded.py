@@ -16,7 +16,7 @@ from rlm_env.scoring.errors import describe_exception
 CALL_SECONDS = 60.0
 """What one call may take."""
 LONGEST = 400
-"""Characters of an exception that are told."""
+"""Characters of an exception that are shown."""
 
 
 class NoEnd(BaseException):

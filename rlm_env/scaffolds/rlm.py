@@ -104,10 +104,9 @@ class RLMEnv(Scaffold):
     ) -> Rollout:
         """Runs one rollout; `sub` defaults to `root`. The result is not scored yet.
 
-        `context`: what `share(task)` returned; None loads the task's context for this rollout alone. `on_event` is told
-        what happens. Whatever goes
-        wrong with the model, its code or one request ends in the rollout's `stop_reason`. Raises EngineUnavailable
-        where no rollout can succeed any more, and asyncio.CancelledError.
+        `context`: what `share(task)` returned; None loads the task's context for this rollout alone. `on_event` is
+        called with each event. Whatever goes wrong with the model, its code or one request ends in the rollout's
+        `stop_reason`. Raises EngineUnavailable where no rollout can succeed any more, and asyncio.CancelledError.
         """
         episode = self._begin(task, root, sub, id, on_event)
         return await episode.run(self._play(episode, context))

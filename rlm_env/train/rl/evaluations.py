@@ -18,7 +18,7 @@ from rlm_env.train.rl.held_out import HeldOut
 
 
 class Evaluations:
-    """The held-out evaluations of a run. `fail`: told of an error in one that runs beside the training."""
+    """The held-out evaluations of a run. `fail`: called with the error of one that runs beside the training."""
 
     def __init__(
         self, config: HeldOutConfig, held_out: HeldOut, metrics: MetricsLog, fail: Callable[[Exception], None]
@@ -46,7 +46,7 @@ class Evaluations:
             self._baseline = self._running
 
     async def baseline(self) -> None:
-        """Returns when the evaluation of the initial weights has ended, if one runs; its error is told to `fail`."""
+        """Returns when the evaluation of the initial weights has ended, if one runs; its error goes to `fail`."""
         if self._baseline is not None:
             await asyncio.wait([self._baseline])
 
