@@ -55,8 +55,8 @@ async def solve(
     """Answers one question about a context of any length with an RLM; `rollout.answer` is the answer.
 
     `sampling`: how replies are sampled (temperature, max_tokens, ...), those of sub-LLMs too unless `sub_sampling` is
-    given. `tools`: typed, documented functions that the sub-LLMs may call. `on_event` is called with each event. `config`:
-    further fields of `RLMConfig`.
+    given. `tools`: typed, documented functions that the sub-LLMs may call. `on_event` is called with each event.
+    `config`: further fields of `RLMConfig`.
 
     Of a folder, the model gets what git does not ignore and what is text, without `.git` and files that usually hold
     secrets (`.env`, keys); `include` and `exclude` are patterns in the syntax of .gitignore (see `choose_files`).

@@ -42,8 +42,9 @@ async def rescore(
     """Scores the stored rollouts; returns how many. `everything` off: only those that have no score.
 
     `scoring` names this way of scoring: work that an interrupted run with the same name has stored is kept.
-    `judge_again` off: a verdict that is stored with a rollout is used again, and nothing is asked. `report` is
-    called after each rollout with the number done and the number of all. Raises RunStopped if the judge cannot be asked any more.
+    `judge_again` off: a verdict that is stored with a rollout is used again, and nothing is asked. `report` is called
+    after each rollout with the number done and the number of all. Raises RunStopped if the judge cannot be asked any
+    more.
     """
     wanted = _wanted(folder, everything=everything)
     if not wanted:

@@ -42,7 +42,8 @@ def publish(
     """Validates the project and uploads it to each place; `work` is an empty folder, `index` are arguments of pip.
 
     All refusals come first, so that nothing is uploaded anywhere if one place refuses. An upload that fails is
-    reported, and the other places get theirs. Raises ConfigError for a missing tool or login, and if a place cannot be asked.
+    reported, and the other places get theirs. Raises ConfigError for a missing tool or login, and if a place cannot be
+    asked.
     """
     findings = Findings(f"{project.name} {project.version} ({project.folder})")
     for place in places:

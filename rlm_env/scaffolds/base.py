@@ -157,7 +157,8 @@ class Scaffold(ABC):
         id: str | None = None,
         on_event: OnEvent | None = None,
     ) -> Rollout:
-        """Runs one rollout; `sub` defaults to `root`. The result is not scored yet. `on_event` is called with each event.
+        """Runs one rollout; `sub` defaults to `root`. The result is not scored yet. `on_event` is called with each
+        event.
 
         Whatever goes wrong with the model, its code or one request ends in the rollout's `stop_reason`. Raises
         EngineUnavailable where no rollout can succeed any more, and asyncio.CancelledError.

@@ -37,7 +37,8 @@ Warn = Callable[[str], None]
 def write_eval_traces(folder: Path, out: Path, warn: Warn) -> list[Path]:
     """A folder of traces for each scaffold of an eval on one environment; returns the files of traces.
 
-    `warn` is called with a sentence about what cannot be scored again. Raises ConfigError and RecordError on damaged files.
+    `warn` is called with a sentence about what cannot be scored again. Raises ConfigError and RecordError on damaged
+    files.
     """
     stored = open_stored(folder)
     config, record = stored.config, stored.record
