@@ -42,7 +42,7 @@ def add_show(commands: Any) -> None:
     add("folder", type=Path, metavar="RUN", help="the folder of a run, or a .jsonl file of rollouts")
     add("rollout", nargs="?", metavar="ROLLOUT", help="its id or a part of it (default: the first)")
     add("--failed", action="store_true", help="only rollouts below the full score: errors first, then the lowest score")
-    add("-n", "--rollouts", dest="n", type=int, default=1, metavar="N", help="how many rollouts (default: 1)")
+    add("-n", "--count", dest="n", type=int, default=1, metavar="N", help="how many rollouts (default: 1)")
     add("--lines", type=int, default=24, metavar="N", help="most lines of one text; 0: all (default: 24)")
     command.set_defaults(run=_show)
 
