@@ -85,6 +85,19 @@ async def timed(page: Page, act: str, selector: str) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
+async def look_everywhere(page: Page, rollouts: int) -> float:
+    """Milliseconds to look for a word that occurs nowhere through everything that the rollouts hold."""
+    search, everything = page.get_by_label("Filter by text"), page.get_by_role("button", name="in everything")
+    start = time.perf_counter()
+    await everything.click()
+    await search.fill("nowhere-at-all")
+    await page.get_by_text(f"0 of {rollouts:,} rollouts", exact=True).wait_for(timeout=120_000)
+    took = 1000 * (time.perf_counter() - start)
+    await everything.click()
+    await search.fill("")
+    return took
+
+
 def long_context(folder: Path, megabytes: int) -> Path:
     """A run of one rollout whose 50 sub-calls read a context of so many million characters."""
     folder.mkdir()
@@ -119,6 +132,7 @@ async def measure(large: Path, long: Path, rollouts: int) -> None:
                     print(f"{'filter by text':34} {await again.evaluate(FILTER, 'eval-7 rlm/'):8,.0f} ms")
                     print(f"{'filter by text, once more':34} {await again.evaluate(FILTER, 'answer music'):8,.0f} ms")
                     await again.evaluate(FILTER, "")
+                    print(f"{'text in everything':34} {await look_everywhere(again, rollouts):8,.0f} ms")
                     print(f"{'sort':34} {await again.evaluate(SORT):8,.0f} ms")
                     print(f"{'longest frame of scrolling':34} {await again.evaluate(SCROLL):8,.0f} ms")
                     await again.evaluate("window.scrollTo(0, 0)")

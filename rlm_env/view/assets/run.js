@@ -268,8 +268,9 @@ export class RunPage {
 
   told(shown, all) {
     const parts = shown === all ? [] : [`${count(shown)} of ${plural(all, "rollout")}`];
-    const { text, share } = this.everywhere;
-    if (text && share < 1) parts.push(`looked through ${percent(share)} so far`);
+    const wanted = this.state.in ? this.state.q : "";
+    const share = this.everywhere.text === wanted ? this.everywhere.share : 0;
+    if (wordsOf(wanted).length && share < 1) parts.push(`looked through ${percent(share)} so far`);
     return parts.join(", ");
   }
 
