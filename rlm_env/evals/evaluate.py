@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Environments = str | Environment | Sequence[str | Environment]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Evaluation:
     """An eval that has ended, or one that lies on disk. In a notebook it shows its tables."""
 
@@ -41,6 +41,14 @@ class Evaluation:
     def load(cls, folder: str | Path) -> Evaluation:
         """The eval in a folder, as far as it went. Raises ConfigError if there is none."""
         return cls(stored_result(Path(folder)))
+
+    def __repr__(self) -> str:
+        scores = [
+            f"{label} {one.scaffold} {'no score' if one.score is None else f'{one.score.mean:.3f}'}"
+            for label, summary in self.summaries.items()
+            for one in summary.scaffolds
+        ]
+        return f"<Evaluation {str(self.path)!r}: {', '.join([self.status, *scores])}>"
 
     @property
     def path(self) -> Path:

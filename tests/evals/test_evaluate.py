@@ -56,6 +56,7 @@ async def test_results_are_tables(options):
     result = await rlm_env.evaluate("word-count", n=2, scaffolds="rlm", **options)
     assert sorted(record["task_id"] for record in result.results()) == ["eval-0", "eval-1"]  # stored as they end
     assert "| score [95 % interval] | 1.000" in result.to_markdown()
+    assert repr(result) == "<Evaluation 'out': complete, word-count rlm 1.000>"
     assert result._repr_markdown_() == result.to_markdown()
     pandas = pytest.importorskip("pandas")
     frame = result.to_pandas()
