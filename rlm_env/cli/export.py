@@ -67,7 +67,7 @@ def _write_inspect(folder: Path, out: Path) -> list[Path]:
     from rlm_env.adapters.inspect_log import write_inspect_logs
     from rlm_env.evals.matrix import MatrixResult, stored_result
     from rlm_env.evals.stored import stored_eval
-    from rlm_env.view.workplace import is_training
+    from rlm_env.reports.reading import is_training
 
     if is_training(folder):
         raise ConfigError(f"{folder} holds a training run: --to inspect is for evals, the others take it")
@@ -80,7 +80,7 @@ def _write_inspect(folder: Path, out: Path) -> list[Path]:
 def _write_verifiers(folder: Path, out: Path) -> list[Path]:
     from rlm_env.adapters.verifiers.trace_export import write_eval_traces, write_training_traces
     from rlm_env.evals.matrix import MatrixResult, stored_result
-    from rlm_env.view.workplace import is_training
+    from rlm_env.reports.reading import is_training
 
     def warn(text: str) -> None:
         say_note(Console(stderr=True), text)

@@ -14,11 +14,11 @@ from rlm_env.evals.config import EvalConfig
 from rlm_env.evals.matrix import matrix_title
 from rlm_env.evals.stored import open_stored
 from rlm_env.repl.wire import sanitize
+from rlm_env.reports.reading import is_training
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import CONFIG, RESULTS, ROLLOUTS, SUMMARY, read_run_config, short_names
 from rlm_env.train.report.metrics import METRICS
-from rlm_env.train.rl.journal import JOURNAL
 from rlm_env.view.runs import ViewedEval, ViewedRun
 from rlm_env.view.training import ViewedTraining
 
@@ -75,13 +75,6 @@ def view_run(name: str, place: Path) -> ViewedRun:
         run = ViewedRun(name, place)
         run.problem = str(error)
         return run
-
-
-def is_training(folder: Path) -> bool:
-    """True for the folder of a training run, which may have no metrics yet."""
-    if (folder / METRICS).exists() or (folder / JOURNAL).exists():
-        return True
-    return "scaffolds" not in read_run_config(folder)
 
 
 def matrices(workplace: Workplace) -> list[dict[str, Any]]:
