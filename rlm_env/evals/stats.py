@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -46,12 +46,6 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-def mean_or_zero(values: Iterable[float]) -> float:
-    """The mean; 0.0 without values."""
-    found = list(values)
-    return math.fsum(found) / len(found) if found else 0.0
 
 
 def clustered_mean(scores: Mapping[str, Sequence[float]], seed: int = 0, *, anytime: bool = False) -> Estimate | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from rlm_env.averages import mean_or_zero
 from rlm_env.evals.baselines import Baseline
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.pairs import McNemar, anytime_p, holm, mcnemar, sign_flip_p, tasks_needed
@@ -21,7 +22,6 @@ from rlm_env.evals.stats import (
     Estimate,
     clustered_mean,
     majority_vote,
-    mean_or_zero,
     mean_pass_at_k,
     paired_difference,
 )

@@ -9,7 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
 
-from rlm_env.evals.stats import CORRECT, mean_or_zero, pass_at_k
+from rlm_env.averages import mean_or_zero
+from rlm_env.evals.stats import CORRECT, pass_at_k
 from rlm_env.rollout import Rollout, Score, StopReason
 from rlm_env.train.learner.samples import Sample, SampleKind
 from rlm_env.train.rl.behavior_metrics import behavior_metrics, sampled_tokens

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from rlm_env.evals.stats import mean_or_zero
+from rlm_env.averages import mean_or_zero
 from rlm_env.rollout import Reply, Rollout, StopReason, Turn
 from rlm_env.tools.box import tool_results
 
