@@ -183,6 +183,7 @@ def test_the_environment_of_the_readme_is_evaluated(tmp_path):
     assert [scaffold["score"]["mean"] for scaffold in summary["scaffolds"]] == [1.0, 1.0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("from_readme")
 def test_the_environment_of_the_readme_passes_the_checks_of_a_training_run(tmp_path, capsys):
     pytest.importorskip("torch")

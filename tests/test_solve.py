@@ -110,6 +110,7 @@ def test_an_interrupt_cancels_the_work_in_the_thread(tmp_path):
     assert told.read_text() == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_client_that_nobody_closes_closes_itself(endpoint):
     program = """
         import asyncio, sys

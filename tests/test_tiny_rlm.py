@@ -109,6 +109,7 @@ def test_the_qwen3_renderer_takes_the_tokenizer_too(tokenizer):
     assert tokenizer.decode(ids) == "<|im_start|>user\nLabel: the rain<|im_end|>\n<|im_start|>assistant\n"
 
 
+@pytest.mark.slow
 async def test_every_teacher_ends_and_the_sound_ones_are_right():
     from tiny_rlm.questions import read_question
     from tiny_rlm.reading import LabelOracle

@@ -102,6 +102,7 @@ def test_stored_rollouts_are_scored_by_another_judge(evaluate, endpoint, other_e
     assert all("judged" in record["info"] for record in lines(Path("out/rollouts.jsonl")))
 
 
+@pytest.mark.slow
 def test_a_sub_llm_that_refuses_each_call_ends_the_run(evaluate, endpoint, other_endpoint):
     other_endpoint.broken = True
     code, _, err = evaluate("--sub-model", "nosuch", "--sub-base-url", other_endpoint.url, "-n", "40")

@@ -352,6 +352,7 @@ def test_nobody_at_the_endpoint(workplace, capfd, monkeypatch):
     assert "127.0.0.1:9" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_was_finished(run, tmp_path):
     """On a real file system of 128 KiB."""
     small = tmp_path / "small"

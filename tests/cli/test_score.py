@@ -208,6 +208,7 @@ def test_several_environments_are_scored_together(run, endpoint, workplace):
     assert summary()["environments"]["b"]["scaffolds"][0]["metrics"]["reward"] == 0.25
 
 
+@pytest.mark.slow
 def test_baselines_can_be_left_out_and_end_in_time(evaluate):
     evaluate("--no-baselines")
     assert summary()["baselines"] == []

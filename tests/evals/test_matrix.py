@@ -92,6 +92,7 @@ def test_a_matrix_is_a_run_for_each_environment_and_one_table(run, capfd):
     assert "| environment | standard | rlm |" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_matrix_that_was_stopped_goes_on_where_it_was(run, endpoint):
     def die(count: int) -> None:
         if count == 8:

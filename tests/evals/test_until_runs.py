@@ -74,6 +74,7 @@ def test_a_run_stops_once_its_test_has_decided(workplace, endpoint, capfd):
     assert summary()["stopping"] == stopping
 
 
+@pytest.mark.slow
 async def test_a_run_that_was_killed_goes_on_to_the_same_decision(options, endpoint):
     endpoint.before_reply = lambda count: endpoint.die() if count == 8 else None
     with pytest.raises(RunStopped):

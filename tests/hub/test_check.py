@@ -140,6 +140,7 @@ async def test_what_depends_on_the_hash_seed_is_found(planted):
     await find(planted, "same-bytes")
 
 
+@pytest.mark.slow
 async def test_another_process_that_makes_fewer_tasks_is_found(planted):
     findings = await check(
         planted(
@@ -327,6 +328,7 @@ def test_findings_of_one_kind_are_not_all_printed():
     ]
 
 
+@pytest.mark.slow
 def test_the_command_prints_lines_or_json_and_its_exit_code_tells(planted, capsys):
     assert main(["check", planted(), "-n", "3"]) == 0
     assert "  ok           perfect-answer: scores 1 in 6 tasks" in capsys.readouterr().out

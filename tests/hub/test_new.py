@@ -51,6 +51,7 @@ def test_everything_is_there_and_nothing_is_left_to_be_filled_in(made):
     assert metadata["entry-points"]["rlm_env.environments"] == {"first-env-rlm": "first_env_rlm:FirstEnv"}
 
 
+@pytest.mark.slow
 async def test_it_passes_the_check(made, monkeypatch):
     monkeypatch.chdir(made)
     findings = await check_environment(CheckRequest("first-env-rlm", {}, tasks=8))
@@ -58,6 +59,7 @@ async def test_it_passes_the_check(made, monkeypatch):
     assert findings.unchecked == {}
 
 
+@pytest.mark.slow
 def test_it_passes_its_own_tests_and_ruff_by_our_rules_and_by_others(made):
     done = run("pytest", "-q", "environments/first_env_rlm", cwd=made)
     assert done.returncode == 0, done.stdout

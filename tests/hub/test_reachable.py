@@ -53,6 +53,7 @@ async def test_what_a_package_requires_is_searched_before_it_is_installed(plante
     assert "rlm_env_planted_early/golds.json: can be read in the REPL" in leak
 
 
+@pytest.mark.slow
 async def test_a_constant_of_a_module_in_a_required_package_is_found(planted):
     planted.distribution(
         "rlm-env-planted-more", {"rlm_env_planted_more.py": f"GOLDS = {GOLDS!r}\n", "other.txt": "none"}

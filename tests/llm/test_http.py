@@ -60,6 +60,7 @@ def test_both_forms_of_retry_after() -> None:
     assert retry_after({}) == 0
 
 
+@pytest.mark.slow
 async def test_a_date_is_waited_for() -> None:
     def answer(*_: Any) -> Any:
         if len(stub.requests) > 1:

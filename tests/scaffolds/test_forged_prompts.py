@@ -62,6 +62,7 @@ def stored_and_read(rollout: Rollout) -> Rollout:
     return Rollout.from_json(line)
 
 
+@pytest.mark.slow
 async def test_every_forged_prompt_leaves_a_rollout_that_can_be_stored(config: RLMConfig):
     async with RLMEnv(Simple(), config) as env:
         task = next(iter(env.tasks("eval")))

@@ -168,6 +168,7 @@ async def test_sub_tokens_end_a_rollout(configured):
     assert rollout.sub_usage.calls == 2
 
 
+@pytest.mark.slow
 async def test_wall_time_ends_a_rollout_wherever_it_is(configured):
     async with configured(max_seconds=1.0) as env:
         slow_root = StubLLM(lambda messages: DONE, delay=30)

@@ -260,6 +260,7 @@ async def test_a_dead_engine_is_raised_from_any_round(configured):
             await env.rollout(TASK, script(ASK), sub)
 
 
+@pytest.mark.slow
 async def test_a_call_that_is_stopped_keeps_its_turns_and_says_so(configured):
     class Stuck(Atlas):
         def tools(self, task):

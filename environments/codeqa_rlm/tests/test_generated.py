@@ -60,6 +60,7 @@ def test_the_same_bytes_everywhere(options: dict, split: str, expected: str):
     assert digest(CodeQA(**options).tasks(split).take(16)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STREAMS)
 def test_running_the_code_finds_exactly_the_gold(name: str, recount):
     _, tasks = stream(name, RUN[name])

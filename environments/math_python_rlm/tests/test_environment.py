@@ -150,6 +150,7 @@ def test_families_are_chosen_and_cycled_over():
     assert [task.info["family"] for task in tasks] == ["ruin", "polygon", "ruin", "polygon"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["standard", "tiny"])
 def test_guessing_scores_nothing(profile: str):
     env, tasks = stream(46, profile=profile)

@@ -98,6 +98,7 @@ def test_contexts_are_as_long_as_asked(profile: str, length: int):
         assert task.info["length_characters"] == len(task.context)
 
 
+@pytest.mark.slow
 def test_ten_million_characters_are_held_once():
     tasks = iter(Needle(lengths=10_000_000).tasks("eval"))
     tracemalloc.start()

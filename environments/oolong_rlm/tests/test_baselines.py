@@ -38,6 +38,7 @@ def accuracy_and_scores(vocabulary: str, leak: float, lengths: list[int]) -> tup
     return right / total, chance / total, scores[0], scores[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 def test_keywords_are_within_ten_points_of_chance_when_none_is_leaked(vocabulary: str):
     # 16K too: what is a small edge for an instance would be a sure answer for a long window.
@@ -84,6 +85,7 @@ def mean_scores(env: Oolong, n: int) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 def test_the_floors_of_synth_and_pairs_are_low():
     synth = mean_scores(Oolong(lengths=[2048, 8192], families="counting"), 50)
     assert max(synth.values()) < 0.5

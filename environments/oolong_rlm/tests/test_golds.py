@@ -35,6 +35,7 @@ def stream(name: str, n: int = PER_SPLIT, **more: object) -> tuple[Oolong, list[
     return Oolong(**STREAMS[name], **more), [task for tasks in drawn(name) for task in tasks[:n]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scoring", ["official", "strict"])
 @pytest.mark.parametrize("name", STREAMS)
 def test_perfect_scores_one_empty_zero_another_gold_less(name: str, scoring: str):

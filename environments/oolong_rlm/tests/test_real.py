@@ -120,6 +120,7 @@ def test_the_real_turns_change_no_gold(small: Path):
     assert recount(doubled) == [task.gold for task in tasks]
 
 
+@pytest.mark.slow
 def test_long_transcripts(long: Path):
     env = Oolong(dataset="real", transcripts=long, episodes=[1, 2, 5])
     check(env, env.tasks("eval").take(30))

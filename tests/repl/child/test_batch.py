@@ -204,6 +204,7 @@ async def test_a_cancelled_run_cancels_its_batches(pool: ReplPool):
         assert cancelled == [1]
 
 
+@pytest.mark.slow
 async def test_two_hundred_interrupts_in_batches(pool: ReplPool):
     """Traps at random points of large frames: the channel must never lose its step."""
 

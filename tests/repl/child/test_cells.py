@@ -260,6 +260,7 @@ async def test_steps_of_many_repls_run_side_by_side(pool: ReplPool):
     await asyncio.gather(*(r.close() for r in repls))
 
 
+@pytest.mark.slow
 async def test_a_busy_machine_is_not_the_codes_fault():
     """Six cells on one core: each computes for less than its limit, and takes longer than that."""
     code = "import time\nend = time.process_time() + 0.6\nwhile time.process_time() < end: pass\n'done'"

@@ -75,6 +75,7 @@ async def test_a_stopped_zygote_holds_up_nobody(stopped: ReplPool):
     assert time.monotonic() - begin < 3
 
 
+@pytest.mark.slow
 async def test_a_cell_that_pretends_to_have_ended_does_not_stop_the_next_one_for_long():
     """With checkpoints the process is asked to fork first, and it does not answer."""
     config = ReplConfig(preload=(), allow_fork=True, checkpoint=True, interrupt_grace=0.2)

@@ -145,6 +145,7 @@ def assert_same_run(ours, theirs, model):
     assert weights[0] == weights[1] != weights[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{"dtype": "float32"}, {"dtype": "bfloat16"}, {"dtype": "bfloat16", "lora": {"rank": 4}}],

@@ -167,6 +167,7 @@ def _tokenizer():
     return Tokenizer(models.WordLevel({str(index): index for index in range(97)}, unk_token="2"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batches", [1, 2, 4])
 @pytest.mark.parametrize("clip", SPREADS)
 @pytest.mark.parametrize("preset", OURS)

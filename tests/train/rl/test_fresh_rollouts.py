@@ -100,12 +100,14 @@ def test_a_trainer_that_may_not_wait_gets_rollouts_one_step_off_policy(tmp_path)
     assert 0.9 < found.off_policy <= 1.1
 
 
+@pytest.mark.slow
 def test_rollouts_that_take_several_steps_are_begun_as_far_ahead_as_that_needs(tmp_path):
     found = run(tmp_path, lambda task, member: 3.5 * STEP, max_off_policy_steps=8)
     assert found.off_policy == pytest.approx(3, abs=0.1)  # 3.5 steps less the one that the trainer may wait
     assert found.seconds < 1000 * 2 * STEP
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 2, 4])
 def test_slow_tasks_are_trained_in_the_proportion_in_which_they_are_drawn(tmp_path, limit):
     """Half of the tasks take 3.5 steps of the trainer."""
@@ -121,6 +123,7 @@ def test_slow_tasks_are_trained_in_the_proportion_in_which_they_are_drawn(tmp_pa
     assert found.dropped == 0
 
 
+@pytest.mark.slow
 def test_a_heavy_tail_is_trained_as_it_is_drawn_and_delays_few_steps(tmp_path):
     """One task in twenty takes ten times as long as the others, and four steps."""
 

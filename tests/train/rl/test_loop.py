@@ -162,6 +162,7 @@ def test_a_run_trains_publishes_evaluates_and_logs(run, tmp_path):
     assert all(place.policy_version <= place.last_policy_version for place in places)
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_takes_long_holds_up_no_step(run, tmp_path):
     """The one after two steps is still running when the last step is done; the first update waited for the first."""
     scaffold = Scaffold()

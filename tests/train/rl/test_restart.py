@@ -60,6 +60,7 @@ async def test_publish_and_restart(engine: TrainEngine, folder: Path, tmp_path: 
     assert (await differences(sync)).mean_abs < 1e-5
 
 
+@pytest.mark.slow
 async def test_death_at_any_moment_of_an_update(engine: TrainEngine, folder: Path, tmp_path: Path) -> None:
     """Before it, and after the new weights were loaded; others ask for a restart at the same time."""
     trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")

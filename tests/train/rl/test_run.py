@@ -298,6 +298,7 @@ def test_metrics_of_steps_that_will_be_made_again_are_taken_back(tmp_path):
     assert "0.250" in console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_wandb_offline_gets_the_same_numbers_and_one_run_id(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
