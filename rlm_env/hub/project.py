@@ -79,12 +79,13 @@ def find_project(name: str) -> Project:
 
 
 def environment_names(name: str) -> list[str]:
-    """The environments that are meant by the name of one, or by the name or the folder of a package.
+    """The environments that are meant by the name of one, or by the name or the folder of a package. What is both the
+    name of an environment and a folder here means the environment; `./NAME` means the folder.
 
     Raises ConfigError if there is none, or if those in that folder cannot be loaded by name.
     """
     known = environments()
-    if name.replace("_", "-") in {one.replace("_", "-") for one in known} and not (Path(name) / PYPROJECT).is_file():
+    if name.replace("_", "-") in {one.replace("_", "-") for one in known}:
         return [name]
     project = find_project(name)
     if missing := sorted(set(project.environments) - set(known)):

@@ -1,5 +1,6 @@
 """What `rlm-env validate` says of pyproject.toml, README, license, wheel and class, without building anything."""
 
+import shutil
 import sys
 import tarfile
 import zipfile
@@ -142,6 +143,13 @@ def test_names_of_packages_and_folders_stand_for_their_environments(project, tmp
     elsewhere = project.rename(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match=f"{name} cannot be loaded by name: pip install -e {elsewhere}"):
         environment_names(str(elsewhere))
+
+
+def test_a_folder_here_does_not_hide_the_environment_of_its_name(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "environments" / "oolong_rlm", tmp_path / "oolong-rlm")
+    monkeypatch.chdir(tmp_path)
+    assert environment_names("oolong-rlm") == ["oolong-rlm"]
+    assert environment_names("./oolong-rlm") == ["oolong-rlm", "oolong-pairs-rlm"]
 
 
 @pytest.mark.slow
