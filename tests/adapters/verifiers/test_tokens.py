@@ -18,6 +18,7 @@ from verifiers.v1.configs.cli.eval import EvalConfig
 from verifiers.v1.serve import EnvClient
 from verifiers.v1.serve.server import EnvServer
 
+from rlm_env import registry
 from rlm_env.adapters.verifiers import source
 from rlm_env.adapters.verifiers.traces import TraceRun, rollout_episode
 from rlm_env.environment import Environment
@@ -67,7 +68,8 @@ class Colors(Environment):
 
 @pytest.fixture
 def colors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "find_environment", lambda name, seed: Colors())
+    known = registry.environment_maker
+    monkeypatch.setattr(registry, "environment_maker", lambda name: Colors if name == Colors.name else known(name))
     source._source.cache_clear()
 
 
