@@ -258,7 +258,12 @@ class Repl:
         if checkpoint is not None and not checkpoint.alive:
             checkpoint.kill("it was a checkpoint")
             checkpoint = None
-        what = await step.process.ended
+        try:
+            what = await asyncio.shield(step.process.ended)
+        except asyncio.CancelledError:
+            if checkpoint is not None:
+                checkpoint.kill("it was a checkpoint")
+            raise
         self._reported_dead = step.process
         if checkpoint is not None:
             self._take(checkpoint)

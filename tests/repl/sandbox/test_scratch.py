@@ -331,3 +331,19 @@ async def test_levels_without_files_have_none(monkeypatch: pytest.MonkeyPatch):
     async with ReplPool(ReplConfig(preload=(), tmp_mb=5)) as pool:
         assert "no temporary directory" in pool.report.not_chosen["sealed"]
         assert "5 MiB" in next(layer.detail for layer in pool.report.layers if layer.name == "watchdog")
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+async def test_a_call_that_is_cancelled_while_its_repl_ends_harms_nothing(checkpoint: bool):
+    async with await open_pool("guard", tmp_mb=1, allow_fork=True, checkpoint=checkpoint) as pool, pool.open() as repl:
+        assert (await repl.run("x = 1")).error is None
+        process = repl._process
+        call = asyncio.create_task(repl.run(f"{START}\n(here / 'much').write_bytes(bytes(2**22))"))
+        while process.alive:
+            await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        step = await repl.run("40 + 2")
+        assert (step.output, step.state_lost) == ("42\n", True)
+        assert repl.ends == ["held more than 1 MiB in its temporary directory, and was ended"]
