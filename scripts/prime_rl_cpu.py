@@ -27,7 +27,7 @@ from aiohttp import ClientSession, web
 from rich.console import Console
 from rich.table import Table
 
-from prime_rl_proof.checkout import source_folder
+from prime_rl_proof.checkout import require_packages, source_folder
 from rlm_env.llm import VLLMServer
 from rlm_env.runs.interrupt import interruptible
 from rlm_env.runs.models import model_folder
@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a new folder; default: one in the temporary folder")
     arguments = parser.parse_args()
     source_folder()
+    require_packages()
     out = arguments.out or Path(tempfile.mkdtemp(prefix="rlm-env-prime-rl-"))
     out.mkdir(parents=True, exist_ok=True)
     console = Console(width=None if sys.stdout.isatty() else 120)

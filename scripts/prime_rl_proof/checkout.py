@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -74,6 +75,13 @@ def source_folder() -> Path:
     if not named or not (folder / "src" / "prime_rl").is_dir():
         sys.exit(f"PRIME_RL_SRC={named!r} is no checkout of prime-rl. {HOW}" if named else HOW)
     return folder
+
+
+def require_packages() -> None:
+    """Ends the program, saying what to do, where what prime-rl needs beside our extras is not installed."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(f"prime-rl needs {', '.join(missing)} here: pip install {' '.join(missing)}")
 
 
 def use_checkout() -> Path:

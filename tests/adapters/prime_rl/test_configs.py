@@ -7,6 +7,7 @@ the classes of verifiers that it narrows them to; and by `RLConfig` itself where
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import os
 import subprocess
@@ -133,3 +134,20 @@ def test_prime_rl_s_own_config_takes_them(layout):
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == ["RLMSeatsEnvConfig"] * 2 * len(ENVIRONMENTS)
+
+
+@pytest.mark.slow
+def test_the_proof_says_what_is_missing_before_it_starts_anything(tmp_path):
+    script = ROOT / "scripts" / "prime_rl_cpu.py"
+
+    def said(**variables: str) -> str:
+        clean = {name: value for name, value in os.environ.items() if name != "PRIME_RL_SRC"}
+        done = subprocess.run([sys.executable, script], env={**clean, **variables}, capture_output=True, text=True)
+        assert done.returncode == 1
+        return done.stderr
+
+    assert "git clone" in said()
+    assert "is no checkout of prime-rl" in said(PRIME_RL_SRC=str(tmp_path))
+    (tmp_path / "src" / "prime_rl").mkdir(parents=True)
+    if importlib.util.find_spec("beartype") is None:
+        assert "beartype" in said(PRIME_RL_SRC=str(tmp_path)).split("pip install")[1]
