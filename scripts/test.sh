@@ -26,7 +26,7 @@ python=${RLM_ENV_VENV:-.venv}/bin/python
 status=5
 summary=()
 
-# ended NAME CODE SECONDS: a run's line of the summary, and what its exit status means for this script's.
+# ended NAME CODE: a run's line of the summary, and what its exit status means for this script's.
 ended() {
     local outcome
     case $2 in
@@ -34,22 +34,22 @@ ended() {
         5) outcome="nothing selected" ;;
         *) outcome="failed (exit status $2)" ;;
     esac
-    summary+=("$1: $outcome, $3 s")
+    summary+=("$1: $outcome")
     if [ "$status" = 5 ] || { [ "$status" = 0 ] && [ "$2" != 5 ]; }; then status=$2; fi
 }
 
 # run NAME ARGUMENTS...: pytest, to its end.
 run() {
-    local name=$1 begin=$SECONDS code=0
+    local name=$1 code=0
     shift
     "$python" -m pytest "$@" || code=$?
-    ended "$name" "$code" $((SECONDS - begin))
+    ended "$name" "$code"
     # Interrupted, broken, or called with a wrong option: a further run would be no better.
     if [[ $code == [234] ]]; then finish; fi
 }
 
 finish() {
-    printf '%s\n' "${summary[@]}" >&2
+    printf '%s\n' "${summary[@]}" "$SECONDS s in all" >&2
     exit "$status"
 }
 
@@ -59,13 +59,12 @@ if [ "$parts" = chosen ]; then
 fi
 run "fast tests" -m "not vllm and not slow" --numprocesses 2 --dist worksteal "$@"
 if [ "$parts" = all ]; then
-    begin=$SECONDS
     "$python" -m pytest -m vllm "$@" > >(sed -u 's/^/engine | /') 2>&1 &
     trap 'kill -INT %% && wait %% || true' EXIT
     run "slow tests" -m "slow and not vllm" "$@"
     code=0
     wait %% || code=$?
     trap - EXIT
-    ended "tests with an engine" "$code" $((SECONDS - begin))
+    ended "tests with an engine" "$code"
 fi
 finish
