@@ -1,17 +1,20 @@
 """What the viewer costs with many rollouts: until a table is seen, filtered, scrolled, a rollout and a context opened.
 
-python scripts/bench/view.py                    # 10,000 rollouts, a context of 100 MB
-python scripts/bench/view.py --rollouts 1000
-python scripts/bench/view.py --inspect LOGS     # beside `inspect view` on logs that `rlm-env export --to inspect` wrote
+python scripts/bench/view.py              # 10,000 rollouts, a context of 100 MB
+python scripts/bench/view.py --quick      # 500 rollouts, a context of 2 MB
+python scripts/bench/view.py --inspect    # beside `inspect view`, on the same rollouts as `rlm-env export` writes them
 
-Times are a headless Chromium's on this machine, the best of three openings; server and browser share its cores. Needs
-the extra [browser] and Chromium (scripts/setup.sh full).
+One JSON object a line. Milliseconds are a headless Chromium's on this machine, the best of three openings; server and
+browser share its cores. `again_ms`: opened a second time, when the server has read the run. Needs the extras [browser]
+and [inspect], and Chromium (scripts/setup.sh full).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import json
 import shutil
 import sys
 import tempfile
@@ -22,6 +25,7 @@ from playwright.async_api import Page, async_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from rlm_env.cli import main as cli
 from rlm_env.contexts import CONTEXTS, ContextStore
 from rlm_env.rollout import Rollout, SubCall, Turn
 from rlm_env.view.server import ViewServer
@@ -65,6 +69,12 @@ SCROLL = """async () => {
   }
   return longest;
 }"""
+
+
+def report(step: str, milliseconds: float, viewer: str = "rlm-env view", **more: float) -> None:
+    """Prints one figure."""
+    times = {name: round(value, 1) for name, value in {"ms": milliseconds, **more}.items()}
+    print(json.dumps({"bench": "view", "viewer": viewer, "step": step} | times), flush=True)
 
 
 async def opening(page: Page, url: str, rollouts: int) -> dict[str, float]:
@@ -117,7 +127,8 @@ async def measure(large: Path, long: Path, rollouts: int) -> None:
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     async with async_playwright() as started:
         browser = await started.chromium.launch(executable_path=program, args=FLAGS)
-        print(f"{rollouts:,} rollouts, {(large / 'rollouts.jsonl').stat().st_size / 1e6:,.0f} MB")
+        size = (large / "rollouts.jsonl").stat().st_size / 1e6
+        print(json.dumps({"bench": "view", "rollouts": rollouts, "megabytes": round(size)}), flush=True)
         found: list[dict[str, float]] = []
         for _ in range(3):
             server = ViewServer(Workplace([large]))  # a new one: nothing is indexed
@@ -128,27 +139,25 @@ async def measure(large: Path, long: Path, rollouts: int) -> None:
                     again = await browser.new_page(viewport={"width": 1280, "height": 800})
                     found_again = await opening(again, server.url, rollouts)
                     for name in found[0]:
-                        print(f"{name:34} {min(one[name] for one in found):8,.0f} ms, again {found_again[name]:6,.0f}")
-                    print(f"{'filter by text':34} {await again.evaluate(FILTER, 'eval-7 rlm/'):8,.0f} ms")
-                    print(f"{'filter by text, once more':34} {await again.evaluate(FILTER, 'answer music'):8,.0f} ms")
+                        report(name, min(one[name] for one in found), again_ms=found_again[name])
+                    report("filter by text", await again.evaluate(FILTER, "eval-7 rlm/"))
+                    report("filter by text, once more", await again.evaluate(FILTER, "answer music"))
                     await again.evaluate(FILTER, "")
-                    print(f"{'text in everything':34} {await look_everywhere(again, rollouts):8,.0f} ms")
-                    print(f"{'sort':34} {await again.evaluate(SORT):8,.0f} ms")
-                    print(f"{'longest frame of scrolling':34} {await again.evaluate(SCROLL):8,.0f} ms")
+                    report("text in everything", await look_everywhere(again, rollouts))
+                    report("sort", await again.evaluate(SORT))
+                    report("longest frame of scrolling", await again.evaluate(SCROLL))
                     await again.evaluate("window.scrollTo(0, 0)")
                     await again.locator(ROWS).first.wait_for()
-                    print(f"{'open a rollout':34} {await timed(again, ROWS, '.rollout-head'):8,.0f} ms")
+                    report("open a rollout", await timed(again, ROWS, ".rollout-head"))
         server = ViewServer(Workplace([long]))
         async with server.running():
             page = await browser.new_page()
-            chars = sum(path.stat().st_size for path in (long / CONTEXTS).iterdir())
-            print(f"a rollout whose context has {chars / 1e6:,.0f} MB")
             await page.goto(server.url)
             await page.locator(ROWS).first.wait_for()
-            print(f"{'open it':34} {await timed(page, ROWS, '.coverage-sum'):8,.0f} ms")
-            print(f"{'its context':34} {await timed(page, 'text=Open the context', 'mark.by-sub'):8,.0f} ms")
+            report("open a rollout with a long context", await timed(page, ROWS, ".coverage-sum"))
+            report("its context", await timed(page, "text=Open the context", "mark.by-sub"))
             after = ".drawer-tools button:last-child"
-            print(f"{'another place of it':34} {await timed(page, after, 'mark.by-sub'):8,.0f} ms")
+            report("another place of it", await timed(page, after, "mark.by-sub"))
         await browser.close()
 
 
@@ -173,7 +182,7 @@ async def measure_inspect(logs: Path) -> None:
                 found["open a sample"].append(await timed(page, "text=In the above data", "text=Transcript"))
                 await page.close()
             for name, times in found.items():
-                print(f"{'inspect view: ' + name:34} {min(times):8,.0f} ms")
+                report(name, min(times), viewer="inspect view")
             await browser.close()
     finally:
         viewer.terminate()
@@ -183,19 +192,25 @@ async def measure_inspect(logs: Path) -> None:
 def main() -> None:
     """Makes the runs and prints the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rollouts", type=int, default=10_000)
-    parser.add_argument("--megabytes", type=int, default=100, help="size of the long context")
-    parser.add_argument("--inspect", type=Path, metavar="LOGS", help="a folder of .eval files, for `inspect view`")
+    parser.add_argument("--quick", action="store_true", help="500 rollouts, a context of 2 MB")
+    parser.add_argument("--rollouts", type=int, help="default: 10,000")
+    parser.add_argument("--megabytes", type=int, help="size of the long context; default: 100")
+    parser.add_argument("--inspect", action="store_true", help="also `inspect view`, on an export of the same rollouts")
     arguments = parser.parse_args()
+    rollouts = arguments.rollouts or (500 if arguments.quick else 10_000)
+    megabytes = arguments.megabytes or (2 if arguments.quick else 100)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with ScriptedModel().serving() as model:
             source = make_eval(folder / "source", model, n=12, **OOLONG)
-        large = multiply(source, folder / "large", arguments.rollouts)
-        long = long_context(folder / "long", arguments.megabytes)
-        asyncio.run(measure(large, long, arguments.rollouts))
-    if arguments.inspect is not None:
-        asyncio.run(measure_inspect(arguments.inspect))
+        large = multiply(source, folder / "large", rollouts)
+        long = long_context(folder / "long", megabytes)
+        asyncio.run(measure(large, long, rollouts))
+        if arguments.inspect:
+            logs = folder / "logs"
+            with contextlib.redirect_stdout(sys.stderr):
+                assert cli(["export", str(large), "--to", "inspect", "--out", str(logs)]) == 0
+            asyncio.run(measure_inspect(logs))
 
 
 if __name__ == "__main__":
