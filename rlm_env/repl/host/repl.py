@@ -160,6 +160,8 @@ class Repl:
                 report = await step.report
                 if report is not None:
                     await self._process.hold_to_scratch()
+                if report is None or not self._process.alive:
+                    await asyncio.shield(self._process.ended)
             except asyncio.CancelledError:
                 step.abandon()
                 if checkpoint is not None:
@@ -167,7 +169,7 @@ class Repl:
                 raise
             self._step = None
             if report is None or not self._process.alive:
-                return await self._result_of_death(step, lost_before, checkpoint)
+                return self._result_of_death(step, lost_before, checkpoint)
             if checkpoint is not None:
                 checkpoint.kill("it was a checkpoint")
             return self._result(step, report, lost_before)
@@ -252,24 +254,18 @@ class Repl:
             answer_truncated_chars=self._cut,
         )
 
-    async def _result_of_death(self, step: Step, lost_before: bool, checkpoint: ReplProcess | None) -> StepResult:
-        """The process died during the step. A checkpoint that is alive takes its place."""
+    def _result_of_death(self, step: Step, lost_before: bool, checkpoint: ReplProcess | None) -> StepResult:
+        """The process has died during the step. A checkpoint that is alive takes its place."""
         seconds, waited = step.clock.booked
         if checkpoint is not None and not checkpoint.alive:
             checkpoint.kill("it was a checkpoint")
             checkpoint = None
-        try:
-            what = await asyncio.shield(step.process.ended)
-        except asyncio.CancelledError:
-            if checkpoint is not None:
-                checkpoint.kill("it was a checkpoint")
-            raise
         self._reported_dead = step.process
         if checkpoint is not None:
             self._take(checkpoint)
             checkpoint.forget(step.process)
         return StepResult(
-            error=f"The REPL's process {what}{'' if checkpoint is None else UNDONE}.",
+            error=f"The REPL's process {step.process.ended.result()}{'' if checkpoint is None else UNDONE}.",
             timed_out=step.timed_out is not None,
             state_lost=checkpoint is None or lost_before,
             seconds=seconds,
