@@ -119,7 +119,8 @@ class EnginePool:
         if ref.folder is None:
             return await connect(entry)
         log = _new_log(self._log_folder, ref.name)
-        sharing = len({(one, self._entries[role].server) for role, one in self._models.items() if one.folder})
+        local = {(one, self._entries[role].server) for role, one in self._models.items() if one.folder}
+        sharing = sum(share_devices(entry.server, options) for _, options in local)
         serving = _serve(ref, ref.folder, entry.server, self._seed, log, self._console, sharing)
         server = await self._stack.enter_async_context(serving)
         self.servers.append(server)
@@ -193,6 +194,13 @@ def _new_log(folder: Path, model: str) -> Path:
     name = f"vllm-{model.replace('/', '--')}"
     taken = sum(1 for path in folder.glob(f"{glob.escape(name)}*.log"))
     return folder / (f"{name}-{taken + 1}.log" if taken else f"{name}.log")
+
+
+def share_devices(options: EngineOptions, other: EngineOptions) -> bool:
+    """Whether two local servers use a GPU in common."""
+    if options.devices is None or other.devices is None:
+        return True
+    return not set(map(str, options.devices)).isdisjoint(map(str, other.devices))
 
 
 def server_options(options: EngineOptions, sharing: int) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class EngineOptions(Table):
     """As vLLM names it: `bfloat16`, `float32`, ...; `auto`: the model's own."""
     eager: bool | None = None
     """Run without CUDA graphs; None: as the server decides for the device."""
+    devices: tuple[int | str, ...] | None = Field(default=None, min_length=1)
+    """The GPUs that it sees, numbers or ids as in `CUDA_VISIBLE_DEVICES`; None: those that the run sees."""
     extra_args: tuple[str, ...] = ()
     """Further arguments of the vLLM server, for example `["--tensor-parallel-size", "2"]`."""
     startup_timeout: float = Field(default=900.0, gt=0)

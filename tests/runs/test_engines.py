@@ -3,7 +3,7 @@
 import pytest
 
 from rlm_env.evals.config import load_eval_config
-from rlm_env.runs.engines import server_options
+from rlm_env.runs.engines import server_options, share_devices
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.options import EngineOptions
 
@@ -17,6 +17,14 @@ def test_servers_that_share_a_gpu_share_its_memory():
     assert server_options(EngineOptions(), 2)["extra_args"] == ("--gpu-memory-utilization", "0.45")
     own = EngineOptions(extra_args=("--gpu-memory-utilization", "0.3"))
     assert server_options(own, 2)["extra_args"] == own.extra_args
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [(None, None, True), ((0, 1), None, True), ((0, 1), (1, 2), True), ((0, 1), (2, 3), False), ((0,), ("0",), True)],
+)
+def test_servers_on_gpus_of_their_own_share_no_memory(first, second, shared):
+    assert share_devices(EngineOptions(devices=first), EngineOptions(devices=second)) is shared
 
 
 def test_a_key_comes_from_the_environment_only(monkeypatch):

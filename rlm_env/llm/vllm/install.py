@@ -13,6 +13,7 @@ import importlib.util
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rlm_env.llm.base import EngineUnavailable
@@ -62,10 +63,13 @@ def check_installed() -> None:
             raise VLLMStartError(f"vLLM for CPU needs libnuma ({error}): apt-get install libnuma1") from None
 
 
-def default_environment(folder: ModelFolder, eager: bool) -> dict[str, str]:
-    """Our environment plus the variables that vLLM needs. Settings for the CPU build that the user has made stay."""
+def default_environment(folder: ModelFolder, eager: bool, devices: Sequence[int | str] | None = None) -> dict[str, str]:
+    """Our environment plus the variables that vLLM needs. Settings for the CPU build that the user has made stay.
+    `devices`: the GPUs that it sees; None: those that we see."""
     ours = {name: value for name, value in os.environ.items() if not TORCHRUN.fullmatch(name)}
     env = ours | {"VLLM_SERVER_DEV_MODE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    if devices is not None:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
     if not is_cpu_build():
         return env
     if eager:

@@ -4,14 +4,13 @@
         policy = server.policy(renderer="qwen3")
 
 Stock vLLM 0.30 on CUDA and on CPU, one process tree per server. Its log is a file, and no process of it outlives ours,
-however ours ends. Not covered: several nodes, and engines that somebody else started (`TokenPolicy.connect`,
-`OpenAIChat`).
+however ours ends. Not covered: several nodes, the routes of an engine that runs (`control.py`), engines that somebody
+else started (`TokenPolicy.connect`, `OpenAIChat`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 import subprocess
@@ -22,10 +21,10 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
 from rlm_env.llm.base import LLMError
-from rlm_env.llm.http import Endpoint, EndpointError
+from rlm_env.llm.vllm.control import VLLMControl
 from rlm_env.llm.vllm.install import (
     VLLMStartError,
     check_installed,
@@ -37,9 +36,6 @@ from rlm_env.llm.vllm.install import (
 from rlm_env.llm.vllm.log import describe_failure, read_log, startup_stage
 from rlm_env.llm.vllm.model_folder import find_model
 
-if TYPE_CHECKING:
-    from rlm_env.llm.token_policy import TokenPolicy
-
 Progress = Callable[[str, float], None]
 """Called about four times a second while the engine starts, with the stage it has reached and the seconds so far."""
 
@@ -47,11 +43,9 @@ GRACE_SECONDS = 10.0
 """Between SIGTERM and SIGKILL when the engine is stopped."""
 POLL_SECONDS = 0.25
 """Between two looks at an engine that starts."""
-CONTROL_TIMEOUT = 600.0
-"""Seconds for a change of the engine's weights."""
 
 
-class VLLMServer:
+class VLLMServer(VLLMControl):
     """One vLLM process tree that serves `model` on 127.0.0.1.
 
     `model`: a folder with `config.json`, weights and a tokenizer, or a Hub id that is in the local cache.
@@ -59,6 +53,7 @@ class VLLMServer:
     `eager`: no compilation. None means eager on CPU, where compiling costs 30 to 45 seconds and a C++ compiler
     for 1.3 to 1.6 times the tokens per second of a small model, and vLLM's own choice on CUDA.
     `scale_out`: also serve `/inference/v1/generate`, which takes token ids and which `verifiers` and `prime-rl` ask.
+    `devices`: the GPUs that it sees, numbers or ids as in CUDA_VISIBLE_DEVICES; None: those that we see.
     `log_path`: file for stdout and stderr; None chooses one in the temporary folder.
     `env`: more environment variables for the engine. `niceness`: 0 to 19, the engine's scheduling priority where others
     need the same cores (19: lowest). `progress`: called while it starts.
@@ -78,6 +73,7 @@ class VLLMServer:
         seed: int = 0,
         eager: bool | None = None,
         scale_out: bool = False,
+        devices: Sequence[int | str] | None = None,
         log_path: str | os.PathLike[str] | None = None,
         extra_args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
@@ -86,32 +82,29 @@ class VLLMServer:
         progress: Progress | None = None,
     ) -> None:
         self.folder = find_model(model)
-        self.served_name = served_name or self.folder.name
         self.port = _claim_port(port)
-        self.max_model_len = max_model_len
-        """The window that was asked for; once the engine runs, the one that it has."""
+        self.log_path = Path(log_path or Path(tempfile.gettempdir()) / f"rlm-env-vllm-{uuid.uuid4().hex}.log")
+        super().__init__(
+            f"http://127.0.0.1:{self.port}",
+            served_name or self.folder.name,
+            self.folder.path,
+            hint=f"its log: {self.log_path}",
+            max_model_len=max_model_len,  # that was asked for; once the engine runs, the one that it has
+            engine_version=vllm_version() or None,
+            logprobs_mode="processed_logprobs",
+            repacks_heads=is_cpu_build(),
+        )
         self.dtype = dtype
         self.seed = seed
         self.eager = is_cpu_build() if eager is None else eager
         self.scale_out = scale_out
-        self.log_path = Path(log_path or Path(tempfile.gettempdir()) / f"rlm-env-vllm-{uuid.uuid4().hex}.log")
         self.extra_args = tuple(extra_args)
+        self.devices = devices
         self.env = dict(env or {})
         self.startup_timeout = startup_timeout
         self.niceness = niceness
         self.progress = progress
         self._supervisor: subprocess.Popen[bytes] | None = None
-        self._control = Endpoint(self.root_url, retries=0, timeout=CONTROL_TIMEOUT, hint=f"its log: {self.log_path}")
-
-    @property
-    def base_url(self) -> str:
-        """Address of the OpenAI-compatible routes, with `/v1`."""
-        return f"{self.root_url}/v1"
-
-    @property
-    def root_url(self) -> str:
-        """Address of the other routes."""
-        return f"http://127.0.0.1:{self.port}"
 
     @property
     def alive(self) -> bool:
@@ -155,73 +148,13 @@ class VLLMServer:
             except KeyboardInterrupt:
                 continue  # a second Ctrl-C must not leave an orphan
 
-    def policy(
-        self, name: str | None = None, *, tokenizer: str | os.PathLike[str] | None = None, **options: Any
-    ) -> TokenPolicy:
-        """A token-in/token-out policy on this engine. `name`: an adapter that it serves; None: the model itself.
-        `tokenizer`: a folder, if not the served one. Other options as for `TokenPolicy`."""
-        from rlm_env.llm.token_policy import TokenPolicy
-
-        known = {
-            "logprobs_mode": "processed_logprobs",
-            "engine_version": vllm_version() or None,
-            "context_window": self.max_model_len,
-            "hint": f"its log: {self.log_path}",
-        }
-        folder = self.folder.path if tokenizer is None else tokenizer
-        return TokenPolicy(name or self.served_name, self.base_url, folder, **{**known, **options})
-
-    async def is_healthy(self, within: float = 30.0) -> bool:
-        """Whether the engine reports within so many seconds that it is healthy."""
-        try:
-            async with asyncio.timeout(within):
-                await self._control.get_raw("/health")
-        except (LLMError, TimeoutError):
-            return False
-        return self.alive
-
-    async def statistics(self) -> str:
-        """Its counters and gauges, in the text format of Prometheus."""
-        return (await self._control.get_raw("/metrics")).decode()
-
-    async def reload_weights(self, path: str | os.PathLike[str]) -> None:
-        """Replaces the weights by those in another folder of the same architecture, in place.
-
-        Requests in flight continue on the new weights. Empties the prefix cache, which holds keys and values of the
-        old ones.
-        """
-        folder = find_model(path)
-        await self._call("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder.path)}})
-        if is_cpu_build():
-            await self._call("/collective_rpc", {"method": "refresh_heads"})
-        await self.reset_prefix_cache()
-
-    async def load_adapter(self, name: str, path: str | os.PathLike[str]) -> None:
-        """Serves the model with the LoRA adapter in a peft folder under `name`, in place of an earlier one of that
-        name. Needs `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1."""
-        adapter = {"lora_name": name, "lora_path": os.fspath(path), "load_inplace": True}
-        await self._call("/v1/load_lora_adapter", adapter)
-        await self.reset_prefix_cache()
-
-    async def reset_prefix_cache(self) -> None:
-        """Drops the keys and values of all prompts. Requests in flight are computed again from their beginning: vLLM
-        does not empty the cache while they hold blocks of it."""
-        reply = await self._call("/reset_prefix_cache?reset_running_requests=true")
-        if json.loads(reply or b"{}").get("success") is not True:
-            raise LLMError(f"vLLM did not empty its prefix cache: {reply.decode()[:300]}; its log: {self.log_path}")
-
-    async def warm_up(self, prompts: int = 64) -> None:
-        """Runs one small batch, so that the first rollout does not pay for what is set up on first use."""
-        body = {"model": self.served_name, "prompt": [[0, 1, 2, 3]] * prompts, "max_tokens": 2, "logprobs": 0}
-        await self._call("/v1/completions", body)
-
     async def _shut_down(self) -> None:
         """Stops the engine, also where this task is cancelled meanwhile."""
         stopping = asyncio.ensure_future(asyncio.to_thread(self.stop))
         try:
             await asyncio.shield(stopping)  # the thread goes on if this task is cancelled meanwhile
         finally:
-            await self._control.aclose()
+            await self.aclose()
 
     def _spawn(self) -> None:
         """Starts the process, behind `supervise.py`, with its log in a file."""
@@ -240,7 +173,7 @@ class VLLMServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=default_environment(self.folder, self.eager) | self.env,
+            env=default_environment(self.folder, self.eager, self.devices) | self.env,
             start_new_session=True,  # Ctrl-C in a terminal reaches us only, and we stop it
         )
 
@@ -297,13 +230,6 @@ class VLLMServer:
             raise VLLMStartError(f"port {self.port} is answered by another server, which serves {card['id']!r}")
         self.max_model_len = card.get("max_model_len", self.max_model_len)
         return True
-
-    async def _call(self, path: str, body: Mapping[str, Any] | None = None) -> bytes:
-        """The reply to a POST request to a route of vLLM itself."""
-        try:
-            return await self._control.post_raw(path, body)
-        except EndpointError as error:
-            raise LLMError(f"vLLM refused {path}: {error.status} {error.detail}; its log: {self.log_path}") from None
 
 
 def _claim_port(port: int) -> int:

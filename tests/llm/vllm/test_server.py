@@ -180,3 +180,11 @@ def test_an_engine_beside_trainers_is_not_told_their_places(monkeypatch: pytest.
     env = module.default_environment(find_model(SHIPPED), eager=True)
     assert not set(names) & env.keys()
     assert env["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+def test_the_gpus_of_a_server_are_those_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    folder = find_model(SHIPPED)
+    assert module.default_environment(folder, eager=True)["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert module.default_environment(folder, True, [4, 5])["CUDA_VISIBLE_DEVICES"] == "4,5"
+    assert module.default_environment(folder, True, ["GPU-8932f937"])["CUDA_VISIBLE_DEVICES"] == "GPU-8932f937"

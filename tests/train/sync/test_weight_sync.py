@@ -84,7 +84,7 @@ async def test_tied_head_that_keeps_its_old_weights_is_noticed(
     train_engine: TrainEngine, trainer: StandIn, sync: DiskSync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await sync.start(trainer, train_engine)
-    monkeypatch.setattr("rlm_env.llm.vllm.server.is_cpu_build", lambda: False)  # as vLLM does it by itself
+    monkeypatch.setattr(train_engine._server, "repacks_heads", False)  # as vLLM does it by itself
     trainer.step()
     learner_free = asyncio.Event()
     with pytest.raises(SyncError, match="serves other weights"):
