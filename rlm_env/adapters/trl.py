@@ -35,7 +35,7 @@ from rlm_env.train.learner.config import SamplesConfig
 from rlm_env.train.learner.model import copy_side_files
 from rlm_env.train.learner.samples import Sample, SampleKind, rollout_samples
 from rlm_env.train.rl.advantage import AdvantageConfig, group_advantages
-from rlm_env.train.sync.engine import TrainEngine
+from rlm_env.train.sync.local_engine import LocalEngine
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +96,7 @@ class RLMBackend:
         self._samples = SamplesConfig(train_sub_calls=train_sub_calls)
         self._drain_seconds = drain_seconds
         self._folder = Path(tempfile.mkdtemp(prefix="rlm-env-trl-"))
-        self._engine = TrainEngine(model, engine, log_folder=self._folder, dtype=dtype, seed=seed)
+        self._engine = LocalEngine(model, engine, log_folder=self._folder, dtype=dtype, seed=seed)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rlm-env", daemon=True)
         self._work: asyncio.Task[None] | None = None

@@ -64,7 +64,7 @@ from rlm_env.train.rl.config import TrainConfig, load_train_config
 from rlm_env.train.rl.groups import Batch, DropReason
 from rlm_env.train.rl.journal import JOURNAL, Journal
 from rlm_env.train.rl.scheduler import Scheduler
-from rlm_env.train.sync.engine import TrainEngine
+from rlm_env.train.sync.local_engine import LocalEngine
 
 CONFIG = Path(__file__).parents[2] / "configs" / "train" / "tiny.toml"
 WARM_UP = 2
@@ -198,7 +198,7 @@ async def sampling_floor(
     """Seconds and the engine's CPU seconds of the fastest round, and seconds of one beside the plain updates."""
     found = []
     model = model_folder(config.model)
-    async with TrainEngine(model, config.engine, log_folder=config.out, dtype=config.trainer.dtype) as engine:
+    async with LocalEngine(model, config.engine, log_folder=config.out, dtype=config.trainer.dtype) as engine:
         await sample_flat_out(engine, replies[:200], "warm-up")
         for number in range(rounds):
             before, _ = children_cpu()

@@ -70,10 +70,10 @@ def masked_plain_step(make_qwen3: Any) -> PlainStep:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def train_engine(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TrainEngine]:
     """A real vLLM for training in float32. Tests may kill it; it serves what the last one published."""
-    from rlm_env.train.sync.engine import TrainEngine
+    from rlm_env.train.sync.local_engine import LocalEngine
 
     logs = tmp_path_factory.mktemp("engine")
-    async with TrainEngine(tiny_model_path, log_folder=logs, dtype="float32", max_restarts=10) as engine:
+    async with LocalEngine(tiny_model_path, log_folder=logs, dtype="float32", max_restarts=10) as engine:
         yield engine
 
 

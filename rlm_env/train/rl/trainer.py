@@ -44,6 +44,7 @@ from rlm_env.train.rl.shown_rollouts import rollout_rows
 from rlm_env.train.run_folder import MODEL, WEIGHTS, OpenRun, open_run
 from rlm_env.train.sync.engine import TrainEngine
 from rlm_env.train.sync.engine_watch import EngineWatch
+from rlm_env.train.sync.local_engine import LocalEngine
 from rlm_env.train.sync.sync_check import SyncError
 from rlm_env.train.sync.weight_sync import WeightSync, make_sync
 
@@ -313,7 +314,7 @@ class _Run:
         config = self.config
         with stage(self.console, f"starting vLLM with {config.model}") as tell:
             lora = config.trainer.lora if config.sync.method == "lora" else None
-            engine = TrainEngine(
+            engine = LocalEngine(
                 model,
                 config.engine,
                 log_folder=config.out,

@@ -1,8 +1,8 @@
-"""The vLLM that a training run samples from. It takes new weights while rollouts are in flight, and after a crash it is
-started again on the weights that were last published.
+"""An engine that a training run samples from: it takes new weights while rollouts are in flight, and comes back after a
+death on the weights that it was last given.
 
-One local vLLM serves root and sub-LLM, which are the same model. Where weights come from and whether they arrived is
-the business of `weight_sync.py`.
+It serves root and sub-LLM, which are the same model. What starts it, or finds it, is in `local_engine.py` and
+`remote_engine.py`; where weights come from and whether they arrived is the business of `weight_sync.py`.
 """
 
 from __future__ import annotations
@@ -10,76 +10,61 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from rlm_env.llm.base import LLM, EngineUnavailable, LLMError
 from rlm_env.llm.http import EndpointError
 from rlm_env.llm.token_policy import TokenPolicy
-from rlm_env.llm.vllm.install import VLLMStartError, is_cpu_build
 from rlm_env.llm.vllm.model_folder import find_model
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.options import EngineOptions
 from rlm_env.runs.profile import load_profile
 from rlm_env.train.sync.config import LARGEST_ADAPTER_RANK
 from rlm_env.train.sync.request_gate import GatedLLM, RequestGate
 
 if TYPE_CHECKING:
-    from rlm_env.llm.vllm.server import Progress, VLLMServer
+    from rlm_env.llm.vllm.control import VLLMControl
 
 ADAPTER = "policy"
 """The name under which vLLM serves the trained adapter."""
-ADAPTER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, LARGEST_ADAPTER_RANK)
-"""The values that vLLM takes for `--max-lora-rank`."""
-NICENESS = 10
-"""Niceness of a vLLM on the CPU: where both share cores, the trainer goes first, since every step waits for it."""
 HEALTH_SECONDS = 30.0
 """A vLLM that does not answer for this long counts as dead."""
 
 
-class TrainEngine:
-    """An async context manager around one vLLM process tree.
+class TrainEngine(ABC):
+    """An async context manager around one vLLM, which runs while the body does.
 
-    `model`: the folder that training begins with; its tokenizer and renderer are used throughout.
-    `options`: how vLLM is started. `dtype`: the trainer's type; vLLM runs in it where `options.dtype` is "auto".
-    `log_folder`: gets one log per start. `lora_rank`: the rank of the adapter that it will serve; None: it takes whole
-    weights. `max_restarts`: the most restarts; the next death is final.
-    Errors: VLLMStartError where vLLM does not start; ConfigError where its log-probabilities cannot be trained on, or
-    it cannot serve an adapter of this rank.
+    `name`: in messages. `model`: the folder that training begins with; its tokenizer and renderer are used throughout.
+    `dtype`: the type that it computes in. `lora_rank`: the rank of the adapter that it will serve; None: it takes whole
+    weights.
+    Errors: EngineUnavailable where it does not start or answer; ConfigError where its log-probabilities cannot be
+    trained on, or it cannot serve an adapter of this rank.
     """
 
+    _logprobs_option: ClassVar[str] = "engine.extra_args"
+    _logprobs_remedy: ClassVar[str] = "leave --logprobs-mode out"
+
     def __init__(
-        self,
-        model: str | os.PathLike[str],
-        options: EngineOptions | None = None,
-        *,
-        log_folder: Path,
-        dtype: str,
-        seed: int = 0,
-        lora_rank: int | None = None,
-        max_restarts: int = 10,
-        progress: Progress | None = None,
+        self, model: str | os.PathLike[str], *, name: str = "vllm", dtype: str, lora_rank: int | None = None
     ) -> None:
         if lora_rank is not None and lora_rank > LARGEST_ADAPTER_RANK:
             raise ConfigError(f"trainer.lora.rank: vLLM serves ranks up to {LARGEST_ADAPTER_RANK}, got {lora_rank}")
+        self.name = name
         self.model = find_model(model)
-        self.options = options or EngineOptions()
         self.served = self.model.path
         """The folder of the weights, or of the adapter, that it serves."""
         self.version = 0
         """Optimizer steps that these weights have seen."""
         self.restarts = 0
+        """How often it came back."""
         self.gate = RequestGate()
-        self.dtype = dtype if self.options.dtype == "auto" else self.options.dtype
-        self._log_folder = log_folder
-        self._seed = seed
+        self.dtype = dtype
         self._lora_rank = lora_rank
-        self._max_restarts = max_restarts
-        self._progress = progress
         self._adapter: Path | None = None
-        self._server: VLLMServer | None = None
+        self._server: VLLMControl | None = None
         self._policy: TokenPolicy | None = None
         self._llm: GatedLLM | None = None
         self._restarting: asyncio.Task[None] | None = None
@@ -103,7 +88,7 @@ class TrainEngine:
         """The LLM for root and sub-LLM, the same object across updates and restarts. Requests raise EngineUnavailable
         while the engine is dead, and wait while it is paused."""
         if self._llm is None:
-            raise RuntimeError("the engine is not started: use `async with TrainEngine(...)`")
+            raise RuntimeError("the engine is not started: use it as an async context manager")
         return self._llm
 
     @property
@@ -111,12 +96,12 @@ class TrainEngine:
         """The current client of the engine, without the gate; for requests while the engine is paused. Raises
         EngineUnavailable while it is being restarted."""
         if self._policy is None:
-            raise EngineUnavailable("vLLM is being restarted")
+            raise EngineUnavailable(f"{self.name} is being restarted")
         return self._policy
 
     @property
     def alive(self) -> bool:
-        """True while the process runs, even if it does not answer."""
+        """True while the process runs, as far as is known, even if it does not answer."""
         return self._server is not None and self._server.alive
 
     @property
@@ -126,8 +111,8 @@ class TrainEngine:
 
     @property
     def log_path(self) -> Path | None:
-        """The log of the vLLM that runs, or ran last."""
-        return None if self._server is None else self._server.log_path
+        """The log of the vLLM that runs, or ran last; None where it is somebody else's."""
+        return None
 
     def paused(self, drain_seconds: float = 120.0) -> contextlib.AbstractAsyncContextManager[float]:
         """Waits until no request is in flight, then makes new ones wait; yields the seconds that this took.
@@ -159,9 +144,9 @@ class TrainEngine:
                 await self._connect(ADAPTER)
 
     async def restart(self) -> None:
-        """Starts a dead vLLM again on the weights that were last loaded. Does nothing if it answers.
+        """Brings a dead vLLM back on the weights that were last loaded. Does nothing if it answers.
 
-        Concurrent calls share one start. Raises VLLMStartError where vLLM does not start or has died too often.
+        Concurrent calls share one start. Raises EngineUnavailable where it does not come back.
         """
         if self._restarting is None or self._restarting.done():
             self._restarting = asyncio.create_task(self._restart())
@@ -179,12 +164,12 @@ class TrainEngine:
         except EndpointError as error:
             raise EngineUnavailable(str(error)) if await self._is_dead_after(error) else error from None
 
-    def _running(self) -> VLLMServer:
+    def _running(self) -> VLLMControl:
         if self._server is None:
             raise EngineUnavailable("vLLM is not running")
         return self._server
 
-    async def _survives(self, change: Callable[[VLLMServer], Awaitable[None]]) -> bool:
+    async def _survives(self, change: Callable[[VLLMControl], Awaitable[None]]) -> bool:
         """Applies `change`; returns False if the engine is dead. Raises LLMError where a living engine refuses."""
         try:
             await change(self._running())
@@ -204,44 +189,13 @@ class TrainEngine:
             if self._policy is None or not await self._running().is_healthy(HEALTH_SECONDS):
                 await self._replace()
 
+    @abstractmethod
     async def _replace(self) -> None:
-        """Stops what is left of a dead engine and starts another one."""
-        if self.restarts >= self._max_restarts:
-            raise VLLMStartError(f"vLLM has died {self.restarts + 1} times; its last log: {self.log_path}")
-        self.restarts += 1
-        await self._stop()
-        await self._start()
+        """Has the weights that are to be served served again, after a death. Raises EngineUnavailable."""
 
+    @abstractmethod
     async def _start(self) -> None:
-        """Starts a vLLM on the weights that are to be served."""
-        from rlm_env.llm.vllm.server import VLLMServer
-
-        options = self.options.model_dump(include=set(EngineOptions.model_fields))
-        options["dtype"] = self.dtype
-        env = {}
-        if self._lora_rank is not None:
-            rank = next(rank for rank in ADAPTER_RANKS if rank >= self._lora_rank)
-            options["extra_args"] += ("--enable-lora", "--max-loras", "1", "--max-lora-rank", str(rank))
-            env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
-        server = VLLMServer(
-            self.model.path if self._lora_rank is not None else self.served,
-            served_name=self.model.name,
-            seed=self._seed + self.restarts,  # so that it does not repeat its samples
-            env=env,
-            log_path=self._log_folder / f"vllm-{self.restarts}.log",
-            niceness=NICENESS if is_cpu_build() else 0,
-            progress=self._progress,
-            **options,
-        )
-        self._server = await server.__aenter__()
-        try:
-            if self._adapter is not None:
-                await server.load_adapter(ADAPTER, self._adapter)
-            await self._connect(self.model.name if self._adapter is None else ADAPTER)
-            await server.warm_up()
-        except BaseException:
-            await self._stop()
-            raise
+        """Makes `_server` and `_policy` clients of an engine that serves the weights that are to be served."""
 
     async def _connect(self, name: str) -> None:
         """Makes `policy` a client of the engine that runs. Raises ConfigError if its log-probabilities are before
@@ -252,8 +206,8 @@ class TrainEngine:
             mode = await policy.measure_logprobs_mode()
             if mode != "processed_logprobs":
                 raise ConfigError(
-                    f"engine.extra_args: the engine's log-probabilities are {mode}, before temperature, and cannot be "
-                    "trained on: leave --logprobs-mode out"
+                    f"{self._logprobs_option}: the engine's log-probabilities are {mode}, before temperature, and "
+                    f"cannot be trained on: {self._logprobs_remedy}"
                 )
         except BaseException:
             await policy.aclose()
@@ -269,6 +223,7 @@ class TrainEngine:
             await policy.aclose()
 
     async def _stop(self) -> None:
+        """Ends what `_start` began."""
         await self._disconnect()
         if self._server is not None:
-            await self._server.__aexit__(None, None, None)
+            await self._server.aclose()

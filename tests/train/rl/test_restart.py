@@ -16,6 +16,7 @@ from rlm_env.llm import EngineUnavailable, Sampling, VLLMStartError  # noqa: E40
 from rlm_env.runs.errors import ConfigError  # noqa: E402
 from rlm_env.train.sync.config import SyncConfig  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
+from rlm_env.train.sync.local_engine import LocalEngine  # noqa: E402
 from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
 from rlm_env.train.sync.weight_sync import make_sync  # noqa: E402
 from tests.tiny_model import make_model  # noqa: E402
@@ -37,7 +38,7 @@ async def engine(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("rlm_env.llm.vllm.server.VLLMServer", StandInVLLM)
     monkeypatch.setattr("rlm_env.train.sync.sync_check.PROMPTS", 2)
     monkeypatch.setattr("rlm_env.train.sync.sync_check.REPLY_TOKENS", 6)  # the stand-in is slow
-    async with TrainEngine(folder, log_folder=tmp_path, dtype="float32", max_restarts=2) as engine:
+    async with LocalEngine(folder, log_folder=tmp_path, dtype="float32", max_restarts=2) as engine:
         yield engine
     assert not any(server.alive for server in StandInVLLM.made)
 
@@ -117,4 +118,4 @@ async def test_adapters_must_fit(engine: TrainEngine, folder: Path, tmp_path: Pa
     with pytest.raises(RuntimeError, match="lora_rank"):
         await engine.load_adapter(tmp_path, 1)
     with pytest.raises(ConfigError, match=r"trainer\.lora\.rank.*512"):
-        TrainEngine(folder, log_folder=tmp_path, dtype="float32", lora_rank=513)
+        LocalEngine(folder, log_folder=tmp_path, dtype="float32", lora_rank=513)

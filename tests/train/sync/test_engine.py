@@ -16,6 +16,7 @@ from rlm_env.llm import EngineUnavailable, LLMError, Request, Sampling, VLLMStar
 from rlm_env.runs.errors import ConfigError  # noqa: E402
 from rlm_env.runs.options import EngineOptions  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
+from rlm_env.train.sync.local_engine import LocalEngine  # noqa: E402
 from rlm_env.train.sync.weight_sync import WeightSync  # noqa: E402
 from tests.llm.vllm.test_real_vllm import group_of  # noqa: E402
 from tests.train.sync_stand_in import StandIn, differences  # noqa: E402
@@ -93,7 +94,7 @@ async def test_engine_that_dies_before_an_update_comes_back_with_the_new_weights
 
 async def test_logprobs_before_temperature_are_refused(tiny_model_path: Path, tmp_path: Path) -> None:
     options = EngineOptions(extra_args=("--logprobs-mode", "raw_logprobs"))
-    engine = TrainEngine(tiny_model_path, options, log_folder=tmp_path, dtype="float32")
+    engine = LocalEngine(tiny_model_path, options, log_folder=tmp_path, dtype="float32")
     with pytest.raises(ConfigError, match="raw_logprobs"):
         await engine.__aenter__()
     assert not engine.alive

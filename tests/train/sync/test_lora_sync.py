@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from rlm_env.llm import Sampling, VLLMServer  # noqa: E402
 from rlm_env.train.sync.config import SyncConfig  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
+from rlm_env.train.sync.local_engine import LocalEngine  # noqa: E402
 from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
 from rlm_env.train.sync.weight_sync import make_sync  # noqa: E402
 from tests.packages import needs  # noqa: E402
@@ -31,7 +32,7 @@ async def test_adapters_arrive_and_outlive_the_engine(
     """One engine for all that matters, since a start is most of the time."""
     trainer = StandIn(tiny_model_path, lora=LORA)
     sync = make_sync(SyncConfig(method="lora"), tmp_path / "weights", "float32")
-    async with TrainEngine(tiny_model_path, log_folder=tmp_path, dtype="float32", lora_rank=4) as engine:
+    async with LocalEngine(tiny_model_path, log_folder=tmp_path, dtype="float32", lora_rank=4) as engine:
         llm = engine.llm
         assert (await sync.start(trainer, engine))["sync_mean_abs"] < 1e-5
         for size in (1.0, 1e-4):
