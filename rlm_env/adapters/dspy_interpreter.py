@@ -10,24 +10,23 @@ import asyncio
 import contextvars
 import json
 import keyword
-import threading
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from dspy.primitives.code_interpreter import CodeExecutionError, CodeInterpreterError, FinalOutput
 
-from rlm_env.repl import Repl, ReplConfig, ReplError, ReplPool, SubError
+from rlm_env.adapters.dspy_pool import SharedPool, shared_pool
+from rlm_env.repl import Repl, ReplConfig, ReplError, SubError
 
-Result = TypeVar("Result")
-TAKE_INPUTS = """
-_rlm_env_inputs = context
-del context
-globals().update(_rlm_env_inputs)
-del _rlm_env_inputs
-"""
+TOOL_THREADS = 64
+"""Tools of one interpreter that run at a time."""
 PRELUDE = """
+def _rlm_env_take(kinds, batch=llm_batch):
+    import json
+    values = batch([json.dumps({"input": name}) for name in kinds])
+    return {name: json.loads(value) if kinds[name] == "json" else value for name, value in zip(kinds, values)}
 def _rlm_env_define(tools, fields, batch=llm_batch, state=answer):
     import json
     class Submitted(BaseException):
@@ -65,8 +64,9 @@ class RLMInterpreter:
 
     `tools`: name -> function of the host, callable in the code by its name, from threads too; arguments and results
     are JSON values. `output_fields`: those of `SUBMIT`, dicts with `name`; None: it takes one value. Both may be
-    changed between calls, as `dspy.RLM` does. `config`: of the REPL. `timeout`: seconds that one call may compute,
-    waits for tools not included.
+    changed between calls, as `dspy.RLM` does. `config`: of the REPL; interpreters of the same one share a warm parent
+    process, so that only the first takes time to start. `timeout`: seconds that one call may compute, waits for tools
+    not included.
 
     Raises CodeExecutionError for mistakes of the code (after a time-out too, where the state is kept), SyntaxError for
     text that is not Python, and CodeInterpreterError where the process has died: this session is over then.
@@ -88,51 +88,48 @@ class RLMInterpreter:
         self.tools: dict[str, Callable[..., Any]] = dict(tools or {})
         self.output_fields = output_fields
         self._config, self._timeout = config or ReplConfig(), timeout
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._pool: ReplPool | None = None
+        self._pool: SharedPool | None = None
         self._repl: Repl | None = None
+        self._threads = ThreadPoolExecutor(TOOL_THREADS, "rlm-env-tool")
         self._context = contextvars.copy_context()
         self._defined: tuple[Any, ...] | None = None
-        self._sent: dict[str, str] = {}
+        self._given: dict[str, str | tuple[str]] = {}
+        """Input -> what was handed over last: a text as it is, any other value as (JSON,)."""
+        self._under_way: dict[str, str] = {}
         self._over: str | None = None
 
     def start(self) -> None:
-        """Starts the sandbox; the REPL is opened with the first inputs. Does nothing where it has started."""
+        """Opens the REPL. Does nothing where it is open."""
         self._check()
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, name="rlm-env", daemon=True)
-            self._thread.start()
-            self._pool = ReplPool(self._config)
-            self._run(self._pool.__aenter__())
+        if self._pool is None:
+            self._pool = shared_pool(self._config)
+            try:
+                self._repl = self._pool.run(self._open(self._pool))
+            except ReplError as error:
+                raise self._end(str(error)) from error
 
     def execute(self, code: str, variables: dict[str, Any] | None = None) -> Any:
         """Runs code after `variables` were set, those that are new or have changed since they were last given.
 
         Returns FinalOutput if it called `SUBMIT`, else what it printed and its last value, None without any.
         """
-        variables = dict(variables or {})
-        self._check_variables(variables)
+        given = self._changed(variables or {})
         self.start()
+        assert self._pool is not None
+        assert self._repl is not None
         self._context = contextvars.copy_context()
         try:
-            return self._run(self._execute(code, variables))
+            return self._pool.run(self._execute(self._repl, code, given))
         except ReplError as error:
             raise self._end(str(error)) from error
 
     def shutdown(self) -> None:
         """Ends the session. Safe to call twice."""
         self._over = self._over or "it was shut down"
-        loop, self._loop = self._loop, None
-        if loop is None:
-            return
-        try:
-            asyncio.run_coroutine_threadsafe(self._close(), loop).result()
-        finally:
-            loop.call_soon_threadsafe(loop.stop)
-            if self._thread is not None:
-                self._thread.join()
+        repl, self._repl = self._repl, None
+        if repl is not None and self._pool is not None:
+            self._pool.run(repl.close())
+        self._threads.shutdown(wait=False)
 
     def __enter__(self) -> Self:
         self.start()
@@ -147,8 +144,13 @@ class RLMInterpreter:
         """The same as `execute`."""
         return self.execute(code, variables)
 
-    async def _execute(self, code: str, variables: dict[str, Any]) -> Any:
-        repl = await self._with_inputs(variables)
+    async def _open(self, pool: SharedPool) -> Repl:
+        repl = await pool.pool.open(None, self._call_tools)
+        await self._run_own(repl, PRELUDE)
+        return repl
+
+    async def _execute(self, repl: Repl, code: str, given: dict[str, str | tuple[str]]) -> Any:
+        await self._hand_over(repl, given)
         await self._define(repl)
         step = await repl.run(code, timeout=self._timeout)
         if step.state_lost:
@@ -163,28 +165,22 @@ class RLMInterpreter:
             raise CodeExecutionError("\n".join(part for part in (step.output, step.error) if part))
         return step.output or None
 
-    async def _with_inputs(self, variables: dict[str, Any]) -> Repl:
-        """The REPL with these variables set. The first go in as its context, whatever their size."""
-        texts = {name: json.dumps(value, allow_nan=False) for name, value in variables.items()}
-        new = {name: variables[name] for name, text in texts.items() if self._sent.get(name) != text}
-        if self._repl is None:
-            assert self._pool is not None
-            self._repl = await self._pool.open(new, self._call_tools)
-            await self._run_own(self._repl, TAKE_INPUTS)
-        elif new:
-            await self._run_own(
-                self._repl, f"import json as _json\nglobals().update(_json.loads({json.dumps(json.dumps(new))}))"
-            )
-        self._sent |= texts
-        return self._repl
+    async def _hand_over(self, repl: Repl, given: dict[str, str | tuple[str]]) -> None:
+        """Sets variables. Their values travel as answers of `llm_batch` do, whatever their size."""
+        if not given:
+            return
+        kinds: dict[str, str] = {}
+        for name, value in given.items():
+            kinds[name], self._under_way[name] = _as_sent(value)
+        await self._run_own(repl, f"globals().update(_rlm_env_take({kinds!r}))")
+        self._under_way.clear()
+        self._given |= given
 
     async def _define(self, repl: Repl) -> None:
         """Defines tools and `SUBMIT` where they have changed."""
         fields = None if self.output_fields is None else [field["name"] for field in self.output_fields]
         wanted = (tuple(self.tools), None if fields is None else tuple(fields))
         if wanted != self._defined:
-            if self._defined is None:
-                await self._run_own(repl, PRELUDE)
             await self._run_own(repl, f"globals().update(_rlm_env_define({list(self.tools)!r}, {fields!r}))")
             self._defined = wanted
 
@@ -200,9 +196,13 @@ class RLMInterpreter:
     async def _call_tool(self, prompt: Any) -> str | SubError:
         try:
             call = json.loads(prompt)
+            if "input" in call:
+                return self._under_way[call["input"]]
             tool = self.tools[call["tool"]]
             context = self._context.copy()
-            value = await asyncio.to_thread(lambda: context.run(tool, *call["args"], **call["kwargs"]))
+            value = await asyncio.get_running_loop().run_in_executor(
+                self._threads, lambda: context.run(tool, *call["args"], **call["kwargs"])
+            )
             return json.dumps({"value": value}, allow_nan=False)
         except Exception as error:
             return SubError(f"{type(error).__name__}: {error}")
@@ -211,33 +211,34 @@ class RLMInterpreter:
         if self._over is not None:
             raise CodeInterpreterError(f"this session is over: {self._over}; make a new interpreter")
 
-    def _check_variables(self, variables: dict[str, Any]) -> None:
+    def _changed(self, variables: dict[str, Any]) -> dict[str, str | tuple[str]]:
+        """Those variables that are not as they were last given. CodeInterpreterError where one cannot be set."""
         self._check()
+        changed: dict[str, str | tuple[str]] = {}
         for name, value in variables.items():
             if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
                 raise CodeInterpreterError(f"the variable {name!r} has no name that Python takes")
             if name in self.tools or name in ("SUBMIT", "llm_batch", "answer"):
                 raise CodeInterpreterError(f"the variable {name!r} has the name of a function of the interpreter")
             try:
-                json.dumps(value, allow_nan=False)
+                given = value if type(value) is str else (json.dumps(value, allow_nan=False),)
             except (TypeError, ValueError) as error:
                 raise CodeInterpreterError(f"the variable {name!r} is no JSON value: {error}") from error
+            if self._given.get(name) != given:
+                changed[name] = given
+        return changed
 
     def _end(self, why: str) -> CodeInterpreterError:
         self._over = why
         return CodeInterpreterError(why)
 
-    async def _close(self) -> None:
-        if self._repl is not None:
-            await self._repl.close()
-        if self._pool is not None:
-            await self._pool.__aexit__(None, None, None)
 
-    def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        assert self._loop is not None
-        done: Future[Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return done.result()
-        except KeyboardInterrupt:
-            done.cancel()
-            raise
+def _as_sent(value: str | tuple[str]) -> tuple[str, str]:
+    """How an input travels, "text" or "json", and the string that does."""
+    if isinstance(value, tuple):
+        return "json", value[0]
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # lone surrogates, which only JSON carries
+        return "json", json.dumps(value)
+    return "text", value

@@ -37,6 +37,49 @@ def test_inputs_are_handed_over_once_and_code_may_change_them(interpreter):
     assert interpreter.execute("print(len(context), n)", {"context": "new one", "n": 1}) == "7 1\n"
 
 
+def test_inputs_arrive_as_they_are(interpreter):
+    inputs = {
+        "empty": "",
+        "line": "\r\n\0é",
+        "lone": "\ud800",
+        "large": "é" * 3_000_000,
+        "n": None,
+        "rows": [{"a": 1.5}],
+    }
+    assert interpreter.execute("print(ascii([empty, line, lone, len(large), large[-1], n, rows]))", inputs) == (
+        ascii(["", "\r\n\0é", "\ud800", 3_000_000, "é", None, [{"a": 1.5}]]) + "\n"
+    )
+
+
+def test_an_input_of_another_type_is_another_value(interpreter):
+    assert [interpreter.execute("type(x).__name__", {"x": x}) for x in ("1", 1, True)] == [
+        "'str'\n",
+        "'int'\n",
+        "'bool'\n",
+    ]
+
+
+def test_interpreters_of_one_configuration_share_the_warm_parent_and_nothing_else():
+    with RLMInterpreter(config=PLAIN) as first, RLMInterpreter({"double": lambda x: 2 * x}, config=PLAIN) as second:
+        first.execute("x = 1")
+        parents = [i.execute("import os\nprint(os.getppid())") for i in (first, second)]
+        assert parents[0] == parents[1]
+        with pytest.raises(CodeExecutionError, match="NameError"):
+            second.execute("print(x)")
+        with pytest.raises(CodeExecutionError, match="NameError"):
+            first.execute("double(1)")
+        first.shutdown()
+        assert second.execute("print(double(4))") == "8\n"
+
+
+def test_a_tool_may_use_an_interpreter_of_its_own():
+    def inner(depth):
+        with RLMInterpreter({"inner": inner}, config=PLAIN) as interpreter:
+            return int(interpreter.execute(f"print(1 + inner({depth - 1}) if {depth} else 0)"))
+
+    assert inner(3) == 3
+
+
 def test_submit_ends_the_code_and_the_session_goes_on(interpreter):
     assert interpreter.execute("SUBMIT(double(3))\nprint('never')") == FinalOutput({"output": 6})
     interpreter.output_fields = [{"name": "answer_text"}, {"name": "count"}]
