@@ -7,6 +7,7 @@ that leads nowhere is left as it is, for mkdocs to complain about.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -27,6 +28,7 @@ LISTINGS = {
     ),
 }
 """Pages that show source files: title, first words (links are relative to the root) and files."""
+NOTEBOOK, NOTEBOOK_PAGE = "examples/notebook.ipynb", "notebook.md"
 LINK = re.compile(r"(\]\()([^)#\s:]+)(#[^)\s]*)?(?=\))")
 """A relative link or picture: bracket, path, anchor."""
 
@@ -56,9 +58,21 @@ def listing(uri: str) -> str:
     return "\n".join(parts)
 
 
+def notebook() -> str:
+    """The page of the notebook: its text and its code, in order, and the file itself."""
+    cells = json.loads((ROOT / NOTEBOOK).read_text("utf-8"))["cells"]
+    parts = ["".join(cell["source"]) for cell in cells]
+    shown = [
+        f"````python\n{text}\n````" if cell["cell_type"] == "code" else text
+        for cell, text in zip(cells, parts, strict=True)
+    ]
+    title, *rest = shown
+    return "\n\n".join([title, f"[Download it]({posixpath.basename(NOTEBOOK)}).", *rest]) + "\n"
+
+
 def targets() -> dict[str, str]:
     """Path of a file or folder in the repository, outside of docs/ -> where it is in the site, maybe with an anchor."""
-    found = pages_outside()
+    found = {**pages_outside(), NOTEBOOK: NOTEBOOK_PAGE}
     for uri in LISTINGS:
         for name in listed_files(uri):
             found[name] = f"{uri}#{re.sub(r'[^a-z0-9_-]', '', name.lower())}"
@@ -75,6 +89,8 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, uri, content=(ROOT / source).read_text("utf-8")))
     for uri in LISTINGS:
         files.append(File.generated(config, uri, content=listing(uri)))
+    files.append(File.generated(config, NOTEBOOK_PAGE, content=notebook()))
+    files.append(File.generated(config, posixpath.basename(NOTEBOOK), content=(ROOT / NOTEBOOK).read_text("utf-8")))
     return files
 
 
@@ -84,7 +100,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     if uri.startswith("modules/"):
         page.meta["search"] = {"exclude": True}
     sources = {page_uri: source for source, page_uri in pages_outside().items()}
-    source = "listing.md" if uri in LISTINGS else sources.get(uri, f"docs/{uri}")
+    source = "listing.md" if uri in (*LISTINGS, NOTEBOOK_PAGE) else sources.get(uri, f"docs/{uri}")
     outside = targets()
 
     def moved(found: re.Match[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import subprocess
 import sys
@@ -17,6 +19,7 @@ LOADED = re.compile(r'<(?:script|img|iframe|source)[^>]*\bsrc="[^"]*"|<link[^>]*
 """What a browser fetches for a page."""
 ELSEWHERE = re.compile(r'(?:src|href)="(?:https?:)?//')
 IMPORTED = re.compile(r"(?:@import|url\()\s*['\"]?(https?://[^'\")]+)")
+PAGES = [*docs_site.pages_outside().values(), docs_site.NOTEBOOK_PAGE]
 BUILD = [sys.executable, "-m", "mkdocs", "build", "--strict"]
 
 
@@ -47,8 +50,23 @@ def test_a_broken_link_stops_the_build(site, tmp_path):
 @pytest.mark.slow
 def test_every_page_is_there(site):
     names = {path.relative_to(ROOT / "docs").with_suffix(".html") for path in (ROOT / "docs").rglob("*.md")}
-    names |= {Path(page).with_suffix(".html") for page in [*docs_site.pages_outside().values(), *docs_site.LISTINGS]}
+    names |= {Path(page).with_suffix(".html") for page in [*PAGES, *docs_site.LISTINGS]}
     assert {str(name) for name in names if not (site / name).is_file()} == set()
+
+
+@pytest.mark.slow
+def test_the_notebook_is_a_page_and_a_file(site):
+    page = (site / "notebook.html").read_text("utf-8")
+    shown = re.sub(r"\s+", "", html.unescape(re.sub(r"<[^>]+>", "", page)))
+    stored = (ROOT / docs_site.NOTEBOOK).read_text("utf-8")
+    for cell in json.loads(stored)["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            assert re.sub(r"\s+", "", text) in shown
+        else:
+            assert re.sub(r"[`#]|\s+", "", text) in shown.replace("¶", "")
+    assert 'href="notebook.ipynb"' in page
+    assert (site / "notebook.ipynb").read_text("utf-8") == stored
 
 
 @pytest.mark.slow
@@ -72,4 +90,4 @@ def test_the_menu_has_every_page_of_docs():
     menu = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2]
     listed = set(re.findall(r": ([\w/-]+\.md)$", menu, re.MULTILINE))
     wanted = {path.name for path in (ROOT / "docs").glob("*.md")}
-    assert listed == wanted | set(docs_site.pages_outside().values()) | set(docs_site.LISTINGS)
+    assert listed == wanted | set(PAGES) | set(docs_site.LISTINGS)
