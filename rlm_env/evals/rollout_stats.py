@@ -94,8 +94,9 @@ class RolloutStats:
         return self.scaffold, self.task_id, self.repeat
 
 
-def stats_of(rollout: Rollout, prices: tuple[Price, Price] | None = None) -> RolloutStats:
-    """The numbers of a stored rollout. `prices`: of the root and of the sub-LLM."""
+def stats_of(rollout: Rollout, prices: tuple[Price, Price] | None = None, *, read_code: bool = True) -> RolloutStats:
+    """The numbers of a stored rollout. `prices`: of the root and of the sub-LLM. `read_code`: False leaves `program` to
+    the caller."""
     outcome = outcome_of(rollout)
     needed = rollout.metrics.get("overflow_prompt_tokens")
     return RolloutStats(
@@ -122,5 +123,5 @@ def stats_of(rollout: Rollout, prices: tuple[Price, Price] | None = None) -> Rol
         cost=rollout_cost(rollout, *prices) if prices else None,
         usage=rollout_usage(rollout),
         metrics=rollout.score.metrics if rollout.score else {},
-        program=program_of(rollout),
+        program=program_of(rollout) if read_code else None,
     )

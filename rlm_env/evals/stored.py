@@ -55,9 +55,9 @@ class StoredRun:
     """The table `[record]` of config.toml."""
     prices: RolePrices | None
 
-    def stats_of(self, rollout: Rollout) -> RolloutStats:
-        """The numbers of one of its rollouts."""
-        return stats_of(rollout, self.prices and self.prices.pair)
+    def stats_of(self, rollout: Rollout, *, read_code: bool = True) -> RolloutStats:
+        """The numbers of one of its rollouts, as `stats_of` makes them."""
+        return stats_of(rollout, self.prices and self.prices.pair, read_code=read_code)
 
     def stats(self) -> Iterator[RolloutStats]:
         """The numbers of its rollouts, read one by one, in the order of the file. Raises ConfigError where there is no

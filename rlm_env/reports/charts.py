@@ -1,4 +1,5 @@
-"""The charts of a report as numbers: score, tokens, seconds, money by context length; curves of training runs."""
+"""The charts of a report as numbers: score, tokens, seconds, money by context length; how many sub-calls rollouts made;
+curves of training runs, and the programs that their policies wrote."""
 
 from __future__ import annotations
 
@@ -44,6 +45,35 @@ class Chart:
     """Values lie in [0, 1]."""
 
 
+@dataclass(frozen=True, slots=True)
+class BarChart:
+    """Bars beside each other in each of some places: a histogram."""
+
+    title: str
+    x: str
+    y: str
+    places: list[str]
+    """Beside the axis stands the first word of each."""
+    bars: dict[str, list[float]]
+    """Name -> its value at each place."""
+
+
+def sub_call_charts(summary: EvalSummary) -> list[BarChart]:
+    """One chart: the share of rollouts by their number of sub-calls; none where no rollout made any."""
+    groups = [group for group in summary.scaffolds if group.sub_call_bins]
+    if not groups:
+        return []
+    longest = max((group.sub_call_bins for group in groups), key=len)
+    places = [f"{one.low:,}" if one.low == one.high else f"{one.low:,} to {one.high:,}" for one in longest]
+    bars = {}
+    for group in groups:
+        counts = [one.rollouts for one in group.sub_call_bins]
+        bars[group.scaffold] = [count / sum(counts) for count in counts] + [0.0] * (len(places) - len(counts))
+    return [
+        BarChart("Sub-calls of a rollout", "sub-calls: 2 to 3, 4 to 7, 8 to 15, ...", "share of rollouts", places, bars)
+    ]
+
+
 def length_charts(summary: EvalSummary) -> list[Chart]:
     """Score, tokens, seconds and money of a rollout by context length; empty below two lengths. A number that is not
     known has no point."""
@@ -60,7 +90,7 @@ def length_charts(summary: EvalSummary) -> list[Chart]:
 
 
 def training_charts(runs: Sequence[TrainingReport]) -> list[Chart]:
-    """One chart per metric, a line per run."""
+    """One chart per metric, a line per run; and one of the programs of each run."""
     names = dict.fromkeys(curve.name for run in runs for curve in run.curves)
     charts = []
     for name in names:
@@ -73,6 +103,11 @@ def training_charts(runs: Sequence[TrainingReport]) -> list[Chart]:
         unit = name.startswith("held out: ") or name == "reward/mean"
         unit = unit and all(0.0 <= point.y <= 1.0 for line in lines for point in line.points)
         charts.append(Chart(name, "optimizer steps", name.rpartition(": ")[2], lines, unit=unit))
+    for run in runs:
+        if run.programs:
+            lines = [Line(curve.name, _points(curve.points, None)) for curve in run.programs]
+            title = f"Programs of {run.run.name}" if len(runs) > 1 else "Programs that the policy wrote"
+            charts.append(Chart(title, "optimizer steps", "share of rollouts", lines, unit=True))
     return charts
 
 

@@ -55,10 +55,10 @@ class RunComparison:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A metric of a training run."""
+    """A number of a training run by its steps."""
 
     name: str
-    """As in metrics.jsonl; of a held-out score `held out: ` and the environment."""
+    """Of a metric as in metrics.jsonl; of a held-out score `held out: ` and the environment; or a program."""
     points: list[tuple[float, float]]
     """(optimizer steps, value)"""
     bounds: list[tuple[float, float]] | None
@@ -73,6 +73,8 @@ class TrainingReport:
     steps: int
     """Optimizer steps so far."""
     curves: list[Curve]
+    programs: list[Curve] = field(default_factory=list)
+    """The share of its rollouts with each program, by optimizer steps that the weights had seen when they began."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import tomli_w
 
 from rlm_env.evals.matrix_report import matrix_notes, matrix_table
 from rlm_env.evals.report import p_text, report_notes, report_tables, report_warnings
-from rlm_env.reports.charts import Chart, length_charts, training_charts
-from rlm_env.reports.data import EvalReport, ReportData, RunComparison, RunFacts
+from rlm_env.reports.charts import BarChart, Chart, length_charts, sub_call_charts, training_charts
+from rlm_env.reports.data import Curve, EvalReport, ReportData, RunComparison, RunFacts, TrainingReport
 from rlm_env.runs.folder import plain
 from rlm_env.runs.tables import NONE, Cells
 from rlm_env.train.report.report import before_after_table, load_run, training_notes
@@ -28,7 +29,7 @@ class Section:
     within: bool = False
     """It is a part of an eval on several environments: the console and Markdown leave it to its own folder."""
     tables: list[Cells] = field(default_factory=list)
-    charts: list[Chart] = field(default_factory=list)
+    charts: list[Chart | BarChart] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     facts: Cells | None = None
@@ -51,13 +52,30 @@ def make_document(data: ReportData, trained: Sequence[Path] = ()) -> list[Sectio
         facts = [one.run for one in data.trainings]
         section = Section(
             "Training",
-            tables=[before_after_table(runs)],
-            charts=training_charts(data.trainings),
+            tables=[before_after_table(runs), *_program_tables(data.trainings)],
+            charts=[*training_charts(data.trainings)],
             notes=training_notes(runs),
             warnings=[text for one in facts for text in _status_warnings(one)],
         )
         sections.append(_with_facts(section, facts))
     return sections
+
+
+def _program_tables(runs: Sequence[TrainingReport]) -> list[Cells]:
+    """The programs of the first and the last fifth of each training; none where no policy wrote any."""
+    header = ["run", "program", "share in the first fifth of steps", "in the last"]
+    table = Cells("Programs that the policies wrote", header, keys=2)
+    for run in runs:
+        for curve in run.programs:
+            some = max(1, len(curve.points) // 5)
+            shares = (_mean_share(curve, slice(some)), _mean_share(curve, slice(-some, None)))
+            first = curve is run.programs[0]
+            table.rows.append([run.run.name if first else "", curve.name, *(f"{share:.0%}" for share in shares)])
+    return [table] if table.rows else []
+
+
+def _mean_share(curve: Curve, some: slice) -> float:
+    return fmean(share for _, share in curve.points[some])
 
 
 def _matrix_section(run: RunFacts, parts: Sequence[EvalReport]) -> Section:
@@ -79,7 +97,7 @@ def _eval_section(one: EvalReport) -> Section:
         scaffolds=len(summary.scaffolds),
         within=one.matrix is not None,
         tables=report_tables(summary, one.run.title),
-        charts=length_charts(summary),
+        charts=[*length_charts(summary), *sub_call_charts(summary)],
         notes=report_notes(summary),
         warnings=[*_status_warnings(one.run), *report_warnings(summary)],
     )

@@ -13,7 +13,7 @@ from importlib.resources import files
 
 from rlm_env.readable import escaped
 from rlm_env.reports.document import Section
-from rlm_env.reports.svg import chart_svg
+from rlm_env.reports.svg import figure_svg
 from rlm_env.runs.tables import TEXT_COLUMNS, Cells
 
 _PAGE = """\
@@ -65,7 +65,7 @@ def _section(section: Section, anchor: str) -> str:
     parts += [_table(cells, section.title) for cells in section.tables[:1]]
     if section.charts:
         figures = [
-            f"<figure><figcaption>{escaped(one.title)}</figcaption>{chart_svg(one)}</figure>" for one in section.charts
+            f"<figure><figcaption>{escaped(one.title)}</figcaption>{figure_svg(one)}</figure>" for one in section.charts
         ]
         parts.append(f'<div class="charts">{"".join(figures)}</div>')
     parts += [_table(cells, section.title) for cells in section.tables[1:]]

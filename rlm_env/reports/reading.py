@@ -18,6 +18,7 @@ from rlm_env.evals.rollout_stats import RolloutStats
 from rlm_env.evals.stored import open_stored
 from rlm_env.evals.summary import compare_scores, scores_by_task, with_holm
 from rlm_env.reports.data import SCHEMA, Curve, EvalReport, ReportData, RunComparison, RunFacts, TrainingReport
+from rlm_env.reports.programs import programs_by_step
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import CONFIG, read_run_config, run_status, short_names
@@ -135,7 +136,7 @@ def _read_training(path: Path, name: str) -> TrainingReport:
     drawn = [Curve(**one) for one in curves(run.steps, run.evaluations)]
     title = f"training of {values.get('model', 'an unknown model')}"
     steps = run.steps[-1]["step"] if run.steps else 0
-    return TrainingReport(_facts(path, name, title, values), steps, drawn)
+    return TrainingReport(_facts(path, name, title, values), steps, drawn, programs_by_step(path))
 
 
 def _facts(path: Path, name: str, title: str, values: dict[str, Any]) -> RunFacts:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from rlm_env.readable import escaped
-from rlm_env.reports.charts import Chart, Line, Point
+from rlm_env.reports.charts import BarChart, Chart, Line, Point
 
 WIDTH, HEIGHT = 460, 280
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 44
@@ -19,9 +19,41 @@ COLORS = 8
 TICKS = 5
 APART = 4.0
 """Between the intervals of several lines at the same place."""
+PLACES = 9
+"""Names below bars that have room; of more, evenly spaced ones."""
 SMALLEST = 1e-12
 """What is smaller is drawn as nothing."""
 Scale = Callable[[float], float]
+
+
+def figure_svg(chart: Chart | BarChart) -> str:
+    """A chart of either kind."""
+    return bars_svg(chart) if isinstance(chart, BarChart) else chart_svg(chart)
+
+
+def bars_svg(chart: BarChart) -> str:
+    """Bars from zero, those of a place beside each other, as an `<svg>` element with their names below it."""
+    most = max(max(values) for values in chart.bars.values())
+    ticks = _ticks(0.0, most, log=False)
+    y = _scale(0.0, max(most, *ticks), HEIGHT - BOTTOM, TOP, log=False)
+    room = (WIDTH - RIGHT - LEFT) / len(chart.places)
+    width = 0.8 * room / len(chart.bars)
+    parts = _frame(chart, ticks, y)
+    every = -(-len(chart.places) // PLACES)
+    for number, place in enumerate(chart.places):
+        middle = LEFT + (number + 0.5) * room
+        if number % every == 0:
+            parts.append(
+                f'<text x="{middle:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{escaped(place)}</text>'
+            )
+        for index, (name, values) in enumerate(chart.bars.items()):
+            left, top = middle + (index - len(chart.bars) / 2) * width, y(values[number])
+            told = escaped(f"{name}: {values[number]:.3f} at {place}")
+            parts.append(
+                f'<rect class="bar c{index % COLORS}" x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" '
+                f'height="{HEIGHT - BOTTOM - top:.1f}"><title>{told}</title></rect>'
+            )
+    return _with_legend(chart, parts, list(chart.bars))
 
 
 def chart_svg(chart: Chart) -> str:
@@ -41,10 +73,14 @@ def chart_svg(chart: Chart) -> str:
     for index, line in enumerate(chart.lines):
         aside = apart * (index - (len(chart.lines) - 1) / 2)
         parts += _line(line, index, lambda value, aside=aside: x(value) + aside, y)
-    label = f"{chart.title}: {chart.y} by {chart.x}, of {', '.join(line.name for line in chart.lines)}"
+    return _with_legend(chart, parts, [line.name for line in chart.lines])
+
+
+def _with_legend(chart: Chart | BarChart, parts: Sequence[str], names: Sequence[str]) -> str:
+    label = f"{chart.title}: {chart.y} by {chart.x}, of {', '.join(names)}"
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escaped(label)}">{"".join(parts)}</svg>\n'
-        f'<p class="legend">{"".join(_legend(line, index) for index, line in enumerate(chart.lines))}</p>'
+        f'<p class="legend">{"".join(_legend(name, index) for index, name in enumerate(names))}</p>'
     )
 
 
@@ -75,16 +111,22 @@ def _ticks(low: float, high: float, *, log: bool) -> list[float]:
 
 
 def _axes(chart: Chart, x_ticks: Sequence[float], y_ticks: Sequence[float], x: Scale, y: Scale) -> list[str]:
-    parts = []
-    for value in y_ticks:
-        at = f"{y(value):.1f}"
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y(value) + 3.5:.1f}" text-anchor="end">{_number(value)}</text>')
+    parts = _frame(chart, y_ticks, y)
     for value in x_ticks:
         parts.append(f'<line class="grid" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
         parts.append(
             f'<text x="{x(value):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{_number(value)}</text>'
         )
+    return parts
+
+
+def _frame(chart: Chart | BarChart, y_ticks: Sequence[float], y: Scale) -> list[str]:
+    """The lines across with their values, and what the axes are."""
+    parts = []
+    for value in y_ticks:
+        at = f"{y(value):.1f}"
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y(value) + 3.5:.1f}" text-anchor="end">{_number(value)}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escaped(chart.x)}</text>')
     across = (TOP + HEIGHT - BOTTOM) / 2
@@ -116,10 +158,10 @@ def _told(line: Line, point: Point) -> str:
     return f"{line.name}: {point.y:.4g}{interval} at {point.x:,.0f}"
 
 
-def _legend(line: Line, index: int) -> str:
+def _legend(name: str, index: int) -> str:
     dashed = ' stroke-dasharray="5 3"' if index // COLORS % 2 else ""
     mark = f'<line class="line c{index % COLORS}" x1="0" x2="18" y1="5" y2="5"{dashed}/>'
-    return f'<span><svg class="mark" viewBox="0 0 18 10" aria-hidden="true">{mark}</svg>{escaped(line.name)}</span> '
+    return f'<span><svg class="mark" viewBox="0 0 18 10" aria-hidden="true">{mark}</svg>{escaped(name)}</span> '
 
 
 def _number(value: float) -> str:

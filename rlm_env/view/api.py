@@ -55,7 +55,7 @@ class Api:
 
     def __init__(self, workplace: Workplace) -> None:
         self.workplace = workplace
-        self._numbers: dict[str, _Numbers] = {}
+        self._numbers: dict[tuple[str, bool], _Numbers] = {}
         self._lock = threading.Lock()
 
     def get(self, parts: Sequence[str], query: Mapping[str, str]) -> Any:
@@ -70,6 +70,10 @@ class Api:
                     return self.search(self.workplace.run(name), query.get("text", ""), query.get("after", ""))
                 case ["runs", name, "numbers"]:
                     return self.numbers(self.workplace.run(name))
+                case ["runs", name, "scores"]:
+                    return self.numbers(self.workplace.run(name), programs=False)
+                case ["runs", name, "programs"]:
+                    return self.programs(self.workplace.run(name))
                 case ["runs", name, "groups"]:
                     return self.groups(self.workplace.run(name))
                 case ["runs", name, "groups", number]:
@@ -137,21 +141,27 @@ class Api:
             "share": sum(ends) / total if total else 1.0,
         }
 
-    def numbers(self, run: ViewedRun) -> dict[str, Any]:
+    def numbers(self, run: ViewedRun, *, programs: bool = True) -> dict[str, Any]:
         """Tables, notes and summary over the rollouts that there are now, or were a moment ago (`rollouts` says how
-        many): while a run goes on, at most a tenth of the time is spent on counting."""
+        many): while a run goes on, at most a tenth of the time is spent on counting. `programs`: with those of
+        programs, for which all code is read."""
         run.refresh()
         with self._lock:
-            kept = self._numbers.get(run.name)
+            kept = self._numbers.get((run.name, programs))
             state = run.state()
             now = time.monotonic()
             if kept is None or (kept.state != state and now >= kept.next_at):
-                numbers = run.numbers() | {"rollouts": len(run.stats), "status": run.header().get("status", "")}
+                numbers = run.numbers(programs=programs)
+                numbers |= {"rollouts": len(run.stats(programs=False)), "status": run.header().get("status", "")}
                 took = time.monotonic() - now
-                kept = self._numbers[run.name] = _Numbers(
+                kept = self._numbers[run.name, programs] = _Numbers(
                     state, now + took + (PAUSE * took if run.is_live else 0), numbers
                 )
         return kept.numbers
+
+    def programs(self, run: ViewedRun) -> dict[str, Any]:
+        """Kind of program -> the keys of the rollouts that were read and wrote one."""
+        return {"programs": run.programs()}
 
     def groups(self, run: ViewedRun) -> dict[str, Any]:
         """The groups of a training run; none of other runs."""
@@ -180,7 +190,9 @@ class Api:
         record = source.record(number)
         match rest:
             case []:
-                return rollout_page(record, source.stats[number], run.contexts, run.limits(record))
+                return rollout_page(
+                    record, source.stats[number], source.program(number), run.contexts, run.limits(record)
+                )
             case ["calls", batch]:
                 return {"calls": call_list(record, int(batch), _texts(run, record))}
             case ["calls", batch, block]:

@@ -29,6 +29,10 @@ SAMPLES = 16
 """Samples of a rollout whose tokens are in the file."""
 
 
+EACH_RUN = ("scores", "numbers", "programs", "groups")
+"""What is held of every run as a whole, besides its rows."""
+
+
 def export_page(
     workplace: Workplace,
     path: Path,
@@ -51,7 +55,7 @@ def export_page(
     done = 0
     for run in workplace.runs():
         base = ["runs", run.name]
-        held |= {_path([*base, what]): _packed(api.get([*base, what], {})) for what in ("numbers", "groups")}
+        held |= {_path([*base, what]): _packed(api.get([*base, what], {})) for what in EACH_RUN}
         for group in api.groups(run)["groups"]:
             parts = [*base, "groups", str(group["group"])]
             held[_path(parts)] = _packed(api.get(parts, {}))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_env.evals.outline import outline
+from rlm_env.evals.programs import RolloutCode, WrittenProgram, written_code
 from rlm_env.evals.rollout_stats import RolloutStats
 from rlm_env.readable.words import start_of
 from rlm_env.repl.wire import sanitize
@@ -50,6 +51,8 @@ class RolloutIndex:
         self.rows: list[dict[str, Any]] = []
         """One per rollout, in the order of the file."""
         self.stats: list[RolloutStats] = []
+        """One per row, without what its code is: see `program`."""
+        self._programs: list[RolloutCode | WrittenProgram | None] = []
         self.problems: list[str] = []
         """Lines that hold no rollout, one sentence each."""
         self.lines: dict[str, int] = {}
@@ -97,15 +100,23 @@ class RolloutIndex:
     def _add(self, start: int, line: bytes) -> None:
         try:
             rollout = outline(line)
-            stats = self._stats_of(rollout)
+            stats, code = self._stats_of(rollout), written_code(rollout)
         except (RecordError, ValueError, KeyError, TypeError) as error:
             self.problems.append(f"{self.path.name}, byte {start:,}: {error}")
             return
         key = sanitize(self._key_of(rollout))  # a part of addresses
-        self.lines[key] = len(self.rows)
         self._starts.append(start)
         self.stats.append(stats)
+        self._programs.append(code)
         self.rows.append({"key": key, **row_of(rollout, stats)})
+        self.lines[key] = len(self.rows) - 1  # last: others may look it up meanwhile
+
+    def program(self, number: int) -> WrittenProgram | None:
+        """What the code of a row is, read when it is asked for first; None where there was no REPL."""
+        found = self._programs[number]
+        if isinstance(found, RolloutCode):
+            found = self._programs[number] = found.read()
+        return found
 
     def record(self, number: int) -> dict[str, Any]:
         """The whole stored record of a row, with every field that it may have. Raises OSError."""
@@ -163,7 +174,6 @@ def row_of(rollout: Rollout, stats: RolloutStats) -> dict[str, Any]:
         "seconds": round(stats.timing.total, 3),
         "cost": stats.cost,
         "length": stats.length,
-        "program": stats.program.program.value if stats.program else None,
     }
     if rollout.group is not None:
         row |= {"label": rollout.group.label, "group": rollout.group.group, "member": rollout.group.member}

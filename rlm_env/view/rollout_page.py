@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlm_env.contexts import ContextError
+from rlm_env.evals.programs import WrittenProgram
 from rlm_env.evals.rollout_stats import RolloutStats
 from rlm_env.view.coverage import coverage
 from rlm_env.view.index import shown_gold
@@ -40,7 +41,11 @@ def open_context(record: Mapping[str, Any], contexts: StoredContexts) -> tuple[S
 
 
 def rollout_page(
-    record: dict[str, Any], stats: RolloutStats, contexts: StoredContexts, limits: Mapping[str, Any]
+    record: dict[str, Any],
+    stats: RolloutStats,
+    written: WrittenProgram | None,
+    contexts: StoredContexts,
+    limits: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything but sub-calls and tokens. `limits`: the rollout's configuration, of `RLMConfig`'s names."""
     context, problem = open_context(record, contexts)
@@ -54,7 +59,7 @@ def rollout_page(
         "gold": cut(shown_gold(record.get("gold"))),
         "answer": cut(record["answer"]),
         "outcome": stats.outcome.value,
-        "program": [stats.program.program, *stats.program.traits] if stats.program else [],
+        "program": [written.program, *written.traits] if written else [],
         "stop_reason": stats.stop_reason.value,
         "error": stats.error,
         "score": record.get("score"),

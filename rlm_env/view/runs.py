@@ -7,7 +7,7 @@ The numbers are those of the console and of summary.json: `summarize` makes them
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,15 +39,27 @@ class ViewedRun:
         """Why the folder could not be read as the run that it seems to be."""
 
     def _stats_of(self, rollout: Rollout) -> RolloutStats:
-        return stats_of(rollout)
+        return stats_of(rollout, read_code=False)
 
     def _key_of(self, rollout: Rollout) -> str:
         return rollout.id or f"{rollout.scaffold}/{rollout.task_id}/{int(rollout.info.get('repeat', 0))}"
 
-    @property
-    def stats(self) -> list[RolloutStats]:
-        """The numbers of the rollouts that were read, each rollout once."""
-        return [source.stats[number] for source in self.sources for number in list(source.lines.values())]
+    def stats(self, *, programs: bool) -> list[RolloutStats]:
+        """The numbers of the rollouts that were read, each rollout once. `programs`: with what their code is, which
+        takes as long to read as all the rest."""
+        found = [(source, number) for source in self.sources for number in list(source.lines.values())]
+        if not programs:
+            return [source.stats[number] for source, number in found]
+        return [replace(source.stats[number], program=source.program(number)) for source, number in found]
+
+    def programs(self) -> dict[str, list[str]]:
+        """Kind of program -> the keys of its rollouts."""
+        found: dict[str, list[str]] = {}
+        for source in self.sources:
+            for key, number in list(source.lines.items()):
+                if (written := source.program(number)) is not None:
+                    found.setdefault(written.program.value, []).append(key)
+        return found
 
     @property
     def complete(self) -> bool:
@@ -93,9 +105,10 @@ class ViewedRun:
             self.problem = str(error)
             return "running" if self.is_live else "stopped"
 
-    def numbers(self) -> dict[str, Any]:
-        """Tables and notes, as the console prints them, and the summary that they are made of."""
-        stats = self.stats
+    def numbers(self, *, programs: bool = True) -> dict[str, Any]:
+        """Tables and notes, as the console prints them, and the summary that they are made of. `programs`: with those
+        of programs."""
+        stats = self.stats(programs=programs)
         if not stats:
             return {"title": self.path.name, "summary": None, "tables": [], "notes": [], "warnings": []}
         scaffolds = list(dict.fromkeys(one.scaffold for one in stats))
@@ -130,7 +143,7 @@ class ViewedEval(ViewedRun):
         super().__init__(name, stored.path)
 
     def _stats_of(self, rollout: Rollout) -> RolloutStats:
-        return self.stored.stats_of(rollout)
+        return self.stored.stats_of(rollout, read_code=False)
 
     def _key_of(self, rollout: Rollout) -> str:
         return f"{rollout.scaffold}/{rollout.task_id}/{int(rollout.info.get('repeat', 0))}"
@@ -153,11 +166,11 @@ class ViewedEval(ViewedRun):
             ],
         }
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self, *, programs: bool = True) -> dict[str, Any]:
         try:
-            return shown_summary(self.stored.result(self.stats))
+            return shown_summary(self.stored.result(self.stats(programs=programs)))
         except ConfigError as error:  # a damaged summary.json, of which baselines and notes are lost
-            numbers = super().numbers()
+            numbers = super().numbers(programs=programs)
             return numbers | {"warnings": [str(error), *numbers["warnings"]]}
 
     def limits(self, rollout: Mapping[str, Any]) -> dict[str, Any]:

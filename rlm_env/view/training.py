@@ -80,7 +80,7 @@ class ViewedTraining(ViewedRun):
                 cost_of(rollout, groups.cost),
                 place.policy_version,
             )
-        return stats_of(rollout)
+        return stats_of(rollout, read_code=False)
 
     def _facts(self) -> dict[str, Any]:
         values = self.values
@@ -98,8 +98,9 @@ class ViewedTraining(ViewedRun):
         metrics = self.path / METRICS
         return super().state(), metrics.stat().st_size if metrics.exists() else 0
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self, *, programs: bool = True) -> dict[str, Any]:
         """The table before and after, as the console prints it, and the lines of the curve."""
+        del programs  # no table has any
         if not (self.path / METRICS).exists():
             return {"title": self.path.name, "tables": [], "notes": [], "warnings": [], "curves": []}
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -13,10 +14,19 @@ from hypothesis import strategies as st
 from rlm_env.evals.rollout_stats import stats_of
 from rlm_env.evals.summary import summarize
 from rlm_env.messages import Usage
-from rlm_env.reports.charts import MANY_POINTS, Chart, Line, Point, length_charts, training_charts
+from rlm_env.reports.charts import (
+    MANY_POINTS,
+    BarChart,
+    Chart,
+    Line,
+    Point,
+    length_charts,
+    sub_call_charts,
+    training_charts,
+)
 from rlm_env.reports.data import Curve, RunFacts, TrainingReport
-from rlm_env.reports.svg import HEIGHT, WIDTH, chart_svg
-from rlm_env.rollout import Rollout, Score, StopReason, Timing, Turn
+from rlm_env.reports.svg import HEIGHT, WIDTH, chart_svg, figure_svg
+from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Timing, Turn
 from rlm_env.runs.prices import Price
 from tests.reports.conftest import HOSTILE
 
@@ -71,8 +81,39 @@ def test_the_curves_of_several_seeds_share_a_chart_and_are_thinned():
     assert chart.unit
 
 
-def parsed(chart: Chart) -> ElementTree.Element:
-    return ElementTree.fromstring(f"<div>{chart_svg(chart)}</div>")
+def called(scaffold: str, calls: int, task: int) -> Rollout:
+    return replace(
+        rollout(scaffold, None),
+        task_id=str(task),
+        sub_calls=[SubCall(id=i, root_turn=0, batch=0, messages=[]) for i in range(calls)],
+    )
+
+
+def test_sub_calls_stand_as_shares_of_each_scaffold():
+    made = [called("rlm", n, task) for task, n in enumerate((0, 1, 5, 6))] + [called("rlm-tips", 2, 0)]
+    (chart,) = sub_call_charts(summarize([stats_of(one) for one in made], ["rlm", "rlm-tips"]))
+    assert chart.places == ["0", "1", "2 to 3", "4 to 7"]
+    assert chart.bars == {"rlm": [0.25, 0.25, 0.0, 0.5], "rlm-tips": [0.0, 0.0, 1.0, 0.0]}
+    assert sub_call_charts(summarize([stats_of(called("rlm", 0, 0))], ["rlm"])) == []
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(0, 1e9), min_size=1, max_size=40).filter(any), st.integers(1, 12))
+def test_bars_stand_on_the_axis_within_the_frame(values, several):
+    places = [f"{i} to {2 * i} {HOSTILE}" for i in range(len(values))]
+    root = parsed(BarChart(HOSTILE, "x", "y", places, {f"{HOSTILE}{i}": values for i in range(several)}))
+    bars = list(root.iter("rect"))
+    assert len(bars) == len(values) * several
+    floors = {round(float(bar.get("y")) + float(bar.get("height")), 1) for bar in bars}
+    assert max(floors) - min(floors) <= 0.1
+    for bar in bars:
+        left, top = float(bar.get("x")), float(bar.get("y"))
+        assert 0 <= left <= left + float(bar.get("width")) <= WIDTH + 0.1
+        assert 0 <= top <= HEIGHT
+
+
+def parsed(chart: Chart | BarChart) -> ElementTree.Element:
+    return ElementTree.fromstring(f"<div>{figure_svg(chart)}</div>")
 
 
 def test_names_are_text():

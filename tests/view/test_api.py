@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from rlm_env.cli.main import main
-from rlm_env.evals.programs import program_of
+from rlm_env.evals.programs import RolloutCode, program_of
 from rlm_env.evals.report import report_tables
 from rlm_env.evals.stored import stored_eval
 from rlm_env.rollout import Rollout, read_rollouts
@@ -60,11 +60,27 @@ def test_a_rollout_says_what_program_it_is(api, eval_run):
     written = program_of(rollout)
     assert written is not None
     rows = {row["key"]: row for row in all_rows(api, "scripted")}
-    assert rows[key]["program"] == written.program == "chunk and batch"
+    programs = api.get(["runs", "scripted", "programs"], {})["programs"]
+    assert [name for name, keys in programs.items() if key in keys] == [written.program] == ["chunk and batch"]
     assert api.get(["runs", "scripted", "rollouts", key], {})["program"] == [written.program, *written.traits]
     plain = next(row for row in rows.values() if row["scaffold"] == "standard")
-    assert "program" not in plain
+    assert not any(plain["key"] in keys for keys in programs.values())
     assert api.get(["runs", "scripted", "rollouts", plain["key"]], {})["program"] == []
+
+
+def test_no_code_is_read_for_rows_and_scores(api, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("code was read")
+
+    monkeypatch.setattr(RolloutCode, "read", refuse)
+    assert all_rows(api, "scripted")
+    scores = api.get(["runs", "scripted", "scores"], {})
+    monkeypatch.undo()
+    numbers = api.get(["runs", "scripted", "numbers"], {})
+    assert (scores["summary"]["programs"], len(numbers["summary"]["programs"]) > 0) == ([], True)
+    for one in (*scores["summary"]["scaffolds"], *numbers["summary"]["scaffolds"]):
+        one["traits"] = {}
+    assert scores["summary"]["scaffolds"] == numbers["summary"]["scaffolds"]
 
 
 def test_the_header_says_what_the_run_is(api):
@@ -224,7 +240,7 @@ def test_runs_are_found_below_a_folder_and_files_are_runs_too(eval_run, tmp_path
     (run,) = Workplace([tmp_path / "saved.jsonl"]).runs()
     assert run.kind == "rollouts"
     run.refresh()
-    assert len(run.stats) == 12
+    assert len(run.stats(programs=False)) == 12
     assert run.numbers()["summary"]["scaffolds"][0]["rollouts"] == 6
     for path in (tmp_path / "none", tmp_path / "deep"):
         with pytest.raises(ConfigError):
@@ -237,7 +253,7 @@ def test_a_config_that_cannot_be_read_is_told_and_the_rollouts_shown(eval_run, t
     (run,) = Workplace([tmp_path]).runs()
     assert "unknown" in run.header()["problem"]
     run.refresh()
-    assert len(run.stats) == 12
+    assert len(run.stats(programs=False)) == 12
 
 
 def test_an_eval_on_several_environments_is_one_title(eval_run, tmp_path):
@@ -265,8 +281,8 @@ def test_numbers_are_counted_again_when_there_is_more_but_not_all_the_time(eval_
     with JsonLog(tmp_path / "rollouts.jsonl") as log:
         first = api.get(["runs", name, "numbers"], {})
         assert (first["rollouts"], first["status"]) == (6, "running")
-        kept = api._numbers[name]
-        api._numbers[name] = replace(kept, next_at=5.0)  # as if counting had taken half a second
+        kept = api._numbers[name, True]
+        api._numbers[name, True] = replace(kept, next_at=5.0)  # as if counting had taken half a second
         log.append_line(lines[6].rstrip())
         assert api.get(["runs", name, "numbers"], {})["rollouts"] == 6
         now = 5.0
@@ -286,7 +302,7 @@ def test_many_may_ask_while_a_file_grows(eval_run, tmp_path):
     def ask(what: str) -> None:
         while not done.is_set():
             api.get(["runs", name, what], {})
-            list(api.workplace.run(name).stats)
+            list(api.workplace.run(name).stats(programs=True))
 
     with ThreadPoolExecutor(4) as threads:
         asking = [threads.submit(ask, what) for what in ("rows", "rows", "groups", "rows")]

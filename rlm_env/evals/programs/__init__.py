@@ -75,18 +75,40 @@ class WrittenProgram:
     traits: tuple[Trait, ...] = ()
 
 
-def program_of(rollout: Rollout) -> WrittenProgram | None:
-    """The program of a rollout; None where there was no REPL."""
+@dataclass(frozen=True, slots=True)
+class RolloutCode:
+    """What the program of a rollout is read off."""
+
+    turns: list[list[str]]
+    """The cells of each turn."""
+    asked: frozenset[int]
+    """The turns in which sub-LLMs were asked."""
+    traits: tuple[Trait, ...]
+    """Those that the record tells."""
+
+    def read(self) -> WrittenProgram:
+        """Reads the code, which takes a fraction of a millisecond."""
+        written = read_program(self.turns, self.asked)
+        return WrittenProgram(written.program, tuple(sorted((*written.traits, *self.traits), key=[*Trait].index)))
+
+
+def written_code(rollout: Rollout) -> RolloutCode | None:
+    """The code of a rollout; None where there was no REPL."""
     if "cells" not in rollout.metrics and not any(turn.code for turn in rollout.turns):
         return None
-    asked = {call.root_turn for call in rollout.sub_calls}
-    written = read_program([turn.code for turn in rollout.turns], asked)
-    traits = [*written.traits]
+    traits = []
     if sum(turn.answer is not None for turn in rollout.turns) > 1:
         traits.append(Trait.REFINES)
     if any(turn.error is not None for turn in rollout.turns):
         traits.append(Trait.FAILED_CELL)
-    return WrittenProgram(written.program, tuple(sorted(traits, key=[*Trait].index)))
+    asked = frozenset(call.root_turn for call in rollout.sub_calls)
+    return RolloutCode([turn.code for turn in rollout.turns], asked, tuple(traits))
+
+
+def program_of(rollout: Rollout) -> WrittenProgram | None:
+    """The program of a rollout; None where there was no REPL."""
+    code = written_code(rollout)
+    return code and code.read()
 
 
 def read_program(turns: Sequence[Iterable[str]], asked: Iterable[int] | None = None) -> WrittenProgram:

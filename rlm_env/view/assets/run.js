@@ -101,6 +101,10 @@ export class RunPage {
     this.counting = true;
     const version = this.rows.version;
     try {
+      if (!this.numbers && this.run.kind !== "train") {
+        this.numbers = await load(["runs", this.name, "scores"]); // what needs no look at code, first
+        this.showNumbers();
+      }
       const numbers = await load(["runs", this.name, "numbers"]);
       // counted a moment ago, or before the run ended: asked for again by the timer
       const fresh = numbers.rollouts === this.rows.byKey.size && numbers.status === this.rows.status;
@@ -108,10 +112,23 @@ export class RunPage {
       this.numbers = numbers;
       if (this.run.kind === "train") await this.joinGroups();
       this.showNumbers();
+      await this.joinPrograms();
     } catch (error) {
       replace(this.summary, el("p", { class: "warning" }, error.message));
     }
     this.counting = false;
+  }
+
+  // So that the text filter finds them.
+  async joinPrograms() {
+    const { programs } = await load(["runs", this.name, "programs"]);
+    for (const [program, keys] of Object.entries(programs)) {
+      for (const key of keys) {
+        const row = this.rows.byKey.get(key);
+        if (row && row.program !== program) Object.assign(row, { program, text: undefined });
+      }
+    }
+    if (this.state.q) this.show();
   }
 
   async joinGroups() {
