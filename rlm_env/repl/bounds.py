@@ -56,3 +56,8 @@ def omitted(total: int, limit: int) -> int:
 def held_bytes(prompt: str | bytes) -> int:
     """Memory that a prompt takes on the host until it is answered; for JSON an upper bound of what it becomes."""
     return sys.getsizeof(prompt) if type(prompt) is str else 512 + 4 * JSON_CHARS * len(prompt)
+
+
+def held_texts(prompts: list[str]) -> int:
+    """`held_bytes` of many texts together, all of them `str` itself and no subclass."""
+    return sum(map(str.__sizeof__, prompts))

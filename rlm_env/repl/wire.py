@@ -13,8 +13,10 @@ the child.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
-from itertools import islice
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import accumulate, islice, repeat
+from operator import add
 
 import msgpack
 
@@ -116,14 +118,16 @@ def unpack_at_most(max_fields: int | None, body: bytes | bytearray | memoryview)
         raise ProtocolError(f"malformed frame: {type(error).__name__}") from None
     if end != [_END_VALUE]:
         raise ProtocolError("malformed frame: cut off within a field")
-    for field in fields:
-        if type(field) not in _SCALARS:
-            raise ProtocolError(f"malformed frame: a field is a {type(field).__name__}")
+    kinds = set(map(type, fields))
+    if not kinds <= _SCALARS:
+        raise ProtocolError(f"malformed frame: a field is a {min(kind.__name__ for kind in kinds - _SCALARS)}")
     return fields
 
 
 def sanitize(text: str) -> str:
     """`text` with every lone surrogate replaced by U+FFFD, so that it can be encoded anywhere."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -201,17 +205,16 @@ class FrameParser:
         return False
 
 
-def chunks(items: Sequence[str | bytes | int]) -> list[tuple[int, list[str | bytes | int]]]:
+def chunks(items: list[str | bytes | int]) -> list[tuple[int, list[str | bytes | int]]]:
     """Cuts `items` into (index of the first, items) groups of about CHUNK bytes; a larger item is a group by itself."""
+    weights = map(len if set(map(type, items)) == {str} else item_weight, items)  # pyright: ignore[reportArgumentType]
+    ends = list(accumulate(map(add, weights, repeat(FIELD_ROOM))))
     groups: list[tuple[int, list[str | bytes | int]]] = []
-    room = 0
-    for index, item in enumerate(items):
-        weight = len(item) if type(item) is str else item_weight(item)
-        if not groups or weight > room:
-            groups.append((index, []))
-            room = CHUNK
-        groups[-1][1].append(item)
-        room -= weight + FIELD_ROOM
+    start, before = 0, 0
+    while start < len(items):
+        end = max(bisect_right(ends, before + CHUNK + FIELD_ROOM, start), start + 1)
+        groups.append((start, items[start:end]))
+        start, before = end, ends[end - 1]
     return groups
 
 

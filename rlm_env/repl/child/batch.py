@@ -121,8 +121,9 @@ class BatchClient:
             return  # given up by an interrupt
         if kind == "answer":
             start, *items = fields
-            for index, item in enumerate(items, start):
-                call.answers[index] = FailedCall(item.decode()) if type(item) is bytes else item
+            if bytes in set(map(type, items)):
+                items = [FailedCall(item.decode()) if type(item) is bytes else item for item in items]
+            call.answers[start : start + len(items)] = items
             call.missing -= len(items)
         else:
             call.failure = fields[0]

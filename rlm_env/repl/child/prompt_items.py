@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NoReturn
 
 from rlm_env.repl.bounds import (
@@ -21,11 +20,13 @@ from rlm_env.repl.bounds import (
     MAX_JSON_VALUES,
     TEXT_COST,
     held_bytes,
+    held_texts,
 )
-from rlm_env.repl.wire import CHUNK, FIELD_ROOM, JSON_WEIGHT, chunks, item_weight, pack, pack_any, sanitize
+from rlm_env.repl.wire import CHUNK, FIELD_ROOM, chunks, item_weight, pack, pack_any, sanitize
 
 # Kept under names of our own: a cell may set `json.dumps = None`.
-_dumps, _isfinite, _getsizeof = json.dumps, math.isfinite, sys.getsizeof
+_dumps, _isfinite = json.dumps, math.isfinite
+_TEXTS = {str}
 _LONG_JSON, _LONG_TEXT = 8 * 2**10, 64
 """From this many bytes of JSON on, texts of more characters than that travel by themselves."""
 
@@ -98,6 +99,8 @@ def items_of(prompts: Any) -> list[Item]:
         prompts = list(prompts)
     except TypeError:
         raise TypeError(f"llm_batch takes a list of prompts, not a {type(prompts).__name__}") from None
+    if set(map(type, prompts)) == _TEXTS:
+        return prompts
     return [prompt if type(prompt) is str else _item(index, prompt) for index, prompt in enumerate(prompts)]
 
 
@@ -109,14 +112,27 @@ def size_of(items: list[Item]) -> int:
     return size
 
 
-def frames_of(number: int, items: list[Item], size: int) -> Iterator[bytes]:
+def frames_of(number: int, items: list[Any], size: int) -> Iterator[bytes]:
     """The frames of a batch; `size`: what `size_of` says of it."""
-    if _fits_one_frame(items, size):
-        yield pack_any("batch", number, len(items), 0, *items)  # pyright: ignore[reportArgumentType]
+    kinds = set(map(type, items))
+    texts_only = kinds == _TEXTS
+    weight = size if texts_only else sum(map(item_weight, items))
+    if LongDict not in kinds and weight + FIELD_ROOM * len(items) <= CHUNK:
+        yield pack_any("batch", number, len(items), 0, *items)
         return
-    texts_only = set(map(type, items)) == {str}
-    room = sum(map(_getsizeof, items)) + TEXT_COST * len(items) if texts_only else sum(map(_room, items))
+    if not texts_only or not all(map(str.isascii, items)):
+        # Before they are measured and cut: two lone surrogates in a row can become one, wider character.
+        items = [sanitize(item) if type(item) is str else item for item in items]
+    room = held_texts(items) + TEXT_COST * len(items) if texts_only else sum(map(_room, items))
     yield pack("announce", number, len(items), room)
+    if not texts_only or max(map(len, items)) > CHUNK:
+        items = yield from _send_texts(number, items)
+    for start, part in chunks(items):
+        yield pack_any("batch", number, len(items), start, *part)
+
+
+def _send_texts(number: int, items: list[Item]) -> Generator[bytes, None, list[str | bytes | int]]:
+    """The frames of the long texts; returns the items with a 0 in the place of each."""
     short: list[str | bytes | int] = []
     for item in items:
         if type(item) is LongDict:
@@ -132,16 +148,7 @@ def frames_of(number: int, items: list[Item], size: int) -> Iterator[bytes]:
             size = _ASCII_PIECE if text.isascii() else CHUNK
             for begin in range(0, len(text), size):
                 yield pack_any("piece", number, begin + size >= len(text), text[begin : begin + size])
-    for start, part in chunks(short):
-        yield pack_any("batch", number, len(items), start, *part)
-
-
-def _fits_one_frame(items: list[Item], size: int) -> bool:
-    if LongDict in set(map(type, items)):
-        return False
-    if size * JSON_WEIGHT + FIELD_ROOM * len(items) <= CHUNK:
-        return True
-    return sum(map(item_weight, items)) + FIELD_ROOM * len(items) <= CHUNK  # pyright: ignore[reportArgumentType]
+    return short
 
 
 def _room(item: Item) -> int:
@@ -196,7 +203,7 @@ def _lift_texts(prompt: dict[str, Any], texts: list[str]) -> dict[str, Any]:
 
     def lift(value: Any) -> Any:
         if isinstance(value, str) and len(value) > _LONG_TEXT:
-            texts.append(str.__str__(value))
+            texts.append(sanitize(str.__str__(value)))
             return 0
         return value
 

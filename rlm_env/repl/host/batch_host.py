@@ -283,12 +283,14 @@ class BatchHost:
 def _answer_frames(number: int, answers: list[str | SubError], total: int) -> list[bytes]:
     if len(answers) != total:
         raise ValueError(f"the handler returned {len(answers)} answers for {total} prompts")
-    items: list[str | bytes] = []
-    for answer in answers:
-        if isinstance(answer, SubError):
-            items.append(sanitize(answer.reason).encode())
-        elif isinstance(answer, str):  # msgpack takes a subclass for what it is based on
-            items.append(answer)
-        else:
-            raise TypeError(f"the handler returned a {type(answer).__name__}; answers are str or SubError")
+    items: list[Any] = answers if set(map(type, answers)) == {str} else list(map(_item, answers))
     return [pack_any("answer", number, start, *part) for start, part in chunks(items)]
+
+
+def _item(answer: str | SubError) -> str | bytes:
+    """An answer as it is sent."""
+    if isinstance(answer, SubError):
+        return sanitize(answer.reason).encode()
+    if isinstance(answer, str):
+        return str.__str__(answer)
+    raise TypeError(f"the handler returned a {type(answer).__name__}; answers are str or SubError")

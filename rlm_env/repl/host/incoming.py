@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from typing import Any
 
-from rlm_env.repl.bounds import TEXT_COST, held_bytes
+from rlm_env.repl.bounds import TEXT_COST, held_bytes, held_texts
 from rlm_env.repl.host.prompt_budget import Claim
 from rlm_env.repl.host.prompt_json import Prompt, parse_prompt
 from rlm_env.repl.wire import CHUNK, JSON_WEIGHT, ProtocolError
@@ -58,7 +58,7 @@ class IncomingBatch:
         if start != len(self.items) or total != self.total or start + len(items) > total or not items:
             raise ProtocolError("the frames of a batch do not fit together")
         if set(map(type, items)) == _TEXTS:
-            self._charge(sum(map(sys.getsizeof, items)))
+            self._charge(held_texts(items))
             self.items += items
             return
         if sum(len(item) for item in items if type(item) is bytes) * JSON_WEIGHT > CHUNK:

@@ -6,6 +6,8 @@ import time
 import pytest
 
 from rlm_env.repl import Repl, ReplConfig, ReplPool, SubError
+from rlm_env.repl.host.batch_host import _answer_frames
+from rlm_env.repl.wire import CHUNK, unpack
 
 
 async def test_order_and_forms(repl: Repl):
@@ -62,6 +64,14 @@ async def test_failed_items_are_no_answers(repl: Repl):
         assert "told to fail" in step.error, use
     assert "expected str instance" in (await repl.run("''.join([bad])")).error
     assert (await repl.run("import copy, pickle; copy.deepcopy(bad), f'{bad}'")).error is None
+
+
+async def test_answers_of_a_subclass_of_str_are_cut_into_frames_as_any_other():
+    class Text(str):
+        pass
+
+    frames = _answer_frames(1, [Text("a" * CHUNK), SubError("none"), "b" * CHUNK], 3)
+    assert [unpack(frame[4:])[2:] for frame in frames] == [[0, "a" * CHUNK], [1, b"none"], [2, "b" * CHUNK]]
 
 
 async def test_handler_errors_are_one_exception():

@@ -63,6 +63,10 @@ texts = {
     "chat": [{"messages": [{"role": "user", "content": c * 20_000} for c in "abcdef"]}] * 3,
     "many dicts": [{"prompt": "q" * 100, "n": n} for n in range(3000)],
     "surrogates": ["\ud800" * 300_000],
+    # Put together, two take more room than apart: the text becomes one of wide characters.
+    "pairs of surrogates": ["\xe9" * 2000 + "\ud83d\ude00"] * 200,
+    "a pair of surrogates at a cut": ["\xe9" * (CHUNK - 1) + "\ud83d\ude00 "],
+    "pairs of surrogates in a chat": [{"messages": [{"role": "user", "content": "\xe9" * 9000 + "\ud83d\ude00"}]}],
     "a chat of many short messages": [{"messages": [{"role": "user", "content": f"m{n}"} for n in range(600)]}],
 }
 
@@ -87,7 +91,9 @@ async def test_what_an_honest_child_sends_is_within_what_it_announced(name: str)
     assert budget.used >= sum(sys.getsizeof(item) for item in items if type(item) is str)
     await asyncio.sleep(0.01)
     wanted = [
-        t if isinstance(t, dict) else t.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        json.loads(json.dumps(t))
+        if isinstance(t, dict)
+        else t.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         for t in texts[name]
     ]
     assert seen == wanted
