@@ -105,6 +105,7 @@ class Step:
         self._cancel_timer()
         if not self._outcome:
             self._lateness.leave()
+            self.process.ended.remove_done_callback(self._died)  # the process may have many more steps before it
         self._outcome.append(report)
         if not self.report.done():
             self.report.set_result(report)

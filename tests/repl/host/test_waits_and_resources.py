@@ -1,6 +1,7 @@
 """Every wait of the host has a clock, and what it runs out of is a ReplError with a remedy."""
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from rlm_env.repl import ReplConfig, ReplError, ReplPool, SandboxError
+from rlm_env.repl.host.step import Step
 from tests.repl.levels import GUARD_FIRST, open_pool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -42,6 +44,19 @@ async def timed(call) -> tuple[object, float]:
     except ReplError as error:
         result = error
     return result, time.monotonic() - begin
+
+
+async def test_a_cell_that_has_ended_is_forgotten():
+    """A REPL lives for thousands of cells, whose output must not stay in the host's memory."""
+
+    def steps() -> int:
+        return sum(isinstance(thing, Step) for thing in gc.get_objects())
+
+    before = steps()
+    async with ReplPool(ReplConfig(preload=())) as pool, pool.open() as repl:
+        for _ in range(20):
+            await repl.run("1")
+        assert steps() <= before + 1
 
 
 @pytest.mark.slow
