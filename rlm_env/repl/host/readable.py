@@ -89,11 +89,17 @@ def readable_paths(python: list[str]) -> list[str]:
             continue
         for child in path.iterdir():
             if child.name == _COMPILED:
-                read += [str(file) for file in child.iterdir() if is_open(file)]
+                files = list(child.iterdir())
+                listed = [str(file) for file in files if is_open(file)]
+                # One rule instead of hundreds, which every REPL would pay for as it enters its sandbox.
+                whole = len(listed) == len(files) and path.name not in _PACKAGE_DIRS
+                read += [str(child)] if whole else listed
             elif is_open(child):
                 read.append(str(child))
     read += map(str, (Path(sys.base_prefix) / "lib").glob("libpython*"))
-    return [*read, *_library_paths(), *_SYSTEM_READ]
+    read += [*_library_paths(), *_SYSTEM_READ]
+    trees = set(read)
+    return [path for path in read if os.path.dirname(path) not in trees]
 
 
 def paths_outside(python: list[str], read: list[str]) -> list[str]:

@@ -53,6 +53,26 @@ def test_packages_of_ours_are_left_out(tmp_path: Path, monkeypatch: pytest.Monke
     }
 
 
+def test_compiled_modules_of_the_standard_library_are_one_rule_where_all_of_them_are_open(tmp_path: Path):
+    """Every REPL pays for each rule as it enters its sandbox."""
+    compiled = tmp_path / "lib" / "__pycache__"
+    compiled.mkdir(parents=True)
+    (tmp_path / "lib" / "lib-dynload").mkdir()
+    for name in ("ast", "bdb"):
+        (compiled / f"{name}.cpython-311.pyc").touch()
+    (tmp_path / "lib" / "lib-dynload" / "_json.so").touch()
+
+    def found() -> set[str]:
+        folders = [str(tmp_path / "lib"), str(tmp_path / "lib" / "lib-dynload")]
+        read = [Path(path) for path in readable.readable_paths(folders) if path.startswith(str(tmp_path))]
+        return {str(path.relative_to(tmp_path / "lib")) for path in read}
+
+    assert found() == {"__pycache__", "lib-dynload"}
+    (compiled / "rlm_env.cpython-311.pyc").touch()  # an installation can have all packages in there
+    files = {f"__pycache__/{name}.cpython-311.pyc" for name in ("ast", "bdb")}
+    assert found() == {*files, "lib-dynload"}
+
+
 def test_a_folder_of_libraries_that_is_a_link_opens_libraries_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As where /usr/lib64 leads to /usr/lib, which holds packages and settings too."""
     library = tmp_path / "usr" / "lib"
