@@ -25,6 +25,8 @@ from rlm_env.repl.wire import sanitize
 
 UNDONE = "; the cell is undone, all variables are as they were before it"
 """Where a checkpoint of the state before the cell takes its place."""
+_CHECKPOINT_PATIENCE = 10.0
+"""Seconds that a checkpoint may take before a cell of a shorter time-out: a busy machine is no fault of the process."""
 
 
 class ReplSource(Protocol):
@@ -201,12 +203,16 @@ class Repl:
             fork._cells, fork._content, fork._cut = self._cells, self._content, self._cut
             return fork
 
-    async def _checkpoint(self, *limits: float | None) -> ReplProcess | None:
+    async def _checkpoint(self, time_limit: float | None, wall_limit: float | None) -> ReplProcess | None:
         """The state before a step, in a process that waits. None where the process refuses, or does not answer within
-        the smallest of `limits`: then it is not idle, whatever it has reported."""
-        given = [limit for limit in limits if limit is not None]
+        the step's limits: then it is not idle, whatever it has reported."""
+        limits = [self._config.start_timeout]
+        if time_limit is not None:
+            limits.append(max(time_limit, _CHECKPOINT_PATIENCE))
+        if wall_limit is not None:
+            limits.append(wall_limit)
         try:
-            return await self._process.fork(self._handler, None, min([*given, self._config.start_timeout]))
+            return await self._process.fork(self._handler, None, min(limits))
         except ReplError:
             return None
 
