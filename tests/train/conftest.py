@@ -20,7 +20,8 @@ VOCAB = 97
 
 @pytest.fixture(scope="session")
 def make_qwen3():
-    """Makes a random Qwen3 with attention by sample: `make_qwen3(dtype=torch.float64, ...)`; always the same one."""
+    """Makes a random Qwen3 with attention by sample: `make_qwen3(dtype=torch.float64, ...)`; always the same one. With
+    `num_experts` it is a mixture of experts."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     from rlm_env.train.learner import attention
@@ -28,7 +29,8 @@ def make_qwen3():
     attention.register()
 
     def make(dtype: Any = torch.float32, seed: int = 0, **settings: Any) -> Any:
-        config = transformers.Qwen3Config(
+        kind = transformers.Qwen3MoeConfig if "num_experts" in settings else transformers.Qwen3Config
+        config = kind(
             **{
                 "vocab_size": VOCAB,
                 "hidden_size": 32,
@@ -44,7 +46,7 @@ def make_qwen3():
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return transformers.Qwen3ForCausalLM(config).to(dtype)
+            return transformers.AutoModelForCausalLM.from_config(config).to(dtype)
 
     return make
 

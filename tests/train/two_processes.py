@@ -1,4 +1,4 @@
-"""What tests of several processes have done on one and on two: `torchrun -m tests.train.two_processes MODEL FOLDER`."""
+"""What tests of several processes do on one and on two: `torchrun -m tests.train.two_processes MODELS FOLDER`."""
 
 from __future__ import annotations
 
@@ -14,23 +14,30 @@ import torch
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.config import LoraConfig, LossConfig, ModelConfig, OptimizerConfig
 from rlm_env.train.learner.learner import Learner
-from rlm_env.train.learner.loading import WeightFiles
 from rlm_env.train.learner.samples import Sample, SampleKind
+from rlm_env.train.learner.weight_files import WeightFiles
 
 _COMMON = {"device": "cpu", "pack_tokens": 50, "threads": 1}
 CASES = {
     "full": ModelConfig(dtype="float32", **_COMMON),
     "bfloat16": ModelConfig(dtype="bfloat16", gradient_checkpointing=True, **_COMMON),
     "lora": ModelConfig(dtype="float32", lora=LoraConfig(rank=4), **_COMMON),
+    "experts": ModelConfig(dtype="float32", **_COMMON),
+    "experts_lora": ModelConfig(dtype="float32", lora=LoraConfig(rank=4), **_COMMON),
 }
 TOLERANCE = {"float32": 2e-5, "bfloat16": 0.02}
 """Relative: sums over packs are formed in another order."""
 
 
-def make_learner(model: Path, case: str) -> Learner:
+def model_of(models: Path, case: str) -> Path:
+    """The folder of a case's model: a dense one, or a mixture of experts."""
+    return models / ("experts" if case.startswith("experts") else "dense")
+
+
+def make_learner(models: Path, case: str) -> Learner:
     # An eps that is not far below the gradients: else the sign of a rounding error would decide an update.
     optimizer = OptimizerConfig(lr=1e-3, eps=1e-2, weight_decay=0.1, schedule="linear", max_grad_norm=0.5)
-    return Learner(model, CASES[case], optimizer, LossConfig(), total_steps=6)
+    return Learner(model_of(models, case), CASES[case], optimizer, LossConfig(), total_steps=6)
 
 
 def make_samples() -> list[Sample]:
@@ -50,13 +57,13 @@ def summary(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.startswith(("seconds/", "perf/", "packs"))}
 
 
-def work(model: Path, folder: Path) -> None:
+def work(models: Path, folder: Path) -> None:
     """Every case from beginning to end, led by the first process."""
     found: dict[str, Any] = {}
     with distributed.process_group(torch.device("cpu")):
         for case in CASES:
             with _counted_reads() as read:
-                learner = make_learner(model, case)
+                learner = make_learner(models, case)
             elements = distributed.gather(read)
             tensors = _keeps_gradients(learner)
             if distributed.rank() == 0:
@@ -88,19 +95,25 @@ def _lead(learner: Any, folder: Path, case: str) -> dict[str, Any]:
 
 @contextmanager
 def _counted_reads() -> Iterator[dict[str, int]]:
-    """Elements that this process reads of the model's files: whole tensors, and rows of them."""
-    read, counts = WeightFiles.read, {"whole": 0, "rows": 0}
+    """Elements that this process reads of the model's files: of tensors that it reads whole, and of others."""
+    read, stored = WeightFiles.read, WeightFiles.read_as_stored
+    counts, kind = {"whole": 0, "rows": 0}, "whole"
 
-    def counted(self: WeightFiles, name: str, rows: slice | None = None) -> torch.Tensor:
-        found = read(self, name, rows)
-        counts["whole" if rows is None else "rows"] += found.numel()
+    def asked(self: WeightFiles, name: str, rows: slice | None = None) -> torch.Tensor:
+        nonlocal kind
+        kind = "whole" if rows is None else "rows"
+        return read(self, name, rows)
+
+    def counted(self: WeightFiles, key: str, rows: slice | None = None) -> torch.Tensor:
+        found = stored(self, key, rows)
+        counts[kind] += found.numel()
         return found
 
-    WeightFiles.read = counted
+    WeightFiles.read, WeightFiles.read_as_stored = asked, counted
     try:
         yield counts
     finally:
-        WeightFiles.read = read
+        WeightFiles.read, WeightFiles.read_as_stored = read, stored
 
 
 def _keeps_gradients(learner: Learner) -> dict[str, torch.Tensor]:

@@ -39,7 +39,7 @@ class Memory:
     """Activations of one pack, and the logits of one chunk of tokens."""
     loading: int
     """Host memory while loading, not part of `total`. One process reads all of the model before it is moved to its
-    device. Of several, the first reads a few layers, to check packing, and where experts are stacked all of it."""
+    device. Of several, the first reads a few layers, to check packing."""
 
     @property
     def total(self) -> int:
@@ -98,9 +98,7 @@ def training_memory(model_config: Any, config: ModelConfig, processes: int = 1) 
 
 def _loaded_by_the_first(model: Any, config: ModelConfig) -> int:
     width = compute_dtype(config).itemsize if config.lora else 4
-    few = sum(parameter.numel() for parameter in shallow_copy(model).parameters())
-    stacked = any(parameter.ndim == 3 for parameter in model.parameters())
-    return width * (few + sum(parameter.numel() for parameter in model.parameters()) * stacked)
+    return width * sum(parameter.numel() for parameter in shallow_copy(model).parameters())
 
 
 def available_memory(device: torch.device) -> int:

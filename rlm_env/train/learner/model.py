@@ -73,10 +73,10 @@ def load_model(folder: Path, config: ModelConfig, seed: int = 0) -> nn.Module:
     `seed` and has no effect yet. Raises ModelError if the folder is not a model, lacks weights, or the adapter fits no
     layer.
     """
-    return prepare(from_pretrained(folder, config), config, seed)
+    return prepare(_from_pretrained(folder, config), config, seed)
 
 
-def from_pretrained(folder: Path, config: ModelConfig) -> Any:
+def _from_pretrained(folder: Path, config: ModelConfig) -> Any:
     """The model in `folder` without an adapter. Raises ModelError."""
     from transformers import AutoModelForCausalLM
 
@@ -96,10 +96,13 @@ def from_pretrained(folder: Path, config: ModelConfig) -> Any:
     model, report = loaded
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if missing:
-        raise ModelError(
-            f"{folder} lacks {len(missing)} of the model's weights, such as {missing[0]}: they would be random numbers"
-        )
+        raise ModelError(f"{folder} lacks {lacks(missing)}")
     return model
+
+
+def lacks(names: list[str]) -> str:
+    """What is lacking, in words, where these weights are."""
+    return f"{len(names)} of the model's weights, such as {names[0]}: they would be random numbers"
 
 
 def model_without_values(model_config: Any, config: ModelConfig) -> Any:

@@ -12,7 +12,7 @@ pytest.importorskip("transformers")
 
 from rlm_env.train.learner import distributed  # noqa: E402
 from tests.packages import needs  # noqa: E402
-from tests.train.two_processes import CASES, TOLERANCE, work  # noqa: E402
+from tests.train.two_processes import CASES, TOLERANCE, model_of, work  # noqa: E402
 
 needs("peft")
 
@@ -23,16 +23,19 @@ two_processes = pytest.mark.slow  # torchrun
 def results(make_qwen3, tmp_path_factory):
     """By number of processes: what `work` returned, and the folder that it wrote to."""
     folder = tmp_path_factory.mktemp("distributed")
-    make_qwen3(tie_word_embeddings=True).save_pretrained(folder / "model")
+    make_qwen3(tie_word_embeddings=True).save_pretrained(folder / "models" / "dense")
+    make_qwen3(num_experts=4, moe_intermediate_size=32, num_experts_per_tok=2).save_pretrained(
+        folder / "models" / "experts"
+    )
     found = {}
     for processes in (1, 2):
         out = folder / str(processes)
         out.mkdir()
         if processes == 1:
-            work(folder / "model", out)
+            work(folder / "models", out)
         else:
             torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-            program = ["-m", "tests.train.two_processes", str(folder / "model"), str(out)]
+            program = ["-m", "tests.train.two_processes", str(folder / "models"), str(out)]
             done = subprocess.run(
                 torchrun + program, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=240
             )
@@ -77,7 +80,8 @@ def test_each_process_reads_its_share_alone(results, case):
     from safetensors.torch import load_file
 
     found, out = results[2]
-    sizes = {name: tensor.numel() for name, tensor in load_file(out.parent / "model" / "model.safetensors").items()}
+    stored = load_file(model_of(out.parent / "models", case) / "model.safetensors")
+    sizes = {name: tensor.numel() for name, tensor in stored.items()}
     first, second = found[case]["read"]
     assert first["rows"] + second["rows"] == sum(sizes.values())
     assert second["rows"] <= 0.51 * sum(sizes.values())
@@ -109,7 +113,7 @@ def test_a_checkpoint_of_two_goes_on_to_the_bit_and_is_read_by_one(results, case
     found, out = results[2]
     from tests.train.two_processes import make_learner, make_samples, summary
 
-    learner = make_learner(out.parent / "model", case)
+    learner = make_learner(out.parent / "models", case)
     learner.load(out / f"{case}-saved")
     tolerance = TOLERANCE[CASES[case].dtype]
     last = pytest.approx(found[case]["last"], rel=tolerance, abs=tolerance)
