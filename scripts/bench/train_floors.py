@@ -30,13 +30,16 @@ Reply = tuple[list[int], int]
 """The token ids of a prompt, and the number of tokens sampled after it."""
 FLOOR = "floor"
 DENSE = "sdpa"
+MOST_PROMPTS = 1024
+"""In one request: more are refused by vLLM."""
 
 
 async def sample_flat_out(engine: TrainEngine, replies: Sequence[Reply], round_name: str) -> float:
     """Seconds for as many tokens after the same prompts: no turn waits for another, no REPL, no scheduler.
 
-    All prompts with an equal number of tokens are one request, and all requests are in flight at once, the longest
-    first. Log-probabilities come with them, as training needs. `round_name`: rounds share nothing in the prefix cache.
+    Prompts with an equal number of tokens are one request, up to what vLLM takes in one, and all requests are in flight
+    at once, the longest first. Log-probabilities come with them, as training needs. `round_name`: rounds share nothing
+    in the prefix cache.
     """
     by_length: dict[int, list[list[int]]] = defaultdict(list)
     for prompt, sampled in replies:
@@ -47,8 +50,13 @@ async def sample_flat_out(engine: TrainEngine, replies: Sequence[Reply], round_n
         reply = await engine.completions({**body, **NEUTRAL_SAMPLING, "top_p": 1.0, "cache_salt": round_name})
         return reply["usage"]["completion_tokens"]
 
+    requests = [
+        (tokens, prompts[first : first + MOST_PROMPTS])
+        for tokens, prompts in sorted(by_length.items(), reverse=True)
+        for first in range(0, len(prompts), MOST_PROMPTS)
+    ]
     start = time.perf_counter()
-    sampled = await asyncio.gather(*(ask(*item) for item in sorted(by_length.items(), reverse=True)))
+    sampled = await asyncio.gather(*(ask(*request) for request in requests))
     seconds = time.perf_counter() - start
     assert sum(sampled) == sum(tokens for _, tokens in replies), "the engine sampled another number of tokens"
     return seconds
