@@ -49,10 +49,11 @@ def jail_command(python: list[str], read: list[str], *, scratch: bool = False) -
 
 def _unreadable(python: list[str], read: list[str]) -> list[Path]:
     """Entries of the module search path that no REPL may read, such as packages of this project."""
-    known = {*python, *read}
+    known, whole = {*python, *read}, set(read)
     trees = [Path(tree) for tree in python if Path(tree).is_dir()]
     entries = [path for tree in trees for path in tree.iterdir()]
     compiled = [path for path in entries if path.name == "__pycache__"]
     entries = [path for path in entries if path.name != "__pycache__"]
     entries += [path for folder in compiled for path in folder.iterdir()]
-    return [path for path in entries if str(path) not in known and not path.is_symlink()]
+    hidden = [path for path in entries if str(path) not in known and str(path.parent) not in whole]
+    return [path for path in hidden if not path.is_symlink()]

@@ -73,6 +73,14 @@ def test_compiled_modules_of_the_standard_library_are_one_rule_where_all_of_them
     assert found() == {*files, "lib-dynload"}
 
 
+def test_the_jail_hides_nothing_of_what_guard_lets_be_read():
+    python = readable.python_path()
+    read = readable.readable_paths(python)
+    hidden = jail._unreadable(python, read)
+    assert not [path for path in hidden if any(path.is_relative_to(tree) for tree in read)]
+    assert not [path for path in hidden if path.name.startswith(("_socket", "ast."))]
+
+
 def test_a_folder_of_libraries_that_is_a_link_opens_libraries_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As where /usr/lib64 leads to /usr/lib, which holds packages and settings too."""
     library = tmp_path / "usr" / "lib"
