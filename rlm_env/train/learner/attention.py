@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -141,9 +142,14 @@ def _two_kernels(q: Tensor, k: Tensor, v: Tensor, at: Boundaries, scale: float |
 
 
 def _one_by_one(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float | None, window: int) -> Tensor:
-    lengths = list(lengths)
-    parts = zip(q.split(lengths, 2), k.split(lengths, 2), v.split(lengths, 2), strict=True)
-    return torch.cat([_dense(*part, scale, window) for part in parts], dim=1)
+    """SDPA for each sample, neighbors of equal length in one call: sub-calls of one kind are many, short and alike."""
+    runs = [(length, len(list(same))) for length, same in groupby(lengths)]
+    sizes = [length * count for length, count in runs]
+    found = []
+    for (length, count), *parts in zip(runs, q.split(sizes, 2), k.split(sizes, 2), v.split(sizes, 2), strict=True):
+        batch = (part[0].unflatten(1, (count, length)).transpose(0, 1) for part in parts)
+        found.append(_dense(*batch, scale, window).flatten(0, 1))
+    return torch.cat(found).unsqueeze(0)
 
 
 def _dense(q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int) -> Tensor:
