@@ -87,7 +87,8 @@ def chosen_context(context: Context, include: Iterable[str] = (), exclude: Itera
     """The context that a model gets of what a person hands over: of a folder, its files without those that are not
     meant to be read; anything else as it is.
 
-    Raises FileNotFoundError for a path to nothing, ValueError for patterns where there is no folder, and what
+    Raises FileNotFoundError for a path to nothing, ValueError for a pipe or device and for patterns where there is no
+    folder, and what
     `choose_files` raises.
     """
     if isinstance(context, Path):
@@ -95,6 +96,8 @@ def chosen_context(context: Context, include: Iterable[str] = (), exclude: Itera
             return choose_files(context, include, exclude)
         if not context.exists():
             raise FileNotFoundError(f"context: there is no file or folder {context}")
+        if not context.is_file():  # a pipe would be waited for
+            raise ValueError(f"context: {context} is neither a file nor a folder; read it and give its text")
     if any(include) or any(exclude):
         raise ValueError("include and exclude choose files of a folder: give its pathlib.Path as the context")
     return context

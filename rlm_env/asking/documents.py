@@ -62,7 +62,11 @@ def read_documents(
             prefix = f"{folder.as_posix()}/" if several else ""
             _read_folder(folder, prefix, include, exclude, found, left_out)
         else:
-            _add(found, Path(path).as_posix(), _read(Path(path)))
+            if folder.exists() and not folder.is_file():  # a pipe would be waited for
+                raise ConfigError(
+                    f"{path} is neither a file nor a folder; what a pipe brings, give as - (standard input)"
+                )
+            _add(found, folder.as_posix(), _read(folder))
     if (include or exclude) and not any(Path(path).is_dir() for path in paths):
         raise ConfigError("include and exclude choose files of a folder, and no folder is named")
     if not paths:

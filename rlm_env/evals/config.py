@@ -189,7 +189,10 @@ def load_eval_config(path: Path | None, overrides: dict[str, Any], default_out: 
         raise ConfigError("--out must name a folder of its own, not the current one")
     if "out" not in values:
         if default_out is None:
-            raise ConfigError("--resume needs the run's folder: give --out FOLDER, or FOLDER/config.toml as the config")
+            raise ConfigError(
+                "--resume needs the run's folder: give --out FOLDER, or FOLDER/config.toml as the config; in Python "
+                "resume=True needs out=FOLDER"
+            )
         values["out"] = f"outputs/{_run_name(path, values)}-{_model_name(values)}-{default_out}"
     try:
         return EvalConfig.model_validate(values)
@@ -255,5 +258,6 @@ def check_eval_resume(recorded: dict[str, Any], config: EvalRunConfig, where: Pa
         raise ConfigError(
             f"{where} was made with another config:\n  "
             + "\n  ".join(differences)
-            + f"\nRepeat it as it was with `rlm-env eval {where}/config.toml --resume`, or choose another --out."
+            + f"\nRepeat it as it was with `rlm-env eval {where}/config.toml --resume`, or choose another --out; "
+            "in Python with the same arguments and resume=True, or another out."
         )

@@ -47,17 +47,21 @@ def mcnemar(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[f
     return McNemar(b, c, min(1.0, 2 * tail / 2 ** (b + c)))
 
 
+def two_sided_p(
+    ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], exact: McNemar | None, seed: int = 0
+) -> float:
+    """McNemar's p where every score is 0 or 1 (`exact`), otherwise that of a sign-flip test."""
+    return sign_flip_p(ours, theirs, seed) if exact is None else exact.p
+
+
 def sign_flip_p(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], seed: int = 0) -> float:
     """How likely a mean difference at least as large as the observed one is if the scaffolds of each task could as
     well be exchanged. Two-sided; 1.0 without common tasks.
 
-    Where every score is 0 or 1 it is McNemar's exact p. Otherwise signs are drawn at random, `FLIPS` times, and the
-    observed ones count as one draw more, which keeps the level exact. Source: E. J. G. Pitman, Supplement to the JRSS
-    4 (1937), 119; B. Phipson and G. K. Smyth, arXiv:1603.05766, for the draw more.
+    Signs are drawn at random, `FLIPS` times, and the observed ones count as one draw more, which keeps the level exact.
+    Source: E. J. G. Pitman, Supplement to the JRSS 4 (1937), 119; B. Phipson and G. K. Smyth, arXiv:1603.05766, for the
+    draw more.
     """
-    exact = mcnemar(ours, theirs)
-    if exact is not None:
-        return exact.p
     sizes, counts = np.unique([abs(a - b) for a, b in _pairs(ours, theirs)], return_counts=True)
     observed = abs(math.fsum(a - b for a, b in _pairs(ours, theirs)))
     if not observed:

@@ -15,7 +15,7 @@ from typing import Any
 from rlm_env.averages import mean_or_zero
 from rlm_env.evals.baselines import Baseline
 from rlm_env.evals.outcomes import Outcome
-from rlm_env.evals.pairs import McNemar, anytime_p, holm, mcnemar, sign_flip_p, tasks_needed
+from rlm_env.evals.pairs import McNemar, anytime_p, holm, mcnemar, tasks_needed, two_sided_p
 from rlm_env.evals.programs import Program, Trait
 from rlm_env.evals.rollout_stats import RolloutStats
 from rlm_env.evals.stats import (
@@ -226,8 +226,9 @@ def compare_scores(
     if anytime:
         p = anytime_p(ours, theirs)
         return Comparison(name, other, difference, None, None, p, p)
-    p = sign_flip_p(ours, theirs, seed)
-    return Comparison(name, other, difference, mcnemar(ours, theirs), tasks_needed(ours, theirs), p, p)
+    exact = mcnemar(ours, theirs)
+    p = two_sided_p(ours, theirs, exact, seed)
+    return Comparison(name, other, difference, exact, tasks_needed(ours, theirs), p, p)
 
 
 def length_groups(stats: Iterable[RolloutStats]) -> list[tuple[int, list[RolloutStats]]]:

@@ -41,10 +41,13 @@ class RunFolder:
         has_rollouts = stored.exists() and stored.stat().st_size > 0  # a run that stored nothing may be begun anew
         if has_rollouts and not resume:
             raise ConfigError(
-                f"{path} already holds a run; add --resume to go on with it, or choose another --out folder"
+                f"{path} already holds a run; add --resume (in Python resume=True) to go on with it, or choose another "
+                "--out folder (out)"
             )
         if resume and not (path / CONFIG).exists():
-            raise ConfigError(f"there is nothing to resume in {path}; leave out --resume to start the run")
+            raise ConfigError(
+                f"there is nothing to resume in {path}; leave out --resume (resume=True) to start the run"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -3,12 +3,14 @@
 import io
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from rlm_env.asking.documents import html_text, notebook_text, read_documents
 from rlm_env.folder import choose_files
 from rlm_env.runs.errors import ConfigError
+from rlm_env.solving import chosen_context
 
 
 @pytest.fixture
@@ -90,6 +92,16 @@ def test_an_empty_standard_input_is_a_mistake_and_costs_nothing(monkeypatch, std
     monkeypatch.setattr("sys.stdin", None if stdin is None else io.TextIOWrapper(io.BytesIO(stdin)))
     with pytest.raises(ConfigError, match="nothing came on standard input"):
         read_documents(["-"])
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(ConfigError, match="neither a file nor a folder"):
+            read_documents([path])
+        with pytest.raises(ValueError, match="neither a file nor a folder"):
+            chosen_context(Path(path))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_env.evals.pairs import holm, mcnemar, sign_flip_p, tasks_needed
+from rlm_env.evals.pairs import holm, mcnemar, sign_flip_p, tasks_needed, two_sided_p
 
 scipy_stats = pytest.importorskip("scipy.stats")
 RIGHT_OR_WRONG = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
@@ -82,7 +82,8 @@ def test_the_sign_flip_test_is_the_enumeration_of_all_signs(pairs):
 
 def test_the_sign_flip_test_of_right_and_wrong_is_mcnemars():
     ours, theirs = scaffolds([(True, False)] * 9 + [(False, True)] * 2 + [(True, True)] * 5)
-    assert sign_flip_p(ours, theirs) == mcnemar(ours, theirs).p
+    assert two_sided_p(ours, theirs, mcnemar(ours, theirs)) == mcnemar(ours, theirs).p
+    assert two_sided_p(ours, theirs, None) == sign_flip_p(ours, theirs)
     assert sign_flip_p({}, {}) == sign_flip_p({"a": [0.5]}, {"a": [0.5]}) == 1.0
 
 

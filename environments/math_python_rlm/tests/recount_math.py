@@ -88,27 +88,27 @@ def paths_avoiding(right, up, x, y):
 
 
 def apart(*beads):
-    """Bead by bead; the state is what is left of each colour, and whether the last one was red."""
+    """Bead by bead; the state is what is left of each color, and whether the last one was red."""
     ways = {(beads, False): 1}
     for _ in range(sum(beads)):
         after = {}
         for (left, red), count in ways.items():
-            for colour in range(4):
-                if left[colour] and not (red and colour == 0):
-                    rest = (*left[:colour], left[colour] - 1, *left[colour + 1 :])
-                    state = (rest, colour == 0)
+            for color in range(4):
+                if left[color] and not (red and color == 0):
+                    rest = (*left[:color], left[color] - 1, *left[color + 1 :])
+                    state = (rest, color == 0)
                     after[state] = after.get(state, 0) + count
         ways = after
     return sum(ways.values())
 
 
-def round_table(seats, colours):
-    """Chair by chair; the colour of the first is held fixed."""
-    ways = [1] + [0] * (colours - 1)
+def round_table(seats, colors):
+    """Chair by chair; the color of the first is held fixed."""
+    ways = [1] + [0] * (colors - 1)
     for _ in range(seats - 1):
         total = sum(ways)
         ways = [total - w for w in ways]
-    return colours * sum(ways[1:])
+    return colors * sum(ways[1:])
 
 
 def bounded_sums(parts, total, most):
@@ -118,11 +118,11 @@ def bounded_sums(parts, total, most):
     return ways[total]
 
 
-def tilings(length, short, short_colours, long, long_colours):
+def tilings(length, short, short_colors, long, long_colors):
     ways = [1]
     for n in range(1, length + 1):
         ways.append(
-            (short_colours * ways[n - short] if n >= short else 0) + (long_colours * ways[n - long] if n >= long else 0)
+            (short_colors * ways[n - short] if n >= short else 0) + (long_colors * ways[n - long] if n >= long else 0)
         )
     return ways[length]
 

@@ -35,8 +35,8 @@ PER_SPLIT = {"standard": 500, "fragmented": 500, "tiny": 500, "long": 24}
 
 # A change here is a change of the benchmark: raise FORMAT and say so in the README.
 HASHES = [
-    (dict(), "eval", "df4219693234a199"),
-    (dict(lengths=1000, fragment=15, seed=2), "train", "b0bb1ef69d57cb7c"),
+    (dict(), "eval", "7d965881440e422b"),
+    (dict(lengths=1000, fragment=15, seed=2), "train", "c39c68e52185aeee"),
     (dict(profile="tiny"), "eval", "97d1ff6a32424c19"),
 ]
 

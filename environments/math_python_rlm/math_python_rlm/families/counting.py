@@ -22,7 +22,7 @@ def apart(draw: Draw) -> Problem:
     red, blue, green, white = draw.between(3, 8), draw.between(3, 9), draw.between(3, 9), draw.between(2, 6)
     others = blue + green + white
     return Problem(
-        f"${red}$ red, ${blue}$ blue, ${green}$ green and ${white}$ white beads, alike but for their colours, are put "
+        f"${red}$ red, ${blue}$ blue, ${green}$ green and ${white}$ white beads, alike but for their colors, are put "
         "in a row. In how many ways is that possible without two red beads side by side?",
         lambda: comb(others, blue) * comb(others - blue, green) * comb(others + 1, red),
     )
@@ -32,7 +32,7 @@ def round_table(draw: Draw) -> Problem:
     seats, colors = draw.between(10, 60), draw.between(4, 20)
     return Problem(
         f"${seats}$ numbered chairs stand around a table. In how many ways can each be painted in one of ${colors}$ "
-        "colours so that neighbours always differ? (Paintings that only differ by a turn of the table count apart.)",
+        "colors so that neighbors always differ? (Paintings that only differ by a turn of the table count apart.)",
         lambda: (colors - 1) ** seats + (-1) ** seats * (colors - 1),
     )
 
@@ -68,7 +68,7 @@ def tilings(draw: Draw) -> Problem:
 
     return Problem(
         f"A strip of length ${length}$ is covered by tiles of length ${short}$, of which there are ${short_colors}$ "
-        f"colours, and of length ${long}$, of which there are ${long_colors}$ colours. In how many ways is that "
+        f"colors, and of length ${long}$, of which there are ${long_colors}$ colors. In how many ways is that "
         "possible, if the strip is not turned?",
         solve,
     )
