@@ -1,4 +1,5 @@
-"""Every snippet of the README, as it stands there. The environment in it has tests of its own (`test_registry.py`)."""
+"""Every snippet of README.md, and one of docs/asking.md, as they stand there. The environment has tests of its own
+(`test_registry.py`)."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from rlm_env.train.rl.config import load_train_config
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ASKING = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "asking.md").read_text("utf-8"), flags=re.DOTALL)
 COMMANDS = [
     line.partition("   #")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
@@ -28,7 +30,7 @@ OPENAI = "https://api.openai.com/v1"
 
 
 def snippet(mark: str) -> str:
-    [found] = [text for text in SNIPPETS if mark in text]
+    [found] = [text for text in (*SNIPPETS, *ASKING) if mark in text]
     return found
 
 
@@ -45,7 +47,7 @@ def run(source: str, url: str, folder: Path) -> tuple[str, str]:
 
 
 def test_every_python_snippet_has_a_test():
-    marks = ("async def main()", "solve_sync(", "class WordCount(rlm_env.Environment)")
+    marks = ("async def main()", "class WordCount(rlm_env.Environment)")
     assert [sum(mark in text for mark in marks) for text in SNIPPETS] == [1] * len(marks)
 
 
