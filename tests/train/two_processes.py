@@ -24,7 +24,10 @@ CASES = {
     "lora": ModelConfig(dtype="float32", lora=LoraConfig(rank=4), **_COMMON),
     "experts": ModelConfig(dtype="float32", **_COMMON),
     "experts_lora": ModelConfig(dtype="float32", lora=LoraConfig(rank=4), **_COMMON),
+    "reference": ModelConfig(dtype="bfloat16", **_COMMON),
 }
+LOSSES = {"lora": LossConfig(kl_weight=0.1), "reference": LossConfig(kl_weight=0.1, kl_estimator="k3")}
+"""A reference under the adapter, and a copy that is sharded too; the other cases have none."""
 TOLERANCE = {"float32": 2e-5, "bfloat16": 0.02}
 """Relative: sums over packs are formed in another order."""
 
@@ -37,7 +40,7 @@ def model_of(models: Path, case: str) -> Path:
 def make_learner(models: Path, case: str) -> Learner:
     # An eps that is not far below the gradients: else the sign of a rounding error would decide an update.
     optimizer = OptimizerConfig(lr=1e-3, eps=1e-2, weight_decay=0.1, schedule="linear", max_grad_norm=0.5)
-    return Learner(model_of(models, case), CASES[case], optimizer, LossConfig(), total_steps=6)
+    return Learner(model_of(models, case), CASES[case], optimizer, LOSSES.get(case, LossConfig()), total_steps=6)
 
 
 def make_samples() -> list[Sample]:

@@ -13,6 +13,7 @@ from rlm_env.runs.config_table import Table
 
 Preset = Literal["prime", "dapo", "dr_grpo", "gspo", "cispo", "sft"]
 Norm = Literal["token", "sequence", "rollout", "role", "constant"]
+KLEstimator = Literal["unbiased", "k3"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 _CAP = {"ratio_cap": 1e3}
@@ -24,7 +25,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     "cispo": {"norm": "token", "kl_tau": 0.0, "max_ratio": 5.0},
     "sft": {"norm": "token"},
 }
-"""The default settings of each preset. A preset has no use for the settings that it does not list, but for the filters,
+"""The default settings of each preset. A preset has no use for the settings that it does not list, but for `OPTIONAL`,
 which belong to all but `sft`.
 
 Sources: prime-rl 559b447, `DefaultLossConfig`; DAPO (arXiv:2503.14476, section 4.1); Dr. GRPO (arXiv:2503.20783,
@@ -33,8 +34,8 @@ section 3.2), with the clip range of PPO; GSPO (arXiv:2507.18071, section 5.1); 
 replies chosen beforehand: it uses neither advantages nor behavior logprobs.
 """
 
-FILTERS = frozenset({"filter_token_ratio", "filter_sample_ratio"})
-"""Settings that leave whole samples out, for any preset that has a ratio."""
+OPTIONAL = frozenset({"filter_token_ratio", "filter_sample_ratio", "kl_weight", "kl_estimator"})
+"""Settings of any preset that has a ratio, off unless given: filters, and the KL term."""
 
 
 class ModelError(ValueError):
@@ -139,6 +140,13 @@ class LossConfig(Table):
     """The constant of `norm = "constant"`: the maximum number of trained tokens of a rollout, as in Dr. GRPO."""
     kl_tau: float | None = Field(default=None, ge=0)
     """Weight of the squared log ratio, which keeps the policy near the one that sampled."""
+    kl_weight: float | None = Field(default=None, gt=0)
+    """Weight of a KL term that keeps the policy near the initial weights; None: no such term. `beta` in TRL,
+    `kl_loss_coef` in verl. It takes a frozen copy of the weights in the type of the forward, none under an adapter,
+    and one more forward a step."""
+    kl_estimator: KLEstimator | None = None
+    """How it is estimated from the sampled tokens, with `kl_weight`. `unbiased` (the default): k3 times the ratio,
+    whose gradient is that of the reverse KL. `k3`: without the ratio, as in GRPO's publication."""
     dppo_mask_low: float | None = Field(default=None, ge=0)
     """Masks a token of negative advantage whose probability fell by more than this."""
     dppo_mask_high: float | None = Field(default=None, ge=0)
@@ -173,18 +181,21 @@ class LossConfig(Table):
         if not isinstance(preset, str) or preset not in PRESETS:
             return values  # the field's own error explains it
         given = {name: value for name, value in values.items() if value is not None}
-        return {**PRESETS[preset], **given}
+        kl = {"kl_estimator": "unbiased"} if "kl_weight" in given else {}
+        return {**PRESETS[preset], **kl, **given}
 
     @model_validator(mode="after")
     def _fits_the_preset(self) -> Self:
         """Refuses settings that have no effect with the preset."""
-        known = {"preset", "norm_tokens", *PRESETS[self.preset]} | (set() if self.preset == "sft" else FILTERS)
+        known = {"preset", "norm_tokens", *PRESETS[self.preset]} | (set() if self.preset == "sft" else OPTIONAL)
         for name in type(self).model_fields:
             if name not in known and getattr(self, name) is not None:
-                if name in FILTERS:
+                if name in OPTIONAL:
                     raise ValueError(f"{name} has no effect with preset 'sft', which has no ratio")
                 owners = " and ".join(preset for preset, values in PRESETS.items() if name in values)
                 raise ValueError(f"{name} has no effect with preset {self.preset!r} (it belongs to {owners})")
+        if self.kl_estimator is not None and self.kl_weight is None:
+            raise ValueError("kl_estimator has no effect without kl_weight")
         if self.norm_tokens is not None and self.norm != "constant":
             raise ValueError(f'norm_tokens has no effect with norm {self.norm!r}; it belongs to norm = "constant"')
         return self

@@ -42,6 +42,7 @@ from rlm_env.train.learner.model import (
 from rlm_env.train.learner.optimizer import Optimizer, split_masters
 from rlm_env.train.learner.packing import Pack, collate
 from rlm_env.train.learner.packing_check import TOLERANCES, can_pack, shallow_copy
+from rlm_env.train.learner.reference import Reference
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.step_metrics import StepMetrics, performance
 
@@ -78,7 +79,7 @@ class Learner:
         if model.threads is not None:
             torch.set_num_threads(model.threads)
         self.device = pick_device(model, distributed.local_rank())
-        require_memory(self.folder, model, self.device)
+        require_memory(self.folder, model, self.device, reference=bool(loss.kl_weight))
         torch.manual_seed(seed)
         alone = distributed.world_size() == 1
         self.model = load_model(self.folder, model, seed) if alone else empty_model(self.folder, model, seed)
@@ -88,6 +89,7 @@ class Learner:
             compile_layers(self.model)
         self.optimizer = Optimizer(self.root, masters, optimizer, total_steps)
         self._master_of = {id(p): masters[n] for n, p in self.root.named_parameters() if n in masters}
+        self.reference = Reference(self.root, self.folder, model, self.device) if loss.kl_weight else None
         self.cost = Cost.of_model(self.model)
 
     def _place(self, seed: int) -> dict[str, torch.nn.Parameter]:
@@ -113,8 +115,9 @@ class Learner:
     def step(self, samples: list[Sample]) -> dict[str, float]:
         """One optimizer step on all `samples`, whose advantages are set.
 
-        Every pack is one forward and backward. Samples whose loss is always 0 (advantage 0, no KL term) are not run,
-        but count in the denominator. A gradient that is not finite is not applied: `skipped` is then 1.
+        Every pack is one forward and backward, and with `loss.kl_weight` a forward of the reference. Samples whose loss
+        is always 0 (advantage 0, no KL term) are not run, but count in the denominator. A gradient that is not finite
+        is not applied: `skipped` is then 1.
 
         Metrics: `grad_norm` (before clipping), `lr`, `skipped`; `tokens`, `samples` and `packs` that were run;
         `seconds/forward`, `seconds/backward`, `seconds/update`, of which on a GPU only the sum is exact; and those of
@@ -125,16 +128,18 @@ class Learner:
         begun = time.perf_counter()
         denominator = loss_denominator(samples, self.loss)
         weights = dict(zip(map(id, samples), sample_weights(samples, self.loss), strict=True))
-        run = [sample for sample in samples if sample.trained_tokens and (sample.advantage or self.loss.kl_tau)]
+        kept_near = self.loss.kl_tau or self.loss.kl_weight
+        run = [sample for sample in samples if sample.trained_tokens and (sample.advantage or kept_near)]
         packs = [self._collate(pack, weights) for pack in self._share(run)]
         fillers = sum(distributed.is_filler(pack.samples) for pack in packs)
-        seen = StepMetrics(samples)
+        seen = StepMetrics(samples, ("kl",) if self.reference else ())
         seconds = dict.fromkeys(("forward", "backward", "update"), 0.0)
         self.optimizer.clear()  # gradients of an earlier step that was interrupted
         for pack in packs:
             start = time.perf_counter()
             pack = pack.to(self.device)
-            loss = self._pack_loss(pack, self.root(pack), denominator, seen)
+            reference = self.reference.logprobs(pack) if self.reference else None
+            loss = self._pack_loss(pack, self.root(pack), denominator, seen, reference)
             middle = time.perf_counter()
             loss.backward()
             seconds["forward"] += middle - start
@@ -173,8 +178,15 @@ class Learner:
             )
         return pack
 
-    def _pack_loss(self, pack: Pack, found: TokenLogprobs, denominator: float, seen: StepMetrics) -> Tensor:
-        """The pack's share of the step's loss; its metrics go to `seen`."""
+    def _pack_loss(
+        self,
+        pack: Pack,
+        found: TokenLogprobs,
+        denominator: float,
+        seen: StepMetrics,
+        reference: Tensor | None = None,
+    ) -> Tensor:
+        """The pack's share of the step's loss; its metrics go to `seen`. `reference`: see `Reference.logprobs`."""
         at = pack.trained
         losses, metrics = token_losses(
             found.logprobs[at],
@@ -183,6 +195,7 @@ class Learner:
             self.loss,
             pack.sequence_ids[at],
             len(pack.samples),
+            None if reference is None else reference[at],
         )
         losses = losses * (pack.weights[at].to(losses.dtype) / denominator)
         if not distributed.is_filler(pack.samples):

@@ -29,11 +29,11 @@ from rlm_env.train.learner.model import (
 from rlm_env.train.learner.weight_files import WeightFiles
 
 
-def empty_model(folder: Path, config: ModelConfig, seed: int) -> nn.Module:
+def empty_model(folder: Path, config: ModelConfig, seed: int, dtype: torch.dtype | None = None) -> nn.Module:
     """The model in `folder`, with an adapter where one is configured, its parameters on the meta device. Buffers have
-    their values. Raises ModelError as `load_model` does."""
+    their values. `dtype`: None, as it is trained. Raises ModelError as `load_model` does."""
     with init_empty_weights(include_buffers=False):
-        model = model_without_values(read_model_config(folder), config)
+        model = model_without_values(read_model_config(folder), config, dtype)
     model.tie_weights()
     return prepare(model, config, seed)
 

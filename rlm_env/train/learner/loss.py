@@ -1,9 +1,9 @@
 """The policy loss over packed tokens, and the divisor of its sum.
 
-Covered: the surrogates of prime-rl, DAPO, Dr. GRPO, GSPO and CISPO; cross-entropy; caps, filters and norms; their
-metrics. Not covered:
-log-probabilities (`logprobs.py`), advantages (`rl/advantage.py`), and summing over packs and ranks (`learner.py`):
-`policy_loss` returns a sum, so that a step divides once, by `loss_denominator` of all its samples.
+Covered: the surrogates of prime-rl, DAPO, Dr. GRPO, GSPO and CISPO; cross-entropy; the KL to a reference; caps, filters
+and norms; their metrics. Not covered: log-probabilities (`logprobs.py`, `reference.py`), advantages
+(`rl/advantage.py`), and summing over packs and ranks (`learner.py`): `policy_loss` returns a sum, so that a step
+divides once, by `loss_denominator` of all its samples.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from torch import Tensor
 from rlm_env.train.learner.config import PRESETS, LossConfig
 from rlm_env.train.learner.samples import Sample, SampleKind
 
+LARGEST_RATIO = 1e3
+"""Where the reference finds a token this many times as likely as the policy, or more, the KL term is constant, unless
+`ratio_cap` says otherwise: one token cannot outweigh a step (verl bounds the same exponent, by 20)."""
+
 MetricSums = dict[str, Tensor]
 """Sums over trained tokens, by metric."""
 
@@ -30,6 +34,7 @@ def policy_loss(
     config: LossConfig | None = None,
     sequence_ids: Tensor | None = None,
     weights: Tensor | None = None,
+    reference_logprobs: Tensor | None = None,
 ) -> tuple[Tensor, MetricSums]:
     """The loss summed over the trained tokens of a pack, with its gradient, and metrics.
 
@@ -37,38 +42,56 @@ def policy_loss(
     when it sampled, at the same temperature; `mask`: bool, the trained tokens (the values of other tokens are never
     used); `sequence_ids`: the sample of each token, needed for `gspo`, `norm = "sequence"` and the filters where there
     is more than one sample, all of whose tokens must be there; `weights`: the weight of each token, 1 by default (see
-    `sample_weights`).
+    `sample_weights`); `reference_logprobs`: the reference policy's, needed with `kl_weight`.
 
-    With x the log ratio of policy to behavior and A the advantage, a token's loss is
-    `prime`: -A exp(x) + kl_tau x^2, without the first term if the probability has moved too far in the direction of
-    A (DPPO; prime-rl 559b447, trainer/rl/loss.py); `dapo`, `dr_grpo`: -min(A exp(x), A clip(exp(x)));
-    `gspo`: the same with x averaged over the sample; `cispo`: -A logprob min(exp(x), max_ratio), the ratio without
-    gradient; `sft`: -logprob, with x taken as 0. `kl_tau x^2` is added to any but the last if set. In `prime`, `dapo`,
+    With x the log ratio of policy to behavior and A the advantage, a token's loss is `prime`: -A exp(x) + kl_tau x^2,
+    without the first term if the probability has moved too far in the direction of A (DPPO; prime-rl 559b447,
+    trainer/rl/loss.py); `dapo`, `dr_grpo`: -min(A exp(x), A clip(exp(x))); `gspo`: the same with x averaged over the
+    sample; `cispo`: -A logprob min(exp(x), max_ratio), the ratio without gradient; `sft`: -logprob, with x taken as 0.
+    `kl_tau x^2` is added to any but the last if set, and so is `kl_weight` times `reference_kl`. In `prime`, `dapo`,
     `dr_grpo` and `gspo` exp(x) is at most `ratio_cap`. With `norm = "sequence"` each token's loss is divided by the
     trained tokens of its sample. The caller divides the sum by `loss_denominator`.
 
     Metrics are sums over the trained tokens, without gradient: `tokens`; `ratio`; `log_ratio_abs`; `mismatch_kl`,
     exp(x) - x - 1; `clipped`, tokens whose policy term has no gradient (`cispo`: whose ratio is capped), of which
     `clipped_high` have a positive and `clipped_low` a negative advantage; `filtered`, tokens of samples that were left
-    out. Divided by `tokens` they are means.
+    out; with `kl_weight`, `kl`, the k3 estimate of the KL from the policy to the reference. Divided by `tokens` they
+    are means.
 
     Raises ValueError if shapes differ, if the mask is not bool, and on an unknown preset.
     """
     config = config or LossConfig()
-    _check_shapes(logprobs, behavior_logprobs, advantages, mask, sequence_ids, weights)
+    others = {
+        "behavior_logprobs": behavior_logprobs,
+        "advantages": advantages,
+        "mask": mask,
+        "sequence_ids": sequence_ids,
+        "weights": weights,
+        "reference_logprobs": reference_logprobs,
+    }
+    _check_shapes(logprobs, mask, others)
     if sequence_ids is None:
         samples, count = torch.zeros(int(mask.sum()), dtype=torch.long, device=mask.device), 1
     else:
         found, samples = torch.unique(sequence_ids[mask], return_inverse=True)
         count = len(found)
-    loss, metrics = token_losses(logprobs[mask], behavior_logprobs[mask], advantages[mask], config, samples, count)
+    reference = None if reference_logprobs is None else reference_logprobs[mask]
+    loss, metrics = token_losses(
+        logprobs[mask], behavior_logprobs[mask], advantages[mask], config, samples, count, reference
+    )
     if weights is not None:
         loss = loss * weights[mask].to(loss.dtype)
     return loss.sum(), {"tokens": torch.tensor(float(len(loss))), **{name: v.sum() for name, v in metrics.items()}}
 
 
 def token_losses(
-    logprobs: Tensor, behavior_logprobs: Tensor, advantages: Tensor, config: LossConfig, samples: Tensor, count: int
+    logprobs: Tensor,
+    behavior_logprobs: Tensor,
+    advantages: Tensor,
+    config: LossConfig,
+    samples: Tensor,
+    count: int,
+    reference: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The same token by token, [trained]: losses before weights, and metrics. `samples`: the index of each token's
     sample, below `count`. Nothing here waits for the device."""
@@ -78,6 +101,7 @@ def token_losses(
     filtered = _filtered(seen, config, samples, count)
     if filtered is not None:  # before the exponent: an infinite ratio times zero would be nan
         logprobs, behavior = (x.masked_fill(filtered, 0.0) for x in (logprobs, behavior))
+        reference = None if reference is None else reference.masked_fill(filtered, 0.0)
     log_ratio = logprobs - behavior
     if config.preset == "sft":
         loss, clipped = -logprobs, torch.zeros_like(logprobs, dtype=torch.bool)
@@ -94,11 +118,36 @@ def token_losses(
         raise ValueError(f"unknown loss preset {config.preset!r}; known are {', '.join(PRESETS)}")
     if config.kl_tau:
         loss = loss + config.kl_tau * log_ratio.square()
+    further = {}
+    if config.kl_weight:
+        if reference is None:
+            raise ValueError("kl_weight needs the log-probabilities of a reference")
+        reference = reference.to(exact)
+        loss = loss + config.kl_weight * reference_kl(logprobs, reference, log_ratio, config)
+        further["kl"] = _k3(logprobs.detach(), reference, config)
     if filtered is not None:
         loss = loss.masked_fill(filtered, 0.0)
     if config.norm == "sequence":
         loss = loss / _sample_lengths(loss, samples, count)
-    return loss, _metrics(seen, clipped, filtered, advantages)
+    return loss, _metrics(seen, clipped, filtered, advantages) | further
+
+
+def reference_kl(logprobs: Tensor, reference: Tensor, log_ratio: Tensor, config: LossConfig) -> Tensor:
+    """The KL from the policy to a reference, estimated at sampled tokens, with gradient; all tensors are [tokens].
+
+    With y the reference's log-probability minus the policy's, k3 = exp(y) - y - 1 is never negative, and its mean over
+    the policy's own samples is the KL (Schulman 2020, joschu.net/blog/kl-approx.html; GRPO, arXiv:2402.03300, equation
+    4; `beta` of TRL 1.16, `low_var_kl` of verl). Its gradient is not that of the KL. That of k3 exp(x) is, with x the
+    log ratio of policy to behavior, for samples of any behavior (DeepSeek-V3.2, arXiv:2512.02556;
+    `use_bias_correction_kl` of TRL, its default): `kl_estimator = "unbiased"`.
+    """
+    k3 = _k3(logprobs, reference, config)
+    return k3 if config.kl_estimator == "k3" else _capped(log_ratio, config)[0] * k3
+
+
+def _k3(logprobs: Tensor, reference: Tensor, config: LossConfig) -> Tensor:
+    apart = (reference - logprobs).clamp(max=math.log(config.ratio_cap or LARGEST_RATIO))
+    return torch.exp(apart) - apart - 1
 
 
 def loss_denominator(samples: Iterable[Sample], config: LossConfig | None = None) -> float:
@@ -217,24 +266,10 @@ def _metrics(log_ratio: Tensor, clipped: Tensor, filtered: Tensor | None, advant
     }
 
 
-def _check_shapes(
-    logprobs: Tensor,
-    behavior_logprobs: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
-    sequence_ids: Tensor | None,
-    weights: Tensor | None,
-) -> None:
+def _check_shapes(logprobs: Tensor, mask: Tensor, others: dict[str, Tensor | None]) -> None:
     """Raises ValueError where the arguments of the loss do not fit each other."""
     if logprobs.ndim != 1:
         raise ValueError(f"logprobs must have the shape [tokens], got {list(logprobs.shape)}")
-    others = {
-        "behavior_logprobs": behavior_logprobs,
-        "advantages": advantages,
-        "mask": mask,
-        "sequence_ids": sequence_ids,
-        "weights": weights,
-    }
     for name, tensor in others.items():
         if tensor is not None and tensor.shape != logprobs.shape:
             raise ValueError(

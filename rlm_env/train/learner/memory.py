@@ -37,23 +37,25 @@ class Memory:
     """AdamW's two, float32."""
     activations: int
     """Activations of one pack, and the logits of one chunk of tokens."""
+    reference: int
+    """A frozen copy of the initial weights, for the KL term; 0 without it, and under an adapter."""
     loading: int
     """Host memory while loading, not part of `total`. One process reads all of the model before it is moved to its
     device. Of several, the first reads a few layers, to check packing."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.moments + self.activations
+        return self.weights + self.gradients + self.moments + self.activations + self.reference
 
     def __str__(self) -> str:
-        parts = ("weights", "gradients", "moments", "activations")
+        parts = ("weights", "gradients", "moments", "activations", *(["reference"] if self.reference else []))
         return ", ".join(f"{part} {getattr(self, part) / GIB:.2f}" for part in parts)
 
 
-def require_memory(folder: Path, config: ModelConfig, device: torch.device) -> Memory:
-    """The memory that training the model in `folder` needs. Raises ModelError, with the numbers and remedies, if the
-    device or the host has less."""
-    need = training_memory(read_model_config(folder), config, distributed.world_size())
+def require_memory(folder: Path, config: ModelConfig, device: torch.device, *, reference: bool = False) -> Memory:
+    """The memory that training the model in `folder` needs. `reference`: with a KL term. Raises ModelError, with the
+    numbers and remedies, if the device or the host has less."""
+    need = training_memory(read_model_config(folder), config, distributed.world_size(), reference=reference)
     sharers = distributed.local_world_size()
     available = available_memory(device) // (1 if device.type == "cuda" else sharers)
     if need.total > available:
@@ -70,8 +72,9 @@ def require_memory(folder: Path, config: ModelConfig, device: torch.device) -> M
     return need
 
 
-def training_memory(model_config: Any, config: ModelConfig, processes: int = 1) -> Memory:
-    """An estimate for a model of this (Hugging Face) configuration. Allocates nothing."""
+def training_memory(model_config: Any, config: ModelConfig, processes: int = 1, *, reference: bool = False) -> Memory:
+    """An estimate for a model of this (Hugging Face) configuration. `reference`: with a KL term to the initial
+    weights. Allocates nothing."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
@@ -81,17 +84,19 @@ def training_memory(model_config: Any, config: ModelConfig, processes: int = 1) 
     trained = _adapter_size(model, config.lora) if config.lora else total
     frozen = total if config.lora else 0
     masters = 4 * trained
+    gathered = 0
     if processes == 1:
         copies = width * trained if width < 4 else 0
     else:  # gathered: parameters outside of layers during the whole pass, and two layers at a time
         layers = model.get_decoder().layers
         layer = sum(parameter.numel() for parameter in layers[0].parameters())
-        copies = width * (total - layer * (len(layers) - 2))
+        copies = gathered = width * (total - layer * (len(layers) - 2))
     return Memory(
         weights=(masters + frozen * width) // processes + copies,
         gradients=4 * trained // processes,
         moments=8 * trained // processes,
         activations=_activations(model_config.get_text_config(), config, width),
+        reference=width * total // processes + gathered if reference and not config.lora else 0,
         loading=masters + frozen * width if processes == 1 else _loaded_by_the_first(model, config),
     )
 

@@ -73,11 +73,11 @@ def load_model(folder: Path, config: ModelConfig, seed: int = 0) -> nn.Module:
     `seed` and has no effect yet. Raises ModelError if the folder is not a model, lacks weights, or the adapter fits no
     layer.
     """
-    return prepare(_from_pretrained(folder, config), config, seed)
+    return prepare(from_pretrained(folder, config), config, seed)
 
 
-def _from_pretrained(folder: Path, config: ModelConfig) -> Any:
-    """The model in `folder` without an adapter. Raises ModelError."""
+def from_pretrained(folder: Path, config: ModelConfig, dtype: torch.dtype | None = None) -> Any:
+    """The model in `folder` without an adapter. `dtype`: None, as it is trained. Raises ModelError."""
     from transformers import AutoModelForCausalLM
 
     attention.register()
@@ -86,7 +86,7 @@ def _from_pretrained(folder: Path, config: ModelConfig) -> Any:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=read_model_config(folder),
-                dtype=_loaded_dtype(config),
+                dtype=dtype or _loaded_dtype(config),
                 attn_implementation=_implementation(config),
                 local_files_only=True,
                 output_loading_info=True,
@@ -105,16 +105,16 @@ def lacks(names: list[str]) -> str:
     return f"{len(names)} of the model's weights, such as {names[0]}: they would be random numbers"
 
 
-def model_without_values(model_config: Any, config: ModelConfig) -> Any:
-    """A model of this (Hugging Face) configuration, wherever parameters are made. Raises ModelError where it knows no
-    such attention."""
+def model_without_values(model_config: Any, config: ModelConfig, dtype: torch.dtype | None = None) -> Any:
+    """A model of this (Hugging Face) configuration, wherever parameters are made. `dtype`: None, as it is trained.
+    Raises ModelError where it knows no such attention."""
     from transformers import AutoModelForCausalLM
 
     attention.register()
     try:
         with quietly():
             return AutoModelForCausalLM.from_config(
-                model_config, dtype=_loaded_dtype(config), attn_implementation=_implementation(config)
+                model_config, dtype=dtype or _loaded_dtype(config), attn_implementation=_implementation(config)
             )
     except (ValueError, ImportError) as error:
         raise ModelError(f"trainer.attention = {config.attention!r}: {error}") from error

@@ -20,7 +20,6 @@ from rlm_env.train.learner.samples import Sample, SampleKind
 
 _MEANS = ("entropy", "mismatch_kl", "ratio", "log_ratio_abs", "clipped", "clipped_high", "clipped_low", "filtered")
 """Metrics that are means over the trained tokens."""
-_SUMS = ("tokens", "loss", *_MEANS)
 _BY_LABEL = ("entropy", "mismatch_kl")
 _EXTREMES = {
     "sampling/sampling_logp_difference/max": lambda found: found["log_ratio_abs"].max(),
@@ -33,8 +32,11 @@ _EXTREMES = {
 class StepMetrics:
     """What one step has seen so far, on this process."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        """`samples`: all of the step, on every process the same."""
+    def __init__(self, samples: Sequence[Sample], further: Sequence[str] = ()) -> None:
+        """`samples`: all of the step, on every process the same. `further`: metrics of the loss that are means over the
+        trained tokens too, and that only some configurations have."""
+        self._means = (*_MEANS, *further)
+        self._names = ("tokens", "loss", *self._means)
         self._labels = sorted({sample.label for sample in samples})
         self._samples: list[Sample] = []
         self._sums: list[Tensor] = []
@@ -44,8 +46,8 @@ class StepMetrics:
         """Takes in a pack. All tensors are [trained], without gradient; `losses` are shares of the step's loss."""
         self._samples += pack.samples
         values = {"tokens": torch.ones_like(losses), "loss": losses, "entropy": entropy, **found}
-        columns = torch.stack([values[name].to(losses.dtype) for name in _SUMS], dim=1)
-        sums = columns.new_zeros(len(pack.samples), len(_SUMS))
+        columns = torch.stack([values[name].to(losses.dtype) for name in self._names], dim=1)
+        sums = columns.new_zeros(len(pack.samples), len(self._names))
         self._sums.append(sums.index_add(0, pack.sequence_ids[pack.trained], columns))
         self._extremes.append(torch.stack([largest(found) for largest in _EXTREMES.values()]))
 
@@ -53,23 +55,41 @@ class StepMetrics:
         """The metrics over all processes, which all must call this: the loss, means over the trained tokens, the same
         by kind of sample under `root/` and `sub/`, and where there are several environments `loss/<label>` (shares of
         the loss), `entropy/<label>` and `mismatch_kl/<label>`."""
-        cells = {(k, label, name): 0.0 for k in SampleKind for label in self._labels for name in _SUMS}
+        cells = {(k, label, name): 0.0 for k in SampleKind for label in self._labels for name in self._names}
         rows = torch.cat(self._sums).tolist() if self._sums else []
         for sample, row in zip(self._samples, rows, strict=True):
-            for name, value in zip(_SUMS, row, strict=True):
+            for name, value in zip(self._names, row, strict=True):
                 cells[sample.kind, sample.label, name] += value
         keys = {f"{number}": cell for number, cell in enumerate(cells)}
         added = distributed.sum_over_processes({key: cells[cell] for key, cell in keys.items()})
         found = {cell: added[key] for key, cell in keys.items()}
-        metrics = _over(found, SampleKind, self._labels, "")
+        metrics = self._over(found, SampleKind, self._labels, "")
         for kind in SampleKind:
-            metrics |= _over(found, (kind,), self._labels, f"{kind}/")
+            metrics |= self._over(found, (kind,), self._labels, f"{kind}/")
         del metrics["root/loss"], metrics["sub/loss"]
         if len(self._labels) > 1:
             for label in self._labels:
-                own = _over(found, SampleKind, [label], "")
+                own = self._over(found, SampleKind, [label], "")
                 metrics |= {f"{name}/{label}": own[name] for name in ("loss", *_BY_LABEL) if name in own}
         return metrics | self._collect_extremes()
+
+    def _over(
+        self,
+        cells: dict[tuple[SampleKind, str, str], float],
+        kinds: Iterable[SampleKind],
+        labels: Sequence[str],
+        prefix: str,
+    ) -> dict[str, float]:
+        """Sums and means over some kinds and labels."""
+        sums: defaultdict[str, float] = defaultdict(float)
+        for kind in kinds:
+            for label in labels:
+                for name in self._names:
+                    sums[name] += cells[kind, label, name]
+        found = {f"{prefix}trained_tokens": sums["tokens"], f"{prefix}loss": sums["loss"]}
+        if sums["tokens"]:
+            found |= {prefix + name: sums[name] / sums["tokens"] for name in self._means}
+        return found
 
     def _collect_extremes(self) -> dict[str, float]:
         least = [-float("inf")] * len(_EXTREMES)
@@ -91,22 +111,4 @@ def performance(cost: Cost, samples: Sequence[Sample], seconds: float, device: t
     peak = peak_flops(torch.cuda.get_device_name(device)) if on_card else None
     if peak is not None:
         found["perf/mfu"] = sum(map(cost.of, samples)) / seconds / peak / distributed.world_size()
-    return found
-
-
-def _over(
-    cells: dict[tuple[SampleKind, str, str], float],
-    kinds: Iterable[SampleKind],
-    labels: Sequence[str],
-    prefix: str,
-) -> dict[str, float]:
-    """Sums and means over some kinds and labels."""
-    sums: defaultdict[str, float] = defaultdict(float)
-    for kind in kinds:
-        for label in labels:
-            for name in _SUMS:
-                sums[name] += cells[kind, label, name]
-    found = {f"{prefix}trained_tokens": sums["tokens"], f"{prefix}loss": sums["loss"]}
-    if sums["tokens"]:
-        found |= {prefix + name: sums[name] / sums["tokens"] for name in _MEANS}
     return found

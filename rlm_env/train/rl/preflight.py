@@ -90,6 +90,9 @@ def preflight(config: TrainConfig, console: Console) -> None:
     table.add_row("run", f"{config.steps} steps of {groups.per_step} groups x {groups.size} = {rollouts} rollouts")
     table.add_row("policy", f"{config.model}, {_how_trained(config)}")
     table.add_row("loss", f"{config.loss.preset}, divided by {config.loss.norm}; advantages {config.advantage.mode}")
+    if config.loss.kl_weight:
+        kept = f"KL to the initial policy ({config.loss.kl_estimator}), weight {config.loss.kl_weight:g}"
+        table.add_row("objective", kept)
     trained = "root and sub-LLM tokens" if config.samples.train_sub_calls else "root tokens"
     table.add_row("trains", f"{trained}, at most {groups.max_off_policy_steps} updates old")
     folder = _model_on_disk(config)
@@ -136,7 +139,8 @@ def _memory(config: TrainConfig, folder: Path) -> list[tuple[str, str]]:
     check_model(config, folder)
     device = pick_device(config.trainer)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    need = training_memory(read_model_config(folder), config.trainer, processes)
+    with_reference = bool(config.loss.kl_weight)
+    need = training_memory(read_model_config(folder), config.trainer, processes, reference=with_reference)
     free = available_memory(device)
     each = f" in each of {processes} processes" if processes > 1 else ""
     lines = [("memory", f"about {need.total / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB free on {device} ({need})")]

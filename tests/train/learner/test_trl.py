@@ -41,6 +41,10 @@ THEIRS = {
     },
     "cispo": {"loss_type": "cispo", "epsilon_high": 1.3},
 }
+WITH_KL = {
+    "unbiased": ("dapo", LossConfig(preset="dapo", kl_weight=0.3), {"use_bias_correction_kl": True}),
+    "k3": ("gspo", LossConfig(preset="gspo", kl_weight=0.3, kl_estimator="k3"), {"use_bias_correction_kl": False}),
+}
 SPREADS = {"clipped": 0.6, "unclipped": 1e-5}
 """Standard deviation of the log ratio: with the first, part of every preset's ratios are outside their bounds."""
 
@@ -80,7 +84,7 @@ def make_samples(model, spread):
     return samples, advantages
 
 
-def trl_batch(samples, advantages):
+def trl_batch(samples, advantages, reference=None):
     """The same samples as TRL lays them out: prompts padded on the left, completions on the right."""
     starts = [sample.mask.index(True) for sample in samples]
     widest_prompt, widest = max(starts), max(len(sample) - start for sample, start in zip(samples, starts, strict=True))
@@ -92,7 +96,9 @@ def trl_batch(samples, advantages):
         return torch.tensor([list(v) + [filler] * (widest - len(v)) for v in values])
 
     pairs = list(zip(samples, starts, strict=True))
+    initial = zip(reference or (), starts, strict=False)
     return {
+        **({"ref_per_token_logps": right([v[start:] for v, start in initial], 0.0)} if reference else {}),
         "prompt_ids": left([sample.token_ids[:start] for sample, start in pairs]),
         "prompt_mask": left([[1] * start for _, start in pairs]),
         "completion_ids": right([sample.token_ids[start:] for sample, start in pairs], PAD),
@@ -104,8 +110,8 @@ def trl_batch(samples, advantages):
     }
 
 
-def trl_step(trainer_class, model, samples, advantages, settings, micro_batches, folder):
-    """Loss and gradients of one step of TRL."""
+def trl_step(trainer_class, model, samples, advantages, settings, micro_batches, folder, reference=None):
+    """Loss and gradients of one step of TRL. `reference`: log-probabilities, which its own model would have given."""
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
     from trl import GRPOConfig
@@ -133,14 +139,15 @@ def trl_step(trainer_class, model, samples, advantages, settings, micro_batches,
         train_dataset=Dataset.from_list([{"prompt": "x"}] * BATCH),
         processing_class=tokenizer,
     )
-    trainer.batch = trl_batch(samples, advantages)
+    trainer.batch = trl_batch(samples, advantages, reference)
+    trainer.beta = 0.3 if reference else 0.0
     trainer.current_gradient_accumulation_steps = micro_batches
     trainer.create_optimizer()
     loss = sum(trainer.training_step(trainer.model, [], None) for _ in range(micro_batches))
     return loss, gradients(model)
 
 
-def our_step(model, samples, advantages, config, micro_batches):
+def our_step(model, samples, advantages, config, micro_batches, initial=None):
     """Loss and gradients of one step of ours, in as many packs as TRL has micro-batches, or more."""
     of_rollout = {sample.rollout_id: advantage for sample, advantage in zip(samples, advantages, strict=True)}
     budget = max(max(map(len, samples)), -(-sum(map(len, samples)) // micro_batches))
@@ -151,7 +158,9 @@ def our_step(model, samples, advantages, config, micro_batches):
     for pack in map(collate, packs):
         logprobs = pack_logprobs(model, pack, TEMPERATURE, chunk=5).logprobs
         spread = pack.spread([of_rollout[sample.rollout_id] for sample in pack.samples])
-        loss, _ = policy_loss(logprobs, pack.behavior_logprobs, spread, pack.mask, config, pack.sequence_ids)
+        tensors = (logprobs, pack.behavior_logprobs, spread, pack.mask, config, pack.sequence_ids, None)
+        reference = None if initial is None else pack_logprobs(initial, pack, TEMPERATURE).logprobs.detach()
+        loss, _ = policy_loss(*tensors, reference)
         (loss / denominator).backward()
         total += loss.detach() / denominator
     return total, gradients(model)
@@ -183,6 +192,31 @@ def test_loss_and_gradients_equal_trl(preset, clip, micro_batches, fixed_batch_t
     }
     assert float(ours) == pytest.approx(float(theirs), abs=1e-6)
     assert max(difference.values()) <= 1e-5, difference
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", WITH_KL)
+def test_the_kl_to_a_reference_equals_trls_beta(estimator, fixed_batch_trainer, make_qwen3, tmp_path):
+    preset, config, settings = WITH_KL[estimator]
+    samples, advantages = make_samples(make_qwen3(), 0.1)
+    initial = make_qwen3(seed=1)
+    ours, ours_by_name = our_step(make_qwen3(), samples, advantages, config, 2, initial)
+    reference = []
+    for sample in samples:
+        ids = torch.tensor(sample.token_ids)
+        with torch.no_grad():
+            logprobs = torch.log_softmax(initial(ids[None]).logits[0] / TEMPERATURE, -1)[:-1]
+        reference.append([0.0, *logprobs.gather(1, ids[1:, None])[:, 0].tolist()])
+    masked = make_qwen3(attn_implementation="sdpa")
+    settings = {**THEIRS[preset], **settings}
+    theirs, theirs_by_name = trl_step(
+        fixed_batch_trainer, masked, samples, advantages, settings, 2, tmp_path, reference
+    )
+    without, _ = our_step(make_qwen3(), samples, advantages, OURS[preset], 2)
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
+    assert abs(float(ours) - float(without)) > 0.01
+    for name, right in theirs_by_name.items():
+        assert (ours_by_name[name] - right).norm() <= 1e-5 * right.norm(), name
 
 
 @pytest.mark.parametrize("preset", OURS)
