@@ -48,6 +48,7 @@ from rlm_env.train.rl.config import (
     TrainConfig,
     TrainEnvironment,
 )
+from rlm_env.train.rl.teacher_config import TeacherConfig
 from rlm_env.train.sft.config import KeepConfig, SFTConfig
 from rlm_env.train.sync.config import SyncConfig
 
@@ -74,6 +75,7 @@ PAGES: dict[Path, tuple[type[Any], ...]] = {
         DifficultyPools,
         AdvantageConfig,
         LossConfig,
+        TeacherConfig,
         SyncConfig,
         HeldOutConfig,
         ModelConfig,

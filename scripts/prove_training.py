@@ -12,10 +12,12 @@ stopped goes on. Covered, by the names of `--only`:
 - `length`: the trained policies at N, 10 N and 100 N tokens, beside the standard scaffold with the same weights.
 - `unseen`: families of questions that were never trained on.
 - `cost`: a trained policy that was made to ask twice, trained on with a penalty on sub-calls and without.
+- `distill`: tiny-rlm trained by distillation from each trained policy, its held-out score against the tokens that were
+  sampled, beside the training by reward that made the teacher.
 - `roles`: a trained policy whose sub-LLM was made to read badly, trained on root and sub-LLM tokens together and on
   root tokens alone, with equally many rollouts.
 
-Both begin with the first seed's trained policy, altered by `scripts/alter_tiny_rlm.py`.
+`cost` and `roles` begin with the first seed's trained policy, altered by `scripts/alter_tiny_rlm.py`.
 
 Not covered: real models. The figures stand in docs/training-results.md.
 """
@@ -26,7 +28,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -41,22 +43,29 @@ N = 512
 """Tokens of the longest context that is trained on; half of the model's window."""
 TRAINED = "count,most_common,least_common"
 UNSEEN = "compare,user_label"
-PARTS = ("learn", "length", "unseen", "cost", "roles")
+PARTS = ("learn", "length", "unseen", "cost", "distill", "roles")
 COST_WEIGHT = 0.3
 COST_STEPS = 12
 COST_LR = 1e-4
 """Lower than in the first training: a good policy is to stay good. At 5e-4 it oscillates."""
+DISTILL_STEPS = 15
+DISTILL_EVERY = 3
+"""Steps between its held-out evaluations."""
 ROLE_STEPS = 24
 ROLE_LENGTHS = "[192, 256]"
 """Few lines, so that a rollout's score says something about each reading."""
 MORE_TASKS = 96
 """Held-out tasks of the trainings that begin with an altered policy, whose differences are smaller."""
+SCORE = "eval/oolong-rlm/score"
+TOKENS = {"sampled": "tokens/sampled", "asked": "teacher/tokens"}
+"""Metrics of a step that are summed up to an evaluation."""
 LAST = 5
 """Steps at a run's end over which its training metrics are averaged."""
 RUNS = {
     "learn": f"tiny-rlm, up to {N} tokens",
     "cost": f"asks twice, {COST_STEPS} steps with cost_weight = {COST_WEIGHT:g}",
     "free": f"asks twice, {COST_STEPS} steps without a penalty",
+    "distill": f"tiny-rlm, {DISTILL_STEPS} steps of distillation from the trained policy",
     "both": f"weak reader, {ROLE_STEPS} steps: root and sub-LLM tokens",
     "root": f"weak reader, {ROLE_STEPS} steps: root tokens alone",
 }
@@ -118,6 +127,9 @@ def _plan(out: Path, seeds: list[int]) -> list[Work]:
         for seed in seeds:
             settings = (*_more(out / "asks-twice", COST_STEPS), f"optimizer.lr={COST_LR}")
             plan.append(_training("cost", out, f"{name}-{seed}", seed, *settings, f"advantage.cost_weight={weight}"))
+    for seed in seeds:
+        taught = f"steps={DISTILL_STEPS}", f"held_out.every={DISTILL_EVERY}", f"teacher.model={models[f'after-{seed}']}"
+        plan.append(_training("distill", out, f"distill-{seed}", seed, *taught))
     plan.append(_alteration("roles", out, "weak-reader", trained))
     for seed in seeds:
         settings = (
@@ -188,6 +200,10 @@ def _results(out: Path, seeds: list[int]) -> dict[str, Any]:
             for moment, names in models.items()
             if (summaries := [_evaluated(out / name) for name in names if _status(out / name) == "complete"])
         }
+    for name in ("learn", "distill"):
+        curves = [_curve(out / f"{name}-{seed}") for seed in seeds if _status(out / f"{name}-{seed}") == "complete"]
+        if curves:
+            found[f"{name}_by_tokens"] = [_mean_point(points) for points in zip(*curves, strict=True)]
     for first, second in PAIRS:
         if (difference := _paired(out, seeds, first, second)) is not None:
             found[f"{first}_minus_{second}"] = {
@@ -203,7 +219,7 @@ def _trained(folder: Path) -> dict[str, float] | None:
     if _status(folder) != "complete":
         return None
     lines = read_metrics(folder / "metrics.jsonl")
-    evaluations = [line for line in lines if "eval/oolong-rlm/score" in line]
+    evaluations = [line for line in lines if SCORE in line]
     steps = [line for line in lines if "loss" in line]
     found = {}
     for moment, line in (("before", evaluations[0]), ("after", evaluations[-1])):
@@ -216,6 +232,24 @@ def _trained(folder: Path) -> dict[str, float] | None:
             values = [line[fact] for line in some if fact in line]
             found[f"{fact} {moment}"] = fmean(values) if values else float("nan")
     return found | {"first_step_log_ratio": steps[0]["log_ratio_abs"], "minutes": sum(_seconds(lines)) / 60}
+
+
+def _curve(folder: Path) -> list[dict[str, float]]:
+    """At each held-out evaluation: the steps before it, the tokens that they sampled and that a teacher was asked, the
+    score."""
+    lines = read_metrics(folder / "metrics.jsonl")
+    points = []
+    for line in sorted((line for line in lines if SCORE in line), key=lambda line: line["step"]):
+        before = [other for other in lines if "loss" in other and other["step"] <= line["step"]]
+        sums = {name: sum(other.get(key, 0.0) for other in before) for name, key in TOKENS.items()}
+        points.append({"step": line["step"], **sums, "score": line[SCORE]})
+    return points
+
+
+def _mean_point(points: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """One evaluation over seeds."""
+    means = {name: fmean(point[name] for point in points) for name in ("step", *TOKENS)}
+    return {**means, "scores": [point["score"] for point in points]}
 
 
 def _held_out(folder: Path, step: float) -> Iterable[Rollout]:
@@ -273,6 +307,13 @@ def _markdown(results: dict[str, Any], seeds: list[int]) -> str:
         if difference := results.get(f"{first}_minus_{second}"):
             mean, low, high = (difference[key] for key in ("mean", "low", "high"))
             lines += ["", f"`{first}` minus `{second}`, paired by task: {mean:+.3f} [{low:+.3f}, {high:+.3f}]."]
+    if "distill_by_tokens" in results:
+        lines += ["", "| training | steps | tokens sampled | tokens that the teacher was asked | held-out score |"]
+        lines += ["| --- | ---: | ---: | ---: | ---: |"]
+        for name, title in (("learn", "by reward"), ("distill", "by distillation")):
+            for point in results.get(f"{name}_by_tokens", []):
+                counts = (f"{point[key]:,.0f}" for key in ("step", *TOKENS))
+                lines.append(f"| {title} | {' | '.join(counts)} | {_spread(point['scores'])} |")
     for part, title in (("length", "trained families, by length"), ("unseen", "families never trained on")):
         for moment, runs in results.get(part, {}).items():
             lines += ["", f"**{title}: {moment}**", ""]

@@ -28,7 +28,7 @@ from rlm_env.train.learner.cost import Cost
 from rlm_env.train.learner.forward import base_model, input_embeddings
 from rlm_env.train.learner.loading import empty_model, fill
 from rlm_env.train.learner.logprobs import TokenLogprobs
-from rlm_env.train.learner.loss import loss_denominator, sample_weights, token_losses
+from rlm_env.train.learner.loss import distilled_advantages, loss_denominator, sample_weights, token_losses
 from rlm_env.train.learner.memory import require_memory
 from rlm_env.train.learner.model import (
     PackModel,
@@ -116,8 +116,8 @@ class Learner:
         """One optimizer step on all `samples`, whose advantages are set.
 
         Every pack is one forward and backward, and with `loss.kl_weight` a forward of the reference. Samples whose loss
-        is always 0 (advantage 0, no KL term) are not run, but count in the denominator. A gradient that is not finite
-        is not applied: `skipped` is then 1.
+        is always 0 (advantage 0, no KL term, no teacher) are not run, but count in the denominator. A gradient that is
+        not finite is not applied: `skipped` is then 1.
 
         Metrics: `grad_norm` (before clipping), `lr`, `skipped`; `tokens`, `samples` and `packs` that were run;
         `seconds/forward`, `seconds/backward`, `seconds/update`, of which on a GPU only the sum is exact; and those of
@@ -128,11 +128,13 @@ class Learner:
         begun = time.perf_counter()
         denominator = loss_denominator(samples, self.loss)
         weights = dict(zip(map(id, samples), sample_weights(samples, self.loss), strict=True))
-        kept_near = self.loss.kl_tau or self.loss.kl_weight
-        run = [sample for sample in samples if sample.trained_tokens and (sample.advantage or kept_near)]
+        every = self.loss.kl_tau or self.loss.kl_weight
+        run = [s for s in samples if s.trained_tokens and (every or s.advantage or s.teacher_weight)]
         packs = [self._collate(pack, weights) for pack in self._share(run)]
         fillers = sum(distributed.is_filler(pack.samples) for pack in packs)
-        seen = StepMetrics(samples, ("kl",) if self.reference else ())
+        taught = any(sample.teacher_logprobs is not None for sample in samples)
+        further = {"kl": self.reference is not None, "teacher_kl": taught}
+        seen = StepMetrics(samples, [name for name, here in further.items() if here])
         seconds = dict.fromkeys(("forward", "backward", "update"), 0.0)
         self.optimizer.clear()  # gradients of an earlier step that was interrupted
         for pack in packs:
@@ -188,15 +190,17 @@ class Learner:
     ) -> Tensor:
         """The pack's share of the step's loss; its metrics go to `seen`. `reference`: see `Reference.logprobs`."""
         at = pack.trained
+        teacher = pack.teacher_logprobs[at]
         losses, metrics = token_losses(
             found.logprobs[at],
             pack.behavior_logprobs[at],
-            pack.advantages[at],
+            distilled_advantages(found.logprobs[at], pack.advantages[at], teacher, pack.teacher_weights[at]),
             self.loss,
             pack.sequence_ids[at],
             len(pack.samples),
             None if reference is None else reference[at],
         )
+        metrics["teacher_kl"] = found.logprobs[at].detach() - teacher
         losses = losses * (pack.weights[at].to(losses.dtype) / denominator)
         if not distributed.is_filler(pack.samples):
             seen.add(pack, losses.detach(), found.entropy[at], metrics)

@@ -132,6 +132,19 @@ def token_losses(
     return loss, _metrics(seen, clipped, filtered, advantages) | further
 
 
+def distilled_advantages(logprobs: Tensor, advantages: Tensor, teacher_logprobs: Tensor, weights: Tensor) -> Tensor:
+    """The advantage of each token where a teacher is asked, without gradient: advantages + weights (t - p), with t and
+    p the log-probabilities of teacher and policy. All tensors are [tokens].
+
+    This is on-policy distillation: p - t at a token that the policy sampled estimates the reverse KL from policy to
+    teacher, whose policy gradient follows (Lu, Thinking Machines Lab 2025,
+    thinkingmachines.ai/blog/on-policy-distillation, with discount 0; `incorporate_kl_penalty` of tinker-cookbook takes
+    p as it was when sampled). As in prime-rl 559b447 (`ref_kl_loss_fn` in trainer/rl/loss.py), p is that of the policy
+    now, and the ratio to the policy that sampled stays in the loss.
+    """
+    return advantages + weights * (teacher_logprobs - logprobs.detach())
+
+
 def reference_kl(logprobs: Tensor, reference: Tensor, log_ratio: Tensor, config: LossConfig) -> Tensor:
     """The KL from the policy to a reference, estimated at sampled tokens, with gradient; all tensors are [tokens].
 

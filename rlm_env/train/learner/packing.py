@@ -43,6 +43,10 @@ class Pack:
     """float32: the temperature that the token's sample was sampled with."""
     advantages: Tensor
     """float32: the advantage of the token's sample."""
+    teacher_logprobs: Tensor
+    """float32; 0 where `mask` is False, and for samples without a teacher."""
+    teacher_weights: Tensor
+    """float32: the weight of the teacher in the advantage of the token's sample."""
     trained: Tensor
     """[trained], int64: where `mask` is True. Known beforehand, so that nothing has to wait for the device to count."""
     boundaries: Boundaries
@@ -162,6 +166,8 @@ def collate(samples: Sequence[Sample], weights: Sequence[float] | None = None) -
         weights=spread([sample.weight * sample.stands_for for sample in samples] if weights is None else weights),
         temperatures=spread(sample.temperature for sample in samples),
         advantages=spread(sample.advantage for sample in samples),
+        teacher_logprobs=torch.tensor([v for s in samples for v in s.teacher_logprobs or [0.0] * len(s)]),
+        teacher_weights=spread(sample.teacher_weight for sample in samples),
         trained=mask.nonzero()[:, 0],
         boundaries=boundaries,
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.adapter import lora_layers
 from rlm_env.train.learner.config import ModelConfig
+from rlm_env.train.learner.forward import base_model
 from rlm_env.train.learner.loading import empty_model, fill
 from rlm_env.train.learner.model import PackModel, compile_layers, compute_dtype, from_pretrained, prepare
 from rlm_env.train.learner.packing import Pack
@@ -63,7 +64,7 @@ def _frozen_copy(folder: Path, config: ModelConfig, device: torch.device) -> Pac
         root = PackModel(prepare(from_pretrained(folder, config, dtype), config, 0).requires_grad_(False))
     else:
         root = PackModel(empty_model(folder, config, 0, dtype).requires_grad_(False))
-        distributed.shard(root, list(root.model.get_decoder().layers), dtype, device)
+        distributed.shard(root, list(base_model(root.model).get_decoder().layers), dtype, device)
         fill(root.model, folder, config, device, 0)
     root.to(device)
     if config.compile:

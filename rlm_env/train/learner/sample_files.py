@@ -12,7 +12,7 @@ from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.jsonl import read_jsonl
 from rlm_env.train.learner.samples import Sample, SampleKind
 
-_OPTIONAL = {"label", "stands_for", "counted_tokens"}
+_OPTIONAL = {"label", "stands_for", "counted_tokens", "teacher_logprobs", "teacher_weight"}
 
 
 def write_samples(folder: Path, step: int, samples: Sequence[Sample]) -> Path:

@@ -54,6 +54,11 @@ class Sample:
     counted_tokens: float | None = None
     """Trained tokens that each of these has in the loss's denominator; None: as many as this one. Where samples were
     drawn it is the mean over all, so that the denominator does not depend on the draw."""
+    teacher_logprobs: list[float] | None = None
+    """The log-probabilities of a teacher (natural log, at temperature 1), [tokens]; 0.0 where `mask` is False. None: no
+    teacher was asked."""
+    teacher_weight: float = 0.0
+    """Weight of what the teacher adds to each token's advantage, see `loss.distilled_advantages`."""
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -65,26 +70,34 @@ class Sample:
     def check(self) -> None:
         """Raises ValueError where it cannot be trained: wrong types or lengths, numbers that have no meaning."""
         lists = {"token_ids": (int, self.token_ids), "mask": (bool, self.mask)}
-        for name, (kind, values) in {**lists, "behavior_logprobs": (float, self.behavior_logprobs)}.items():
+        logprobs = {"behavior_logprobs": self.behavior_logprobs}
+        if self.teacher_logprobs is not None:
+            logprobs["teacher_logprobs"] = self.teacher_logprobs
+        elif self.teacher_weight:
+            raise ValueError("teacher_weight needs teacher_logprobs")
+        for name, (kind, values) in {**lists, **{n: (float, v) for n, v in logprobs.items()}}.items():
             if not isinstance(values, list) or not set(map(type, values)) <= {kind, *([int] if kind is float else [])}:
                 raise ValueError(f"{name} must be a list of {kind.__name__}")
             if len(values) != len(self.token_ids):
-                raise ValueError("token_ids, mask and behavior_logprobs differ in length")
+                raise ValueError(f"token_ids, mask and {', '.join(logprobs)} differ in length")
         if not self.token_ids:
             raise ValueError("it has no tokens")
         if min(self.token_ids) < 0:
             raise ValueError(f"token id {min(self.token_ids)} is negative")
         if self.mask[0]:
             raise ValueError("its first token is trained, but nothing predicts it")
-        if not all(map(math.isfinite, self.behavior_logprobs)):
-            raise ValueError("behavior_logprobs must be finite")
-        if max(self.behavior_logprobs) > LOGPROB_SLACK:
-            raise ValueError(f"behavior_logprobs must not be above 0, got {max(self.behavior_logprobs):g}")
+        for name, values in logprobs.items():
+            if not all(map(math.isfinite, values)):
+                raise ValueError(f"{name} must be finite")
+            if max(values) > LOGPROB_SLACK:
+                raise ValueError(f"{name} must not be above 0, got {max(values):g}")
         counted = {} if self.counted_tokens is None else {"counted_tokens": (0.0, math.inf)}
         for name, (low, high) in {**_BOUNDS, **counted}.items():
             value = getattr(self, name)
             if type(value) not in (int, float) or not low < value < high:
                 raise ValueError(f"{name} must be a number above {low:g} and below {high:g}, got {value!r}")
+        if type(self.teacher_weight) not in (int, float) or not 0 <= self.teacher_weight < math.inf:
+            raise ValueError(f"teacher_weight must be a number of at least 0, got {self.teacher_weight!r}")
         if type(self.policy_version) is not int or self.policy_version < 0:
             raise ValueError(f"policy_version must be an int of at least 0, got {self.policy_version!r}")
         for name in ("rollout_id", "label"):

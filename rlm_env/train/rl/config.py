@@ -19,6 +19,7 @@ from rlm_env.runs.options import EngineOptions, EnvironmentEntry, RolloutTable, 
 from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, SamplesConfig
 from rlm_env.train.report.tracking import TensorboardConfig, WandbConfig
 from rlm_env.train.rl.advantage import AdvantageConfig
+from rlm_env.train.rl.teacher_config import TeacherConfig
 from rlm_env.train.sync.config import LARGEST_ADAPTER_RANK, SyncConfig
 
 
@@ -164,6 +165,7 @@ class TrainConfig(Table):
     samples: SamplesConfig = SamplesConfig()
     advantage: AdvantageConfig = AdvantageConfig()
     loss: LossConfig = LossConfig()
+    teacher: TeacherConfig | None = None
     sync: SyncConfig = SyncConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     held_out: HeldOutConfig = HeldOutConfig()
@@ -247,14 +249,22 @@ ENGINE_ARGUMENTS = {
     "--served-model-name": "the run names it",
 }
 """Arguments of vLLM that a training run sets itself, with the remedy."""
+PLACE = frozenset({"base_url", "key_env", "concurrency", "timeout", "patience", "server"})
+"""Keys of `[teacher]` that may change on resume."""
 RESUMABLE = frozenset({"steps", "out", "wandb", "tensorboard", "checkpoint", "held_out", "engine"})
 """Keys that may change on resume; `steps` may only grow, and only under a constant schedule."""
+
+
+def _without_places(values: dict[str, Any]) -> dict[str, Any]:
+    """Without the keys that say where the teacher is, and not what it says."""
+    teacher = {key: value for key, value in values.get("teacher", {}).items() if key not in PLACE}
+    return {**values, "teacher": teacher} if teacher else values
 
 
 def check_train_resume(recorded: dict[str, Any], config: TrainConfig) -> None:
     """Raises ConfigError, naming the differences, where a run may not be resumed under this config."""
     new = config.as_toml()
-    differences = config_differences(recorded, new, RESUMABLE)
+    differences = config_differences(_without_places(recorded), _without_places(new), RESUMABLE)
     if new["steps"] < recorded["steps"]:
         differences.append(f"steps was {recorded['steps']}, is now {new['steps']} (it may only grow)")
     if new["steps"] != recorded["steps"] and config.optimizer.schedule != "constant":

@@ -60,7 +60,10 @@ class RolloutGroup:
 
     @property
     def is_zero_advantage(self) -> bool:
-        """True where the group teaches next to nothing: no advantage is above `groups.min_advantage`."""
+        """True where the group teaches next to nothing: no advantage is above `groups.min_advantage`, and there is no
+        teacher, who has something to say about every token."""
+        if self.config.teacher is not None:
+            return False
         return max(map(abs, self.advantages), default=0.0) <= self.config.groups.min_advantage
 
     @property
@@ -97,9 +100,10 @@ class Batch:
         """The samples of all rewarded rollouts, with advantages. Raises ValueError where a rollout has no token ids."""
         samples = []
         for group in self.groups:
+            weight = 1.0 if group.config.teacher is None else group.config.teacher.reward_weight
             for rollout, reward, advantage in zip(group.rollouts, group.rewards, group.advantages, strict=True):
                 if reward is not None:
-                    samples += _with_advantage(rollout_samples(rollout, group.config.samples), advantage)
+                    samples += _with_advantage(rollout_samples(rollout, group.config.samples), weight * advantage)
         return samples
 
 

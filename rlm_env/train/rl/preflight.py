@@ -27,6 +27,7 @@ from rlm_env.train.learner.samples import Sample
 from rlm_env.train.rl.config import CurriculumStage, TrainConfig
 from rlm_env.train.rl.environment_mix import make_train_environment, rollout_config
 from rlm_env.train.rl.sampler import check_pools
+from rlm_env.train.rl.teacher import check_teacher
 
 CODE = "```repl\nprint(len(context))\n```"
 REASONING = "<think>\nFirst look.\n</think>\n\n"
@@ -77,6 +78,10 @@ def check_samples_fit(samples: Sequence[Sample], config: TrainConfig, where: str
         raise ConfigError(f"{where}: a sample has {longest:,} tokens; raise trainer.pack_tokens to that at least")
     if not any(sample.trained_tokens for sample in samples):
         raise ConfigError(f"{where}: no sample has a trained token")
+    if config.teacher is not None and any(sample.teacher_logprobs is None for sample in samples):
+        raise ConfigError(
+            f"{where}: samples without teacher_logprobs, which [teacher] needs; dump them from such a run"
+        )
 
 
 def preflight(config: TrainConfig, console: Console) -> None:
@@ -90,9 +95,8 @@ def preflight(config: TrainConfig, console: Console) -> None:
     table.add_row("run", f"{config.steps} steps of {groups.per_step} groups x {groups.size} = {rollouts} rollouts")
     table.add_row("policy", f"{config.model}, {_how_trained(config)}")
     table.add_row("loss", f"{config.loss.preset}, divided by {config.loss.norm}; advantages {config.advantage.mode}")
-    if config.loss.kl_weight:
-        kept = f"KL to the initial policy ({config.loss.kl_estimator}), weight {config.loss.kl_weight:g}"
-        table.add_row("objective", kept)
+    for objective in _objectives(config):
+        table.add_row("objective", objective)
     trained = "root and sub-LLM tokens" if config.samples.train_sub_calls else "root tokens"
     table.add_row("trains", f"{trained}, at most {groups.max_off_policy_steps} updates old")
     folder = _model_on_disk(config)
@@ -101,6 +105,7 @@ def preflight(config: TrainConfig, console: Console) -> None:
         table.add_row("model", note)
         found = _tasks(config, None)
     else:
+        check_teacher(config.teacher, folder)
         kept = check_template(folder, config)
         table.add_row(
             "template", "a conversation is one sample" if kept else "rewrites earlier turns: a sample for each turn"
@@ -113,6 +118,18 @@ def preflight(config: TrainConfig, console: Console) -> None:
     table.add_row("engine", "vLLM" if importlib.util.find_spec("vllm") else "vLLM is not installed here")
     table.add_row("output", str(config.out))
     console.print(table)
+
+
+def _objectives(config: TrainConfig) -> list[str]:
+    """What is trained for beside the reward, in words."""
+    found = []
+    if config.loss.kl_weight:
+        found.append(f"KL to the initial policy ({config.loss.kl_estimator}), weight {config.loss.kl_weight:g}")
+    if (teacher := config.teacher) is not None:
+        place = teacher.base_url or "a local vLLM"
+        reward = f"with weight {teacher.reward_weight:g}" if teacher.reward_weight else "not trained for"
+        found.append(f"distillation from {teacher.model} at {place}, weight {teacher.weight:g}; the reward is {reward}")
+    return found
 
 
 def check_model(config: TrainConfig, folder: Path, *, live: bool = True) -> None:

@@ -41,6 +41,7 @@ from rlm_env.train.rl.journal import Journal
 from rlm_env.train.rl.preflight import check_model, check_samples_fit, check_template, check_window
 from rlm_env.train.rl.scheduler import Scheduler
 from rlm_env.train.rl.shown_rollouts import rollout_rows
+from rlm_env.train.rl.teacher import Teacher, check_teacher, open_teacher
 from rlm_env.train.run_folder import MODEL, WEIGHTS, OpenRun, open_run
 from rlm_env.train.sync.engine import TrainEngine
 from rlm_env.train.sync.engine_watch import EngineWatch
@@ -80,6 +81,8 @@ def train(config: TrainConfig, console: Console, options: TrainOptions | None = 
         raise ConfigError("--dump-samples has no effect with --from-samples, whose samples are on disk already")
     model = resolve_folder(config.model)
     check_model(config, model, live=options.from_samples is None)
+    if options.from_samples is None:
+        check_teacher(config.teacher, model)
     device = pick_device(config.trainer, distributed.local_rank())
     with distributed.process_group(device):
         leads = distributed.rank() == 0
@@ -128,6 +131,8 @@ class _Run:
     """Brings the newest weights into the engine while the next batch is trained."""
     evaluations: Evaluations = field(init=False)
     """Of a live run."""
+    teacher: Teacher | None = None
+    """Of a live run with `[teacher]`."""
 
     def __post_init__(self) -> None:
         self.recorded = self.learner.version
@@ -159,7 +164,7 @@ class _Run:
     async def live(self, mix: EnvironmentMix, pools: ReplPools, model: Path) -> None:
         """Makes rollouts and updates side by side, up to the last step."""
         try:
-            async with pools, contextlib.aclosing(mix), self._engine(model) as engine:
+            async with pools, contextlib.aclosing(mix), self._engine(model) as engine, self._taught(model, engine):
                 await self._live(mix, engine)
         except (EngineUnavailable, SyncError) as error:
             status = "weights not in the engine" if isinstance(error, SyncError) else "engine unavailable"
@@ -203,10 +208,14 @@ class _Run:
         samples = await asyncio.to_thread(batch.samples)
         if not samples:
             raise RunStopped("nothing to train", f"step {step}: no rollout has a sampled token", 1)
+        taught = {}
+        if self.teacher is not None:
+            with self.console.status(f"step {step}: asking the teacher"):
+                taught = await self.teacher.read(step, samples)
         if self.options.dump_samples is not None:
             write_samples(self.options.dump_samples, step, samples)
         with self.console.status(f"step {step}: updating; {scheduler.in_flight} groups in flight"):
-            values = await self._update(samples)
+            values = taught | await self._update(samples)
         scheduler.trained()
         published = time.monotonic()
         values |= await self._published()
@@ -328,6 +337,28 @@ class _Run:
             yield engine
         finally:
             await engine.__aexit__(None, None, None)
+
+    @contextlib.asynccontextmanager
+    async def _taught(self, model: Path, engine: TrainEngine) -> AsyncIterator[None]:
+        """With the teacher of the run, if it has one."""
+        config = self.config
+        if config.teacher is None:
+            yield
+            return
+        with stage(self.console, f"asking the teacher, {config.teacher.model}") as tell:
+            trained = self.learner.version
+            window = engine.policy.context_window
+            opening = open_teacher(
+                *(config.teacher, model, config.out, trained, window),
+                seed=config.seed,
+                progress=lambda at, seconds: tell(f"{at}, {seconds:.0f} s"),
+            )
+            self.teacher = await opening.__aenter__()
+        self.opened.add_to_record(teacher=self.teacher.describe())
+        try:
+            yield
+        finally:
+            await opening.__aexit__(None, None, None)
 
 
 async def _to_its_end(function: Callable[..., Any], *arguments: Any) -> Any:
