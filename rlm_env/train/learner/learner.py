@@ -10,8 +10,9 @@ import copy
 import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.step_metrics import StepMetrics, performance
 
 _STATE = "learner.json"
+_SUPERVISED = LossConfig(preset="sft")
 
 
 class Learner:
@@ -112,36 +114,39 @@ class Learner:
         self.root.to(self.device)  # buffers
         return split_masters(self.root, torch.float32)
 
-    def step(self, samples: list[Sample]) -> dict[str, float]:
-        """One optimizer step on all `samples`, whose advantages are set.
+    def step(
+        self, samples: list[Sample], supervised: Sequence[Sample] = (), supervised_weight: float = 1.0
+    ) -> dict[str, float]:
+        """One optimizer step on all `samples`, whose advantages are set, and on `supervised` ones beside them.
+
+        The loss is that of `samples`, plus `supervised_weight` times the mean negative log-likelihood of the trained
+        tokens of `supervised`.
 
         Every pack is one forward and backward, and with `loss.kl_weight` a forward of the reference. Samples whose loss
         is always 0 (advantage 0, no KL term, no teacher) are not run, but count in the denominator. A gradient that is
         not finite is not applied: `skipped` is then 1.
 
         Metrics: `grad_norm` (before clipping), `lr`, `skipped`; `tokens`, `samples` and `packs` that were run;
+        `loss`; with `supervised`, `supervised/loss`, which is that mean, and `supervised/trained_tokens`;
         `seconds/forward`, `seconds/backward`, `seconds/update`, of which on a GPU only the sum is exact; and those of
         `StepMetrics.collect` and `performance`.
 
         Raises ValueError, before anything is changed, on a sample longer than a pack and if nothing is trained.
         """
         begun = time.perf_counter()
-        denominator = loss_denominator(samples, self.loss)
-        weights = dict(zip(map(id, samples), sample_weights(samples, self.loss), strict=True))
-        every = self.loss.kl_tau or self.loss.kl_weight
-        run = [s for s in samples if s.trained_tokens and (every or s.advantage or s.teacher_weight)]
-        packs = [self._collate(pack, weights) for pack in self._share(run)]
-        fillers = sum(distributed.is_filler(pack.samples) for pack in packs)
-        taught = any(sample.teacher_logprobs is not None for sample in samples)
-        further = {"kl": self.reference is not None, "teacher_kl": taught}
-        seen = StepMetrics(samples, [name for name, here in further.items() if here])
+        parts = [self._policy_part(samples)]
+        if supervised:
+            parts.append(_supervised_part(supervised, supervised_weight))
+        run = [sample for part in parts for sample in part.run]
+        packs = [(part, self._collate(pack, part.weights)) for part in parts for pack in self._share(part.run)]
+        fillers = sum(distributed.is_filler(pack.samples) for _, pack in packs)
         seconds = dict.fromkeys(("forward", "backward", "update"), 0.0)
         self.optimizer.clear()  # gradients of an earlier step that was interrupted
-        for pack in packs:
+        for part, pack in packs:
             start = time.perf_counter()
             pack = pack.to(self.device)
-            reference = self.reference.logprobs(pack) if self.reference else None
-            loss = self._pack_loss(pack, self.root(pack), denominator, seen, reference)
+            reference = self.reference.logprobs(pack) if self.reference and part.loss.kl_weight else None
+            loss = self._pack_loss(pack, self.root(pack), part, reference)
             middle = time.perf_counter()
             loss.backward()
             seconds["forward"] += middle - start
@@ -149,7 +154,12 @@ class Learner:
         start = time.perf_counter()
         update = self.optimizer.step(self.version)
         self.version += 1
-        metrics = seen.collect()
+        metrics = parts[0].seen.collect()
+        for part in parts[1:]:
+            found = part.seen.collect()
+            metrics["loss"] += found["loss"]
+            metrics["supervised/loss"] = found["loss"] / supervised_weight
+            metrics["supervised/trained_tokens"] = found["trained_tokens"]
         metrics |= distributed.sum_over_processes({"packs": float(len(packs) - fillers)})
         seconds["update"] = time.perf_counter() - start
         return {
@@ -162,6 +172,16 @@ class Learner:
             **{f"seconds/{phase}": value for phase, value in seconds.items()},
             **performance(self.cost, run, time.perf_counter() - begun, self.device),
         }
+
+    def _policy_part(self, samples: list[Sample]) -> _Part:
+        """All samples of a step that have advantages."""
+        weights = dict(zip(map(id, samples), sample_weights(samples, self.loss), strict=True))
+        every = self.loss.kl_tau or self.loss.kl_weight
+        run = [s for s in samples if s.trained_tokens and (every or s.advantage or s.teacher_weight)]
+        taught = any(sample.teacher_logprobs is not None for sample in samples)
+        further = {"kl": self.reference is not None, "teacher_kl": taught}
+        seen = StepMetrics(samples, [name for name, here in further.items() if here])
+        return _Part(self.loss, loss_denominator(samples, self.loss), run, weights, seen)
 
     def _share(self, samples: list[Sample]) -> list[list[Sample]]:
         """This process's packs of the samples."""
@@ -184,26 +204,25 @@ class Learner:
         self,
         pack: Pack,
         found: TokenLogprobs,
-        denominator: float,
-        seen: StepMetrics,
+        part: _Part,
         reference: Tensor | None = None,
     ) -> Tensor:
-        """The pack's share of the step's loss; its metrics go to `seen`. `reference`: see `Reference.logprobs`."""
+        """The pack's share of the step's loss; its metrics go to `part.seen`. `reference`: see `Reference.logprobs`."""
         at = pack.trained
         teacher = pack.teacher_logprobs[at]
         losses, metrics = token_losses(
             found.logprobs[at],
             pack.behavior_logprobs[at],
             distilled_advantages(found.logprobs[at], pack.advantages[at], teacher, pack.teacher_weights[at]),
-            self.loss,
+            part.loss,
             pack.sequence_ids[at],
             len(pack.samples),
             None if reference is None else reference[at],
         )
         metrics["teacher_kl"] = found.logprobs[at].detach() - teacher
-        losses = losses * (pack.weights[at].to(losses.dtype) / denominator)
+        losses = losses * (pack.weights[at].to(losses.dtype) / part.denominator)
         if not distributed.is_filler(pack.samples):
-            seen.add(pack, losses.detach(), found.entropy[at], metrics)
+            part.seen.add(pack, losses.detach(), found.entropy[at], metrics)
         return losses.sum()
 
     @torch.no_grad()
@@ -283,6 +302,27 @@ class Learner:
     def _exact(self, parameter: Tensor) -> Tensor:
         """The full float32 tensor of a trained parameter; a frozen one in its own type."""
         return distributed.whole(self._master_of.get(id(parameter), parameter).detach())
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The samples of a step that have one loss."""
+
+    loss: LossConfig
+    denominator: float
+    """What the sum of their losses is divided by."""
+    run: list[Sample]
+    """Those that take part in forward and backward."""
+    weights: dict[int, float]
+    """Of each token, by the `id` of its sample."""
+    seen: StepMetrics
+
+
+def _supervised_part(samples: Sequence[Sample], weight: float) -> _Part:
+    """Samples whose likelihood is trained, whatever their advantages."""
+    weights = dict(zip(map(id, samples), sample_weights(samples, _SUPERVISED), strict=True))
+    denominator = loss_denominator(samples, _SUPERVISED) / weight
+    return _Part(_SUPERVISED, denominator, list(samples), weights, StepMetrics(samples))
 
 
 @contextmanager

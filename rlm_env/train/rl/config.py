@@ -19,6 +19,7 @@ from rlm_env.runs.options import EngineOptions, EnvironmentEntry, RolloutTable, 
 from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, SamplesConfig
 from rlm_env.train.report.tracking import TensorboardConfig, WandbConfig
 from rlm_env.train.rl.advantage import AdvantageConfig
+from rlm_env.train.rl.supervised_config import SupervisedConfig
 from rlm_env.train.rl.teacher_config import TeacherConfig
 from rlm_env.train.sync.config import LARGEST_ADAPTER_RANK, SyncConfig
 
@@ -166,6 +167,7 @@ class TrainConfig(Table):
     advantage: AdvantageConfig = AdvantageConfig()
     loss: LossConfig = LossConfig()
     teacher: TeacherConfig | None = None
+    supervised: SupervisedConfig | None = None
     sync: SyncConfig = SyncConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     held_out: HeldOutConfig = HeldOutConfig()
@@ -222,6 +224,11 @@ def _contradictions(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     yield (
         optimizer.schedule == "constant" and optimizer.final_fraction > 0,
         'optimizer.final_fraction has no effect with schedule = "constant"; use "linear" or "cosine"',
+    )
+    supervised = config.supervised
+    yield (
+        supervised is not None and not supervised.train_root and not config.samples.train_sub_calls,
+        "supervised.train_root and samples.train_sub_calls are both off: nothing of the rollouts would be trained",
     )
     for argument in config.engine.extra_args:
         name = argument.partition("=")[0]

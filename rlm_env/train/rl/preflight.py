@@ -27,6 +27,7 @@ from rlm_env.train.learner.samples import Sample
 from rlm_env.train.rl.config import CurriculumStage, TrainConfig
 from rlm_env.train.rl.environment_mix import make_train_environment, rollout_config
 from rlm_env.train.rl.sampler import check_pools
+from rlm_env.train.rl.supervised import supervised_plan
 from rlm_env.train.rl.teacher import check_teacher
 
 CODE = "```repl\nprint(len(context))\n```"
@@ -106,6 +107,7 @@ def preflight(config: TrainConfig, console: Console) -> None:
         found = _tasks(config, None)
     else:
         check_teacher(config.teacher, folder)
+        supervised_plan(config, folder)
         kept = check_template(folder, config)
         table.add_row(
             "template", "a conversation is one sample" if kept else "rewrites earlier turns: a sample for each turn"
@@ -129,6 +131,9 @@ def _objectives(config: TrainConfig) -> list[str]:
         place = teacher.base_url or "a local vLLM"
         reward = f"with weight {teacher.reward_weight:g}" if teacher.reward_weight else "not trained for"
         found.append(f"distillation from {teacher.model} at {place}, weight {teacher.weight:g}; the reward is {reward}")
+    if (supervised := config.supervised) is not None:
+        files = ", ".join(supervised.rollouts)
+        found.append(f"{supervised.per_step} supervised samples a step of {files}, weight {supervised.weight:g}")
     return found
 
 

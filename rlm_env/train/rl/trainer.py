@@ -41,8 +41,10 @@ from rlm_env.train.rl.journal import Journal
 from rlm_env.train.rl.preflight import check_model, check_samples_fit, check_template, check_window
 from rlm_env.train.rl.scheduler import Scheduler
 from rlm_env.train.rl.shown_rollouts import rollout_rows
+from rlm_env.train.rl.supervised import supervised_plan
 from rlm_env.train.rl.teacher import Teacher, check_teacher, open_teacher
 from rlm_env.train.run_folder import MODEL, WEIGHTS, OpenRun, open_run
+from rlm_env.train.sft.trainer import Plan
 from rlm_env.train.sync.engine import TrainEngine
 from rlm_env.train.sync.engine_watch import EngineWatch
 from rlm_env.train.sync.local_engine import LocalEngine
@@ -87,6 +89,7 @@ def train(config: TrainConfig, console: Console, options: TrainOptions | None = 
     with distributed.process_group(device):
         leads = distributed.rank() == 0
         mix = None
+        supervised = supervised_plan(config, model) if leads else None
         pools = ReplPools()
         if leads and options.from_samples is None:
             mix = EnvironmentMix(config, model, pools)
@@ -102,9 +105,13 @@ def train(config: TrainConfig, console: Console, options: TrainOptions | None = 
             return None
         with (
             distributed.leading(learner) as led,
-            open_run(config, led, console, check_train_resume, resume=options.resume) as opened,
+            open_run(
+                *(config, led, console, check_train_resume),
+                resume=options.resume,
+                fixed_inputs={} if supervised is None else {"supervised": ("supervised rollouts", supervised.sha256)},
+            ) as opened,
         ):
-            run = _Run(opened, options, led)
+            run = _Run(opened, options, led, supervised)
             if options.from_samples is not None:
                 asyncio.run(interruptible(run.from_samples(options.from_samples)))
             elif mix is not None:
@@ -119,6 +126,8 @@ class _Run:
     opened: OpenRun[TrainConfig]
     options: TrainOptions
     learner: Learner
+    supervised: Plan | None = None
+    """The supervised samples of each step."""
     saved: int = -1
     """Step of the newest checkpoint."""
     recorded: int = field(init=False)
@@ -277,7 +286,10 @@ class _Run:
     async def _update(self, samples: list[Sample]) -> dict[str, float]:
         """The optimizer step, in a thread."""
         start = time.monotonic()
-        values = await _to_its_end(self.learner.step, samples)
+        beside: tuple[Any, ...] = ()
+        if self.supervised is not None and self.config.supervised is not None:
+            beside = self.supervised.batch(self.learner.version), self.config.supervised.weight
+        values = await _to_its_end(self.learner.step, samples, *beside)
         return values | {"seconds/train": time.monotonic() - start}
 
     async def _record(self, step: int, steps: int, values: dict[str, float]) -> None:

@@ -62,6 +62,11 @@ class Plan:
         whole = self.steps_per_epoch * self.config.epochs
         return min(whole, self.config.max_steps or whole)
 
+    @property
+    def sha256(self) -> str:
+        """A hash of the samples, which must be the same when a run is resumed."""
+        return _hash_samples(self.samples)
+
     def batch(self, step: int) -> list[Sample]:
         """The samples of a step, counted from 0. An epoch's last batch can be smaller."""
         epoch, place = divmod(step, self.steps_per_epoch)

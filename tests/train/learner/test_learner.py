@@ -30,7 +30,6 @@ from rlm_env.train.learner.memory import GIB, training_memory  # noqa: E402
 from rlm_env.train.learner.model import load_model, read_model_config  # noqa: E402
 from rlm_env.train.learner.packing import collate  # noqa: E402
 from rlm_env.train.learner.samples import Sample, SampleKind  # noqa: E402
-from rlm_env.train.learner.step_metrics import StepMetrics  # noqa: E402
 from tests.packages import needs  # noqa: E402
 from tests.tiny_model import make_tokenizer  # noqa: E402
 
@@ -513,11 +512,11 @@ def test_no_pack_makes_the_host_wait_for_the_device(folder, loss, monkeypatch):
     found = learner(folder, loss=loss)
     samples = make_samples()
     found.root.to("meta")
-    seen = StepMetrics(samples)
+    policy = found._policy_part(samples)
     for part in distributed.share(samples, 60):
         pack = found._collate(part).to("meta")
-        found._pack_loss(pack, found.root(pack), 10.0, seen).backward()
-    assert len(seen._samples) == len(samples)
+        found._pack_loss(pack, found.root(pack), policy).backward()
+    assert len(policy.seen._samples) == len(samples)
     assert all(parameter.grad is not None for parameter in found.root.parameters())
     with pytest.raises((RuntimeError, NotImplementedError)):
         pack.mask.nonzero()
