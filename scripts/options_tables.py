@@ -48,6 +48,7 @@ from rlm_env.train.rl.config import (
     TrainConfig,
     TrainEnvironment,
 )
+from rlm_env.train.rl.supervised_config import SupervisedConfig
 from rlm_env.train.rl.teacher_config import TeacherConfig
 from rlm_env.train.sft.config import KeepConfig, SFTConfig
 from rlm_env.train.sync.config import SyncConfig
@@ -76,6 +77,7 @@ PAGES: dict[Path, tuple[type[Any], ...]] = {
         AdvantageConfig,
         LossConfig,
         TeacherConfig,
+        SupervisedConfig,
         SyncConfig,
         HeldOutConfig,
         ModelConfig,
