@@ -124,13 +124,15 @@ async def forking() -> None:
                     steps.append(await timed(lambda: repl.run("1")))
                 floor, step = statistics.median(floors), statistics.median(steps)
                 say(f"checkpoint_and_step_vs_fork_{name}", step / floor, 4, step_ms=step * 1e3, fork_ms=floor * 1e3)
-                begin = time.perf_counter()
-                killed = await repl.run("import os; os._exit(1)")
-                again = await repl.run("len(str(x)) > 0")
-                seconds = time.perf_counter() - begin
-                assert not killed.state_lost
-                assert again.output == "True\n"
-                say(f"undone_and_answering_again_ms_{name}", seconds * 1e3)
+                undone = []
+                for _ in range(times(5, 15)):
+                    begin = time.perf_counter()
+                    killed = await repl.run("import os; os._exit(1)")
+                    again = await repl.run("len(str(x)) > 0")
+                    undone.append(time.perf_counter() - begin)
+                    assert not killed.state_lost
+                    assert again.output == "True\n"
+                say(f"undone_and_answering_again_ms_{name}", statistics.median(undone) * 1e3)
 
 
 async def ends() -> None:

@@ -33,6 +33,8 @@ MAX_UNSENT = 16 * 2**20
 """Bytes of answers that a REPL may leave unread before nothing more is read from it."""
 _LARGE = 1000
 """Answers of a batch that take a noticeable time to pack."""
+_FREED = 8 * 2**20
+"""Bytes of prompts that are freed at a time: half a millisecond."""
 MAX_STRAY = 2**16
 """Frames of batches that were given up, between two cells; a large one has some thousand."""
 ARRIVAL = 0.5
@@ -243,7 +245,7 @@ class BatchHost:
             if self._handler is None:
                 raise RuntimeError("this REPL has no sub-LLMs")
             answers = await self._handler(batch.items)
-            batch.items = []
+            await _let_go(batch)
             frames = await self._pack(number, answers, batch.total)
         except Exception as error:
             reason = first_line(f"{type(error).__name__}: {error}")
@@ -278,6 +280,15 @@ class BatchHost:
             self._line.fail(f"left more than {MAX_UNREAD} refused batches unread")
         else:
             self._line.write(frame)
+
+
+async def _let_go(batch: IncomingBatch) -> None:
+    """Drops the prompts. Of large ones, others have their turn in between."""
+    items, batch.items = list(batch.items), []  # the list itself may be the handler's by now
+    some = len(items) * _FREED // max(batch.size, _FREED) or 1
+    while len(items) > some:
+        del items[-some:]
+        await asyncio.sleep(0)
 
 
 def _answer_frames(number: int, answers: list[str | SubError], total: int) -> list[bytes]:

@@ -14,6 +14,7 @@ from rlm_env.repl.host.batch_host import BatchHost
 from rlm_env.repl.host.prompt_budget import PromptBudget
 from rlm_env.repl.wire import CHUNK, MAX_PROMPT_FIELDS, MAX_PROMPT_FRAME, ProtocolError, unpack, unpack_at_most
 from tests.repl.batch_line import batch_host
+from tests.waiting import until
 
 
 def receive_all(host: BatchHost, frames: Iterable[list]) -> None:
@@ -99,6 +100,24 @@ async def test_what_an_honest_child_sends_is_within_what_it_announced(name: str)
     assert seen == wanted
     assert line.sent[0][:2] == ["answer", 1]
     assert budget.used == host._bytes == 0
+
+
+async def test_a_handler_may_keep_the_prompts_that_it_was_given():
+    """They are dropped some at a time, from a list of the host's own."""
+    kept = []
+
+    async def keep(prompts: list) -> list:
+        kept.append(prompts)
+        return ["ok"] * len(prompts)
+
+    budget = PromptBudget(2**30)
+    host, line = batch_host(keep, budget, max_bytes=2**26)
+    items = [letter * 9_000_000 for letter in "abc"]
+    for frame in frames_of(1, items, size_of(items)):
+        host.receive(unpack(frame[4:]))
+    await until(lambda: not budget.used)
+    assert kept == [items]
+    assert line.sent == [["answer", 1, 0, "ok", "ok", "ok"]]
 
 
 async def test_a_batch_waits_for_its_room_and_costs_nothing_meanwhile():
