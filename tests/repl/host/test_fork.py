@@ -19,6 +19,7 @@ def config(**options) -> ReplConfig:
     return ReplConfig(preload=(), interrupt_grace=0.2, allow_fork=True, **options)
 
 
+@pytest.mark.identity
 @pytest.mark.parametrize("level", GUARD_FIRST)
 async def test_a_fork_has_the_same_state_and_its_own_life(level: str):
     async with await open_pool(level, allow_fork=True) as pool:
@@ -65,6 +66,7 @@ async def test_fork_needs_permission(repl: Repl):
         ReplConfig(checkpoint=True)
 
 
+@pytest.mark.identity
 async def test_ordinary_forks_stay_denied_with_allow_fork():
     async with ReplPool(config()) as pool, pool.open() as repl:
         for code in ("import os; os.fork()", "import subprocess; subprocess.run(['true'])"):
@@ -77,6 +79,7 @@ async def test_ordinary_forks_stay_denied_with_allow_fork():
         assert step.output == "(-1, -1)\n"
 
 
+@pytest.mark.identity
 @pytest.mark.parametrize("level", GUARD_FIRST)
 async def test_a_killed_step_is_undone(level: str):
     options = {"allow_fork": True, "checkpoint": True, "interrupt_grace": 0.2}
@@ -105,6 +108,7 @@ async def test_a_slow_checkpoint_is_waited_for_however_short_the_cells_own_limit
         assert (await repl.run("x", timeout=60)).output == "1\n"
 
 
+@pytest.mark.identity
 async def test_no_process_is_left_behind():
     async with ReplPool(config(checkpoint=True)) as pool:
         repl = await pool.open()
@@ -115,6 +119,7 @@ async def test_no_process_is_left_behind():
     await until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
 
 
+@pytest.mark.identity
 async def test_a_group_shares_its_context(pool: ReplPool):
     before = len(os.listdir("/proc/self/fd"))
     async with await pool.share({"k": ["v"] * 3}) as shared:
@@ -141,6 +146,7 @@ async def test_large_shared_context_is_exact(pool: ReplPool):
     await shared.close()
 
 
+@pytest.mark.identity
 async def test_cancelled_forks_and_opens_leave_nothing():
     async with ReplPool(config()) as pool, pool.open() as repl:
         await repl.run("x = 'here'")

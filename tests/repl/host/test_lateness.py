@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from rlm_env.repl import ReplPool, StepResult
-from tests.repl.levels import GUARD_FIRST, open_pool
+from tests.repl.levels import open_pool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -50,16 +50,34 @@ async def block_by_callbacks() -> None:
     await asyncio.sleep(0)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=GUARD_FIRST)
-async def pool(request: pytest.FixtureRequest) -> AsyncIterator[ReplPool]:
-    opened = await open_pool(request.param, interrupt_grace=0.3)
+@pytest_asyncio.fixture(
+    scope="module",
+    loop_scope="module",
+    params=[("guard",), pytest.param(("sealed", "jail", "bare"), marks=pytest.mark.slow)],
+    ids="+".join,
+)
+async def level_pools(request: pytest.FixtureRequest) -> AsyncIterator[list[ReplPool]]:
+    """A pool of each level. The others than guard share the seconds for which the host is kept busy."""
+    opened, missing = [], []
+    for level in request.param:
+        try:
+            opened.append(await open_pool(level, interrupt_grace=0.3))
+        except pytest.skip.Exception as skipped:
+            missing.append(skipped)
+    if not opened:
+        raise missing[0]
     yield opened
-    await opened.close()
+    for pool in opened:
+        await pool.close()
+    if missing:
+        raise missing[0]
 
 
-async def beside(pool: ReplPool, block: Callable[[], Awaitable[None]], code: str, **limits: float) -> list[StepResult]:
-    """Three cells that run while the host is kept busy."""
-    repls = [await pool.open(llm_batch=echo) for _ in range(3)]
+async def beside(
+    level_pools: list[ReplPool], block: Callable[[], Awaitable[None]], code: str, **limits: float
+) -> list[StepResult]:
+    """Three cells of each pool that run while the host is kept busy."""
+    repls = [await pool.open(llm_batch=echo) for pool in level_pools for _ in range(3)]
     cells = [asyncio.create_task(repl.run(code, **limits)) for repl in repls]
     await block()
     steps = await asyncio.gather(*cells)
@@ -70,33 +88,35 @@ async def beside(pool: ReplPool, block: Callable[[], Awaitable[None]], code: str
 @pytest.mark.parametrize(
     "block",
     [
-        block_once,
+        pytest.param(block_once, marks=pytest.mark.identity),
         *(pytest.param(b, marks=pytest.mark.slow) for b in (block_computing, block_often, block_by_callbacks)),
     ],
 )
-async def test_cells_of_a_tenth_of_a_second_are_booked_that_much(pool: ReplPool, block):
-    for step in await beside(pool, block, CALLS, timeout=1.5, wall_timeout=2.0):
+async def test_cells_of_a_tenth_of_a_second_are_booked_that_much(level_pools: list[ReplPool], block):
+    for step in await beside(level_pools, block, CALLS, timeout=1.5, wall_timeout=2.0):
         assert step.error is None, step
         assert not step.timed_out
         assert step.seconds < 0.8
 
 
 @pytest.mark.slow
-async def test_a_cell_that_computes_while_the_host_is_late_is_booked_and_stopped(pool: ReplPool):
+@pytest.mark.identity
+async def test_a_cell_that_computes_while_the_host_is_late_is_booked_and_stopped(level_pools: list[ReplPool]):
     """The positive control: lateness excuses no computing."""
-    for step in await beside(pool, block_once, "while True: pass", timeout=0.4):
+    for step in await beside(level_pools, block_once, "while True: pass", timeout=0.4):
         assert step.timed_out
         assert step.seconds > 0.4
 
 
 @pytest.mark.slow
-async def test_a_cell_that_sleeps_too_long_is_stopped_though_the_host_is_late_now_and_then(pool: ReplPool):
-    for step in await beside(pool, block_often, "import time; time.sleep(60)", timeout=1.0):
+async def test_a_cell_that_sleeps_too_long_is_stopped_though_the_host_is_late_now_and_then(level_pools: list[ReplPool]):
+    for step in await beside(level_pools, block_often, "import time; time.sleep(60)", timeout=1.0):
         assert step.timed_out
 
 
 @pytest.mark.slow
-async def test_threads_of_its_own_do_not_make_a_cell_cheaper(pool: ReplPool):
+@pytest.mark.identity
+async def test_threads_of_its_own_do_not_make_a_cell_cheaper(level_pools: list[ReplPool]):
     """A main thread that queues behind its own threads has not waited for a busy machine."""
     code = """
 import hashlib, threading
@@ -105,13 +125,14 @@ def hog():
 for _ in range(6): threading.Thread(target=hog, daemon=True).start()
 while True: hashlib.pbkdf2_hmac('sha256', b'x', b'y', 200_000)
 """
-    async with pool.open() as repl:
-        process, cpu = repl._process, 0.0
-        running = asyncio.create_task(repl.run(code, timeout=1.0, wall_timeout=30))
-        while not running.done():
-            cpu = max(cpu, process.cpu_seconds())
-            await asyncio.sleep(0.05)
-        step = await running
-    assert step.timed_out
-    assert step.seconds > 0.8
-    assert cpu < 5.5  # on two cores: one second, two interrupts 0.3 s apart, and how fine the loop looks
+    for pool in level_pools:
+        async with pool.open() as repl:
+            process, cpu = repl._process, 0.0
+            running = asyncio.create_task(repl.run(code, timeout=1.0, wall_timeout=30))
+            while not running.done():
+                cpu = max(cpu, process.cpu_seconds())
+                await asyncio.sleep(0.05)
+            step = await running
+        assert step.timed_out
+        assert step.seconds > 0.8
+        assert cpu < 5.5  # on two cores: one second, two interrupts 0.3 s apart, and how fine the loop looks

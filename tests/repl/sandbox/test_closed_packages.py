@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.identity
+
 GOLD = "GOLD-CANARY"
 FILES = {
     # an environment that is one module

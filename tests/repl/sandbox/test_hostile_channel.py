@@ -57,6 +57,10 @@ FORGED = {
 }
 
 
+BY_IDENTITY = {"64 MB of short texts", "64 MB of short texts, as a report"}
+"""One for each line: how a REPL is ended is a matter of who may signal whom, what a frame costs is not."""
+
+
 async def echo(prompts: list) -> list:
     return [prompt if isinstance(prompt, str) else json.dumps(prompt) for prompt in prompts]
 
@@ -111,7 +115,9 @@ async def arena(request: pytest.FixtureRequest) -> AsyncIterator[tuple[ReplPool,
     await pool.close()
 
 
-@pytest.mark.parametrize("attack", FORGED)
+@pytest.mark.parametrize(
+    "attack", [pytest.param(name, marks=pytest.mark.identity) if name in BY_IDENTITY else name for name in FORGED]
+)
 async def test_forged_frames_cost_the_host_nothing_and_end_the_repl(arena, attack: str):
     pool, honest = arena
     async with pool.open(llm_batch=echo) as repl:
@@ -166,7 +172,10 @@ FLOODS = {
 
 @pytest.mark.parametrize(
     "flood",
-    ["refusals that nobody reads", *(pytest.param(name, marks=pytest.mark.slow) for name in [*FLOODS][1:])],
+    [
+        pytest.param("refusals that nobody reads", marks=pytest.mark.identity),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in [*FLOODS][1:]),
+    ],
 )
 async def test_a_flood_between_cells_ends_the_repl_and_the_record_says_so(arena, flood: str):
     pool, honest = arena

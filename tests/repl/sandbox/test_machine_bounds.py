@@ -13,7 +13,7 @@ from rlm_env.repl.host import watchdog
 from rlm_env.repl.sandbox.enter import MAX_THREADS
 from tests.repl.levels import GUARD_FIRST, open_pool
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.identity, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=GUARD_FIRST)
@@ -56,7 +56,7 @@ async def test_threads_are_bounded_whoever_runs_it(arena):
     _, pool, sibling = arena
     async with pool.open() as repl:
         pid = repl.pid
-        running = asyncio.create_task(repl.run(HOG.format(count=30_000, then="time.sleep(30)"), timeout=20))
+        running = asyncio.create_task(repl.run(HOG.format(count=30_000, then="time.sleep(3)"), timeout=20))
         most, above = await most_threads(pid, running)
         step = await running
         limited = "private uid" in next(layer.detail for layer in pool.report.layers if layer.name == "identity")

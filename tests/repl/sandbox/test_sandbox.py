@@ -23,6 +23,8 @@ from rlm_env.repl.config import LEVELS
 from rlm_env.repl.host import isolation
 from tests.repl.levels import open_pool
 
+pytestmark = pytest.mark.identity
+
 FILE = {"guard": {"EACCES"}, "sealed": {"EPERM"}, "jail": {"ENOENT"}}
 CALL = {"guard": {"EPERM"}, "sealed": {"EPERM"}, "jail": {"EPERM"}}
 PROCESS = {"guard": {"EACCES"}, "sealed": {"EPERM"}, "jail": {"ENOENT", "EACCES"}}

@@ -18,7 +18,7 @@ from rlm_env.repl.host.scratch import ScratchBase
 from rlm_env.repl.sandbox.scratch import MAX_SCRATCH_NAMES
 from tests.repl.levels import open_pool
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.identity, pytest.mark.asyncio(loop_scope="module")]
 LEVELS = ("guard", *(pytest.param(level, marks=pytest.mark.slow) for level in ("jail", "bare")))
 START = "import os, tempfile, pathlib\nhere = pathlib.Path(tempfile.gettempdir())"
 

@@ -13,7 +13,7 @@ import pytest_asyncio
 from rlm_env.repl import Repl, ReplPool
 from tests.repl.levels import open_pool
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.identity, pytest.mark.asyncio(loop_scope="module")]
 
 FIND = """
 import ctypes, fcntl, os, struct, sys, mmap, time
