@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Sets everything up, then runs the tests.
-#   scripts/test.sh           all of them: the fast ones in two processes, then those on a real local vLLM beside the
-#                             slow ones without; lines of the former begin with "engine |"
+#   scripts/test.sh           all of them: the fast ones in two processes, then side by side those on a real local vLLM
+#                             (lines that begin with "engine |"), the slow ones of the REPL, which mostly wait ("repl |"),
+#                             and the other slow ones
 #   scripts/test.sh --fast    those that need no engine and take no more than seconds
 # Further arguments go to pytest, to each run of it, for example: scripts/test.sh --fast -k protocol
+# With a path among them the slow tests are one run.
 # With a marker expression of your own (-m) there is one run, of what it selects.
 # The exit status is pytest's: that of the first run that failed; 5 where none selects a test.
 set -euo pipefail
@@ -11,6 +13,7 @@ cd "$(dirname "$0")/.."
 
 level=full
 parts=all
+repl=(tests/repl)
 if [ "${1:-}" = --fast ]; then
     shift
     level=core
@@ -18,6 +21,7 @@ if [ "${1:-}" = --fast ]; then
 else
     for argument in "$@"; do
         if [[ $argument == -m* ]]; then parts=chosen; fi
+        if [[ $argument != -* && -e ${argument%%::*} ]]; then repl=(); fi
     done
 fi
 scripts/setup.sh "$level"
@@ -48,6 +52,21 @@ run() {
     if [[ $code == [234] ]]; then finish; fi
 }
 
+# beside NAME ARGUMENTS...: pytest in the background, each line of what it prints after "NAME |".
+beside() {
+    local name=$1
+    shift
+    "$python" -m pytest "$@" > >(sed -u "s/^/$name | /") 2>&1 &
+    background+=($!)
+}
+
+# collect NAME PID: the end of such a run.
+collect() {
+    local code=0
+    wait "$2" || code=$?
+    ended "$1" "$code"
+}
+
 finish() {
     printf '%s\n' "${summary[@]}" "$SECONDS s in all" >&2
     exit "$status"
@@ -59,12 +78,19 @@ if [ "$parts" = chosen ]; then
 fi
 run "fast tests" -m "not vllm and not slow" --numprocesses 2 --dist worksteal "$@"
 if [ "$parts" = all ]; then
-    "$python" -m pytest -m vllm "$@" > >(sed -u 's/^/engine | /') 2>&1 &
-    trap 'kill -INT %% && wait %% || true' EXIT
-    run "slow tests" -m "slow and not vllm" "$@"
-    code=0
-    wait %% || code=$?
+    # Each has a core or less: threads that wait for work would take it from the others.
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    background=()
+    trap 'kill -INT "${background[@]}" 2>/dev/null || true; wait "${background[@]}" || true' EXIT
+    beside engine -m vllm "$@"
+    slow=(-m "slow and not vllm")
+    if [ ${#repl[@]} = 1 ]; then
+        beside repl "${slow[@]}" "${repl[@]}" "$@"
+        slow+=("--ignore=${repl[0]}")
+    fi
+    run "slow tests" "${slow[@]}" "$@"
+    if [ ${#repl[@]} = 1 ]; then collect "slow tests of the REPL" "${background[1]}"; fi
+    collect "tests with an engine" "${background[0]}"
     trap - EXIT
-    ended "tests with an engine" "$code"
 fi
 finish
