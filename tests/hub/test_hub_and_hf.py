@@ -27,14 +27,13 @@ from tests.hub.shell import Shell
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-@pytest.fixture
-def shell(index, prime, tmp_path):
-    """A shell in which `prime`, Hugging Face's client and pip know nothing but 127.0.0.1."""
-    pytest.importorskip("huggingface_hub")
-    with HubStandIn() as hub, HuggingFaceStandIn() as hugging_face:
-        shell = Shell(
-            tmp_path,
-            PATH=f"{prime}{os.pathsep}{os.environ['PATH']}",
+class Asking(Shell):
+    """A shell whose commands ask these stand-ins."""
+
+    def __init__(self, folder: Path, hub: HubStandIn, hugging_face: HuggingFaceStandIn, path: Path, index: str) -> None:
+        super().__init__(
+            folder,
+            PATH=f"{path}{os.pathsep}{os.environ['PATH']}",
             PRIME_API_BASE_URL=hub.url,
             PRIME_API_KEY=HubStandIn.KEY,
             PRIME_DISABLE_VERSION_CHECK="1",
@@ -43,7 +42,15 @@ def shell(index, prime, tmp_path):
             HF_HUB_DISABLE_XET="1",
             PIP_EXTRA_INDEX_URL=f"{index}simple/",
         )
-        shell.hub, shell.hugging_face = hub, hugging_face
+        self.hub, self.hugging_face = hub, hugging_face
+
+
+@pytest.fixture
+def shell(index, prime, tmp_path):
+    """A shell in which `prime`, Hugging Face's client and pip know nothing but 127.0.0.1."""
+    pytest.importorskip("huggingface_hub")
+    with HubStandIn() as hub, HuggingFaceStandIn() as hugging_face:
+        shell = Asking(tmp_path, hub, hugging_face, prime, index)
         shell.rlm_env("new", "sent-rlm")
         yield shell
 

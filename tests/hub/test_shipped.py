@@ -71,12 +71,19 @@ def test_each_passes_the_check_and_is_evaluated(elsewhere, name):
     assert [row["reward"] for row in trial["rows"]] == [1.0] * 4
 
 
+def part(pattern: str, text: str) -> str:
+    """What the group of a pattern finds in a text."""
+    found = re.search(pattern, text, re.DOTALL)
+    assert found, pattern
+    return found[1]
+
+
 def test_the_first_example_of_the_readme_runs(elsewhere, monkeypatch):
     """As it stands there, but for the address of the endpoint."""
     shell, commands = elsewhere
-    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)[1]
-    address = re.search(r'base_url="([^"]+)"', example)[1]
-    options = re.search(r'load_environment\("oolong-rlm", (lengths=\[\d[\d_]*\])', example)[1]
+    example = part(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"))
+    address = part(r'base_url="([^"]+)"', example)
+    options = part(r'load_environment\("oolong-rlm", (lengths=\[\d[\d_]*\])', example)
     monkeypatch.chdir(ROOT)
     env = load_environment("oolong-rlm", lengths=[int(options.partition("[")[2].rstrip("]"))])
     answers = {task.question: env.perfect_answer(task) for task in env.tasks("eval").take(3)}
