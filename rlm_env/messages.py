@@ -64,6 +64,9 @@ class Completion:
     completion_ids: list[int] | None = None
     logprobs: list[float] | None = None
     usage: Usage = field(default_factory=Usage)
+    weight_versions: list[list[int]] | None = None
+    """Which weights of a training run sampled `completion_ids`: `[first token, version]` pairs, of which there are
+    several where the engine got new weights meanwhile; None where nobody counts versions."""
     history_key: str | None = None
     """An engine's fingerprint of the messages and tools that `prompt_ids` encodes. A history that was edited since has
     another one, and then the ids are not extended."""

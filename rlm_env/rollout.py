@@ -103,6 +103,8 @@ class Reply:
     """Token ids that the engine sampled, shape [completion]."""
     logprobs: list[float] | None = None
     """Behavior logprobs of `completion_ids` (natural log, after temperature), shape [completion]."""
+    weight_versions: list[list[int]] | None = None
+    """Pairs `[index, version]`: from that token on, weights after so many optimizer steps sampled. None: unknown."""
     usage: Usage = field(default_factory=Usage)
 
     @classmethod
@@ -111,7 +113,7 @@ class Reply:
         return cls(**{name: getattr(completion, name) for name in _SAMPLED}, **{"usage": completion.usage, **own})
 
 
-_SAMPLED = ("text", "reasoning", "tool_calls", "finish_reason", "prompt_ids", "completion_ids", "logprobs")
+_SAMPLED = tuple(each.name for each in fields(Reply) if each.name != "usage")
 
 
 @dataclass(slots=True)
@@ -247,6 +249,9 @@ class Rollout(Readable):
         del record["context"]
         for conversation in _conversations(record):
             _fold_prompts(conversation)
+            for reply in conversation:
+                if reply["weight_versions"] is None:  # outside of training
+                    del reply["weight_versions"]
         if contexts is not None and self.context is not None:
             fold_record(record, self.context, contexts)
         return record

@@ -14,6 +14,7 @@ from typing import Any
 from rlm_env.llm.base import LLMError, Sampling
 from rlm_env.llm.http import Endpoint, EndpointError
 from rlm_env.llm.overflow import overflow_from_message
+from rlm_env.llm.weight_versions import Stretches, WeightVersions
 
 NEUTRAL_SAMPLING: dict[str, Any] = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Sent with every request. Otherwise vLLM takes defaults from the model's generation_config.json, and samples from
@@ -32,6 +33,8 @@ class TokenJob:
     """Tokens that may still be sampled: the sampling's own limit, or less where the window ends before."""
     completion_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    stretches: Stretches = field(default_factory=list)
+    """Which weights sampled them; empty where nobody counts versions."""
     finish_reason: str | None = None
     cached_tokens: int = 0
     error: LLMError | None = None
@@ -78,6 +81,7 @@ class TokenBatches:
         """Whether the endpoint takes many prompts in one request. Set to False once it has refused that and then
         accepted the same prompts one by one."""
         self._batch_succeeded = False
+        self.versions = WeightVersions()
 
     async def run(self, jobs: list[TokenJob]) -> list[TokenJob]:
         """Completes the jobs, which must have equal `batch_key`. Raises no LLMError: a failed job has its `error`."""
@@ -101,7 +105,8 @@ class TokenBatches:
             await asyncio.gather(*(self._request([job]) for job in jobs))
             return
         try:
-            reply = await self._endpoint.post("/completions", self._body(jobs))
+            with self.versions.request(jobs) as known_by:
+                reply = await self._endpoint.post("/completions", self._body(jobs) | known_by)
             _read(reply, jobs)
             self._batch_succeeded |= len(jobs) > 1
         except EndpointError as error:

@@ -16,6 +16,7 @@ from rlm_env.llm.chat_tokens import ChatTokens, Prompt, RendererSpec
 from rlm_env.llm.coalesce import Coalescer
 from rlm_env.llm.http import Endpoint
 from rlm_env.llm.token_batches import TokenBatches, TokenJob, probe_logprobs_mode
+from rlm_env.llm.weight_versions import within
 from rlm_env.messages import Completion, Message, Usage
 
 THREAD_CHARS = 50_000
@@ -157,6 +158,11 @@ class TokenPolicy(LLM):
         log-probabilities of a given text. `model` is filled in. Raises EndpointError or another LLMError."""
         return await self._endpoint.post("/completions", {"model": self.name, **body})
 
+    def weights_changed(self, version: int, tokens: Mapping[str, int] | None = None) -> int:
+        """The engine has the weights `version` from now on, which replies then record. `tokens`: what each request in
+        flight has sampled before, see `WeightVersions.changed`. Returns how many prompts go on under them."""
+        return self._engine.versions.changed(version, tokens)
+
     async def aclose(self) -> None:
         await self._endpoint.aclose()
 
@@ -200,6 +206,7 @@ class TokenPolicy(LLM):
             logprobs=job.logprobs,
             usage=Usage(len(job.prompt_ids), len(job.completion_ids), job.cached_tokens, calls=1),
             history_key=prompt.history_key,
+            weight_versions=within(job.stretches, len(job.completion_ids)) or None,
         )
         self.tokens.parse(completion, tools)
         return completion

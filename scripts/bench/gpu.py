@@ -7,7 +7,8 @@ Needs torch, transformers, pydantic and this repository; downloads nothing. Weig
 Prints one JSON object a line, flushed, so that a run that is cut off still says what it knows; ends with exit code 1
 where a check failed. Stages, each with a deadline and caught on its own: `probe` (card, versions, rates), `check`
 (correctness against float32 on the CPU), `attention` and `head` (kernels beside the alternatives), `step` (whole
-optimizer steps), `export`.
+optimizer steps), `export`, `sync` (weights into a vLLM through a folder, by CUDA IPC and by NCCL; left out, with the
+reason, where there is no vLLM or card for it, and with --no-engine).
 
 MFU is model FLOPs (6 per parameter and token, attention without masked blocks, recomputation not counted) over the
 rate of a matrix product measured on this card in the same run.
@@ -35,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that a checkout is enou
 
 import gpu_checks
 import gpu_kernels
+import gpu_sync
 from gpu_shapes import SHAPES, make_folder, rlm_samples
 
 from rlm_env.train.learner.config import LoraConfig, LossConfig, ModelConfig, OptimizerConfig
@@ -236,6 +238,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="tiny shapes on the CPU, as in CI")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda, with --quick cpu")
     parser.add_argument("--shapes", choices=("real", "tiny"), help="default: real, with --quick tiny")
+    parser.add_argument("--no-engine", action="store_true", help="leave out the stage sync, which starts vLLM")
     parser.add_argument("--seconds", type=float, default=440.0, help="no stage begins later than this (default: 440)")
     arguments = parser.parse_args()
     transformers_logging.disable_progress_bar()
@@ -263,6 +266,11 @@ def main() -> int:
             shape, folder = next(iter(folders.items()))
             with bench.caught("export"):
                 export(bench, folder, shape)
+            if arguments.no_engine:
+                bench.say("sync", skipped="--no-engine")
+            elif bench.seconds_left > 0:
+                with bench.caught("sync"):
+                    gpu_sync.run(bench, folder, Path(root))
     bench.say("end", failed=bench.failed)
     return 1 if bench.failed else 0
 

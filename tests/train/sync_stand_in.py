@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from rlm_env.train.learner.forward import pack_logprobs
 from rlm_env.train.learner.packing import collate
 from rlm_env.train.learner.samples import Sample
+from rlm_env.train.learner.weight_stream import WeightStream
 from rlm_env.train.sync.sync_check import BothLogprobs, SyncCheck, compare
 from rlm_env.train.sync.weight_sync import WeightSync
 
@@ -62,6 +64,9 @@ class StandIn:
         for pattern in BESIDE_WEIGHTS:
             for file in self.folder.glob(pattern):
                 shutil.copy(file, folder / file.name)
+
+    def hand_over(self, take: Callable[[WeightStream], None]) -> None:
+        take(WeightStream(self.model, lambda tensor: tensor.detach(), self.dtype))
 
     def export_adapter(self, folder: Path) -> None:
         self.model.save_pretrained(folder)

@@ -11,9 +11,9 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from rlm_env.llm.base import LLMError
+from rlm_env.llm.base import EngineUnavailable, LLMError
 from rlm_env.llm.http import Endpoint, EndpointError
 from rlm_env.llm.vllm.model_folder import find_model
 
@@ -95,11 +95,39 @@ class VLLMControl:
         """Its counters and gauges, in the text format of Prometheus."""
         return (await self._control.get_raw("/metrics")).decode()
 
+    async def pause(self, mode: Literal["keep", "abort"] = "keep") -> None:
+        """Makes the engine stand still until `resume`, and drops its keys and values. Requests in flight stay as they
+        are with `keep`, and go on later, after their prompt and tokens are computed again; with `abort` they end with
+        the tokens that they have. New ones wait."""
+        await self._call(f"/pause?mode={mode}")
+
+    async def resume(self) -> None:
+        """The end of a pause."""
+        await self._call("/resume")
+
+    async def tokens_in_flight(self) -> dict[str, int] | None:
+        """Tokens sampled so far by vLLM's own id of each request in flight, only while paused; None where the engine
+        was started without `worker.py:WorkerExtension`."""
+        try:
+            reply = await self._call("/collective_rpc", {"method": "tokens_so_far"})
+        except EngineUnavailable:
+            raise
+        except LLMError:
+            return None
+        found: dict[str, int] = {}
+        for worker in json.loads(reply)["results"]:
+            found |= {name: max(count, found.get(name, 0)) for name, count in worker.items()}
+        return found
+
+    async def world_size(self) -> int:
+        """Processes that hold its weights, over all its replicas."""
+        return int((await self._control.get("/get_world_size"))["world_size"])
+
     async def reload_weights(self, path: str | os.PathLike[str]) -> None:
         """Replaces the weights by those in another folder of the same architecture, in place.
 
-        Requests in flight continue on the new weights. Empties the prefix cache, which holds keys and values of the
-        old ones.
+        Requests in flight continue on the new weights (`pause` before, where it is to be known from which token on).
+        Empties the prefix cache, which holds keys and values of the old ones.
         """
         folder = find_model(path)
         await self._call("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder.path)}})

@@ -195,8 +195,7 @@ class VLLMServer(VLLMControl):
             command += ["--enforce-eager"]
         if self.scale_out:
             command += ["--enable-scale-out"]
-        if is_cpu_build():
-            command += ["--worker-extension-cls", "rlm_env.llm.vllm.worker.WorkerExtension"]
+        command += ["--worker-extension-cls", "rlm_env.llm.vllm.worker.WorkerExtension"]
         if is_tiny_on_cpu(folder):
             command += ["--distributed-executor-backend", "uni"]
         return [*command, *self.extra_args]

@@ -10,7 +10,7 @@ import copy
 import json
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ from rlm_env.train.learner.packing_check import TOLERANCES, can_pack, shallow_co
 from rlm_env.train.learner.reference import Reference
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.step_metrics import StepMetrics, performance
+from rlm_env.train.learner.weight_stream import WeightStream
 
 _STATE = "learner.json"
 _SUPERVISED = LossConfig(preset="sft")
@@ -257,6 +258,10 @@ class Learner:
             with atomic_folder(Path(folder), durable=False) as unfinished:
                 write_model(self.model, weights, self.folder, unfinished)
         distributed.barrier()
+
+    def hand_over(self, take: Callable[[WeightStream], None]) -> None:
+        """Calls `take`, on every process, with the weights that `export` would write."""
+        take(WeightStream(self.model, self._exact, compute_dtype(self.config)))
 
     def export_adapter(self, folder: Path) -> None:
         """Writes the adapter alone in peft's format, in float32. Raises ValueError without `trainer.lora`."""

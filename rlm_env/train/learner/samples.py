@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from rlm_env.llm.weight_versions import oldest
 from rlm_env.rollout import Reply, Rollout
 from rlm_env.train.learner.config import SamplesConfig
 
@@ -39,7 +40,7 @@ class Sample:
     """The engine's log-probabilities (natural log, after temperature); 0.0 where `mask` is False."""
     rollout_id: str
     policy_version: int = 0
-    """The weights that sampled: optimizer steps since the start of training, see `GroupMember.policy_version`."""
+    """The weights that sampled its oldest trained token: optimizer steps since the start of training."""
     kind: SampleKind = SampleKind.ROOT
     weight: float = 1.0
     """Weight of each trained token, in the loss and in its denominator."""
@@ -159,10 +160,13 @@ def _conversation(replies: Iterable[Reply], blank: Sample, name: str) -> list[Sa
     samples: list[Sample] = []
     for index, reply in enumerate(replies):
         prompt, sampled, logprobs = _checked(reply, f"{name}, turn {index}")
+        version = oldest(reply.weight_versions)
+        version = blank.policy_version if version is None else version
         sample = _longest_prefix(samples, prompt)
         if sample is None:
-            sample = replace(blank, token_ids=[], mask=[], behavior_logprobs=[])
+            sample = replace(blank, token_ids=[], mask=[], behavior_logprobs=[], policy_version=version)
             samples.append(sample)
+        sample.policy_version = min(sample.policy_version, version)
         _extend(sample, prompt, sampled, logprobs)
     return samples
 

@@ -254,6 +254,8 @@ ENGINE_ARGUMENTS = {
     "--host": "the engine is local",
     "--seed": "set seed",
     "--served-model-name": "the run names it",
+    "--weight-transfer-config": "set sync.method",
+    "--worker-extension-cls": "the run has its own, which counts the tokens of requests in flight",
 }
 """Arguments of vLLM that a training run sets itself, with the remedy."""
 PLACE = frozenset({"base_url", "key_env", "concurrency", "timeout", "patience", "server"})

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from rlm_env.llm.weight_versions import oldest
 from rlm_env.rollout import GroupMember, Rollout, StopReason
 from rlm_env.train.learner.samples import Sample, rollout_samples
 from rlm_env.train.rl.advantage import group_advantages
@@ -93,8 +94,8 @@ class Batch:
         return [rollout for group in self.groups for rollout in group.rollouts]
 
     def off_policy_steps(self, rollout: Rollout) -> int:
-        """Updates between the weights that a rollout began with and those that it trains."""
-        return self.step - 1 - member_of(rollout).policy_version
+        """Updates between the weights that sampled a rollout's oldest token and those that it trains."""
+        return self.step - 1 - oldest_version(rollout)
 
     def samples(self) -> list[Sample]:
         """The samples of all rewarded rollouts, with advantages. Raises ValueError where a rollout has no token ids."""
@@ -105,6 +106,15 @@ class Batch:
                 if reward is not None:
                     samples += _with_advantage(rollout_samples(rollout, group.config.samples), weight * advantage)
         return samples
+
+
+def oldest_version(rollout: Rollout) -> int:
+    """Optimizer steps that the weights had seen that sampled its oldest token; where that is not known of a reply, when
+    the rollout began."""
+    begun = member_of(rollout).policy_version
+    replies = [*rollout.turns, *(reply for call in rollout.sub_calls for reply in call.replies)]
+    found = [oldest(reply.weight_versions) for reply in replies]
+    return min((begun if version is None else version for version in found), default=begun)
 
 
 def member_of(rollout: Rollout) -> GroupMember:

@@ -9,12 +9,14 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from rlm_env.llm.chat_tokens import ChatTokens
+from rlm_env.llm.vllm.install import is_cpu_build
 from rlm_env.messages import Completion, Message
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.models import resolve_folder
@@ -22,13 +24,17 @@ from rlm_env.runs.options import MODEL_FOLDER
 from rlm_env.runs.profile import load_profile, rollout_profile
 from rlm_env.train.learner.config import ModelError
 from rlm_env.train.learner.memory import GIB, available_memory, training_memory
-from rlm_env.train.learner.model import check_buildable, pick_device, read_model_config
+from rlm_env.train.learner.model import check_buildable, model_without_values, pick_device, read_model_config
 from rlm_env.train.learner.samples import Sample
+from rlm_env.train.learner.weight_stream import stacked_experts
 from rlm_env.train.rl.config import CurriculumStage, TrainConfig
 from rlm_env.train.rl.environment_mix import make_train_environment, rollout_config
 from rlm_env.train.rl.sampler import check_pools
 from rlm_env.train.rl.supervised import supervised_plan
 from rlm_env.train.rl.teacher import check_teacher
+from rlm_env.train.sync.transfer import METHODS
+from rlm_env.train.sync.transfer_check import trainer_gpus, transfer_refusal
+from rlm_env.train.sync.weight_sync import NOT_RUN
 
 CODE = "```repl\nprint(len(context))\n```"
 REASONING = "<think>\nFirst look.\n</think>\n\n"
@@ -117,6 +123,8 @@ def preflight(config: TrainConfig, console: Console) -> None:
         found = _tasks(config, folder)
     for name, value in found:
         table.add_row(name, value)
+    if config.sync.method in METHODS:
+        table.add_row("sync", NOT_RUN.format(config.sync.method))
     table.add_row("engine", "vLLM" if importlib.util.find_spec("vllm") else "vLLM is not installed here")
     table.add_row("output", str(config.out))
     console.print(table)
@@ -152,8 +160,28 @@ def check_model(config: TrainConfig, folder: Path, *, live: bool = True) -> None
             'to vLLM as it is; use "disk", which sends merged weights, or trainer.lora.targets = ["q_proj", "v_proj"]'
         )
     if live:
+        _check_transfer(config, model_config)
         longest = getattr(model_config.get_text_config(), "max_position_embeddings", None)
         check_window(config, config.engine.max_model_len or longest)
+
+
+def _check_transfer(config: TrainConfig, model_config: Any) -> None:
+    """Raises ConfigError where weights cannot go from memory to memory as configured."""
+    if config.sync.method not in METHODS:
+        return
+    with torch.device("meta"):
+        stacked = stacked_experts(model_without_values(model_config, config.trainer))
+    devices = config.engine.devices
+    refusal = transfer_refusal(
+        config.sync.method,
+        device=pick_device(config.trainer).type,
+        cpu_engine=is_cpu_build(),
+        trainer=trainer_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+        engine=None if devices is None else [str(device) for device in devices],
+        stacked=stacked,
+    )
+    if refusal is not None:
+        raise ConfigError(refusal)
 
 
 def _memory(config: TrainConfig, folder: Path) -> list[tuple[str, str]]:

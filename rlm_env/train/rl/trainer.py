@@ -49,7 +49,7 @@ from rlm_env.train.sync.engine import TrainEngine
 from rlm_env.train.sync.engine_watch import EngineWatch
 from rlm_env.train.sync.local_engine import LocalEngine
 from rlm_env.train.sync.sync_check import SyncError
-from rlm_env.train.sync.weight_sync import WeightSync, make_sync
+from rlm_env.train.sync.weight_sync import NOT_RUN, TransferSync, WeightSync, make_sync
 
 ALL_EQUAL = 3
 """After this many steps in a row without an advantage in any group, a run says so."""
@@ -186,6 +186,8 @@ class _Run:
         packages = {entry.label: describe_package(origin_of(entry.name)) for entry in config.environments}
         self.opened.add_to_record(engines=await describe_engines({"policy": engine.llm}), packages=packages)
         sync = make_sync(config.sync, config.out / WEIGHTS, config.trainer.dtype)
+        if isinstance(sync, TransferSync):
+            say_note(self.console, NOT_RUN.format(config.sync.method))
         with stage(self.console, "bringing the weights into the engine and comparing it with the trainer"):
             found = await sync.start(self.learner, engine)
         agreement = f"mean |difference| of log-probabilities {found['sync_mean_abs']:.1e}"
@@ -342,6 +344,7 @@ class _Run:
                 dtype=config.trainer.dtype,
                 seed=config.seed,
                 lora_rank=None if lora is None else lora.rank,
+                method=config.sync.method,
                 progress=lambda at, seconds: tell(f"{at}, {seconds:.0f} s"),
             )
             await engine.__aenter__()

@@ -27,11 +27,11 @@ def write_canary_weights(source: Path, folder: Path) -> None:
         if file != weights[0] and file.is_file():
             _link(file, folder / file.name)
     with safe_open(weights[0], "pt") as reader:
-        tensors = {name: _shifted(reader.get_tensor(name)) for name in reader.keys()}  # noqa: SIM118
+        tensors = {name: shifted(reader.get_tensor(name)) for name in reader.keys()}  # noqa: SIM118
         save_file(tensors, folder / weights[0].name, reader.metadata())
 
 
-def _shifted(tensor: Tensor) -> Tensor:
+def shifted(tensor: Tensor) -> Tensor:
     """Other values of about the same size. A tensor of zeros, like half of a new adapter, gets a constant."""
     if not tensor.is_floating_point() or not tensor.ndim:
         return tensor

@@ -15,9 +15,17 @@ LARGEST_ADAPTER_RANK = 512
 class SyncConfig(Table):
     """How new weights reach the engine."""
 
-    method: Literal["disk", "lora"] = "disk"
-    """`disk`: all weights, through a folder that vLLM reloads; `lora`: the adapter alone."""
+    method: Literal["disk", "lora", "ipc", "nccl"] = "disk"
+    """`disk`: all weights, through a folder that vLLM reloads; `lora`: the adapter alone; `ipc`: all weights, out of
+    the memory of the GPUs that trainer and engine share; `nccl`: all weights, to an engine on other GPUs. `ipc` and
+    `nccl` have not been run on a GPU."""
+    address: str = "127.0.0.1"
+    """The trainer's address as the engine reaches it, for `nccl`; of an engine on another machine not 127.0.0.1."""
+    in_flight: Literal["keep", "drain"] = "keep"
+    """Requests in flight at an update. `keep`: they stop where they are and go on under the new weights, which compute
+    their prompt and tokens again; each reply records which weights sampled what. `drain`: they end first, on the
+    weights that they began with, while the engine empties."""
     check_tolerance: float | None = Field(default=None, gt=0)
     """Largest mean difference, in nats, between the log-probabilities of engine and trainer; None: by type."""
     drain_seconds: float = Field(default=120.0, gt=0)
-    """Seconds that requests in flight get to end before an update; then they are cut off."""
+    """Seconds that requests in flight get to end before an update that drains; then they are cut off."""

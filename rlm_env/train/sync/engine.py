@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -61,6 +62,12 @@ class TrainEngine(ABC):
         self.restarts = 0
         """How often it came back."""
         self.gate = RequestGate()
+        self.kept = 0
+        """Prompts in flight that the last update let go on under its weights."""
+        self.prove: Callable[[], Awaitable[None]] | None = None
+        """Called when it came back, before requests are let in: raises where it does not serve what it should, or would
+        take no other weights."""
+        self._proven = True
         self.dtype = dtype
         self._lora_rank = lora_rank
         self._adapter: Path | None = None
@@ -122,6 +129,44 @@ class TrainEngine(ABC):
         """
         return self.gate.closed(drain_seconds)
 
+    @contextlib.asynccontextmanager
+    async def frozen(self) -> AsyncIterator[float]:
+        """The engine stands still until the body has ended, with requests in flight as they are; new ones wait. Yields
+        the seconds that this took.
+
+        Afterwards they go on under the weights that the body has loaded: what they have is computed again, and they
+        record from which token on these sample. Where the body raises they end as failed, since the engine may have
+        lost its weights.
+        """
+        start, self.kept = time.monotonic(), 0
+        async with self.gate.shut():
+            async with self._lifecycle:  # an engine that is being proven must answer
+                restarts = self.restarts
+                with contextlib.suppress(EngineUnavailable):  # the body finds that out, and starts it again
+                    await self._running().pause()
+            try:
+                yield time.monotonic() - start
+                if self.restarts == restarts:
+                    await self._go_on()
+            except BaseException:
+                with contextlib.suppress(LLMError, TimeoutError):
+                    async with asyncio.timeout(HEALTH_SECONDS):
+                        await self._running().pause("abort")
+                        await self._running().resume()
+                raise
+
+    async def _go_on(self) -> None:
+        """The end of a pause. A death shows in what is asked next."""
+        with contextlib.suppress(EngineUnavailable):
+            tokens = await self._running().tokens_in_flight()
+            self.kept = self.policy.weights_changed(self.version, tokens)
+            await self._running().resume()
+
+    async def try_on(self, folder: Path) -> None:
+        """Serves the weights or the adapter in `folder` for a moment; only in `prove`. Raises LLMError."""
+        server = self._running()
+        await (server.reload_weights(folder) if self._adapter is None else server.load_adapter(ADAPTER, folder))
+
     async def load(self, folder: Path, version: int) -> None:
         """Serves the weights in `folder` from now on; only while paused. An engine that turns out to be dead is
         started again on them. Raises LLMError where vLLM refuses them."""
@@ -130,6 +175,16 @@ class TrainEngine(ABC):
             self.served, self.version = folder, version
             if not alive:
                 await self._replace()
+            self.policy.weights_changed(version)
+
+    async def receive(self, send: Callable[[VLLMControl], Awaitable[None]], version: int) -> None:
+        """Serves the weights that `send` brings into its memory; only while it stands still. Raises LLMError where
+        that fails, EngineUnavailable where the engine is dead, whose weights are nowhere else."""
+        async with self._lifecycle:
+            if not await self._survives(send):
+                raise EngineUnavailable(f"{self.name} died while it took weights")
+            self.version = version
+            self.policy.weights_changed(version)
 
     async def load_adapter(self, folder: Path, version: int) -> None:
         """Serves the model with the adapter in `folder` from now on; otherwise like `load`."""
@@ -142,9 +197,11 @@ class TrainEngine(ABC):
                 await self._replace()
             elif self.policy.name != ADAPTER:
                 await self._connect(ADAPTER)
+            self.policy.weights_changed(version)
 
     async def restart(self) -> None:
-        """Brings a dead vLLM back on the weights that were last loaded. Does nothing if it answers.
+        """Brings a vLLM back that is dead or has lost its weights, on those that were last loaded. Does nothing if it
+        answers.
 
         Concurrent calls share one start. Raises EngineUnavailable where it does not come back.
         """
@@ -184,10 +241,15 @@ class TrainEngine(ABC):
         return isinstance(error, EngineUnavailable) or not await self._running().is_healthy(HEALTH_SECONDS)
 
     async def _restart(self) -> None:
-        """Replaces the engine if it does not answer."""
+        """Replaces the engine if it does not answer, and lets requests in when it is proven."""
         async with self._lifecycle:
-            if self._policy is None or not await self._running().is_healthy(HEALTH_SECONDS):
+            sound = self._policy is not None and self._proven and self.gate.trusted
+            if not sound or not await self._running().is_healthy(HEALTH_SECONDS):
+                self._proven = self.prove is None
                 await self._replace()
+                if self.prove is not None:
+                    await self.prove()
+                self._proven = self.gate.trusted = True
 
     @abstractmethod
     async def _replace(self) -> None:
@@ -214,8 +276,15 @@ class TrainEngine(ABC):
             raise
         await self._disconnect()
         self._policy = policy
+        policy.weights_changed(self.version)
         if self._llm is None:
-            self._llm = GatedLLM(self.gate, lambda: self.policy, policy)
+            self._llm = GatedLLM(self.gate, self._admitting, policy)
+
+    def _admitting(self) -> TokenPolicy:
+        """The client for requests that come through the gate."""
+        if not self._proven:
+            raise EngineUnavailable("vLLM was started again and is being checked")
+        return self.policy
 
     async def _disconnect(self) -> None:
         policy, self._policy = self._policy, None

@@ -10,6 +10,7 @@ from rlm_env.llm.vllm.install import VLLMStartError, is_cpu_build
 from rlm_env.runs.options import EngineOptions
 from rlm_env.train.sync.config import LARGEST_ADAPTER_RANK
 from rlm_env.train.sync.engine import ADAPTER, TrainEngine
+from rlm_env.train.sync.transfer import engine_arguments
 
 if TYPE_CHECKING:
     from rlm_env.llm.vllm.server import Progress, VLLMServer
@@ -22,8 +23,9 @@ NICENESS = 10
 
 class LocalEngine(TrainEngine):
     """One vLLM process tree. `options`: how it is started. `dtype`: the trainer's type; it runs in that where
-    `options.dtype` is "auto". `log_folder`: gets one log per start, `NAME-0.log` and so on. `max_restarts`: the most
-    restarts; the next death is final. Raises VLLMStartError where it does not start.
+    `options.dtype` is "auto". `method`: how it is to get weights, see `SyncConfig`. `log_folder`: gets one log per
+    start, `NAME-0.log` and so on. `max_restarts`: the most restarts; the next death is final. Raises VLLMStartError
+    where it does not start.
     """
 
     def __init__(
@@ -36,12 +38,14 @@ class LocalEngine(TrainEngine):
         dtype: str,
         seed: int = 0,
         lora_rank: int | None = None,
+        method: str = "disk",
         max_restarts: int = 10,
         progress: Progress | None = None,
     ) -> None:
         self.options = options or EngineOptions()
         dtype = dtype if self.options.dtype == "auto" else self.options.dtype
         super().__init__(model, name=name, dtype=dtype, lora_rank=lora_rank)
+        self._method = method
         self._log_folder = log_folder
         self._seed = seed
         self._max_restarts = max_restarts
@@ -66,7 +70,8 @@ class LocalEngine(TrainEngine):
 
         options = self.options.model_dump(include=set(EngineOptions.model_fields))
         options["dtype"] = self.dtype
-        env = {}
+        arguments, env = engine_arguments(self._method)
+        options["extra_args"] += arguments
         if self._lora_rank is not None:
             rank = next(rank for rank in ADAPTER_RANKS if rank >= self._lora_rank)
             options["extra_args"] += ("--enable-lora", "--max-loras", "1", "--max-lora-rank", str(rank))

@@ -1,7 +1,8 @@
-"""A gate in front of an engine: requests pass while it is open, and closing it waits for those in flight.
+"""A gate in front of an engine: requests pass while it is open, and replies unless the engine's weights are on trial.
 
-Draining has a time limit, after which the remaining requests are cut off. `GatedLLM` is an `LLM` behind a gate. What
-happens to the engine while the gate is closed is the business of `engine.py`.
+Closing it stops new requests; whether those in flight stay where they are or are waited for is the caller's choice.
+Waiting has a time limit, after which they are cut off. Replies of weights that fail their trial are dropped.
+`GatedLLM` is an `LLM` behind a gate. What happens to the engine meanwhile is the business of `engine.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from rlm_env.llm.base import LLM, LLMError, Request, Sampling, ToolSchema
@@ -22,6 +23,10 @@ class RequestCut(LLMError):
     """A request was still running at the end of the time for draining."""
 
 
+class ReplyDropped(LLMError):
+    """A reply of an engine whose weights were not verified."""
+
+
 class RequestGate:
     """A gate for one event loop. Closing it while it is closed waits until it is open again."""
 
@@ -30,6 +35,12 @@ class RequestGate:
         """In total, including draining."""
         self.cut = 0
         """Requests that were cut off, in total."""
+        self.dropped = 0
+        """Replies that were dropped, in total."""
+        self.trusted = True
+        """False after weights that failed their trial; then no request and no reply passes."""
+        self._trial: asyncio.Event | None = None
+        """Set at the end of the trial that goes on."""
         self._open = asyncio.Event()
         self._open.set()
         self._closing = asyncio.Lock()
@@ -43,14 +54,19 @@ class RequestGate:
 
     async def run(self, request: Callable[[], Awaitable[Result]]) -> Result:
         """Calls `request()` as soon as the gate is open, and returns its result. Raises RequestCut where draining took
-        too long."""
+        too long, ReplyDropped where the engine's weights failed their trial."""
         while not self._open.is_set():
             await self._open.wait()
+        self._require_trust()
         task = asyncio.ensure_future(request())
         self._inside.add(task)
         task.add_done_callback(self._inside.discard)
         try:
-            return await task
+            result = await task
+            if self._trial is not None:
+                await self._trial.wait()
+            self._require_trust()
+            return result
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if task in self._cut and not (caller and caller.cancelling()):
@@ -60,18 +76,45 @@ class RequestGate:
             self._cut.discard(task)
 
     @contextlib.asynccontextmanager
-    async def closed(self, drain_seconds: float) -> AsyncIterator[float]:
-        """Keeps the gate closed; yields the seconds that draining took. Requests that are still running after
-        `drain_seconds` are cut off."""
+    async def shut(self) -> AsyncIterator[None]:
+        """Lets no request in until the body has ended. Those in flight stay there."""
         async with self._closing:
             start = time.monotonic()
             self._open.clear()
             try:
-                await self._drain(drain_seconds)
-                yield time.monotonic() - start
+                yield
             finally:
                 self._open.set()
                 self.seconds_closed += time.monotonic() - start
+
+    @contextlib.asynccontextmanager
+    async def closed(self, drain_seconds: float) -> AsyncIterator[float]:
+        """The same with nothing in flight; yields the seconds that draining took. Requests that are still running
+        after `drain_seconds` are cut off."""
+        async with self.shut():
+            start = time.monotonic()
+            await self._drain(drain_seconds)
+            yield time.monotonic() - start
+
+    @contextlib.contextmanager
+    def on_trial(self) -> Iterator[None]:
+        """The body puts weights into the engine and verifies them. Replies that arrive meanwhile wait for its end;
+        where it raises they are dropped, and so are all others until weights have passed a trial."""
+        self._trial = trial = asyncio.Event()
+        try:
+            yield
+            self.trusted = True
+        except BaseException:
+            self.trusted = False
+            raise
+        finally:
+            self._trial = None
+            trial.set()
+
+    def _require_trust(self) -> None:
+        if not self.trusted:
+            self.dropped += 1
+            raise ReplyDropped("dropped: the engine's weights were not verified")
 
     async def _drain(self, seconds: float) -> None:
         """Waits for requests in flight, and cuts off those that take too long."""
@@ -89,8 +132,8 @@ class RequestGate:
 class GatedLLM(LLM):
     """The LLM that `current()` returns, behind a gate. It stays the same object when the LLM behind it is replaced.
 
-    A request passes as a whole, including its continuations, so that all of its tokens come from one version of the
-    weights. `current` may raise EngineUnavailable, and then the request raises it.
+    A request passes as a whole, including its continuations. `current` may raise EngineUnavailable, and then the
+    request raises it.
     """
 
     def __init__(self, gate: RequestGate, current: Callable[[], LLM], facts: LLM) -> None:

@@ -1,22 +1,26 @@
 """Brings the trainer's weights into the running engine and proves that they arrived.
 
-Whole weights go through a folder on disk, an adapter through vLLM's runtime LoRA loading. There is one engine. The
-comparison of log-probabilities is in `sync_check.py`.
+Whole weights go through a folder on disk or from memory to memory (`transfer.py`), an adapter through vLLM's runtime
+LoRA loading. There is one engine, and it stands still while it loads; requests in flight go on afterwards, and no reply
+passes before the weights that sampled it are verified. The comparison of log-probabilities is in `sync_check.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rlm_env.llm.base import EngineUnavailable, LLMError
 from rlm_env.train.learner.samples import Sample
+from rlm_env.train.learner.weight_stream import WeightStream
 from rlm_env.train.sync.canary import write_canary_weights
 from rlm_env.train.sync.config import SyncConfig
 from rlm_env.train.sync.engine import TrainEngine
@@ -30,8 +34,17 @@ from rlm_env.train.sync.sync_check import (
     compare,
     require_agreement,
 )
+from rlm_env.train.sync.transfer import Transfer
+
+if TYPE_CHECKING:
+    from rlm_env.llm.vllm.control import VLLMControl
 
 CANARY = "canary"
+NOT_RUN = (
+    'sync.method = "{}" has not been run on a GPU yet: the weights are checked after every update, but watch the first '
+    'ones; "disk" is the way that has been measured'
+)
+"""Said at the start of a run, with the method's name."""
 
 
 class Publisher(Protocol):
@@ -45,6 +58,8 @@ class Publisher(Protocol):
 
     def export_adapter(self, folder: Path) -> None: ...
 
+    def hand_over(self, take: Callable[[WeightStream], None]) -> None: ...
+
 
 class WeightSync(ABC):
     """One way of bringing weights into an engine. `start` comes first, then a `publish` for each update.
@@ -53,11 +68,16 @@ class WeightSync(ABC):
     trainer's forward pass.
     """
 
+    frees_learner_early = True
+    """Whether the learner may be trained on while the engine loads."""
+
     def __init__(self, config: SyncConfig, folder: Path, dtype: str) -> None:
         self.config = config
         self.folder = folder
         self._dtype = dtype
         self._last_check: BothLogprobs | None = None
+        self._expected: dict[Path, Logprobs] = {}
+        """What the trainer answers with the weights in a folder: those that are served, and those that are loaded."""
 
     async def start(self, learner: Publisher, engine: TrainEngine) -> dict[str, float]:
         """Publishes the learner's weights as they are, before the first rollout. Else like `publish`.
@@ -69,6 +89,7 @@ class WeightSync(ABC):
         self._learner = learner
         self._engine = engine
         self._last_check = None
+        engine.prove = self._prove
         types = {self._dtype, engine.dtype}
         self.tolerance = self.config.check_tolerance or TOLERANCES["float32" if types == {"float32"} else "bfloat16"]
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -82,8 +103,9 @@ class WeightSync(ABC):
         `learner_free` is set as soon as the learner may be trained further: its weights are exported and its
         log-probabilities computed. It is set on errors too.
 
-        Returns seconds by part (`sync_seconds_export`, `_score`, `_drain`, `_load`, `_verify`), the number of requests
-        that did not end in time (`sync_requests_cut`) and the result of the check (`sync_mean_abs`, `sync_max_abs`,
+        Returns seconds by part (`sync_seconds_export`, `_score`, `_pause`, `_load`, `_verify`), the prompts in flight
+        that went on under the new weights (`sync_requests_kept`), the requests that did not end in time where they
+        have to (`sync_requests_cut`) and the result of the check (`sync_mean_abs`, `sync_max_abs`,
         `sync_cached_mean_abs`, `sync_change_share`). An engine that dies meanwhile is started again on the new
         weights. Raises SyncError, and EngineUnavailable where it does not start.
         """
@@ -104,7 +126,8 @@ class WeightSync(ABC):
     async def _publish(
         self, version: int, learner_free: asyncio.Event | None = None, *, canary_first: bool = False
     ) -> dict[str, float]:
-        """Export, score, close the gate, load, compare, open the gate."""
+        """Export, score, stop the engine, load, let it go on, compare, let replies pass. Where canary weights are
+        tried, nothing may be in flight."""
         metrics: dict[str, float] = {}
         served = self._engine.served
         folder = self.folder / f"v{version:06d}"
@@ -114,18 +137,34 @@ class WeightSync(ABC):
             await asyncio.to_thread(self._write, folder)
         with _timed(metrics, "score"):
             expected = await self._trainer_logprobs()
-        if learner_free is not None:
+        if learner_free is not None and self.frees_learner_early:
             learner_free.set()
-        cut_before = self._engine.gate.cut
-        async with self._engine.paused(self.config.drain_seconds) as drained:
-            metrics["sync_seconds_drain"] = drained
-            metrics["sync_requests_cut"] = float(self._engine.gate.cut - cut_before)
-            if canary_first:
-                await self._load_canary(folder, version, expected)
-            with _timed(metrics, "load"):
-                await self._replace(folder, version)
-            with _timed(metrics, "verify"):
-                check = await self._check(expected, version)
+        self._expected = {served: self._expected[served]} if served in self._expected else {}
+        self._expected[folder] = expected
+        engine = self._engine
+        cut, restarts, dropped = engine.gate.cut, engine.restarts, engine.gate.dropped
+        keep = self.config.in_flight == "keep" and not canary_first
+        await self._fill_cache()
+        try:
+            with engine.gate.on_trial():
+                async with engine.frozen() if keep else engine.paused(self.config.drain_seconds) as seconds:
+                    metrics["sync_seconds_pause"] = seconds
+                    if canary_first:
+                        await self._load_canary(folder, version, expected)
+                    with _timed(metrics, "load"):
+                        await self._replace(folder, version)
+                    if engine.restarts > restarts:  # whatever was in flight has failed
+                        await self._load_canary(folder, version, expected)
+                        await self._replace(folder, version)
+                with _timed(metrics, "verify"):
+                    check = await self._check(expected, version)
+        except SyncError as error:
+            await asyncio.sleep(0)  # replies that have waited for this are dropped now
+            if lost := engine.gate.dropped - dropped:
+                raise SyncError(f"{error}. Replies that were sampled since are dropped: {lost} so far") from error
+            raise
+        metrics["sync_requests_kept"] = float(engine.kept if keep else 0)
+        metrics["sync_requests_cut"] = float(engine.gate.cut - cut)
         shutil.rmtree(self.folder / CANARY, ignore_errors=True)
         if self.folder in served.parents:
             await asyncio.to_thread(shutil.rmtree, served, ignore_errors=True)
@@ -133,21 +172,59 @@ class WeightSync(ABC):
 
     async def _load_canary(self, folder: Path, version: int, expected: Logprobs) -> None:
         """Loads canary weights and requires that the engine's answers change."""
-        canary = self.folder / CANARY
+        await self._taken(self._load_others(folder, version), version)
+        self._require_other_answers(await self._engine_logprobs(), expected)
+        await self._fill_cache()
+
+    async def _prove(self) -> None:
+        """The same for an engine that was started again, before it answers anybody: it must take other weights, and
+        then serve those that it was started on."""
+        engine, folder = self._engine, self._engine.served
+        expected = self._expected.get(folder)
+        if expected is None:
+            return
+        try:
+            await engine.try_on(await self._write_canary(folder, f"{CANARY}-{engine.restarts}"))
+            self._require_other_answers(await self._conversation.engine_logprobs(engine), expected)
+            await engine.try_on(folder)
+            found = BothLogprobs(await self._conversation.engine_logprobs(engine), expected)
+        except LLMError as error:
+            raise EngineUnavailable(f"the engine was started again and does not take weights: {error}") from error
+        finally:
+            shutil.rmtree(self.folder / f"{CANARY}-{engine.restarts}", ignore_errors=True)
+        require_agreement(compare(found), self.tolerance, engine.version)
+
+    async def _write_canary(self, folder: Path, name: str = CANARY) -> Path:
+        canary = self.folder / name
+        shutil.rmtree(canary, ignore_errors=True)
         await asyncio.to_thread(write_canary_weights, folder, canary)
-        await self._replace(canary, version)
-        if compare(BothLogprobs(await self._engine_logprobs(), expected)).mean_abs <= self.tolerance:
+        return canary
+
+    def _require_other_answers(self, answers: Logprobs, expected: Logprobs) -> None:
+        """Raises SyncError where an engine with canary weights answers as with the right ones."""
+        if compare(BothLogprobs(answers, expected)).mean_abs <= self.tolerance:
             raise SyncError(
                 "the engine was given other weights and answers as before: updates do not reach it. Look into its "
                 f"log ({self._engine.log_path}), and leave out of engine.extra_args what changes how weights are loaded"
             )
 
+    async def _fill_cache(self) -> None:
+        """So that a prefix cache that survives the change is found out. Not while the engine is paused."""
+        with suppress(LLMError):  # of a dead engine, which is started again on the new weights
+            await self._conversation.fill_cache(self._engine)
+
     async def _replace(self, folder: Path, version: int) -> None:
         """Makes the engine serve the weights in a folder."""
+        await self._taken(self._load(folder, version), version)
+
+    async def _load_others(self, folder: Path, version: int) -> None:
+        """Makes the engine serve canary weights made of those in a folder."""
+        await self._load(await self._write_canary(folder), version)
+
+    async def _taken(self, loading: Coroutine[Any, Any, None], version: int) -> None:
+        """Raises SyncError where a living engine refuses."""
         try:
-            with suppress(EngineUnavailable):  # then it is started again on the new weights
-                await self._conversation.fill_cache(self._engine)
-            await self._load(folder, version)
+            await loading
         except LLMError as error:
             if isinstance(error, EngineUnavailable):
                 raise
@@ -193,12 +270,59 @@ class LoraSync(WeightSync):
         await self._engine.load_adapter(folder, version)
 
 
-METHODS: dict[str, Callable[[SyncConfig, Path, str], WeightSync]] = {"disk": DiskSync, "lora": LoraSync}
+class TransferSync(WeightSync):
+    """Whole weights (with LoRA: merged) by CUDA IPC or NCCL. The learner is free when the engine has them. They are not
+    on disk, so an engine that dies ends the run, which goes on with --resume."""
+
+    frees_learner_early = False
+
+    def _write(self, folder: Path) -> None:
+        pass
+
+    async def _load(self, folder: Path, version: int) -> None:
+        await self._engine.receive(self._send, version)
+
+    async def _load_others(self, folder: Path, version: int) -> None:
+        await self._engine.receive(lambda server: self._send(server, canary=True), version)
+
+    async def _prove(self) -> None:
+        raise EngineUnavailable(
+            f'vLLM has died, and with sync.method = "{self.config.method}" its weights are not on disk: go on with '
+            f"--resume. Its log: {self._engine.log_path}"
+        )
+
+    async def _send(self, server: VLLMControl, canary: bool = False) -> None:
+        """Sends the learner's weights to the engine. Raises LLMError."""
+        transfer = Transfer(self.config.method, server.root_url, self._engine.restarts, canary=canary)
+        if self.config.method == "nccl":
+            workers, address = await server.world_size(), self.config.address
+            transfer = replace(transfer, workers=workers, address=address, port=_free_port(address))
+        try:
+            await asyncio.to_thread(self._learner.hand_over, transfer)
+        except (LLMError, SyncError):
+            raise
+        except Exception as error:
+            response = getattr(error, "response", None)
+            told = "" if response is None else f": {response.text[:500]}"
+            raise LLMError(
+                f"the transfer by {self.config.method} failed ({type(error).__name__}: {error}){told}"
+            ) from error
+        await server.reset_prefix_cache()
 
 
 def make_sync(config: SyncConfig, folder: Path, dtype: str) -> WeightSync:
     """The sync of `config.method`; arguments as for `WeightSync`."""
-    return METHODS[config.method](config, folder, dtype)
+    kinds = {"disk": DiskSync, "lora": LoraSync}
+    return kinds.get(config.method, TransferSync)(config, folder, dtype)
+
+
+def _free_port(address: str) -> int:
+    """A free port of one of this machine's addresses. Raises SyncError where it has no such address."""
+    try:
+        with socket.create_server((address, 0)) as probe:
+            return probe.getsockname()[1]
+    except OSError as error:
+        raise SyncError(f"sync.address = {address!r} is no address of this machine: {error}") from None
 
 
 @contextmanager

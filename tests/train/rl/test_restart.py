@@ -12,11 +12,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("renderers")
 pytest.importorskip("transformers")
 
-from rlm_env.llm import EngineUnavailable, Sampling, VLLMStartError  # noqa: E402
+from rlm_env.llm import EngineUnavailable, Request, Sampling, VLLMStartError  # noqa: E402
 from rlm_env.runs.errors import ConfigError  # noqa: E402
+from rlm_env.train.learner.samples import Sample  # noqa: E402
 from rlm_env.train.sync.config import SyncConfig  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
 from rlm_env.train.sync.local_engine import LocalEngine  # noqa: E402
+from rlm_env.train.sync.request_gate import ReplyDropped  # noqa: E402
 from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
 from rlm_env.train.sync.weight_sync import make_sync  # noqa: E402
 from tests.tiny_model import make_model  # noqa: E402
@@ -119,3 +121,77 @@ async def test_adapters_must_fit(engine: TrainEngine, folder: Path, tmp_path: Pa
         await engine.load_adapter(tmp_path, 1)
     with pytest.raises(ConfigError, match=r"trainer\.lora\.rank.*512"):
         LocalEngine(folder, log_folder=tmp_path, dtype="float32", lora_rank=513)
+
+
+async def test_requests_in_flight_go_on_under_the_new_weights(
+    engine: TrainEngine, folder: Path, tmp_path: Path
+) -> None:
+    """Their tokens stay, and say which weights sampled them; what follows is of the new weights throughout."""
+    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
+    await sync.start(trainer, engine)
+    server = StandInVLLM.made[-1]
+    server.hold_after = 7
+    sampling = Sampling(max_tokens=12, temperature=1.0)
+    asked = asyncio.create_task(engine.llm.complete_many([Request(QUESTION, sampling=sampling)] * 2))
+    await server.held.wait()
+    old = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.step(0.3)
+    found = await sync.publish(trainer.version)
+    assert found["sync_requests_kept"] == 2
+    assert found["sync_requests_cut"] == 0
+    first, second = await asked
+    assert (first.weight_versions, second.weight_versions) == ([[0, 0], [7, 1]], [[0, 1]])  # one had not begun
+    before_step = StandIn(folder)
+    before_step.model.load_state_dict(old)
+    for reply, boundary in ((first, 7), (second, 0)):
+        assert len(reply.completion_ids) == 12
+        ids, sampled = reply.prompt_ids + reply.completion_ids, [False] * len(reply.prompt_ids) + [True] * 12
+        sample = Sample(ids, sampled, [0.0] * len(ids), "reply")
+        (before,), (after,) = before_step.score([sample]), trainer.score([sample])
+        expected = before[:boundary] + after[boundary:]
+        assert max(abs(a - b) for a, b in zip(expected, reply.logprobs, strict=True)) < 1e-4
+    assert (await engine.llm.complete(QUESTION, None, GREEDY)).weight_versions == [[0, 1]]
+
+
+async def test_what_weights_sampled_that_fail_their_check_is_dropped(
+    engine: TrainEngine, folder: Path, tmp_path: Path
+) -> None:
+    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
+    await sync.start(trainer, engine)
+    server = StandInVLLM.made[-1]
+    server.hold_after = 7
+    asked = asyncio.create_task(engine.llm.complete(QUESTION, None, Sampling(max_tokens=8, temperature=1.0)))
+    await server.held.wait()
+    export = trainer.export
+
+    def export_and_move(target: Path) -> None:
+        export(target)
+        trainer.step(0.3)  # so that the trainer answers with other weights than it has written
+
+    trainer.export = export_and_move
+    with pytest.raises(SyncError, match="serves other weights"):
+        await sync.publish(1)
+    with pytest.raises(ReplyDropped):
+        await asked
+    with pytest.raises(ReplyDropped):
+        await engine.llm.complete(QUESTION, None, GREEDY)
+    trainer.export = export
+    await sync.start(trainer, engine)
+    assert (await engine.llm.complete(QUESTION, None, GREEDY)).completion_ids
+
+
+async def test_an_engine_that_was_started_again_takes_no_weights(
+    engine: TrainEngine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
+    await sync.start(trainer, engine)
+
+    async def nothing(server: StandInVLLM, weights: Path) -> None:
+        pass
+
+    monkeypatch.setattr(StandInVLLM, "reload_weights", nothing)
+    await StandInVLLM.made[-1].kill()
+    with pytest.raises(SyncError, match="updates do not reach it"):
+        await engine.restart()
+    with pytest.raises(EngineUnavailable, match="being checked"):
+        await engine.llm.complete(QUESTION, None, GREEDY)

@@ -9,7 +9,7 @@ import pytest
 
 from rlm_env.llm.base import EngineUnavailable, LLMError, Request
 from rlm_env.messages import Completion
-from rlm_env.train.sync.request_gate import GatedLLM, RequestCut, RequestGate
+from rlm_env.train.sync.request_gate import GatedLLM, ReplyDropped, RequestCut, RequestGate
 from tests.stubs import StubLLM
 
 
@@ -167,3 +167,51 @@ async def test_without_an_engine_requests_fail_at_once() -> None:
         await llm.complete([{"role": "user", "content": "a"}])
     (answer,) = await llm.complete_many([Request([{"role": "user", "content": "a"}])])
     assert isinstance(answer, LLMError)
+
+
+async def test_replies_wait_while_weights_are_on_trial() -> None:
+    gate, held = RequestGate(), Held()
+    with gate.on_trial():
+        asked = asyncio.create_task(gate.run(lambda: held.request("first")))
+        await inside(gate)
+        held.release.set()
+        await asyncio.sleep(0.005)
+        assert held.log == ["first begins", "first ends"]
+        assert not asked.done()
+    assert await asked == "first"
+    assert gate.dropped == 0
+
+
+async def test_replies_of_weights_that_fail_are_dropped_until_others_pass() -> None:
+    gate, held = RequestGate(), Held()
+    late = asyncio.create_task(gate.run(lambda: held.request("late")))
+    quick = asyncio.create_task(gate.run(lambda: asyncio.sleep(0.001)))
+
+    async def fail() -> None:
+        with gate.on_trial():
+            await asyncio.sleep(0.005)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    held.release.set()
+    for asked in (late, quick, asyncio.create_task(gate.run(lambda: held.request("new")))):
+        with pytest.raises(ReplyDropped):
+            await asked
+    assert gate.dropped == 3
+    assert "new begins" not in held.log
+    with gate.on_trial():
+        pass
+    assert await gate.run(lambda: asyncio.sleep(0, "trusted")) == "trusted"
+
+
+async def test_shut_lets_nothing_in_and_leaves_what_is_there() -> None:
+    gate, held = RequestGate(), Held()
+    there = asyncio.create_task(gate.run(lambda: held.request("there")))
+    await inside(gate)
+    async with gate.shut():
+        waiting = asyncio.create_task(gate.run(lambda: held.request("waiting")))
+        held.release.set()
+        assert await there == "there"
+        assert not waiting.done()
+    assert await waiting == "waiting"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,12 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from rlm_env.llm import LLMError, Request, Sampling, VLLMServer  # noqa: E402
+from rlm_env.llm import Request, Sampling, VLLMServer  # noqa: E402
+from rlm_env.messages import Completion  # noqa: E402
+from rlm_env.train.learner.samples import Sample  # noqa: E402
 from rlm_env.train.sync.config import SyncConfig  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
-from rlm_env.train.sync.request_gate import RequestCut  # noqa: E402
+from rlm_env.train.sync.request_gate import ReplyDropped, RequestCut  # noqa: E402
 from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
 from rlm_env.train.sync.weight_sync import DiskSync, make_sync  # noqa: E402
 from tests.train.sync_stand_in import StandIn, differences  # noqa: E402
@@ -40,7 +41,7 @@ async def test_new_weights_arrive_and_the_check_says_so(
         found = await sync.publish(trainer.version)
         assert found["sync_mean_abs"] < 1e-5
         assert found["sync_change_share"] == pytest.approx(1, abs=0.02)
-        assert {f"sync_seconds_{part}" for part in ("export", "score", "drain", "load", "verify")} < found.keys()
+        assert {f"sync_seconds_{part}" for part in ("export", "score", "pause", "load", "verify")} < found.keys()
     assert train_engine.version == trainer.version == 2
     assert train_engine.gate.seconds_closed > 0
     check = await differences(sync)
@@ -122,6 +123,7 @@ async def test_stale_prefix_cache_is_noticed(
 ) -> None:
     await sync.start(trainer, train_engine)
     monkeypatch.setattr(VLLMServer, "reset_prefix_cache", lambda _: asyncio.sleep(0))
+    monkeypatch.setattr(VLLMServer, "pause", lambda server: server._call("/pause?mode=wait&clear_cache=false"))
     trainer.step()
     with pytest.raises(SyncError, match="prefix cache holds keys and values of earlier weights"):
         await (sync.start(trainer, train_engine) if at_start else sync.publish(trainer.version))
@@ -159,7 +161,7 @@ async def test_refusal_of_the_engine(train_engine: TrainEngine, trainer: StandIn
         await sync.publish(7)
     assert train_engine.served == served
     assert served.exists()
-    with contextlib.suppress(LLMError):  # vLLM 0.30 has let go of the old weights, and dies of the next request
+    with pytest.raises(ReplyDropped):  # vLLM 0.30 has let go of the old weights
         await train_engine.llm.complete(ask("Count."), None, Sampling(max_tokens=4))
     await train_engine.restart()
     assert (await train_engine.llm.complete(ask("Count."), None, Sampling(max_tokens=4))).completion_ids
@@ -168,8 +170,8 @@ async def test_refusal_of_the_engine(train_engine: TrainEngine, trainer: StandIn
 async def test_conversation_goes_on_with_the_new_weights(
     train_engine: TrainEngine, trainer: StandIn, sync: DiskSync
 ) -> None:
-    """Updates while 16 conversations are in flight: each turn is of one state of the weights throughout, and a turn
-    that begins after an update is of the new ones."""
+    """Updates while 16 conversations are in flight: each token is of the state of the weights that is on record, on
+    whatever that makes of the conversation so far, and a turn that begins after an update is of the new ones."""
     await sync.start(trainer, train_engine)
     sampling = Sampling(max_tokens=24, temperature=1.0, extra=ENDLESS)
     turns: list[tuple[Any, int, int]] = []
@@ -191,28 +193,53 @@ async def test_conversation_goes_on_with_the_new_weights(
             await sync.publish(trainer.version)
 
     await asyncio.gather(update(), *(converse(number) for number in range(16)))
-    versions = []
-    from rlm_env.train.learner.samples import Sample
-
     for completion, before, after in turns:
-        prompt, sampled = completion.prompt_ids, completion.completion_ids
-        mask = [False] * len(prompt) + [True] * len(sampled)
-        sample = Sample(prompt + sampled, mask, [0.0] * len(prompt) + completion.logprobs, "turn")
-        gaps = []
-        for version in range(before, after + 1):
-            trainer.model.load_state_dict(states[version])
-            (expected,) = trainer.score([sample])
-            gaps.append(max(abs(a - b) for a, b in zip(expected, completion.logprobs, strict=True)))
-        assert min(gaps) < 1e-3  # of all tokens of the turn
-        versions.append(before + gaps.index(min(gaps)))
+        assert before <= completion.weight_versions[0][1] <= completion.weight_versions[-1][1] <= after
+        assert gap_to_record(trainer, states, completion) < 1e-3
     assert len(turns) == 96
-    assert len(set(versions)) >= 2
+    assert len({version for completion, *_ in turns for _, version in completion.weight_versions}) >= 2
+    assert any(len(completion.weight_versions) > 1 for completion, *_ in turns)
+
+
+def gap_to_record(trainer: StandIn, states: list[dict[str, Any]], completion: Completion) -> float:
+    """Largest difference of the log-probabilities of a reply to those of the weights that are on record for them."""
+    prompt, sampled = completion.prompt_ids, completion.completion_ids
+    sample = Sample(prompt + sampled, [False] * len(prompt) + [True] * len(sampled), [0.0] * len(prompt + sampled), "")
+    gaps = []
+    starts = [start for start, _ in completion.weight_versions]
+    for (start, version), end in zip(completion.weight_versions, [*starts[1:], len(sampled)], strict=True):
+        trainer.model.load_state_dict(states[version])
+        (expected,) = trainer.score([sample])
+        gaps += [abs(a - b) for a, b in zip(expected[start:end], completion.logprobs[start:end], strict=True)]
+    trainer.model.load_state_dict(states[-1])
+    return max(gaps)
+
+
+async def test_a_long_request_loses_no_token_to_updates(
+    train_engine: TrainEngine, trainer: StandIn, sync: DiskSync
+) -> None:
+    """Two updates while it is in flight: 900 tokens, each by the weights that the record names, and none cut off."""
+    await sync.start(trainer, train_engine)
+    states = [{name: value.clone() for name, value in trainer.model.state_dict().items()}]
+    long = Request(ask("Count."), sampling=Sampling(max_tokens=900, temperature=1.0, extra=ENDLESS))
+    batch = asyncio.create_task(train_engine.llm.complete_many([long] * 8))
+    for _ in range(2):
+        await asyncio.sleep(0.2)
+        trainer.step()
+        states.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
+        found = await sync.publish(trainer.version)
+        assert (found["sync_requests_kept"], found["sync_requests_cut"]) == (8, 0)
+        assert found["sync_mean_abs"] < 1e-5
+    for reply in await batch:
+        assert len(reply.completion_ids) == 900
+        assert [version for _, version in reply.weight_versions] == [0, 1, 2]
+        assert gap_to_record(trainer, states, reply) < 1e-3
 
 
 async def test_slow_requests_are_cut_off_and_the_update_goes_on(
     train_engine: TrainEngine, trainer: StandIn, tmp_path: Path
 ) -> None:
-    sync = make_sync(SyncConfig(drain_seconds=0.2), tmp_path / "weights", "float32")
+    sync = make_sync(SyncConfig(in_flight="drain", drain_seconds=0.2), tmp_path / "weights", "float32")
     await sync.start(trainer, train_engine)
     slow = Request(ask("Count."), sampling=Sampling(max_tokens=900, temperature=1.0, extra=ENDLESS))
     batch = asyncio.create_task(train_engine.llm.complete_many([slow] * 32))
@@ -228,7 +255,6 @@ async def test_slow_requests_are_cut_off_and_the_update_goes_on(
 async def test_the_learner_itself(train_engine: TrainEngine, tiny_model_path: Path, sync: DiskSync) -> None:
     from rlm_env.train.learner.config import LossConfig, ModelConfig, OptimizerConfig
     from rlm_env.train.learner.learner import Learner
-    from rlm_env.train.learner.samples import Sample
 
     config = ModelConfig(dtype="float32", pack_tokens=2048, device="cpu")
     learner = Learner(tiny_model_path, config, OptimizerConfig(lr=1e-4), LossConfig(), total_steps=2)
