@@ -1,5 +1,5 @@
 """What pages tell a newcomer to type, as it stands there: docs/quickstart.md from its first command to its last on the
-real engine; docs/asking.md, docs/evaluating.md and docs/sandbox.md with an endpoint in place of the models.
+real engine; README.md, docs/asking.md, docs/evaluating.md and docs/sandbox.md with an endpoint in place of the models.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ def at(url: str, words: tuple[str, ...]) -> list[str]:
     return [*words] if url in words else [*words, "--base-url", url]
 
 
-def test_questions_on_the_command_line_are_answered(place, endpoint, monkeypatch, capsys):
+@pytest.mark.parametrize("page", ["README.md", "docs/asking.md"])
+def test_questions_on_the_command_line_are_answered(page, place, endpoint, monkeypatch, capsys):
     endpoint.answer = lambda body: reply(CODE) if body["messages"][0]["role"] == "system" else None
-    asked = [command for command in typed("docs/asking.md") if command.words[0] == "rlm-env"]
+    asked = [command for command in typed(page) if command.words[0] == "rlm-env"]
     for command in asked:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"what journalctl says: spam")))
         assert main([*at(endpoint.url, command.words), "--set", "rollout.repl.preload=[]"]) == 0
