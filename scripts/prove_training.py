@@ -48,7 +48,7 @@ COST_WEIGHT = 0.3
 COST_STEPS = 12
 COST_LR = 1e-4
 """Lower than in the first training: a good policy is to stay good. At 5e-4 it oscillates."""
-DISTILL_STEPS = 15
+DISTILL_STEPS = 12
 DISTILL_EVERY = 3
 """Steps between its held-out evaluations."""
 ROLE_STEPS = 24
