@@ -23,6 +23,7 @@ ELSEWHERE = {
     "metrics.jsonl": "a training run's metrics",
     "held_out.jsonl": "a training run's scores on held-out tasks",
     "journal.jsonl": "a training run's draws",
+    "teacher.jsonl": "a training run's answers of its teacher",
     "contexts/": "a run's contexts, each one once",
     "baselines.jsonl": "an evaluation's baselines, task by task",
     "checkpoints/": "a training run's checkpoints",
