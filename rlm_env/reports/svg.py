@@ -43,9 +43,8 @@ def bars_svg(chart: BarChart) -> str:
     for number, place in enumerate(chart.places):
         middle = LEFT + (number + 0.5) * room
         if number % every == 0:
-            parts.append(
-                f'<text x="{middle:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{escaped(place)}</text>'
-            )
+            shown = escaped(place.partition(" ")[0])
+            parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{shown}</text>')
         for index, (name, values) in enumerate(chart.bars.items()):
             left, top = middle + (index - len(chart.bars) / 2) * width, y(values[number])
             told = escaped(f"{name}: {values[number]:.3f} at {place}")

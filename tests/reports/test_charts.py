@@ -106,6 +106,7 @@ def test_bars_stand_on_the_axis_within_the_frame(values, several):
     assert len(bars) == len(values) * several
     floors = {round(float(bar.get("y")) + float(bar.get("height")), 1) for bar in bars}
     assert max(floors) - min(floors) <= 0.1
+    assert root.find(".//svg/text[@y='251']").text == "0"  # "0 to 0 ..." has no room
     for bar in bars:
         left, top = float(bar.get("x")), float(bar.get("y"))
         assert 0 <= left <= left + float(bar.get("width")) <= WIDTH + 0.1
