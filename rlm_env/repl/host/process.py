@@ -308,7 +308,7 @@ class ReplProcess:
             # A process that ended by itself is reaped within milliseconds; one that only closed its sockets lives.
             done, _ = await asyncio.wait([self._status], timeout=0.1 if not self._kill_reason else 0)
             if not done:
-                killed = True
+                killed = not self._child.has_ended()  # else the zygote is only slow to tell
                 self._child.signal(signal.SIGKILL)
                 await asyncio.wait([self._status], timeout=_EXIT_NOTICE)
         self._control.close()
@@ -330,7 +330,7 @@ class ReplProcess:
             return self._why
         if status is None:
             return "ended; its parent did not tell how"
-        if killed:
+        if killed and status == -signal.SIGKILL:
             return "closed its channel to the host"
         if status >= 0:
             return f"exited with status {status}"

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -50,6 +51,14 @@ class Child:
             return
         except PermissionError:  # a root without CAP_KILL, and a REPL with a private uid
             self.zygote.request_signal(self.serial, number)
+
+    def has_ended(self) -> bool:
+        """True as soon as it has, also where its parent has not noticed yet; False on a kernel without pidfds."""
+        if self.pidfd is None:
+            return False
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def cpu_seconds(self) -> float:
         """CPU time that the process has used so far; 0 where the clock cannot be read."""

@@ -108,6 +108,21 @@ async def test_a_stopped_zygote_holds_up_nobody(stopped: ReplPool):
     assert time.monotonic() - begin < 3
 
 
+@pytest.mark.parametrize("level", GUARD_FIRST)
+async def test_how_a_process_ended_is_known_where_its_parent_is_late_to_tell(level: str):
+    async with await open_pool(level) as pool:
+        for code, told in (
+            ("os._exit(7)", "exited with status 7"),
+            ("os.kill(os.getpid(), 9)", "was killed"),
+        ):
+            async with pool.open() as repl:
+                await repl.run("import os")
+                os.kill(zygote(pool), signal.SIGSTOP)
+                asyncio.get_running_loop().call_later(0.4, os.kill, zygote(pool), signal.SIGCONT)
+                step = await repl.run(code, timeout=60)
+                assert told in step.error
+
+
 @pytest.mark.slow
 async def test_a_cell_that_pretends_to_have_ended_does_not_stop_the_next_one_for_long():
     """With checkpoints the process is asked to fork first, and it does not answer."""
