@@ -59,9 +59,14 @@ def _visible(cells: Cells) -> Cells:
     return replace(cells, title=visible(cells.title), header=list(map(visible, cells.header)), rows=rows)
 
 
+TITLE = 32
+"""Characters of a title for which a narrow table is made wider, so that they stand in one line."""
+
+
 def _rich(cells: Cells) -> Table:
     """The table for a terminal."""
-    table = Table(title=escape(cells.title), title_justify="left", title_style="bold")
+    least = min(len(cells.title), TITLE)
+    table = Table(title=escape(cells.title), title_justify="left", title_style="bold", min_width=least)
     for index, name in enumerate(cells.header):
         justify = "left" if name in TEXT_COLUMNS else "right"
         table.add_column(

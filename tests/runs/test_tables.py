@@ -57,3 +57,11 @@ def test_words_of_others_do_not_steer_the_terminal_nor_end_a_report():
         text.encode()
         assert not set(text) & {"\x1b", "\x07"}
         assert "metric \ufffd" in text
+
+
+@pytest.mark.parametrize(("width", "lines"), [(80, 6), (30, 6)])
+def test_the_title_of_a_narrow_table_stands_in_one_line(width, lines):
+    text = printed(Cells("Sub-calls of a rollout", ["", "rlm"], [["0", "8"]]), width)
+    assert text.splitlines()[0].strip() == "Sub-calls of a rollout"
+    assert max(map(len, text.splitlines())) <= width
+    assert len(text.split("a note")[0].splitlines()) == lines
