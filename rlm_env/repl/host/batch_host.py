@@ -245,7 +245,9 @@ class BatchHost:
             if self._handler is None:
                 raise RuntimeError("this REPL has no sub-LLMs")
             answers = await self._handler(batch.items)
-            await _let_go(batch)
+            if batch.size > _FREED:
+                await _let_go(batch)
+            batch.items = []
             frames = await self._pack(number, answers, batch.total)
         except Exception as error:
             reason = first_line(f"{type(error).__name__}: {error}")
@@ -283,9 +285,9 @@ class BatchHost:
 
 
 async def _let_go(batch: IncomingBatch) -> None:
-    """Drops the prompts. Of large ones, others have their turn in between."""
+    """Drops the prompts of a large batch. Others have their turn in between."""
     items, batch.items = list(batch.items), []  # the list itself may be the handler's by now
-    some = len(items) * _FREED // max(batch.size, _FREED) or 1
+    some = len(items) * _FREED // batch.size or 1
     while len(items) > some:
         del items[-some:]
         await asyncio.sleep(0)
