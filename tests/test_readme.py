@@ -120,10 +120,11 @@ def rlm_env(*arguments: str) -> str:
 
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
-def test_the_environment_is_evaluated_and_trained_on_the_real_engine(word_count):
+def test_the_environment_is_evaluated_and_trained_on_the_real_engine(word_count, vllm_server):
+    """The evaluation asks the session's engine: that the command starts one is shown in tests/evals/test_vllm.py."""
     flags = ("--model", "tiny-rlm", "-n", "3", "--scaffolds", "rlm", "--out", "evaluated")
-    said = rlm_env("eval", "readme-count", *flags, "--set", "rollout.max_turns=2")
-    assert "starting vLLM with tiny-rlm" in said
+    engine = ("--base-url", vllm_server.base_url, "--tokens", "tiny-rlm")
+    said = rlm_env("eval", "readme-count", *flags, *engine, "--set", "rollout.max_turns=2")
     assert "rollouts: error │ 0" in " ".join(said.split())
     Path("train.toml").write_text(
         'model = "tiny-rlm"\nsteps = 1\nout = "trained"\n[[environments]]\nname = "readme-count"\n'

@@ -66,6 +66,7 @@ def test_a_killed_engine_costs_no_finished_rollout(workplace, tiny_model_path):
     before = lines(ROLLOUTS)
     assert process.returncode == 3, err
     assert "rlm-env eval out/config.toml --resume" in err
+    assert f"starting vLLM with {tiny_model_path.name}" in err
     assert "out/vllm-" in err
     assert 4 <= len(before) < 32
     assert json.loads(Path("out/summary.json").read_text())["status"] == "engine unavailable"

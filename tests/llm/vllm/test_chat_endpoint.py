@@ -1,8 +1,11 @@
 """Rollouts on the real vLLM by its address, as at any other endpoint: without a parser of tool calls, which is its
-default, and with one."""
+default, and with one. And the end of an engine that is killed."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,11 +14,12 @@ import pytest_asyncio
 
 from rlm_env import ReplConfig, load_environment
 from rlm_env.environment import Environment
-from rlm_env.llm import OpenAIChat, Sampling, VLLMServer
+from rlm_env.llm import EngineUnavailable, OpenAIChat, Request, Sampling, VLLMServer
 from rlm_env.rollout import Rollout
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
+from tests.llm.vllm.processes import exists, group_of, wait_for
 from tests.stubs import fenced, script
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="session")]
@@ -95,3 +99,25 @@ async def test_tools_of_sub_llms(served):
     assert [call.error for call in rollout.sub_calls] == [None, None]
     first = rollout.sub_calls[0].messages[0]
     assert (first["role"], "```tool" in first["content"]) == (("user", False) if parses else ("system", True))
+
+
+async def test_killed_engine_is_unavailable_and_leaves_no_orphan(vllm_with_parser: VLLMServer) -> None:
+    """kill -9 of the server in the middle of a batch. The last test of this engine."""
+    server = vllm_with_parser
+    policy = server.policy(renderer="default", retries=1)
+    pids = group_of(server)
+    assert len(pids) >= 2
+    endless = Sampling(max_tokens=400, temperature=1.0, extra={"ignore_eos": True, "stop_token_ids": []})
+    requests = [Request([{"role": "user", "content": f"line {i}"}], sampling=endless) for i in range(256)]
+    batch = asyncio.ensure_future(policy.complete_many(requests))
+    await asyncio.sleep(1.0)
+    assert not batch.done()
+    os.kill(pids[0], signal.SIGKILL)
+    results = await asyncio.wait_for(batch, 60)
+    assert all(isinstance(result, EngineUnavailable) for result in results)
+    with pytest.raises(EngineUnavailable, match=str(server.log_path)):
+        await policy.complete([{"role": "user", "content": "still there?"}])
+    assert await asyncio.to_thread(wait_for, lambda: not server.alive, 30.0)
+    assert server.exit_code == 137
+    await policy.aclose()
+    assert await asyncio.to_thread(wait_for, lambda: not any(map(exists, pids)), 30.0)

@@ -1,17 +1,9 @@
-"""The real vLLM: what it samples and says of it, batches, conversations, new weights, and its end.
-
-All tests share the session's server, except those that kill one.
-"""
+"""The real vLLM: what it samples and says of it, batches, conversations, new weights. All tests share the session's
+server."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,7 +14,6 @@ import pytest
 
 from rlm_env.llm import (
     ContextOverflow,
-    EngineUnavailable,
     LLMError,
     OpenAIChat,
     Request,
@@ -34,7 +25,6 @@ from rlm_env.llm import (
 from rlm_env.llm.vllm.install import vllm_version
 from rlm_env.messages import Completion
 from rlm_env.prompts import load_prompt, render_prompt
-from tests.llm.vllm.processes import exists, wait_for
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -250,72 +240,9 @@ async def test_the_same_engine_as_an_openai_endpoint(vllm_server: VLLMServer) ->
     await llm.aclose()
 
 
-def group_of(server: VLLMServer) -> list[int]:
-    """Pids of the engine's process tree, without the supervisor."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            children.setdefault(int(fields[1]), []).append(int(entry.name))
-    found: list[int] = []
-    queue = [server._supervisor.pid]
-    while queue:
-        found += (new := children.get(queue.pop(), []))
-        queue += new
-    return found
-
-
-async def test_killed_engine_is_unavailable_and_leaves_no_orphan(tiny_model_path: Path, tmp_path: Path) -> None:
-    """kill -9 of the server in the middle of a batch."""
-    async with VLLMServer(tiny_model_path, log_path=tmp_path / "vllm.log") as server:
-        policy = server.policy(renderer="default", retries=1)
-        pids = group_of(server)
-        assert len(pids) >= 2
-        endless = {"max_tokens": 400, "temperature": 1.0, "extra": {"ignore_eos": True, "stop_token_ids": []}}
-        batch = asyncio.ensure_future(policy.complete_many(short_requests(256, **endless)))
-        await asyncio.sleep(1.0)
-        assert not batch.done()
-        os.kill(pids[0], signal.SIGKILL)
-        results = await asyncio.wait_for(batch, 60)
-        assert all(isinstance(result, EngineUnavailable) for result in results)
-        with pytest.raises(EngineUnavailable, match=str(server.log_path)):
-            await policy.complete(ask("still there?"))
-        assert await asyncio.to_thread(wait_for, lambda: not server.alive, 30.0)
-        assert server.exit_code == 137
-        await policy.aclose()
-    assert wait_for(lambda: not any(map(exists, pids)))
-
-
 async def test_window_that_the_model_lacks(tiny_model_path: Path, tmp_path: Path) -> None:
     with pytest.raises(VLLMStartError, match=r"max_model_len") as caught:
         await VLLMServer(tiny_model_path, max_model_len=1_000_000, log_path=tmp_path / "vllm.log").__aenter__()
     first_line = str(caught.value).splitlines()[0]
     assert "exit status 1" in first_line
     assert "1000000" in first_line.replace(",", "")  # the cause is named at once, not only in the log
-
-
-def test_engine_dies_with_a_parent_that_was_killed(tiny_model_path: Path) -> None:
-    program = textwrap.dedent(f"""
-        import asyncio, json, time
-        from rlm_env.llm import VLLMServer
-        from tests.llm.vllm.test_real_vllm import group_of
-        async def serve():
-            async with VLLMServer({str(tiny_model_path)!r}) as server:
-                print(json.dumps([server._supervisor.pid, *group_of(server)]), flush=True)
-                time.sleep(600)
-        asyncio.run(serve())
-    """)
-    root = Path(__file__).parents[3]
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=root)
-    try:
-        pids = json.loads(parent.stdout.readline())
-        assert len(pids) >= 3
-        assert all(map(exists, pids))
-    finally:
-        parent.kill()
-        parent.wait()
-        parent.stdout.close()
-    assert wait_for(lambda: not any(map(exists, pids)), 30.0)

@@ -21,6 +21,7 @@ from rlm_env.runs.folder import read_run_config  # noqa: E402
 from rlm_env.train.report.metrics import read_metrics  # noqa: E402
 from rlm_env.train.rl.journal import read_journal  # noqa: E402
 from rlm_env.train.sync.sync_check import TOLERANCES  # noqa: E402
+from tests.llm.vllm.processes import exists, wait_for  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[3]
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -28,14 +29,23 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(2400)]
 SETTINGS = ["steps=4", "groups.size=4", "groups.per_step=2", "held_out.n=4", "held_out.every=2", "checkpoint.every=3"]
 
 
-def kill(pid: int, what: str) -> int:
-    """SIGKILL to all processes below `pid` whose command line says `what`; how many. Others may end meanwhile."""
-    killed = 0
+def below(pid: int, what: str) -> list[psutil.Process]:
+    """The processes below `pid` whose command line says `what`. Others may end meanwhile."""
+    found = []
     for process in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             if what in " ".join(process.cmdline()):
-                process.kill()
-                killed += 1
+                found.append(process)
+    return found
+
+
+def kill(pid: int, what: str) -> int:
+    """SIGKILL to all processes below `pid` whose command line says `what`; how many."""
+    killed = 0
+    for process in below(pid, what):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+            killed += 1
     return killed
 
 
@@ -59,9 +69,12 @@ def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
         assert kill(run.pid, "vllm.entrypoints")
         assert kill(run.pid, "child/boot.py")
         wait_for_step(2)
+        engine = [process.pid for what in ("vllm.entrypoints", "EngineCore") for process in below(run.pid, what)]
+        assert len(engine) >= 3  # the supervisor, the server, its core
     finally:
         run.kill()
         run.wait()
+    assert wait_for(lambda: not any(map(exists, engine)), 30.0), "an engine dies with its run"
     assert main([*command, "--resume"]) == 0
 
     assert steps() == [1, 2, 3, 4]

@@ -18,7 +18,7 @@ from rlm_env.runs.options import EngineOptions  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
 from rlm_env.train.sync.local_engine import LocalEngine  # noqa: E402
 from rlm_env.train.sync.weight_sync import WeightSync  # noqa: E402
-from tests.llm.vllm.test_real_vllm import group_of  # noqa: E402
+from tests.llm.vllm.processes import group_of  # noqa: E402
 from tests.train.sync_stand_in import StandIn, differences  # noqa: E402
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
