@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Sets everything up, then runs the tests.
-#   scripts/test.sh           all of them: the fast ones in two processes, then side by side those on a real local vLLM
-#                             (lines that begin with "engine |"), the slow ones of the REPL, which mostly wait ("repl |"),
-#                             and the other slow ones
+#   scripts/test.sh           all of them: the fast ones in two processes, then four runs side by side: those that share
+#                             a real local vLLM (lines that begin with "engine |"), those that start one of their own
+#                             ("engines |"), the slow ones of the REPL, which mostly wait ("repl |"), the other slow ones
 #   scripts/test.sh --fast    those that need no engine and take no more than seconds
 # Further arguments go to pytest, to each run of it, for example: scripts/test.sh --fast -k protocol
 # With a path among them the slow tests are one run.
@@ -78,19 +78,21 @@ if [ "$parts" = chosen ]; then
 fi
 run "fast tests" -m "not vllm and not slow" --numprocesses 2 --dist worksteal "$@"
 if [ "$parts" = all ]; then
-    # Each has a core or less: threads that wait for work would take it from the others.
+    # Each has half a core or more: threads that wait for work would take it from the others.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
     background=()
     trap 'kill -INT "${background[@]}" 2>/dev/null || true; wait "${background[@]}" || true' EXIT
-    beside engine -m vllm "$@"
+    beside engine -m "vllm and not slow" "$@"
+    beside engines -m "vllm and slow" "$@"
     slow=(-m "slow and not vllm")
     if [ ${#repl[@]} = 1 ]; then
         beside repl "${slow[@]}" "${repl[@]}" "$@"
         slow+=("--ignore=${repl[0]}")
     fi
     run "slow tests" "${slow[@]}" "$@"
-    if [ ${#repl[@]} = 1 ]; then collect "slow tests of the REPL" "${background[1]}"; fi
-    collect "tests with an engine" "${background[0]}"
+    if [ ${#repl[@]} = 1 ]; then collect "slow tests of the REPL" "${background[2]}"; fi
+    collect "tests that share an engine" "${background[0]}"
+    collect "tests with engines of their own" "${background[1]}"
     trap - EXIT
 fi
 finish

@@ -14,11 +14,21 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "test.sh"
 FAST = ["-m", "not vllm and not slow", "--numprocesses", "2", "--dist", "worksteal"]
 SLOW = ["-m", "slow and not vllm", "--ignore=tests/repl"]
 REPL = ["-m", "slow and not vllm", "tests/repl"]
-ENGINE = ["-m", "vllm"]
-NAMES = ["fast tests", "slow tests", "slow tests of the REPL", "tests with an engine"]
+ENGINE = ["-m", "vllm and not slow"]
+ENGINES = ["-m", "vllm and slow"]
+NAMES = [
+    "fast tests",
+    "slow tests",
+    "slow tests of the REPL",
+    "tests that share an engine",
+    "tests with engines of their own",
+]
 STAND_IN = f"""#!/bin/sh
 shift 2  # -m pytest
-case "$2 $3" in not*) run=1 ;; "slow and not vllm tests/repl") run=3 ;; slow*) run=2 ;; vllm*) run=4 ;; *) run=5 ;; esac
+case "$2 $3" in
+    not*) run=1 ;; "slow and not vllm tests/repl") run=3 ;; slow*) run=2 ;;
+    "vllm and n"*) run=4 ;; vllm*) run=5 ;; *) run=6 ;;
+esac
 for argument; do printf '%s|' "$argument"; done >"run$run"
 echo "here is $run"
 if [ -e "wait$run" ]; then exec {sys.executable} -c "$(cat wait$run)"; fi
@@ -29,7 +39,7 @@ exit "$(sed -n "${{run}}p" codes)"
 @pytest.fixture
 def run(tmp_path: Path):
     """Runs the script: (exit status, stdout, stderr, arguments of each pytest). `codes`: how the fast tests, the slow
-    ones, those of the REPL, those with an engine, and chosen ones end."""
+    ones, those of the REPL, those that share an engine, those with their own, and chosen ones end."""
     programs = {"scripts/setup.sh": '#!/bin/sh\necho "$1" >level\n', "venv/bin/python": STAND_IN}
     for name, text in programs.items():
         path = tmp_path / name
@@ -43,50 +53,52 @@ def run(tmp_path: Path):
         command = ["bash", str(tmp_path / "scripts" / "test.sh"), *arguments]
         environment = {**os.environ, "RLM_ENV_VENV": "venv"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        made = [path.read_text().split("|")[:-1] for path in sorted(tmp_path.glob("run[1-5]"))]
+        made = [path.read_text().split("|")[:-1] for path in sorted(tmp_path.glob("run[1-6]"))]
         return done.returncode, done.stdout, done.stderr, made
 
     return call
 
 
-def test_all_tests_are_run_in_four_parts_and_each_gets_the_arguments(run, tmp_path: Path):
-    code, out, said, runs = run((0, 0, 0, 0), "-k", "a or b")
+def test_all_tests_are_run_in_five_parts_and_each_gets_the_arguments(run, tmp_path: Path):
+    code, out, said, runs = run((0,) * 5, "-k", "a or b")
     assert code == 0
-    assert runs == [[*part, "-k", "a or b"] for part in (FAST, SLOW, REPL, ENGINE)]
+    assert runs == [[*part, "-k", "a or b"] for part in (FAST, SLOW, REPL, ENGINE, ENGINES)]
     *parts, time = said.splitlines()
     assert parts == [f"{name}: passed" for name in NAMES]
     assert time.endswith(" s in all")
-    assert sorted(out.splitlines()) == ["engine | here is 4", "here is 1", "here is 2", "repl | here is 3"]
+    beside = ["engine | here is 4", "engines | here is 5", "repl | here is 3"]
+    assert sorted(out.splitlines()) == sorted(["here is 1", "here is 2", *beside])
     assert (tmp_path / "level").read_text() == "full\n"
 
 
 def test_with_a_path_the_slow_tests_are_one_run(run, tmp_path: Path):
     path = "tests/repl::test_it"
     (tmp_path / "tests" / "repl").mkdir(parents=True)
-    code, _, said, runs = run((0, 0, 0, 0), path)
+    code, _, said, runs = run((0,) * 5, path)
     assert code == 0
-    assert runs == [[*part, path] for part in (FAST, SLOW[:2], ENGINE)]
-    assert len(said.splitlines()) == 4
+    assert runs == [[*part, path] for part in (FAST, SLOW[:2], ENGINE, ENGINES)]
+    assert len(said.splitlines()) == 5
 
 
 @pytest.mark.parametrize(
     ("codes", "status", "count"),
     [
-        ((1, 0, 0, 0), 1, 4),
-        ((0, 1, 0, 0), 1, 4),
-        ((0, 0, 1, 0), 1, 4),
-        ((0, 0, 0, 1), 1, 4),
-        ((5, 0, 5, 5), 0, 4),
-        ((0, 5, 5, 5), 0, 4),
-        ((5, 5, 0, 5), 0, 4),
-        ((5, 5, 5, 5), 5, 4),
-        ((5, 1, 0, 0), 1, 4),
-        ((1, 5, 3, 3), 1, 4),
-        ((5, 5, 5, 3), 3, 4),
+        ((1, 0, 0, 0, 0), 1, 5),
+        ((0, 1, 0, 0, 0), 1, 5),
+        ((0, 0, 1, 0, 0), 1, 5),
+        ((0, 0, 0, 1, 0), 1, 5),
+        ((0, 0, 0, 0, 1), 1, 5),
+        ((5, 0, 5, 5, 5), 0, 5),
+        ((0, 5, 5, 5, 5), 0, 5),
+        ((5, 5, 0, 5, 5), 0, 5),
+        ((5, 5, 5, 5, 5), 5, 5),
+        ((5, 1, 0, 0, 0), 1, 5),
+        ((1, 5, 3, 3, 3), 1, 5),
+        ((5, 5, 5, 5, 3), 3, 5),
         ((2,), 2, 1),
         ((3,), 3, 1),
         ((4,), 4, 1),
-        ((137, 0, 0, 0), 137, 4),
+        ((137, 0, 0, 0, 0), 137, 5),
     ],
 )
 def test_the_exit_status(run, codes, status, count):
@@ -99,12 +111,12 @@ def test_the_exit_status(run, codes, status, count):
 
 def test_the_runs_beside_it_end_with_an_interrupted_one(run, tmp_path: Path):
     interruptible = "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler); open('{}', 'w')"
-    for number in (3, 4):
+    for number in (3, 4, 5):
         text = f"{interruptible.format(f'ready{number}')}; time.sleep(60); open('went on', 'w')"
         (tmp_path / f"wait{number}").write_text(text)
-    waiting = "while not (os.path.exists('ready3') and os.path.exists('ready4')): time.sleep(0.01)"
+    waiting = "while not all(os.path.exists(f'ready{n}') for n in (3, 4, 5)): time.sleep(0.01)"
     (tmp_path / "wait2").write_text(f"import os, time\n{waiting}\nexit(2)")
-    code, _, said, _ = run((0, 2, 0, 0))
+    code, _, said, _ = run((0, 2, 0, 0, 0))
     assert code == 2
     assert said.splitlines()[-2] == "slow tests: failed (exit status 2)"
     assert not (tmp_path / "went on").exists()
@@ -119,5 +131,5 @@ def test_the_fast_tests_alone(run, tmp_path: Path, code):
 
 
 def test_a_marker_expression_of_ones_own_makes_one_run(run):
-    assert run((0, 0, 0, 0, 7), "-m", "not slow or vllm", "-x")[3] == [["-m", "not slow or vllm", "-x"]]
-    assert run((0, 0, 0, 7, 0), "-mslow", "-q")[3] == [["-m", "not slow or vllm", "-x"], ["-mslow", "-q"]]
+    assert run((0, 0, 0, 0, 0, 7), "-m", "not slow or vllm", "-x")[3] == [["-m", "not slow or vllm", "-x"]]
+    assert run((0, 0, 0, 0, 7, 0), "-mslow", "-q")[3] == [["-m", "not slow or vllm", "-x"], ["-mslow", "-q"]]

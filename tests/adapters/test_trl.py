@@ -69,6 +69,7 @@ def make_env(model):
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_trainer_moves_on_our_samples_and_the_engine_follows(adapter, tiny_model_path, trl_on_cpu, tmp_path):
     from transformers import AutoModelForCausalLM

@@ -12,7 +12,7 @@ import pytest
 
 from tests.word_count import lines
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 ROLLOUTS = Path("out/rollouts.jsonl")
 COMMAND = "import sys; from rlm_env.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -137,6 +137,7 @@ def test_training_in_one_file_computes_the_trainers_loss(tmp_path):
 
 
 @pytest.mark.vllm
+@pytest.mark.slow
 @pytest.mark.timeout(700)
 def test_training_in_one_file_raises_the_reward():
     command = [sys.executable, str(EXAMPLES / "train_in_one_file.py"), "--steps", "12", "--tasks", "6", "--seed", "0"]

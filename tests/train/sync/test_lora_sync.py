@@ -26,6 +26,7 @@ LORA: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 GREEDY = Sampling(max_tokens=12, temperature=0.0)
 
 
+@pytest.mark.slow
 async def test_adapters_arrive_and_outlive_the_engine(
     tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
