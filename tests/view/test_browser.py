@@ -61,6 +61,8 @@ def test_a_run_is_opened_filtered_and_sorted(served, eval_run):
     page.get_by_label("Filter by score").select_option("")
     page.get_by_label("Filter by text").fill("eval-0-3 rlm/")
     expect(rows(page)).to_have_count(1)
+    page.get_by_label("Filter by text").fill("chunk and batch")  # programs, which are read last
+    expect(rows(page)).not_to_have_count(0)
     page.get_by_label("Filter by text").fill("")
     page.get_by_role("columnheader", name="score").get_by_role("button").click()
     scores = [float(text) for text in page.locator(".c-score .score").all_inner_texts()]
