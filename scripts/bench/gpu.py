@@ -6,9 +6,10 @@
 Needs torch, transformers, pydantic and this repository; downloads nothing. Weights are random, shapes are real.
 Prints one JSON object a line, flushed, so that a run that is cut off still says what it knows; ends with exit code 1
 where a check failed. Stages, each with a deadline and caught on its own: `probe` (card, versions, rates), `check`
-(correctness against float32 on the CPU), `attention` and `head` (kernels beside the alternatives), `step` (whole
-optimizer steps), `export`, `sync` (weights into a vLLM through a folder, by CUDA IPC and by NCCL; left out, with the
-reason, where there is no vLLM or card for it, and with --no-engine).
+(correctness against float32 on the CPU), `tree` (prefix trees: right, and how much faster than flat packs), `attention`
+and `head` (kernels beside the alternatives), `step` (whole optimizer steps), `export`, `sync` (weights into a vLLM
+through a folder, by CUDA IPC and by NCCL; left out, with the reason, where there is no vLLM or card for it, and with
+--no-engine).
 
 MFU is model FLOPs (6 per parameter and token, attention without masked blocks, recomputation not counted) over the
 rate of a matrix product measured on this card in the same run.
@@ -37,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that a checkout is enou
 import gpu_checks
 import gpu_kernels
 import gpu_sync
+import gpu_tree
 from gpu_shapes import SHAPES, make_folder, rlm_samples
 
 from rlm_env.train.learner.config import LoraConfig, LossConfig, ModelConfig, OptimizerConfig
@@ -249,6 +251,8 @@ def main() -> int:
         probe(bench)
     with bench.caught("check"):
         gpu_checks.run(bench)
+    with bench.caught("tree"):
+        gpu_tree.run(bench)
     for stage in (gpu_kernels.attention, gpu_kernels.head):
         with bench.caught(stage.__name__):
             stage(bench)

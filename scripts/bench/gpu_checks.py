@@ -32,13 +32,15 @@ def run(bench: Bench) -> None:
         samples = rlm_samples(2_000, SHAPES["tiny"]["vocab_size"], tiny=True)
         reference = _learner(folder, "float32", torch.device("cpu"))
         expected = torch.tensor(list(chain.from_iterable(reference.score(samples))))
-        gradient = _gradient(reference, samples)
+        gradient = step_gradient(reference, samples)
         for dtype, bound in BOUNDS.items():
             with bench.caught("check", dtype=dtype):
                 learner = _learner(folder, dtype, bench.device)
                 found = torch.tensor(list(chain.from_iterable(learner.score(samples))))
-                bench.check(f"{dtype}: log-probabilities", _distance(found, expected), bound)
-                bench.check(f"{dtype}: gradient of one step", _distance(_gradient(learner, samples), gradient), bound)
+                bench.check(f"{dtype}: log-probabilities", distance(found, expected), bound)
+                bench.check(
+                    f"{dtype}: gradient of one step", distance(step_gradient(learner, samples), gradient), bound
+                )
         with bench.caught("check", what="checkpoint"):
             bench.check(
                 "a step after loading, against the same step without", _resumed(folder, bench, samples, root), 0.0
@@ -56,7 +58,7 @@ def _masters(learner: Learner) -> torch.Tensor:
     return torch.cat([p.detach().float().flatten().cpu() for p in learner.optimizer.masters.values()])
 
 
-def _gradient(learner: Learner, samples: list[Sample]) -> torch.Tensor:
+def step_gradient(learner: Learner, samples: list[Sample]) -> torch.Tensor:
     """The gradient of one step, which is then applied."""
     kept: list[torch.Tensor] = []
     apply = learner.optimizer.step
@@ -71,7 +73,7 @@ def _gradient(learner: Learner, samples: list[Sample]) -> torch.Tensor:
     return torch.cat(kept)
 
 
-def _distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
     return ((found - expected).norm() / expected.norm()).item()
 
 

@@ -60,8 +60,8 @@ def _ways(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], device: torch.dev
         "SDPA by sample": lambda: ours._one_by_one(q, k, v, lengths, None, whole),
         "dense mask": lambda: F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True).transpose(1, 2),
     }
-    if ours._varlen_takes(q, v):
-        ways["varlen_attn"] = lambda: ours._varlen(q, k, v, at, 0, None, whole)
+    if ours.varlen_takes(q, v):
+        ways["varlen_attn"] = lambda: ours.varlen(q, k, v, (at.cumulative,) * 2, (max(lengths),) * 2, None, whole)
     return ways
 
 

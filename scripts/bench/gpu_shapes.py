@@ -70,6 +70,20 @@ def rlm_lengths(total: int, *, tiny: bool = False, seed: int = 0) -> list[int]:
     return lengths
 
 
+def group_samples(groups: int, size: int, prompt: int, own: int, vocab: int) -> list[Sample]:
+    """Samples with random ids; the `size` of a group begin with the same `prompt` ids, and train their `own` ones."""
+    draw = random.Random(0)
+    samples = []
+    for group in range(groups):
+        common = [draw.randrange(vocab) for _ in range(prompt)]
+        for member in range(size):
+            ids = common + [draw.randrange(vocab) for _ in range(own)]
+            logprobs = [0.0] * prompt + [-9.0] * own
+            mask = [False] * prompt + [True] * own
+            samples.append(Sample(ids, mask, logprobs, f"{group}/{member}", advantage=draw.choice((-1.0, 1.0))))
+    return samples
+
+
 def rlm_samples(total: int, vocab: int, *, tiny: bool = False, seed: int = 0) -> list[Sample]:
     """Samples with random ids, of which the last third is trained."""
     draw = random.Random(seed)

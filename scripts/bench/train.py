@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A training run of tiny-rlm, step by step, beside the two things that every run has to do.
 
-    python scripts/bench/train.py [--quick]
+    python scripts/bench/train.py [--quick] [--only trees]
 
 Runs `configs/train/tiny.toml` for a few steps in a temporary folder, without its held-out evaluation. The first two
 steps warm up; the last is left out too, since nothing is sampled beside it. Then, in the same process and on the
@@ -23,6 +23,10 @@ Overhead outside torch is given twice: `on_path` is what is left of a step's sec
 forward, backward, update and weight sync; `parts` are the functions that do this work, wherever they run, most of
 them beside the update. One checkpoint falls into the measured steps, so `--quick` makes too much of it. Stored samples
 (`--dump-samples`) are off. One JSON object a line.
+
+Last, and alone with `--only trees`, which needs no vLLM: rows `trees`, of batches of scripted sessions
+(`train_trees.py`) and of the measured steps' own samples: how many times fewer tokens are computed as trees than flat,
+and how many times less a step takes, by the clock and in CPU seconds.
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ from unittest.mock import patch
 
 import psutil
 import torch
+import train_trees
 from rich.console import Console
 from train_floors import DENSE, PlainTrainer, Reply, sample_flat_out
 
@@ -319,7 +324,16 @@ def report_floors(found: Measured, sampled: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two measured steps instead of ten")
-    found = measure(parser.parse_args().quick)
+    parser.add_argument("--only", choices=("trees",), help="only these rows")
+    arguments = parser.parse_args()
+    if arguments.only is None:
+        report_run(measure(arguments.quick), arguments.quick)
+    for row in train_trees.rows(model_folder("tiny-rlm"), arguments.quick):
+        report("trees", **row)
+
+
+def report_run(found: Measured, quick: bool) -> None:
+    """All rows about the run."""
     mean, spent, update = found.mean, found.spent, found.update_floor
     sampling, sampling_cpu, both = found.sampling_floor
     step = spent("wall")
@@ -363,6 +377,10 @@ def main() -> None:
         **{f"{part}_s": value for part, value in parts.items()},
         sync_share=seconds["sync"] / step,
     )
+    folder, config = model_folder("tiny-rlm"), load_train_config(CONFIG, {})
+    size, threads = config.trainer.pack_tokens, torch.get_num_threads()
+    row = train_trees.compared(folder, found.watch.trained[found.last - 1], size, threads, 1 if quick else 3)
+    report("trees", batch="the last measured step", **row)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ import torch
 from rlm_env.rollout import Rollout, Score, SubCall, Turn
 from rlm_env.train.learner import forward, loss, packing, samples
 from rlm_env.train.learner.config import LossConfig
+from rlm_env.train.learner.cost import Cost
+from rlm_env.train.learner.tree_packing import tree_packs
 from rlm_env.train.rl import advantage
 
 Bug = Callable[[pytest.MonkeyPatch], None]
@@ -84,6 +86,8 @@ class Pipeline:
     """The package's way, in the steps that a bug can get into."""
 
     config = CONFIG
+    as_trees = False
+    """Whether what samples begin with in common is computed once."""
 
     def advantages(self, groups):
         """By rollout id."""
@@ -105,11 +109,13 @@ class Pipeline:
 
     def gradient(self, model, groups):
         advantages = self.advantages(groups)
-        packs = packing.pack_samples(self.samples(groups), 60)
+        made = self.samples(groups)
+        packs = tree_packs(made, 60, 1, Cost(1, 0, 0).of) if self.as_trees else packing.pack_samples(made, 60)
         assert len(packs) > 1
         total = 0.0
         for pack, divisor in zip(packs, self.divisors(packs), strict=True):
-            batch = packing.collate(pack)
+            batch = packing.collate(pack, as_tree=True) if self.as_trees else packing.collate(pack)
+            assert not self.as_trees or batch.computed < len(batch)
             spread = batch.spread([advantages[sample.rollout_id] for sample in batch.samples])
             tensors = (self.logprobs(model, batch), batch.behavior_logprobs, spread, batch.mask)
             total = total + loss.policy_loss(*tensors, self.config, batch.sequence_ids)[0] / divisor

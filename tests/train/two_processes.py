@@ -25,6 +25,7 @@ CASES = {
     "experts": ModelConfig(dtype="float32", **_COMMON),
     "experts_lora": ModelConfig(dtype="float32", lora=LoraConfig(rank=4), **_COMMON),
     "reference": ModelConfig(dtype="bfloat16", **_COMMON),
+    "tree": ModelConfig(dtype="float32", packing="tree", gradient_checkpointing=True, **_COMMON),
 }
 LOSSES = {"lora": LossConfig(kl_weight=0.1), "reference": LossConfig(kl_weight=0.1, kl_estimator="k3")}
 """A reference under the adapter, and a copy that is sharded too; the other cases have none."""
@@ -43,11 +44,14 @@ def make_learner(models: Path, case: str) -> Learner:
     return Learner(model_of(models, case), CASES[case], optimizer, LOSSES.get(case, LossConfig()), total_steps=6)
 
 
-def make_samples() -> list[Sample]:
+def make_samples(case: str) -> list[Sample]:
+    """Samples of unequal lengths; those of `tree` begin alike."""
     generator = torch.Generator().manual_seed(0)
     samples = []
     for index, size in enumerate((40, 30, 21, 14, 12, 9, 5)):
         ids = torch.randint(0, 97, (size,), generator=generator).tolist()
+        if case == "tree":
+            ids[:8] = range(20, 20 + min(size, 8))
         mask = [False, False] + [True] * (size - 2)
         logprobs = [0.0, 0.0] + [-4.5] * (size - 2)
         kind = SampleKind.SUB if index % 3 == 0 else SampleKind.ROOT
@@ -57,7 +61,8 @@ def make_samples() -> list[Sample]:
 
 def summary(metrics: dict[str, float]) -> dict[str, float]:
     """What does not depend on time and on the number of processes."""
-    return {name: value for name, value in metrics.items() if not name.startswith(("seconds/", "perf/", "packs"))}
+    others = ("seconds/", "perf/", "packs", "tokens_computed", "tree_token_ratio")
+    return {name: value for name, value in metrics.items() if not name.startswith(others)}
 
 
 def work(models: Path, folder: Path) -> None:
@@ -82,7 +87,7 @@ def work(models: Path, folder: Path) -> None:
 
 
 def _lead(learner: Any, folder: Path, case: str) -> dict[str, Any]:
-    samples = make_samples()
+    samples = make_samples(case)
     steps = [learner.step(samples) for _ in range(3)]
     scores = learner.score(samples)
     learner.export(folder / f"{case}-out")

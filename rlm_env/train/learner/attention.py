@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,19 @@ launch for all wins on many short samples, SDPA's kernel has twice the rate on l
 
 class AttentionError(ValueError):
     """The model needs something that attention by sample does not compute."""
+
+
+class Layout(Protocol):
+    """How the tokens of a pack are laid out: which ones each attends to."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the pack."""
+        ...
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int) -> Tensor:
+        """[1, tokens, heads, width], of tensors [1, heads, tokens, width]. `window`: how far back a token sees."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +58,20 @@ class Boundaries:
         ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
         return cls(tuple(lengths), ends)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all samples."""
+        return sum(self.lengths)
+
     def to(self, device: torch.device | str) -> Boundaries:
         """The same on another device."""
         return Boundaries(self.lengths, to_device(self.cumulative, device))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int) -> Tensor:
+        """See `Layout.attend`."""
+        if varlen_takes(q, v):
+            return _two_kernels(q, k, v, self, scale, window)
+        return _one_by_one(q, k, v, self.lengths, scale, window)
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
@@ -66,22 +90,21 @@ def by_sample(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    boundaries: Boundaries | None = None,
+    boundaries: Layout | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface.
 
     `query`: [1, heads, tokens, width]; `key` and `value`: [1, key heads, tokens, width].
-    `boundaries`: without them the whole sequence is one sample, and there may be a batch of several. Returns
+    `boundaries`: those of a pack (`Boundaries`, or the branches of a tree, `tree_attention.py`); without them the whole
+    sequence is one sample, and there may be a batch of several. Returns
     [1, tokens, heads, width]. Raises AttentionError on what it would compute wrongly.
     """
     _refuse(module, query, key, attention_mask, dropout, boundaries, others)
     window = sliding_window or query.shape[2]
     if boundaries is None:
-        return _dense(query, key, value, scaling, window), None
-    if _varlen_takes(query, value):
-        return _two_kernels(query, key, value, boundaries, scaling, window), None
-    return _one_by_one(query, key, value, boundaries.lengths, scaling, window), None
+        return dense(query, key, value, scaling, window), None
+    return boundaries.attend(query, key, value, scaling, window), None
 
 
 @cache
@@ -110,7 +133,7 @@ def _refuse(
     key: Tensor,
     mask: Tensor | None,
     dropout: float,
-    boundaries: Boundaries | None,
+    boundaries: Layout | None,
     others: dict[str, Any],
 ) -> None:
     """Raises AttentionError for what a model asks of attention that is not computed here."""
@@ -122,8 +145,8 @@ def _refuse(
             )
     if mask is not None or dropout or query.shape[2] != key.shape[2] or getattr(module, "is_causal", True) is False:
         raise AttentionError(f"{name}: attention by sample is causal self-attention without a mask, a cache or dropout")
-    if boundaries is not None and (len(query) != 1 or sum(boundaries.lengths) != query.shape[2]):
-        raise AttentionError(f"{name}: {list(query.shape)} is not one pack of {sum(boundaries.lengths)} tokens")
+    if boundaries is not None and (len(query) != 1 or boundaries.tokens != query.shape[2]):
+        raise AttentionError(f"{name}: {list(query.shape)} is not one pack of {boundaries.tokens} tokens")
 
 
 def _two_kernels(q: Tensor, k: Tensor, v: Tensor, at: Boundaries, scale: float | None, window: int) -> Tensor:
@@ -134,7 +157,9 @@ def _two_kernels(q: Tensor, k: Tensor, v: Tensor, at: Boundaries, scale: float |
     if long == len(at.lengths):
         return _one_by_one(q, k, v, at.lengths, scale, window)
     head = sum(at.lengths[:long])
-    rest = _varlen(q[:, :, head:], k[:, :, head:], v[:, :, head:], at, long, scale, window)
+    ends, longest = at.cumulative[long:] - at.cumulative[long], max(at.lengths[long:])
+    last_q, last_k, last_v = (x[:, :, head:] for x in (q, k, v))
+    rest = varlen(last_q, last_k, last_v, (ends, ends), (longest, longest), scale, window)
     if not long:
         return rest
     front = _one_by_one(q[:, :, :head], k[:, :, :head], v[:, :, :head], at.lengths[:long], scale, window)
@@ -148,15 +173,14 @@ def _one_by_one(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: 
     found = []
     for (length, count), *parts in zip(runs, q.split(sizes, 2), k.split(sizes, 2), v.split(sizes, 2), strict=True):
         batch = (part[0].unflatten(1, (count, length)).transpose(0, 1) for part in parts)
-        found.append(_dense(*batch, scale, window).flatten(0, 1))
+        found.append(dense(*batch, scale, window).flatten(0, 1))
     return torch.cat(found).unsqueeze(0)
 
 
-def _dense(q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int) -> Tensor:
-    """Causal SDPA over one sample: [batch, tokens, heads, width]."""
+def dense(q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int, mask: Tensor | None = None) -> Tensor:
+    """SDPA: [batch, tokens, heads, width]. Causal over one sample, or through a mask, which then minds the window."""
     tokens, grouped = q.shape[2], q.shape[1] != k.shape[1]
-    mask = None
-    if window < tokens:
+    if mask is None and window < tokens:
         place = torch.arange(tokens, device=q.device)
         back = place[:, None] - place[None, :]
         mask = (back >= 0) & (back < window)
@@ -164,20 +188,30 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, scale: float | None, window: int) ->
     return out.transpose(1, 2)
 
 
-def _varlen_takes(query: Tensor, value: Tensor) -> bool:
+def varlen_takes(query: Tensor, value: Tensor) -> bool:
     """`varlen_attn` runs on CUDA alone, in 16 bits, with one width for all of up to 256."""
     half = query.dtype in (torch.bfloat16, torch.float16)
     width = query.shape[-1]
     return query.is_cuda and half and width == value.shape[-1] and width <= 256 and width % 8 == 0
 
 
-def _varlen(q: Tensor, k: Tensor, v: Tensor, at: Boundaries, first: int, scale: float | None, window: int) -> Tensor:
-    """One call for all samples from `first` on: [1, tokens, heads, width]. Only what torch 2.11 and 2.13 both take."""
+def varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    ends: tuple[Tensor, Tensor],
+    longest: tuple[int, int],
+    scale: float | None,
+    window: int,
+) -> Tensor:
+    """One call for many sequences: [1, tokens, heads, width]. Only what torch 2.11 and 2.13 both take.
+
+    `ends`: where the queries and where the keys of each sequence end, [sequences + 1], int32, from 0 on; `longest`: the
+    most of each. With fewer queries than keys the last query sees the last key (`tree_attention.py` makes sure).
+    """
     from torch.nn.attention.varlen import varlen_attn
 
-    ends = at.cumulative[first:] - at.cumulative[first]
-    longest = max(at.lengths[first:])
-    options: dict[str, Any] = {"window_size": (-1 if window >= longest else window - 1, 0)}
+    options: dict[str, Any] = {"window_size": (-1 if window >= longest[1] else window - 1, 0)}
     if scale is not None:
         options["scale"] = scale
     if q.shape[1] != k.shape[1]:
@@ -186,7 +220,7 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, at: Boundaries, first: int, scale: 
         else:
             k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
     flat_q, flat_k, flat_v = (x[0].transpose(0, 1).contiguous() for x in (q, k, v))
-    out = varlen_attn(flat_q, flat_k, flat_v, ends, ends, longest, longest, **options)
+    out = varlen_attn(flat_q, flat_k, flat_v, *ends, *longest, **options)
     assert isinstance(out, Tensor)  # not a pair with the log-sum-exp, which nobody asked for
     return out.unsqueeze(0)
 

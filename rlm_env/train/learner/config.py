@@ -67,18 +67,29 @@ class ModelConfig(Table):
     attention: str = "auto"
     """`auto`: attention by sample (`attention.py`), whose cost does not grow with the pack. Otherwise the name of an
     implementation in transformers, such as `sdpa` or `eager`, which mask the whole pack, or `flash_attention_2`."""
-    packing: bool | Literal["auto"] = "auto"
-    """Put several samples into one forward. `auto`: unless the model's state leaks from sample to sample, as in hybrids
-    with linear attention or convolutions, which are then trained one sample at a time."""
+    packing: bool | Literal["auto", "tree"] = "auto"
+    """Put several samples into one forward. `tree`: what they begin with in common, such as the prompt of a group, is
+    computed once, with the same gradients. `auto`: unless the model's state leaks from sample to sample, as in hybrids
+    with linear attention or convolutions, which are then trained one sample at a time; and as trees on a CPU, if the
+    samples of a step share enough."""
     compile: bool = False
     """Compile norms and MLP of each decoder layer (torch.compile), so that each is a few kernels. The first step then
     takes half a minute longer."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: CUDA where there is a card."""
     pack_tokens: int = Field(default=16_384, ge=1)
-    """Token budget of one pack (packed micro-batch), which is one forward and backward."""
+    """Token budget of one pack (packed micro-batch), which is one forward and backward; of a tree, computed tokens."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the trainer; None: torch's default. An engine on the same machine needs some too."""
+
+    @model_validator(mode="after")
+    def _attention_knows_trees(self) -> Self:
+        if self.packing == "tree" and self.attention != "auto":
+            raise ValueError(
+                f'packing = "tree" needs attention = "auto", since {self.attention!r} knows no trees; '
+                'or set packing = "auto"'
+            )
+        return self
 
 
 class OptimizerConfig(Table):

@@ -12,7 +12,9 @@ from typing import Any
 from torch import nn
 
 from rlm_env.train.learner.forward import base_model, input_embeddings, vocabulary_head
+from rlm_env.train.learner.packing import Pack
 from rlm_env.train.learner.samples import Sample
+from rlm_env.train.learner.tree import common_lengths
 
 PEAK_FLOPS = {
     "B200": 2250e12,
@@ -57,8 +59,17 @@ class Cost:
         square = 6.0 * text.num_attention_heads * width * attending
         return cls(factor * body, factor * head.numel(), square)
 
-    def of(self, sample: Sample) -> float:
-        return self.token * len(sample) + self.trained * sample.trained_tokens + self.square * len(sample) ** 2
+    def of(self, sample: Sample, shared: int = 0) -> float:
+        """The cost of a sample of which the first `shared` tokens are computed for another one."""
+        trained = sum(sample.mask[shared:])
+        return (
+            self.token * (len(sample) - shared) + self.trained * trained + self.square * (len(sample) ** 2 - shared**2)
+        )
+
+    def of_pack(self, pack: Pack) -> float:
+        """The cost of all samples of a pack, or of their tree."""
+        shared = [0] * len(pack.samples) if pack.tree is None else common_lengths(pack.samples)
+        return sum(map(self.of, pack.samples, shared))
 
 
 def peak_flops(card: str) -> float | None:

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from rlm_env.train.learner.packing import balanced_packs, pack_samples
 from rlm_env.train.learner.samples import Sample
+from rlm_env.train.learner.tree_packing import tree_packs
 
 _TIMEOUT = timedelta(hours=12)
 """How long followers wait for the leader, which may be sampling or evaluating."""
@@ -89,15 +90,27 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def _length(sample: Sample, shared: int = 0) -> float:
+    return len(sample) - shared
+
+
 def share(
-    samples: list[Sample], budget: int, together: bool = True, cost: Callable[[Sample], float] = len
+    samples: list[Sample],
+    budget: int,
+    together: bool = True,
+    cost: Callable[..., float] = _length,
+    as_trees: bool = False,
 ) -> list[list[Sample]]:
     """This process's packs of `samples`; on several processes those of a round cost about the same. Every process gets
     the same number, because forward and backward are collective: missing packs are filled up with a sample of weight 0,
-    which adds exactly 0. `budget` and `together`: see `pack_samples`; `cost`: of a sample, in any unit."""
-    if world_size() == 1:
-        return pack_samples(samples, budget, together)
-    packs = balanced_packs(samples, budget, world_size(), cost, together)
+    which adds exactly 0. `budget` and `together`: see `pack_samples`; `cost`: of a sample, in any unit, as `Cost.of`
+    takes it; `as_trees`: packs for trees (`tree_packs`)."""
+    if as_trees:
+        packs = tree_packs(samples, budget, world_size(), cost)
+    elif world_size() == 1:
+        packs = pack_samples(samples, budget, together)
+    else:
+        packs = balanced_packs(samples, budget, world_size(), cost, together)
     mine = packs[rank() :: world_size()]
     return mine + [[_filler()] for _ in range(-(-len(packs) // world_size()) - len(mine))]
 

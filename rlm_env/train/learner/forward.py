@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rlm_env.train.learner.attention import BY_SAMPLE, Boundaries
+from rlm_env.train.learner.attention import BY_SAMPLE, Layout
 from rlm_env.train.learner.logprobs import TokenLogprobs, token_logprobs
 from rlm_env.train.learner.packing import Pack
+from rlm_env.train.learner.tree_attention import Branches
 
 
 def pack_logprobs(
@@ -19,20 +20,25 @@ def pack_logprobs(
     The head runs only at positions that predict a trained token. `temperature`: one value, or [tokens] (see
     `Pack.spread`); `chunk`: see `token_logprobs`.
     """
-    hidden = last_hidden_state(model, pack.input_ids, pack.position_ids, pack.boundaries)[0]
-    trained = pack.trained
+    hidden = last_hidden_state(model, pack.input_ids, pack.position_ids, pack.layout)[0]
+    trained, tree = pack.trained, pack.tree
+    targets, predictors = (trained, trained - 1) if tree is None else (tree.targets, tree.predictors)
     if isinstance(temperature, Tensor) and temperature.ndim:
-        temperature = temperature[trained]
-    found = token_logprobs(hidden[trained - 1], vocabulary_head(model), pack.input_ids[0, trained], temperature, chunk)
+        temperature = temperature[trained if tree is None else trained[tree.first]]
+    found = token_logprobs(hidden[predictors], vocabulary_head(model), pack.input_ids[0, targets], temperature, chunk)
+    if tree is not None:
+        found = TokenLogprobs(*(part[tree.predicted] for part in found))
     return TokenLogprobs(*(part.new_zeros(len(pack)).index_put((trained,), part) for part in found))
 
 
 def last_hidden_state(
-    model: nn.Module, input_ids: Tensor, position_ids: Tensor, boundaries: Boundaries | None = None
+    model: nn.Module, input_ids: Tensor, position_ids: Tensor, boundaries: Layout | None = None
 ) -> Tensor:
     """The input of the vocabulary head, [1, tokens, width]. `input_ids` and `position_ids` are [1, tokens]; without
     `boundaries` they are one sample."""
     base = base_model(model)
+    if isinstance(boundaries, Branches) and base.config._attn_implementation != BY_SAMPLE:
+        raise ValueError(f"attention {base.config._attn_implementation!r} knows no trees; use {BY_SAMPLE!r}")
     # transformers hands further arguments down to every layer's attention, also where a layer is recomputed.
     more = {"boundaries": boundaries} if base.config._attn_implementation == BY_SAMPLE else {}
     # No attention mask and no cache: with either, transformers' own implementations let samples see each other.

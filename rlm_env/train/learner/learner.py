@@ -42,10 +42,11 @@ from rlm_env.train.learner.model import (
 )
 from rlm_env.train.learner.optimizer import Optimizer, split_masters
 from rlm_env.train.learner.packing import Pack, collate
-from rlm_env.train.learner.packing_check import TOLERANCES, can_pack, shallow_copy
+from rlm_env.train.learner.packing_check import TOLERANCES, can_pack, can_share, shallow_copy
 from rlm_env.train.learner.reference import Reference
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.step_metrics import StepMetrics, performance
+from rlm_env.train.learner.tree_packing import may_be_trees, takes_trees
 from rlm_env.train.learner.weight_stream import WeightStream
 
 _STATE = "learner.json"
@@ -79,6 +80,8 @@ class Learner:
         """Number of optimizer steps so far, including skipped ones."""
         self.packed = True
         """Whether samples share packs; see `ModelConfig.packing`."""
+        self.shares = False
+        """Whether packs can be trees."""
         if model.threads is not None:
             torch.set_num_threads(model.threads)
         self.device = pick_device(model, distributed.local_rank())
@@ -102,18 +105,25 @@ class Learner:
         if distributed.world_size() == 1:
             self.root.to(self.device)
             masters = split_masters(self.root, dtype)
-            self.packed = can_pack(self.model, self.config.packing, TOLERANCES[dtype])
+            self.packed, self.shares = self._checked(self.model, dtype)
             return masters
-        packed = None
+        found = None
         if distributed.rank() == 0:  # before sharding; of few layers, since a device need not hold the whole model
             few = shallow_copy(self.model)
             fill(few, self.folder, self.config, self.device, seed)
-            packed = can_pack(few.to(dtype), self.config.packing, TOLERANCES[dtype])
-        self.packed = bool(distributed.gather(packed)[0])
+            found = self._checked(few.to(dtype), dtype)
+        self.packed, self.shares = distributed.gather(found)[0]
         distributed.shard(self.root, list(base_model(self.model).get_decoder().layers), dtype, self.device)
         fill(self.model, self.folder, self.config, self.device, seed)
         self.root.to(self.device)  # buffers
         return split_masters(self.root, torch.float32)
+
+    def _checked(self, model: torch.nn.Module, dtype: torch.dtype) -> tuple[bool, bool]:
+        """Whether samples can share packs, and whether packs can be trees. Raises PackingError."""
+        wanted, tolerance = self.config.packing, TOLERANCES[dtype]
+        if may_be_trees(self.config, self.device.type) and can_share(model, wanted, tolerance):
+            return True, True
+        return can_pack(model, wanted, tolerance), False
 
     def step(
         self, samples: list[Sample], supervised: Sequence[Sample] = (), supervised_weight: float = 1.0
@@ -129,6 +139,7 @@ class Learner:
 
         Metrics: `grad_norm` (before clipping), `lr`, `skipped`; `tokens`, `samples` and `packs` that were run;
         `loss`; with `supervised`, `supervised/loss`, which is that mean, and `supervised/trained_tokens`;
+        `tokens_computed`, and `tree_token_ratio`, their share of `tokens`: below 1 where packs are trees;
         `seconds/forward`, `seconds/backward`, `seconds/update`, of which on a GPU only the sum is exact; and those of
         `StepMetrics.collect` and `performance`.
 
@@ -139,8 +150,8 @@ class Learner:
         if supervised:
             parts.append(_supervised_part(supervised, supervised_weight))
         run = [sample for part in parts for sample in part.run]
-        packs = [(part, self._collate(pack, part.weights)) for part in parts for pack in self._share(part.run)]
-        fillers = sum(distributed.is_filler(pack.samples) for _, pack in packs)
+        packs = [(part, pack) for part in parts for pack in self._packs(part.run, part.weights)]
+        real = [pack for _, pack in packs if not distributed.is_filler(pack.samples)]
         seconds = dict.fromkeys(("forward", "backward", "update"), 0.0)
         self.optimizer.clear()  # gradients of an earlier step that was interrupted
         for part, pack in packs:
@@ -161,17 +172,19 @@ class Learner:
             metrics["loss"] += found["loss"]
             metrics["supervised/loss"] = found["loss"] / supervised_weight
             metrics["supervised/trained_tokens"] = found["trained_tokens"]
-        metrics |= distributed.sum_over_processes({"packs": float(len(packs) - fillers)})
+        layout = self._layout(real, run)
+        work = layout.pop("work")
         seconds["update"] = time.perf_counter() - start
         return {
             **metrics,
+            **layout,
             "grad_norm": update.grad_norm,
             "lr": update.lr,
             "skipped": float(not update.applied),
             "tokens": float(sum(map(len, run))),
             "samples": float(len(run)),
             **{f"seconds/{phase}": value for phase, value in seconds.items()},
-            **performance(self.cost, run, time.perf_counter() - begun, self.device),
+            **performance(sum(map(len, run)), work, time.perf_counter() - begun, self.device),
         }
 
     def _policy_part(self, samples: list[Sample]) -> _Part:
@@ -184,14 +197,27 @@ class Learner:
         seen = StepMetrics(samples, [name for name, here in further.items() if here])
         return _Part(self.loss, loss_denominator(samples, self.loss), run, weights, seen)
 
-    def _share(self, samples: list[Sample]) -> list[list[Sample]]:
-        """This process's packs of the samples."""
-        return distributed.share(samples, self.config.pack_tokens, self.packed, self.cost.of)
+    def _layout(self, packs: list[Pack], run: list[Sample]) -> dict[str, float]:
+        """How many packs and computed tokens there were on all processes, and the work that they were."""
+        mine = {
+            "packs": float(len(packs)),
+            "tokens_computed": float(sum(pack.computed for pack in packs)),
+            "work": sum(map(self.cost.of_pack, packs)),
+        }
+        done = distributed.sum_over_processes(mine)
+        return {**done, "tree_token_ratio": done["tokens_computed"] / sum(map(len, run)) if run else 1.0}
 
-    def _collate(self, samples: list[Sample], weights: dict[int, float] | None = None) -> Pack:
+    def _packs(self, samples: list[Sample], weights: dict[int, float] | None = None) -> list[Pack]:
+        """This process's packs of the samples. `weights`: by sample; None: each sample's own."""
+        as_trees = self.shares and takes_trees(self.config, samples)
+        parts = distributed.share(samples, self.config.pack_tokens, self.packed, self.cost.of, as_trees)
+        return [self._collate(part, weights, as_trees) for part in parts]
+
+    def _collate(self, samples: list[Sample], weights: dict[int, float] | None = None, as_tree: bool = False) -> Pack:
         """The tensors of a pack; ValueError for ids outside of the vocabulary. `weights`: by sample, 0 for those that
         are not in it; None: each sample's own."""
-        pack = collate(samples, None if weights is None else [weights.get(id(sample), 0.0) for sample in samples])
+        own = None if weights is None else [weights.get(id(sample), 0.0) for sample in samples]
+        pack = collate(samples, own, as_tree)
         vocab = input_embeddings(self.model).num_embeddings
         if int(pack.input_ids.max()) >= vocab or int(pack.input_ids.min()) < 0:
             foreign = _out_of_vocabulary(samples, vocab)
@@ -232,12 +258,12 @@ class Learner:
         samples = [copy.copy(sample) for sample in samples]  # distinct objects, even if one sample is given twice
         place = {id(sample): index for index, sample in enumerate(samples)}
         mine: dict[int, list[float]] = {}
-        for pack_samples in self._share(samples):
-            pack = self._collate(pack_samples).to(self.device)
+        for pack in self._packs(samples):
+            pack = pack.to(self.device)
             values = self.root(pack).logprobs[pack.trained].tolist()
-            if distributed.is_filler(pack_samples):
+            if distributed.is_filler(pack.samples):
                 continue
-            for sample in pack_samples:
+            for sample in pack.samples:
                 mine[place[id(sample)]], values = values[: sample.trained_tokens], values[sample.trained_tokens :]
         distributed.reshard(self.root)
         found: dict[int, list[float]] = {}

@@ -18,6 +18,7 @@ from rlm_env.train.learner.config import LoraConfig, ModelConfig, ModelError
 from rlm_env.train.learner.logprobs import chunk_elements
 from rlm_env.train.learner.model import compute_dtype, read_model_config
 from rlm_env.train.learner.packing_check import shallow_copy
+from rlm_env.train.learner.tree_packing import KEYS, may_be_trees
 
 GIB = 2**30
 _SLACK = 1.2
@@ -134,6 +135,8 @@ def _activations(text: Any, config: ModelConfig, width: int) -> int:
     inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
     hidden, tokens = text.hidden_size, config.pack_tokens
     elements = 6 * hidden + head_width * (7 * heads + 3 * key_heads) + 4 * inner
+    if may_be_trees(config, _device_type(config)):  # keys and values of whole paths, repeated for their heads
+        elements += 2 * KEYS * head_width * heads
     if config.lora:
         elements += 2 * hidden + head_width * (heads + 2 * key_heads) + 2 * inner
     layer = tokens * (width * elements + 8 * hidden)

@@ -1,7 +1,7 @@
 """Packing: several samples are concatenated into one sequence (a packed micro-batch), so that no token is padding.
 
-Not covered: the model's forward over a pack (`forward.py`), and the check that a model keeps its samples apart
-(`packing_check.py`).
+Not covered: the model's forward over a pack (`forward.py`), the check that a model keeps its samples apart
+(`packing_check.py`), and which samples share a tree (`tree_packing.py`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from rlm_env.train.learner.attention import Boundaries, to_device
+from rlm_env.train.learner.attention import Boundaries, Layout, to_device
 from rlm_env.train.learner.samples import Sample
+from rlm_env.train.learner.tree import Tree, make_tree
 
 
 @dataclass(slots=True)
 class Pack:
-    """Concatenated samples. Tensors have the shape [tokens] unless noted otherwise.
+    """Concatenated samples. Tensors have the shape [tokens] unless noted otherwise: one for each token of each sample.
+    The model computes as many tokens, or with a tree fewer: what samples have in common once.
 
     Attention by sample keeps samples apart by `boundaries`. transformers' own implementations do so by `position_ids`,
     which restart at 0 with each sample: from them they derive a mask, unless a mask or a cache is passed as well.
@@ -28,9 +30,9 @@ class Pack:
 
     samples: list[Sample]
     input_ids: Tensor
-    """[1, tokens], int64."""
+    """[1, computed tokens], int64."""
     position_ids: Tensor
-    """[1, tokens], int64: the position within the sample."""
+    """[1, computed tokens], int64: the position within the sample."""
     sequence_ids: Tensor
     """int64: the index of the token's sample in `samples`."""
     mask: Tensor
@@ -51,6 +53,18 @@ class Pack:
     """[trained], int64: where `mask` is True. Known beforehand, so that nothing has to wait for the device to count."""
     boundaries: Boundaries
     """Lengths and ends of the samples."""
+    tree: Tree | None = None
+    """Where the computed tokens are a tree: which ones those of the samples are."""
+
+    @property
+    def computed(self) -> int:
+        """Tokens that every layer computes."""
+        return self.input_ids.shape[1]
+
+    @property
+    def layout(self) -> Layout:
+        """Which computed tokens each attends to."""
+        return self.boundaries if self.tree is None else self.tree.branches
 
     def __len__(self) -> int:
         return len(self.mask)
@@ -65,7 +79,8 @@ class Pack:
         """The same pack on another device. The host does not wait for a copy to a card."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         moved: dict[str, Any] = {n: to_device(v, device) for n, v in values.items() if isinstance(v, Tensor)}
-        return replace(self, **moved, boundaries=self.boundaries.to(device))
+        tree = None if self.tree is None else self.tree.to(device)
+        return replace(self, **moved, boundaries=self.boundaries.to(device), tree=tree)
 
 
 def balanced_packs(
@@ -118,11 +133,7 @@ def pack_samples(samples: Sequence[Sample], budget: int, together: bool = True) 
     room: list[int] = []
     for sample in sorted(samples, key=len, reverse=True):
         size = len(sample)
-        if size > budget:
-            raise ValueError(
-                f"a sample of rollout {sample.rollout_id!r} has {size:,} tokens, more than the token budget of a pack "
-                f"({budget:,}); raise trainer.pack_tokens or leave the rollout out"
-            )
+        require_room(sample, budget)
         index = next((index for index, left in enumerate(room) if left >= size), None)
         if index is None or not together:
             packs.append([sample])
@@ -133,9 +144,18 @@ def pack_samples(samples: Sequence[Sample], budget: int, together: bool = True) 
     return packs
 
 
-def collate(samples: Sequence[Sample], weights: Sequence[float] | None = None) -> Pack:
-    """The tensors of one pack. `weights`: of each sample; None: its own. Raises ValueError if there is no sample, or
-    one that cannot be trained."""
+def require_room(sample: Sample, budget: int) -> None:
+    """Raises ValueError on a sample that is longer than a pack may be."""
+    if len(sample) > budget:
+        raise ValueError(
+            f"a sample of rollout {sample.rollout_id!r} has {len(sample):,} tokens, more than the token budget of a "
+            f"pack ({budget:,}); raise trainer.pack_tokens or leave the rollout out"
+        )
+
+
+def collate(samples: Sequence[Sample], weights: Sequence[float] | None = None, as_tree: bool = False) -> Pack:
+    """The tensors of one pack. `weights`: of each sample; None: its own. `as_tree`: what neighboring samples begin with
+    is computed once. Raises ValueError if there is no sample, or one that cannot be trained."""
     samples = list(samples)
     if not samples:
         raise ValueError("a pack needs at least one sample")
@@ -156,10 +176,17 @@ def collate(samples: Sequence[Sample], weights: Sequence[float] | None = None) -
     def spread(values: Iterable[float]) -> Tensor:
         return torch.tensor(list(values), dtype=torch.float32).repeat_interleave(lengths)
 
+    trained = mask.nonzero()[:, 0]
+    tree = make_tree(samples, trained) if as_tree else None
+
+    def computed(values: Tensor) -> Tensor:
+        """One value for each computed token, of those of all samples; they are equal where samples share one."""
+        return values if tree is None else values.new_empty(tree.branches.tokens).index_put((tree.places,), values)
+
     return Pack(
         samples=samples,
-        input_ids=torch.tensor([[token for sample in samples for token in sample.token_ids]]),
-        position_ids=torch.cat([torch.arange(length) for length in boundaries.lengths])[None],
+        input_ids=computed(torch.tensor([token for sample in samples for token in sample.token_ids]))[None],
+        position_ids=computed(torch.cat([torch.arange(length) for length in boundaries.lengths]))[None],
         sequence_ids=torch.repeat_interleave(torch.arange(len(samples)), lengths),
         mask=mask,
         behavior_logprobs=torch.tensor([value for sample in samples for value in sample.behavior_logprobs]),
@@ -168,6 +195,7 @@ def collate(samples: Sequence[Sample], weights: Sequence[float] | None = None) -
         advantages=spread(sample.advantage for sample in samples),
         teacher_logprobs=torch.tensor([v for s in samples for v in s.teacher_logprobs or [0.0] * len(s)]),
         teacher_weights=spread(sample.teacher_weight for sample in samples),
-        trained=mask.nonzero()[:, 0],
+        trained=trained,
         boundaries=boundaries,
+        tree=tree,
     )

@@ -31,6 +31,7 @@ from rlm_env.train.learner.forward import (
 )
 from rlm_env.train.learner.packing import Pack, collate
 from rlm_env.train.learner.samples import Sample
+from rlm_env.train.learner.tree import tree_order
 
 LENGTHS = (7, 24, 3, 15)
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
@@ -61,7 +62,23 @@ class PackingCheck:
     """The same for the gradient over all parameters."""
 
 
-def can_pack(model: nn.Module, wanted: bool | Literal["auto"], tolerance: float) -> bool:
+Wanted = bool | Literal["auto", "tree"]
+"""See `ModelConfig.packing`."""
+
+
+def can_share(model: nn.Module, wanted: Wanted, tolerance: float) -> bool:
+    """Whether packs can be trees, which then need no further check. Raises PackingError if `tree` is wanted and would
+    not be exact."""
+    try:
+        check_packing(model, tolerance=tolerance, as_tree=True)
+        return True
+    except PackingError:
+        if wanted == "tree":
+            raise
+        return False
+
+
+def can_pack(model: nn.Module, wanted: Wanted, tolerance: float) -> bool:
     """Whether to train on packs (`ModelConfig.packing`). With `auto`, a model whose state leaks from sample to sample
     is trained on single samples. Raises PackingError if training would not be exact."""
     if wanted is not False:
@@ -96,9 +113,12 @@ def check_packing(
     tolerance: float | None = None,
     seed: int = 0,
     together: bool = True,
+    as_tree: bool = False,
 ) -> PackingCheck:
     """Raises PackingError if samples of a pack affect each other, or a pack differs from its samples one at a time.
     Without `together` each sample is a pack, and only the learner's forward is compared with the model's own.
+    `as_tree`: of samples that share, extend and repeat what others begin with, in one tree; those with common tokens
+    affect each other in these alone.
 
     `temperature`: the one of training. `tolerance`: by default that of the weights' type (`TOLERANCES`). The model must
     have no gradients, and has none afterwards; its mode and the global random state are unchanged. Costs a few passes
@@ -109,8 +129,10 @@ def check_packing(
         raise ValueError("the model has no trainable parameters")
     if any(parameter.grad is not None for parameter in parameters):
         raise ValueError("the model has gradients already: check it before training, or call zero_grad() first")
-    samples = _random_samples(model, seed)
-    packs = [collate(part).to(parameters[0].device) for part in ([samples] if together else zip(samples))]
+    samples = _random_samples(model, seed, as_tree)
+    packs = [
+        collate(part, as_tree=as_tree).to(parameters[0].device) for part in ([samples] if together else zip(samples))
+    ]
     weights = [torch.linspace(0.5, 1.5, sample.trained_tokens).to(parameters[0].device) for sample in samples]
     try:
         with _evaluating(model):
@@ -123,14 +145,20 @@ def check_packing(
         raise PackingError(str(error)) from error
     finally:
         model.zero_grad(set_to_none=True)
-    _judge(check, model, tolerance or TOLERANCES.get(parameters[0].dtype, 0.1))
+    _judge(check, model, tolerance or TOLERANCES.get(parameters[0].dtype, 0.1), as_tree)
     return check
 
 
-def _judge(check: PackingCheck, model: nn.Module, tolerance: float) -> None:
+def _judge(check: PackingCheck, model: nn.Module, tolerance: float, as_tree: bool) -> None:
     """Raises PackingError for differences that rounding does not explain."""
     name = type(model).__name__
     attention = getattr(getattr(model, "config", None), "_attn_implementation", "unknown")
+    if check.leak != 0 and as_tree:
+        raise LeakError(
+            f"{name} cannot be trained on trees of samples: a sample is affected by tokens that are not its own "
+            f"(gradient {check.leak:.2g}), since its state leaks (convolution, linear attention, state space); "
+            'trainer.packing = "auto" trains it one sample at a time'
+        )
     if check.leak != 0:
         raise LeakError(
             f"{name} cannot be trained on packs: a sample is affected by the samples before it (gradient "
@@ -152,7 +180,7 @@ def _judge(check: PackingCheck, model: nn.Module, tolerance: float) -> None:
 
 
 def _leak(model: nn.Module, pack: Pack, temperature: float) -> float:
-    """The largest gradient of a sample with respect to other samples' embeddings."""
+    """The largest gradient of a sample with respect to embeddings that are not its own."""
     embedded: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
@@ -168,7 +196,9 @@ def _leak(model: nn.Module, pack: Pack, temperature: float) -> float:
     for index in range(len(pack.samples)):
         own = pack.sequence_ids == index
         (gradient,) = torch.autograd.grad(logprobs[own].sum(), embedded[0], retain_graph=True)
-        largest = max(largest, gradient[0, ~own].abs().max().item())
+        foreign = torch.ones(pack.computed, dtype=torch.bool, device=own.device)
+        foreign[own.nonzero()[:, 0] if pack.tree is None else pack.tree.places[own]] = False
+        largest = max(largest, gradient[0, foreign].abs().max().item())
     return largest
 
 
@@ -208,14 +238,17 @@ def _plain_logprobs(model: nn.Module, sample: Sample, temperature: float) -> Ten
     return chosen[torch.tensor(sample.mask[1:], device=device)]
 
 
-def _random_samples(model: nn.Module, seed: int) -> list[Sample]:
+def _random_samples(model: nn.Module, seed: int, as_tree: bool) -> list[Sample]:
+    """Samples of unequal lengths. For a tree one goes on where another ends, one leaves it, and one is there twice."""
     generator = torch.Generator().manual_seed(seed)
     vocab = input_embeddings(model).num_embeddings
-    samples = []
-    for length in LENGTHS:
-        ids = torch.randint(vocab, (length,), generator=generator).tolist()
-        samples.append(Sample(ids, [False] + [True] * (length - 1), [0.0] * length, "check"))
-    return samples
+    found = [torch.randint(vocab, (length,), generator=generator).tolist() for length in LENGTHS]
+    if as_tree:
+        found[1][: LENGTHS[0]] = found[0]
+        found[3][:12] = found[1][:12]
+        found.append(found[1])
+    samples = [Sample(ids, [False] + [True] * (len(ids) - 1), [0.0] * len(ids), "check") for ids in found]
+    return tree_order(samples) if as_tree else samples
 
 
 def _norm(parameters: list[nn.Parameter]) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rlm_env.train.learner import distributed
-from rlm_env.train.learner.cost import Cost, peak_flops
+from rlm_env.train.learner.cost import peak_flops
 from rlm_env.train.learner.packing import Pack
 from rlm_env.train.learner.samples import Sample, SampleKind
 
@@ -98,17 +98,20 @@ class StepMetrics:
         return {name: -value if name.endswith("/min") else value for name, value in found.items()}
 
 
-def performance(cost: Cost, samples: Sequence[Sample], seconds: float, device: torch.device) -> dict[str, float]:
-    """prime-rl's names. `perf/throughput`: tokens a second of the update, over all processes. `perf/mfu`: share of the
-    cards' rate in bfloat16, where it is known. `perf/peak_memory`: GiB of this process so far."""
+def performance(tokens: int, work: float, seconds: float, device: torch.device) -> dict[str, float]:
+    """prime-rl's names. `tokens`: those of all samples; `work`: floating-point operations, of all processes.
+
+    `perf/throughput`: tokens a second of the update, over all processes. `perf/mfu`: share of the cards' rate in
+    bfloat16, where it is known. `perf/peak_memory`: GiB of this process so far.
+    """
     on_card = device.type == "cuda"
     used = (
         torch.cuda.max_memory_allocated(device)
         if on_card
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
-    found = {"perf/throughput": sum(map(len, samples)) / seconds, "perf/peak_memory": used / 2**30}
+    found = {"perf/throughput": tokens / seconds, "perf/peak_memory": used / 2**30}
     peak = peak_flops(torch.cuda.get_device_name(device)) if on_card else None
     if peak is not None:
-        found["perf/mfu"] = sum(map(cost.of, samples)) / seconds / peak / distributed.world_size()
+        found["perf/mfu"] = work / seconds / peak / distributed.world_size()
     return found

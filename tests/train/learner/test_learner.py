@@ -29,6 +29,7 @@ from rlm_env.train.learner.loss import loss_denominator, policy_loss  # noqa: E4
 from rlm_env.train.learner.memory import GIB, training_memory  # noqa: E402
 from rlm_env.train.learner.model import load_model, read_model_config  # noqa: E402
 from rlm_env.train.learner.packing import collate  # noqa: E402
+from rlm_env.train.learner.packing_check import PackingError  # noqa: E402
 from rlm_env.train.learner.samples import Sample, SampleKind  # noqa: E402
 from tests.packages import needs  # noqa: E402
 from tests.tiny_model import make_tokenizer  # noqa: E402
@@ -141,6 +142,51 @@ def test_neither_packs_nor_gradient_checkpointing_change_gradients(folder, prese
 
 
 @pytest.mark.slow
+def make_group(count=6, prompt=30):
+    """Samples that begin alike; the last two are one and the same."""
+    samples = make_samples(count)
+    for sample in samples:
+        keep = max(1, sample.mask.index(True))
+        common = [(7 * place) % VOCAB for place in range(prompt)]
+        sample.token_ids = common + sample.token_ids[keep:]
+        sample.mask = [False] * prompt + sample.mask[keep:]
+        sample.behavior_logprobs = [0.0] * prompt + sample.behavior_logprobs[keep:]
+    return [*samples, copy.copy(samples[-1])]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"pack_tokens": 80}, {"gradient_checkpointing": True}, {"lora": LoraConfig(rank=4)}],
+    ids=lambda settings: next(iter(settings), "plain"),
+)
+@pytest.mark.parametrize("preset", ["prime", "gspo"])
+def test_trees_change_neither_gradients_nor_scores_nor_metrics(folder, preset, settings):
+    samples, loss = make_group(), LossConfig(preset=preset)
+    flat, tree = (learner(folder, with_(**{"packing": way, **settings}), loss) for way in (True, "tree"))
+    assert flatten(tree.score(samples)) == pytest.approx(flatten(flat.score(samples)), abs=1e-5)
+    expected, right = gradients(flat, samples)
+    metrics, found = gradients(tree, samples)
+    assert distance(found, right) < 1e-5
+    layout = ("packs", "tokens_computed", "tree_token_ratio")
+    for name in expected:
+        if not name.startswith(("seconds/", "perf/", *layout)):
+            assert metrics[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
+    assert expected["tokens_computed"] == expected["tokens"] == metrics["tokens"]
+    assert metrics["tree_token_ratio"] == metrics["tokens_computed"] / metrics["tokens"] < 0.75
+    assert expected["tree_token_ratio"] == 1
+
+
+def test_auto_takes_trees_for_samples_that_share_much(folder):
+    for samples, share in ((make_group(), True), (make_samples(), False)):
+        assert (learner(folder).step(samples)["tree_token_ratio"] < 0.8) == share
+        assert learner(folder, with_(packing=True)).step(samples)["tree_token_ratio"] == 1
+
+
+def test_a_hybrid_is_refused_as_a_tree(other_model):
+    with pytest.raises(PackingError, match=r"Qwen3_5ForCausalLM cannot be trained on trees.*packing = \"auto\""):
+        learner(other_model("Qwen3_5Text"), with_(packing="tree"))
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
 def test_compiled_layers_give_the_same_gradients_for_packs_of_any_length(folder):
     still = {"lr": 1e-12}
@@ -409,7 +455,7 @@ def test_an_adapter_goes_on_stacked_experts_and_merges_into_what_was_trained(oth
         assert any(name.endswith("shared_experts.up_proj") for name in trained)
     samples = make_samples()
     before = found.score(samples)
-    assert flat(before) == pytest.approx(flat(learner(folder).score(samples)), abs=1e-5)
+    assert flatten(before) == pytest.approx(flatten(learner(folder).score(samples)), abs=1e-5)
     plain = {
         name: grad for name, grad in gradients(learner(folder, with_(lora=LoraConfig(rank=3))), samples)[1].items()
     }
@@ -421,13 +467,13 @@ def test_an_adapter_goes_on_stacked_experts_and_merges_into_what_was_trained(oth
     found.export(tmp_path / "out")
     assert tensor_names(tmp_path / "out") == tensor_names(folder)
     after = found.score(samples)
-    assert max(abs(a - b) for a, b in zip(flat(after), flat(before), strict=True)) > 0.01
-    assert flat(learner(tmp_path / "out").score(samples)) == pytest.approx(flat(after), abs=1e-4)
+    assert max(abs(a - b) for a, b in zip(flatten(after), flatten(before), strict=True)) > 0.01
+    assert flatten(learner(tmp_path / "out").score(samples)) == pytest.approx(flatten(after), abs=1e-4)
     need = training_memory(read_model_config(folder), settings)
     assert need.gradients == 4 * sum(master.numel() for master in found.optimizer.masters.values())
 
 
-def flat(scores):
+def flatten(scores):
     return [value for values in scores for value in values]
 
 
@@ -506,15 +552,16 @@ def test_a_folder_without_a_model_or_without_all_weights_is_refused(folder, tmp_
 @pytest.mark.parametrize(
     "loss", [LossConfig(filter_token_ratio=9.0), LossConfig(preset="gspo"), LossConfig(preset="cispo")]
 )
-def test_no_pack_makes_the_host_wait_for_the_device(folder, loss, monkeypatch):
+@pytest.mark.parametrize("as_tree", [False, True])
+def test_no_pack_makes_the_host_wait_for_the_device(folder, loss, as_tree, monkeypatch):
     """On the meta device there are no values: whatever would read one (`item`, `nonzero`, a boolean index) raises."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # does not know the device
     found = learner(folder, loss=loss)
-    samples = make_samples()
+    samples = make_group() if as_tree else make_samples()
     found.root.to("meta")
     policy = found._policy_part(samples)
-    for part in distributed.share(samples, 60):
-        pack = found._collate(part).to("meta")
+    for part in distributed.share(samples, 80, as_trees=as_tree):
+        pack = found._collate(part, as_tree=as_tree).to("meta")
         found._pack_loss(pack, found.root(pack), policy).backward()
     assert len(policy.seen._samples) == len(samples)
     assert all(parameter.grad is not None for parameter in found.root.parameters())

@@ -15,6 +15,7 @@ from rlm_env.train.learner.forward import pack_logprobs  # noqa: E402
 from rlm_env.train.learner.loss import loss_denominator, policy_loss  # noqa: E402
 from rlm_env.train.learner.packing import collate, pack_samples  # noqa: E402
 from rlm_env.train.learner.samples import Sample  # noqa: E402
+from rlm_env.train.learner.tree_packing import tree_packs  # noqa: E402
 from tests.packages import needs  # noqa: E402
 
 needs("trl", "parity with TRL needs trl: pip install trl==1.16.0")
@@ -72,6 +73,7 @@ def make_samples(model, spread):
         completion = int(torch.randint(3, MAX_COMPLETION + 1, (1,), generator=generator))
         # The padding token occurs among the others: nothing may be taken for padding because of its id.
         ids = torch.randint(0, 97, (prompt + completion,), generator=generator)
+        ids[:prompt] = torch.arange(40, 40 + prompt)  # what trees of samples compute once
         trained = torch.rand(completion, generator=generator) < 0.7
         trained[-1] = True
         with torch.no_grad():
@@ -147,15 +149,18 @@ def trl_step(trainer_class, model, samples, advantages, settings, micro_batches,
     return loss, gradients(model)
 
 
-def our_step(model, samples, advantages, config, micro_batches, initial=None):
-    """Loss and gradients of one step of ours, in as many packs as TRL has micro-batches, or more."""
+def our_step(model, samples, advantages, config, micro_batches, initial=None, as_trees=False):
+    """Loss and gradients of one step of ours, in as many packs as TRL has micro-batches, or more; of trees in fewer."""
     of_rollout = {sample.rollout_id: advantage for sample, advantage in zip(samples, advantages, strict=True)}
     budget = max(max(map(len, samples)), -(-sum(map(len, samples)) // micro_batches))
     packs = pack_samples(samples, budget)
     assert len(packs) >= micro_batches
+    if as_trees:
+        packs = tree_packs(samples, budget, 1, lambda sample, shared: len(sample) - shared)
     denominator = loss_denominator(samples, config)
     total = 0.0
-    for pack in map(collate, packs):
+    for pack in (collate(part, as_tree=as_trees) for part in packs):
+        assert not as_trees or pack.computed < len(pack) or len(packs) > 1
         logprobs = pack_logprobs(model, pack, TEMPERATURE, chunk=5).logprobs
         spread = pack.spread([of_rollout[sample.rollout_id] for sample in pack.samples])
         tensors = (logprobs, pack.behavior_logprobs, spread, pack.mask, config, pack.sequence_ids, None)
@@ -182,16 +187,17 @@ def _tokenizer():
 @pytest.mark.parametrize("preset", OURS)
 def test_loss_and_gradients_equal_trl(preset, clip, micro_batches, fixed_batch_trainer, make_qwen3, tmp_path):
     samples, advantages = make_samples(make_qwen3(), SPREADS[clip])
-    ours, ours_by_name = our_step(make_qwen3(), samples, advantages, OURS[preset], micro_batches)
     masked = make_qwen3(attn_implementation="sdpa")  # for batches with padding
     theirs, theirs_by_name = trl_step(
         fixed_batch_trainer, masked, samples, advantages, THEIRS[preset], micro_batches, tmp_path
     )
-    difference = {
-        name: ((ours_by_name[name] - right).norm() / right.norm()).item() for name, right in theirs_by_name.items()
-    }
-    assert float(ours) == pytest.approx(float(theirs), abs=1e-6)
-    assert max(difference.values()) <= 1e-5, difference
+    for as_trees in (False, True):
+        ours, by_name = our_step(make_qwen3(), samples, advantages, OURS[preset], micro_batches, as_trees=as_trees)
+        difference = {
+            name: ((by_name[name] - right).norm() / right.norm()).item() for name, right in theirs_by_name.items()
+        }
+        assert float(ours) == pytest.approx(float(theirs), abs=1e-6)
+        assert max(difference.values()) <= 1e-5, difference
 
 
 @pytest.mark.slow

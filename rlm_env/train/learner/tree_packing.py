@@ -1,0 +1,86 @@
+"""Which samples share a tree: packs are cut out of the samples in tree order, so that those alike stay together.
+
+A cut repeats what the samples on both sides of it share, once. Not covered: packs without trees (`packing.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rlm_env.train.learner.config import ModelConfig
+from rlm_env.train.learner.packing import require_room
+from rlm_env.train.learner.samples import Sample
+from rlm_env.train.learner.tree import common_lengths, tree_order
+
+KEYS = 4
+"""Most keys of a pack, in tokens of its budget. Each branch has the keys of its whole path, so that many short samples
+after a long prompt would need memory that the tokens they add do not show."""
+
+
+PAYS = 1.5
+"""From which `shared_ratio` of a step's samples on `auto` takes trees (docs/decisions.md)."""
+
+
+def may_be_trees(config: ModelConfig, device_type: str) -> bool:
+    """Whether packs are trees, or become trees where that pays. `auto` does so on a CPU alone: the kernels of a card
+    have not been measured on trees."""
+    on_cpu = config.attention == "auto" and device_type == "cpu"
+    return config.packing == "tree" or (config.packing == "auto" and on_cpu)
+
+
+def takes_trees(config: ModelConfig, samples: Sequence[Sample]) -> bool:
+    """Whether a step on these samples is computed as trees, by a model that can be."""
+    return config.packing == "tree" or shared_ratio(samples) >= PAYS
+
+
+def shared_ratio(samples: Sequence[Sample]) -> float:
+    """How many times the computed tokens of one tree of all samples their tokens are; 1 where nothing is shared."""
+    tokens = sum(map(len, samples))
+    return tokens / (tokens - sum(common_lengths(tree_order(samples)))) if tokens else 1.0
+
+
+def tree_packs(
+    samples: Sequence[Sample], budget: int, processes: int, cost: Callable[[Sample, int], float]
+) -> list[list[Sample]]:
+    """Packs of at most `budget` computed tokens, each in tree order; the most expensive first. There are as few as
+    filling one after the other gives. For several processes their number is rounded up to rounds, and the packs cost
+    about the same.
+
+    `cost`: of a sample of which so many first tokens are computed for another one. Raises ValueError on a sample that
+    is longer than the budget.
+    """
+    for sample in samples:
+        require_room(sample, budget)
+    ordered = tree_order(samples)
+    shared = common_lengths(ordered)
+    costs = [(cost(sample, common), cost(sample, 0)) for sample, common in zip(ordered, shared, strict=True)]
+    packs = _cut(ordered, shared, budget, costs, float("inf"))
+    most = -(-len(packs) // processes) * processes
+    low, high = 0.0, sum(inner for inner, _ in costs)
+    for _ in range(30 if processes > 1 else 0):  # the least cost of the most expensive pack, to nine digits
+        middle = (low + high) / 2
+        found = _cut(ordered, shared, budget, costs, middle)
+        if len(found) > most:
+            low = middle
+        else:
+            packs, high = found, middle
+    whole = {id(sample): alone for sample, (_, alone) in zip(ordered, costs, strict=True)}
+    return sorted(packs, key=lambda pack: -sum(map(whole.__getitem__, map(id, pack))))
+
+
+def _cut(
+    ordered: Sequence[Sample], shared: Sequence[int], budget: int, costs: Sequence[tuple[float, float]], most: float
+) -> list[list[Sample]]:
+    """Packs within the budget that cost at most `most`, as far as one sample does not cost more."""
+    packs: list[list[Sample]] = []
+    tokens = keys = budget + 1  # so that the first sample begins a pack
+    spent = 0.0
+    for sample, common, (inner, alone) in zip(ordered, shared, costs, strict=True):
+        own = len(sample) - common
+        path = len(sample) if common and own else 0
+        if tokens + own > budget or keys + path > KEYS * budget or spent + inner > most:
+            packs.append([])
+            tokens, keys, spent, own, path, inner = 0, 0, 0.0, len(sample), 0, alone
+        packs[-1].append(sample)
+        tokens, keys, spent = tokens + own, keys + path, spent + inner
+    return packs
