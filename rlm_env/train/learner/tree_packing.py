@@ -17,7 +17,7 @@ KEYS = 4
 after a long prompt would need memory that the tokens they add do not show."""
 
 
-PAYS = 1.5
+PAYS = 1.25
 """From which `shared_ratio` of a step's samples on `auto` takes trees (docs/decisions.md)."""
 
 
