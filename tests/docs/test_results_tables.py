@@ -30,21 +30,13 @@ def test_readme_has_no_measurement_outside_of_its_tables():
     assert found == [], "put it into docs/results and scripts/results_tables.py"
 
 
-@pytest.mark.parametrize("name", sorted(BENCHES.keys() & {path.stem for path in RESULTS.iterdir()}))
-def test_kept_numbers_of_a_bench_name_what_made_them(name):
-    numbers = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
-    assert (ROOT / numbers["command"].split()[1]).is_file()
-    assert {"rlm-env", "python"} <= numbers["versions"].keys()
-    assert numbers["lines"]
-
-
-def test_the_numbers_of_quickstart_are_those_of_one_run_of_every_length_and_scaffold():
-    numbers = json.loads((RESULTS / "quickstart.json").read_text("utf-8"))
-    groups = [(group["length"], group["scaffold"], group["rollouts"]) for group in numbers["lengths"]]
-    lengths = sorted({length for length, _, _ in groups})
-    assert groups == [(length, scaffold, groups[0][2]) for length in lengths for scaffold in ("standard", "rlm")]
-    assert len(lengths) == 3
-    assert {"rlm-env", "python"} <= numbers["versions"].keys()
+def test_kept_numbers_name_what_made_them():
+    for path in RESULTS.iterdir():
+        numbers = json.loads(path.read_text("utf-8"))
+        assert {"rlm-env", "python"} <= numbers["versions"].keys()
+        if path.stem in BENCHES:
+            assert numbers["lines"]
+            assert (ROOT / numbers["command"].split()[1]).is_file()
 
 
 def test_every_kept_file_is_shown():
