@@ -24,7 +24,7 @@ class SyncConfig(Table):
     in_flight: Literal["keep", "drain"] = "keep"
     """Requests in flight at an update. `keep`: they stop where they are and go on under the new weights, which compute
     their prompt and tokens again; each reply records which weights sampled what. `drain`: they end first, on the
-    weights that they began with, while the engine empties."""
+    weights that they began with, while the engine empties; `lora` always drains."""
     check_tolerance: float | None = Field(default=None, gt=0)
     """Largest mean difference, in nats, between the log-probabilities of engine and trainer; None: by type."""
     drain_seconds: float = Field(default=120.0, gt=0)

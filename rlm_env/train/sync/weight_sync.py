@@ -70,6 +70,8 @@ class WeightSync(ABC):
 
     frees_learner_early = True
     """Whether the learner may be trained on while the engine loads."""
+    keeps_requests = True
+    """Whether requests in flight may go on across an update; otherwise they end first."""
 
     def __init__(self, config: SyncConfig, folder: Path, dtype: str) -> None:
         self.config = config
@@ -143,7 +145,7 @@ class WeightSync(ABC):
         self._expected[folder] = expected
         engine = self._engine
         cut, restarts, dropped = engine.gate.cut, engine.restarts, engine.gate.dropped
-        keep = self.config.in_flight == "keep" and not canary_first
+        keep = self.config.in_flight == "keep" and self.keeps_requests and not canary_first
         await self._fill_cache()
         try:
             with engine.gate.on_trial():
@@ -261,7 +263,10 @@ class DiskSync(WeightSync):
 
 
 class LoraSync(WeightSync):
-    """The adapter alone, through vLLM's runtime LoRA loading; the engine needs `lora_rank`."""
+    """The adapter alone, through vLLM's runtime LoRA loading; the engine needs `lora_rank`. Requests end first: those
+    that went on under an adapter exchanged in place have failed."""
+
+    keeps_requests = False
 
     def _write(self, folder: Path) -> None:
         self._learner.export_adapter(folder)
