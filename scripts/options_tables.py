@@ -48,6 +48,7 @@ from rlm_env.train.rl.config import (
     TrainConfig,
     TrainEnvironment,
 )
+from rlm_env.train.rl.engine_entries import TrainEngineEntry
 from rlm_env.train.rl.supervised_config import SupervisedConfig
 from rlm_env.train.rl.teacher_config import TeacherConfig
 from rlm_env.train.sft.config import KeepConfig, SFTConfig
@@ -79,6 +80,7 @@ PAGES: dict[Path, tuple[type[Any], ...]] = {
         TeacherConfig,
         SupervisedConfig,
         SyncConfig,
+        TrainEngineEntry,
         HeldOutConfig,
         ModelConfig,
         LoraConfig,

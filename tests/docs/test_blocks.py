@@ -23,7 +23,7 @@ from rlm_env.hub.check import allowed_rules
 from rlm_env.registry import environment_maker
 from rlm_env.runs.prices import load_prices
 from rlm_env.scaffolds.config import RLMConfig
-from rlm_env.train.rl.config import TrainConfig, load_train_config
+from rlm_env.train.rl.config import load_train_config
 from tests.docs.pages import ROOT, Block, blocks
 
 LANGUAGES = {"bash", "python", "toml", "json", "text"}
@@ -111,18 +111,18 @@ def dataset_options(name: str) -> set[str]:
 
 @pytest.mark.parametrize("block", of("toml"), ids=str)
 def test_toml_is_read_by_what_it_is_for(block, tmp_path):
-    """An eval config, tables of a training config, a price table, or rules in the pyproject.toml of a package."""
+    """A config of an eval or a training run, a price table, or rules in the pyproject.toml of a package."""
     values = tomllib.loads(block.text)
     path = tmp_path / "block.toml"
     path.write_text(block.text)
     if "tool" in values:
         assert allowed_rules(path)
+    elif block.page.endswith("training.md"):
+        path.write_text(f"model = 'tiny-rlm'\n{block.text}\n[[environments]]\nname = 'oolong-rlm'\n")
+        assert load_train_config(path).engine_entries()
     elif "engines" in values:
         path.write_text(f"{block.text}\n[[environments]]\nname = 'oolong-rlm'\n")
         assert load_eval_config(path, {}, "now").engines
-    elif values.keys() & TrainConfig.model_fields.keys():
-        path.write_text(f"model = 'tiny-rlm'\n{block.text}\n[[environments]]\nname = 'oolong-rlm'\n")
-        assert load_train_config(path)
     else:
         assert load_prices(path)
 

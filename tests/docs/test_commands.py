@@ -28,7 +28,7 @@ PACKAGES = {"rlm-env", *PYPROJECT["optional-dependencies"]["environments"]}
 OWN = {"my-env": {"judge_mode"}, "open-refunds-rlm": {"tickets"}}
 """Environments that a page writes -> their options."""
 FOREIGN = ("cd", "docker", "git", "hf", "journalctl", "mkdir", "pypi-server", "source", "twine", "uv", "vf-eval")
-FOREIGN += ("vf-replay", "vf-validate")
+FOREIGN += ("vf-replay", "vf-validate", "vllm")
 """Programs of others. What they are told is checked where a test runs the block, or not at all."""
 IN_BLOCKS = [command for command in commands() if ":" in command.place]
 PARSER = make_parser()

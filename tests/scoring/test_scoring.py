@@ -48,7 +48,9 @@ async def test_an_overflow_without_an_answer_is_zero_by_every_path_and_no_judge_
     [task] = env.tasks("eval").take(1)
     root = script(ContextOverflow(99_999, 1024))
     rollout = await env.rollout(task, root)
-    trained = await scored_rollout("train", env, task, SimpleNamespace(version=0, llm=root), GroupMember("x"))
+    trained = await scored_rollout(
+        "train", env, task, SimpleNamespace(version=0, newest_version=0, llm=root, sub=None), GroupMember("x")
+    )
     assert rollout.stop_reason is trained.stop_reason is StopReason.CONTEXT_OVERFLOW
     assert trained.score is not None
     for found in (trained.score, env.score(task, rollout), await score_rollout(env.environment, task, rollout)):

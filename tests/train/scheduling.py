@@ -41,7 +41,7 @@ class Scaffold:
     def open_record(self, task, id):
         return Rollout(id=id, task_id=task.id)
 
-    async def rollout(self, task, llm, *, id, context):
+    async def rollout(self, task, llm, sub=None, *, id, context):
         self.begun.append(id)
         member = int(id.rpartition("/")[2])
         await asyncio.sleep(self.delay(task, member))
@@ -73,11 +73,15 @@ class EnvironmentMix:
 class Engine:
     """Dead while `dead` is above 0; each restart takes one off."""
 
-    llm = None
+    llm = sub = None
 
     def __init__(self):
         self.version = 0
         self.restarts = 0
+
+    @property
+    def newest_version(self):
+        return self.version
 
     async def restart(self):
         self.restarts += 1

@@ -125,13 +125,21 @@ class CheckpointConfig(Table):
 class SamplesConfig(Table):
     """Which tokens of a rollout are trained."""
 
+    train_root: bool = True
+    """Train the root's tokens; if false, those of sub-calls alone."""
     train_sub_calls: bool = True
-    """Train the sub-LLM calls too, not only the root."""
+    """Train the tokens of sub-LLM calls; if false, the root's alone."""
     sub_weight: float = Field(default=1.0, gt=0)
     """Weight of a sub-call's token relative to a root token, in the loss and in its denominator."""
     max_sub_calls: int | None = Field(default=None, ge=1)
     """Most samples of sub-calls that are trained of one rollout; None: all. Of more, as many are drawn at random, and
     each counts for those left out, so that the expected gradient stays the same and only its variance grows."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.train_root and not self.train_sub_calls:
+            raise ValueError("train_root and train_sub_calls are both off: nothing would be trained")
+        return self
 
 
 class LossConfig(Table):

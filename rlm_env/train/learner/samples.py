@@ -146,7 +146,9 @@ def recorded_samples(rollout: Rollout, config: SamplesConfig | None = None) -> l
     Raises ValueError, naming rollout and turn, if ids or logprobs are missing or do not match.
     """
     config = config or SamplesConfig()
-    samples = _conversation(rollout.turns, _blank(rollout, SampleKind.ROOT), f"rollout {rollout.id!r}")
+    samples = []
+    if config.train_root:
+        samples = _conversation(rollout.turns, _blank(rollout, SampleKind.ROOT), f"rollout {rollout.id!r}")
     if config.train_sub_calls:
         blank, subs = _blank(rollout, SampleKind.SUB, config.sub_weight), []
         for call in rollout.sub_calls:

@@ -19,6 +19,7 @@ from rlm_env.runs.options import EngineOptions, EnvironmentEntry, RolloutTable, 
 from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, SamplesConfig
 from rlm_env.train.report.tracking import TensorboardConfig, WandbConfig
 from rlm_env.train.rl.advantage import AdvantageConfig
+from rlm_env.train.rl.engine_entries import ENGINE_ARGUMENTS, TrainEngineEntry, engine_problems
 from rlm_env.train.rl.supervised_config import SupervisedConfig
 from rlm_env.train.rl.teacher_config import TeacherConfig
 from rlm_env.train.sync.config import LARGEST_ADAPTER_RANK, SyncConfig
@@ -172,6 +173,8 @@ class TrainConfig(Table):
     checkpoint: CheckpointConfig = CheckpointConfig()
     held_out: HeldOutConfig = HeldOutConfig()
     engine: EngineOptions = EngineOptions()
+    engines: tuple[TrainEngineEntry, ...] = ()
+    """Instead of `[engine]`: every engine with its roles, local or by URL, following the trainer or fixed."""
     wandb: WandbConfig | None = None
     tensorboard: TensorboardConfig | None = None
 
@@ -183,9 +186,14 @@ class TrainConfig(Table):
             raise ValueError("; ".join(problems))
         return self
 
+    def engine_entries(self) -> tuple[TrainEngineEntry, ...]:
+        """All engines: `[[engines]]`, or the one of `[engine]`."""
+        return self.engines or (TrainEngineEntry(name="vllm", server=self.engine),)
+
     def as_toml(self) -> dict[str, Any]:
         """The keys that are set, as plain values; `TrainConfig.model_validate` reads them back."""
-        return self.model_dump(mode="json", exclude_none=True)
+        unused = set() if self.engines else {"engines"}
+        return self.model_dump(mode="json", exclude_none=True, exclude=unused)
 
 
 def _contradictions(config: TrainConfig) -> Iterator[tuple[bool, str]]:
@@ -230,6 +238,7 @@ def _contradictions(config: TrainConfig) -> Iterator[tuple[bool, str]]:
         supervised is not None and not supervised.train_root and not config.samples.train_sub_calls,
         "supervised.train_root and samples.train_sub_calls are both off: nothing of the rollouts would be trained",
     )
+    yield from engine_problems(config.engines, config.engine, config.model, config.samples, config.sync.method)
     for argument in config.engine.extra_args:
         name = argument.partition("=")[0]
         yield name in ENGINE_ARGUMENTS, f"engine.extra_args: {name} is not to be set: {ENGINE_ARGUMENTS.get(name)}"
@@ -245,23 +254,11 @@ def load_train_config(path: Path, overrides: dict[str, Any] | None = None) -> Tr
         raise ConfigError(explain_validation(error, TrainConfig, str(path))) from error
 
 
-ENGINE_ARGUMENTS = {
-    "--logprobs-mode": "log-probabilities before temperature cannot be trained on",
-    "--model": "set model",
-    "--dtype": "set engine.dtype",
-    "--max-model-len": "set engine.max_model_len",
-    "--port": "set engine.port",
-    "--host": "the engine is local",
-    "--seed": "set seed",
-    "--served-model-name": "the run names it",
-    "--weight-transfer-config": "set sync.method",
-    "--worker-extension-cls": "the run has its own, which counts the tokens of requests in flight",
-}
-"""Arguments of vLLM that a training run sets itself, with the remedy."""
 PLACE = frozenset({"base_url", "key_env", "concurrency", "timeout", "patience", "server"})
 """Keys of `[teacher]` that may change on resume."""
-RESUMABLE = frozenset({"steps", "out", "wandb", "tensorboard", "checkpoint", "held_out", "engine"})
-"""Keys that may change on resume; `steps` may only grow, and only under a constant schedule."""
+RESUMABLE = frozenset({"steps", "out", "wandb", "tensorboard", "checkpoint", "held_out", "engine", "engines"})
+"""Keys that may change on resume; `steps` may only grow, and only under a constant schedule; of `engines` what is
+fixed stays."""
 
 
 def _without_places(values: dict[str, Any]) -> dict[str, Any]:
@@ -274,8 +271,15 @@ def check_train_resume(recorded: dict[str, Any], config: TrainConfig) -> None:
     """Raises ConfigError, naming the differences, where a run may not be resumed under this config."""
     new = config.as_toml()
     differences = config_differences(_without_places(recorded), _without_places(new), RESUMABLE)
+    differences += config_differences({"engines": _fixed(recorded)}, {"engines": _fixed(new)}, frozenset())
     if new["steps"] < recorded["steps"]:
         differences.append(f"steps was {recorded['steps']}, is now {new['steps']} (it may only grow)")
     if new["steps"] != recorded["steps"] and config.optimizer.schedule != "constant":
         differences.append(f"steps was {recorded['steps']}: a {config.optimizer.schedule} schedule ends there")
     refuse_differences(config.out, differences)
+
+
+def _fixed(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """What decides the answers of the engines that do not follow: their models and roles."""
+    entries = (entry for entry in values.get("engines", ()) if entry["weights"] == "fixed")
+    return [{"model": entry["model"], "roles": sorted(entry["roles"])} for entry in entries]

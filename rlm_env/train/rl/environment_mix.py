@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from rlm_env.environment import Environment
-from rlm_env.registry import find_environment
+from rlm_env.llm.base import LLM
+from rlm_env.registry import find_environment, takes_option
 from rlm_env.repl import ReplPools
 from rlm_env.runs.config import merge
 from rlm_env.runs.errors import ConfigError, explain_validation
@@ -30,10 +31,14 @@ from rlm_env.train.rl.trainable_sampling import check_sampling
 class EnvironmentMix:
     """The environments of a run, by label. All are made, and checked, before anything is started."""
 
-    def __init__(self, config: TrainConfig, model: Path, pools: ReplPools | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, model: Path, pools: ReplPools | None = None, judge: LLM | None = None
+    ) -> None:
         """`model`: the policy's folder, for its profile and for options that are `"@model"`. `pools`: where all
-        environments get their REPLs; None: each starts its own. Raises ConfigError."""
+        environments get their REPLs; None: each starts its own. `judge`: for environments with an option `judge`.
+        Raises ConfigError."""
         self._config = config
+        self._judge = judge
         self._model = model
         self._pools = pools
         self._profile = rollout_profile(model)
@@ -44,6 +49,11 @@ class EnvironmentMix:
             for stage in range(-1, len(entry.curriculum))
         }
         self._held_out = {entry.label: self._make(entry, entry.eval_options, True) for entry in config.environments}
+
+    @property
+    def judged(self) -> bool:
+        """Whether an environment asks the judge."""
+        return any(takes_option(entry.name, "judge") for entry in self._config.environments)
 
     def scaffold(self, label: str, stage: int) -> RLMEnv:
         """The scaffold for the training tasks of an environment at a stage (-1: before the first one)."""
@@ -63,16 +73,24 @@ class EnvironmentMix:
 
     def _make(self, entry: TrainEnvironment, further_options: dict[str, Any], held_out: bool) -> RLMEnv:
         """A scaffold over an environment with its options."""
-        environment = make_train_environment(self._config, entry, self._model, further_options)
+        environment = make_train_environment(self._config, entry, self._model, further_options, self._judge)
         return RLMEnv(environment, rollout_config(self._config, entry, self._profile, held_out), pools=self._pools)
 
 
 def make_train_environment(
-    config: TrainConfig, entry: TrainEnvironment, model: Path | None, further_options: Mapping[str, Any]
+    config: TrainConfig,
+    entry: TrainEnvironment,
+    model: Path | None,
+    further_options: Mapping[str, Any],
+    judge: LLM | None = None,
 ) -> Environment:
     """An environment of the run with its options, and `further_options` over them. Without the model's folder, options
-    that need it are left out. Raises ConfigError."""
+    that need it are left out. `judge`: its option `judge`, if it has one. Raises ConfigError."""
     options = merge(merge(config.options, entry.options), dict(further_options))
+    if judge is not None and takes_option(entry.name, "judge"):
+        if "judge" in options:
+            raise ConfigError("options.judge and an engine with the role judge do not go together")
+        options["judge"] = judge
     if model is None:
         options = {key: value for key, value in options.items() if value != MODEL_FOLDER}
     try:
@@ -98,7 +116,8 @@ def rollout_config(
         raise ConfigError(explain_validation(error, RLMConfig, name)) from error
     if held_out:
         return made
-    check_sampling(made.root, "rollout.root")
+    if config.samples.train_root:
+        check_sampling(made.root, "rollout.root")
     if config.samples.train_sub_calls:
         check_sampling(made.sub, "rollout.sub")
     return made

@@ -28,6 +28,8 @@ from rlm_env.train.learner.model import check_buildable, model_without_values, p
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.weight_stream import stacked_experts
 from rlm_env.train.rl.config import CurriculumStage, TrainConfig
+from rlm_env.train.rl.engine_entries import TrainEngineEntry
+from rlm_env.train.rl.engines import check_fixed_models
 from rlm_env.train.rl.environment_mix import make_train_environment, rollout_config
 from rlm_env.train.rl.sampler import check_pools
 from rlm_env.train.rl.supervised import supervised_plan
@@ -104,8 +106,7 @@ def preflight(config: TrainConfig, console: Console) -> None:
     table.add_row("loss", f"{config.loss.preset}, divided by {config.loss.norm}; advantages {config.advantage.mode}")
     for objective in _objectives(config):
         table.add_row("objective", objective)
-    trained = "root and sub-LLM tokens" if config.samples.train_sub_calls else "root tokens"
-    table.add_row("trains", f"{trained}, at most {groups.max_off_policy_steps} updates old")
+    table.add_row("trains", f"{_trained_roles(config)} tokens, at most {groups.max_off_policy_steps} updates old")
     folder = _model_on_disk(config)
     if folder is None:
         note = f"not on this disk (hf download {config.model}): template, memory and tasks that need it are unchecked"
@@ -125,7 +126,8 @@ def preflight(config: TrainConfig, console: Console) -> None:
         table.add_row(name, value)
     if config.sync.method in METHODS:
         table.add_row("sync", NOT_RUN.format(config.sync.method))
-    table.add_row("engine", "vLLM" if importlib.util.find_spec("vllm") else "vLLM is not installed here")
+    for name, value in _engines(config):
+        table.add_row(name, value)
     table.add_row("output", str(config.out))
     console.print(table)
 
@@ -162,7 +164,9 @@ def check_model(config: TrainConfig, folder: Path, *, live: bool = True) -> None
     if live:
         _check_transfer(config, model_config)
         longest = getattr(model_config.get_text_config(), "max_position_embeddings", None)
-        check_window(config, config.engine.max_model_len or longest)
+        here = [entry.server.max_model_len or longest for entry in config.engine_entries() if _is_ours(entry)]
+        check_window(config, max((window for window in here if window is not None), default=None))
+        check_fixed_models(config)
 
 
 def _check_transfer(config: TrainConfig, model_config: Any) -> None:
@@ -171,11 +175,13 @@ def _check_transfer(config: TrainConfig, model_config: Any) -> None:
         return
     with torch.device("meta"):
         stacked = stacked_experts(model_without_values(model_config, config.trainer))
-    devices = config.engine.devices
+    engine = next(entry for entry in config.engine_entries() if entry.followed)
+    elsewhere = engine.base_url is not None
+    devices = () if elsewhere else engine.server.devices
     refusal = transfer_refusal(
         config.sync.method,
         device=pick_device(config.trainer).type,
-        cpu_engine=is_cpu_build(),
+        cpu_engine=is_cpu_build() and not elsewhere,
         trainer=trainer_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
         engine=None if devices is None else [str(device) for device in devices],
         stacked=stacked,
@@ -209,6 +215,37 @@ def _model_on_disk(config: TrainConfig) -> Path | None:
         if config.model.count("/") == 1 and not config.model.startswith((".", "/", "~")):
             return None
         raise
+
+
+def _is_ours(entry: TrainEngineEntry) -> bool:
+    """Whether it is started here, on the weights that are trained."""
+    return entry.followed and entry.base_url is None
+
+
+def _engines(config: TrainConfig) -> list[tuple[str, str]]:
+    """The lines of `--dry-run` about engines. Asks none of them."""
+    trainers = int(os.environ.get("WORLD_SIZE", "1"))
+    lines = []
+    for entry in config.engine_entries():
+        what = f"vLLM at {entry.base_url}" if entry.base_url else "vLLM"
+        if entry.base_url is None and not importlib.util.find_spec("vllm"):
+            what = "vLLM is not installed here"
+        if config.engines:
+            what += f", {' and '.join(entry.roles)}, {entry.weights}"
+        if entry.server.devices is not None:
+            what += f", on GPUs {', '.join(map(str, entry.server.devices))}"
+            shared = [device for device in entry.server.devices if str(device) in map(str, range(trainers))]
+            if shared and trainers > 1:
+                what += f" (the trainer is on {', '.join(map(str, shared))} too)"
+        lines.append(("" if lines else "engine", f"{entry.name}: {what}" if config.engines else what))
+    return lines
+
+
+def _trained_roles(config: TrainConfig) -> str:
+    """Whose tokens are trained, in words."""
+    if config.samples.train_root and config.samples.train_sub_calls:
+        return "root and sub-LLM"
+    return "root" if config.samples.train_root else "sub-LLM"
 
 
 def _how_trained(config: TrainConfig) -> str:

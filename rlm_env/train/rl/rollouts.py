@@ -23,13 +23,25 @@ ATTEMPTS = 3
 
 
 class RolloutEngine(Protocol):
-    """The part of `TrainEngine` that rollouts use."""
+    """The part of `Fleet` that rollouts use."""
 
-    version: int
-    """Optimizer steps that its weights have seen."""
+    @property
+    def version(self) -> int:
+        """Optimizer steps that its weights have seen; of several engines the fewest."""
+        ...
+
+    @property
+    def newest_version(self) -> int:
+        """Of several engines the most."""
+        ...
 
     @property
     def llm(self) -> LLM: ...
+
+    @property
+    def sub(self) -> LLM | None:
+        """None: the sub-LLM is `llm`."""
+        ...
 
     async def restart(self) -> None: ...
 
@@ -52,13 +64,13 @@ async def scored_rollout(
     for attempt in range(1, ATTEMPTS + 1):
         version = engine.version
         try:
-            rollout = await scaffold.rollout(task, engine.llm, id=name, context=context)
+            rollout = await scaffold.rollout(task, engine.llm, engine.sub, id=name, context=context)
         except EngineUnavailable as error:
             rollout = failed(scaffold.open_record(task, name), error)
             await engine.restart()
         except Exception as error:
             rollout = failed(scaffold.open_record(task, name), error)
-        rollout.group = replace(place, policy_version=version, last_policy_version=engine.version)
+        rollout.group = replace(place, policy_version=version, last_policy_version=engine.newest_version)
         if rollout.stop_reason not in (StopReason.ERROR, StopReason.CANCELLED):
             await _score(scaffold, task, rollout)
             return rollout

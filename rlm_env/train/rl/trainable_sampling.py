@@ -26,7 +26,7 @@ def check_sampling(sampling: Sampling, where: str) -> None:
     if sampling.temperature == 0:
         raise ConfigError(
             f"{where}.temperature is 0: greedy tokens have no log-probabilities to train on; set it above 0"
-            + (" or samples.train_sub_calls = false" if where.endswith("sub") else "")
+            + f" or samples.{'train_sub_calls' if where.endswith('sub') else 'train_root'} = false"
         )
     if sampling.top_p != 1:
         raise ConfigError(f"{where}.top_p is {sampling.top_p:g}: training needs the whole distribution; set it to 1")

@@ -34,6 +34,7 @@ from rlm_env.train.learner.sample_files import read_samples, sample_files, write
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.rl.batch_metrics import batch_metrics
 from rlm_env.train.rl.config import TrainConfig, check_train_resume
+from rlm_env.train.rl.engines import JudgeSeat, open_fleet
 from rlm_env.train.rl.environment_mix import EnvironmentMix
 from rlm_env.train.rl.evaluations import Evaluations
 from rlm_env.train.rl.held_out import HeldOut
@@ -45,11 +46,12 @@ from rlm_env.train.rl.supervised import supervised_plan
 from rlm_env.train.rl.teacher import Teacher, check_teacher, open_teacher
 from rlm_env.train.run_folder import MODEL, WEIGHTS, OpenRun, open_run
 from rlm_env.train.sft.trainer import Plan
-from rlm_env.train.sync.engine import TrainEngine
 from rlm_env.train.sync.engine_watch import EngineWatch
-from rlm_env.train.sync.local_engine import LocalEngine
+from rlm_env.train.sync.fleet import Fleet
+from rlm_env.train.sync.fleet_sync import FleetSync
 from rlm_env.train.sync.sync_check import SyncError
-from rlm_env.train.sync.weight_sync import NOT_RUN, TransferSync, WeightSync, make_sync
+from rlm_env.train.sync.transfer import METHODS
+from rlm_env.train.sync.weight_sync import NOT_RUN
 
 ALL_EQUAL = 3
 """After this many steps in a row without an advantage in any group, a run says so."""
@@ -91,8 +93,11 @@ def train(config: TrainConfig, console: Console, options: TrainOptions | None = 
         mix = None
         supervised = supervised_plan(config, model) if leads else None
         pools = ReplPools()
+        seat = JudgeSeat(config)
         if leads and options.from_samples is None:
-            mix = EnvironmentMix(config, model, pools)
+            mix = EnvironmentMix(config, model, pools, seat.judge)
+            if seat.judge is not None and not mix.judged:
+                say_note(console, "no environment of the run has an option judge: the judge is asked nothing")
             if not check_template(model, config):
                 say_note(console, "the chat template rewrites earlier turns; each turn becomes a sample of its own")
         try:
@@ -115,7 +120,7 @@ def train(config: TrainConfig, console: Console, options: TrainOptions | None = 
             if options.from_samples is not None:
                 asyncio.run(interruptible(run.from_samples(options.from_samples)))
             elif mix is not None:
-                asyncio.run(interruptible(run.live(mix, pools, model)))
+                asyncio.run(interruptible(run.live(mix, pools, model, seat)))
         return config.out / MODEL
 
 
@@ -170,31 +175,33 @@ class _Run:
                 await self._record(self.learner.version, len(files), values)
         await self._finish()
 
-    async def live(self, mix: EnvironmentMix, pools: ReplPools, model: Path) -> None:
+    async def live(self, mix: EnvironmentMix, pools: ReplPools, model: Path, judge: JudgeSeat) -> None:
         """Makes rollouts and updates side by side, up to the last step."""
         try:
-            async with pools, contextlib.aclosing(mix), self._engine(model) as engine, self._taught(model, engine):
-                await self._live(mix, engine)
+            async with pools, contextlib.aclosing(mix), self._engines(model) as engines, self._taught(model, engines):
+                judge.open(engines.judge)
+                await self._live(mix, engines)
         except (EngineUnavailable, SyncError) as error:
             status = "weights not in the engine" if isinstance(error, SyncError) else "engine unavailable"
             raise RunStopped(status, str(error), 3) from error
 
-    async def _live(self, mix: EnvironmentMix, engine: TrainEngine) -> None:
+    async def _live(self, mix: EnvironmentMix, engines: Fleet) -> None:
         """The loop of a live run: evaluate where due, step, to the last step."""
         config = self.config
-        check_window(config, engine.policy.context_window)
+        check_window(config, max(engines.windows, default=None))
         packages = {entry.label: describe_package(origin_of(entry.name)) for entry in config.environments}
-        self.opened.add_to_record(engines=await describe_engines({"policy": engine.llm}), packages=packages)
-        sync = make_sync(config.sync, config.out / WEIGHTS, config.trainer.dtype)
-        if isinstance(sync, TransferSync):
+        described = engines.described if config.engines else {"policy": engines.llm}
+        self.opened.add_to_record(engines=await describe_engines(described), packages=packages)
+        sync = FleetSync(config.sync, config.out / WEIGHTS, config.trainer.dtype)
+        if config.sync.method in METHODS:
             say_note(self.console, NOT_RUN.format(config.sync.method))
         with stage(self.console, "bringing the weights into the engine and comparing it with the trainer"):
-            found = await sync.start(self.learner, engine)
+            found = await sync.start(self.learner, engines)
         agreement = f"mean |difference| of log-probabilities {found['sync_mean_abs']:.1e}"
         say(self.console, f"engine and trainer agree: {agreement}")
-        watch = EngineWatch(engine.statistics)
-        with HeldOut(config, mix, engine, config.out) as held_out, Journal(config.out) as journal:
-            scheduler = Scheduler(config, mix, engine, self.opened.folder, journal, self.learner.version)
+        watch = EngineWatch(*(engine.statistics for engine in engines.followed))
+        with HeldOut(config, mix, engines, config.out) as held_out, Journal(config.out) as journal:
+            scheduler = Scheduler(config, mix, engines, self.opened.folder, journal, self.learner.version)
             self.evaluations = Evaluations(config.held_out, held_out, self.opened.metrics, scheduler.fail)
             async with self._background(), watch.watching():
                 async with self._saving(), scheduler:
@@ -207,7 +214,7 @@ class _Run:
                     await self.evaluations.finish(self.learner.version)
         await self._finish()
 
-    async def _step(self, scheduler: Scheduler, sync: WeightSync, watch: EngineWatch) -> None:
+    async def _step(self, scheduler: Scheduler, sync: FleetSync, watch: EngineWatch) -> None:
         """One step: a batch, an update, its publication, its metrics."""
         start = time.monotonic()
         step = self.learner.version + 1
@@ -248,7 +255,7 @@ class _Run:
         await self._record(step, self.config.steps, values)
         self.opened.metrics.show_rollouts(step, lambda count: rollout_rows(batch, count))
 
-    async def _publish(self, scheduler: Scheduler, sync: WeightSync) -> None:
+    async def _publish(self, scheduler: Scheduler, sync: FleetSync) -> None:
         """Begins to bring the weights into the engine; returns when the learner may be trained further."""
         version, learner_free = self.learner.version, asyncio.Event()
 
@@ -332,29 +339,18 @@ class _Run:
         await _to_its_end(self.opened.finish, self.learner)
 
     @contextlib.asynccontextmanager
-    async def _engine(self, model: Path) -> AsyncIterator[TrainEngine]:
-        """The vLLM of the run, with its start shown."""
-        config = self.config
-        with stage(self.console, f"starting vLLM with {config.model}") as tell:
-            lora = config.trainer.lora if config.sync.method == "lora" else None
-            engine = LocalEngine(
-                model,
-                config.engine,
-                log_folder=config.out,
-                dtype=config.trainer.dtype,
-                seed=config.seed,
-                lora_rank=None if lora is None else lora.rank,
-                method=config.sync.method,
-                progress=lambda at, seconds: tell(f"{at}, {seconds:.0f} s"),
-            )
-            await engine.__aenter__()
-        try:
-            yield engine
-        finally:
-            await engine.__aexit__(None, None, None)
+    async def _engines(self, model: Path) -> AsyncIterator[Fleet]:
+        """The engines of the run. What happens to one is said, and kept in the record."""
+
+        def tell(what: str) -> None:
+            say(self.console, what, "yellow")
+            self.opened.add_to_record(engine_events=engines.events)
+
+        async with open_fleet(self.config, model, self.console, tell) as engines:
+            yield engines
 
     @contextlib.asynccontextmanager
-    async def _taught(self, model: Path, engine: TrainEngine) -> AsyncIterator[None]:
+    async def _taught(self, model: Path, engines: Fleet) -> AsyncIterator[None]:
         """With the teacher of the run, if it has one."""
         config = self.config
         if config.teacher is None:
@@ -362,7 +358,7 @@ class _Run:
             return
         with stage(self.console, f"asking the teacher, {config.teacher.model}") as tell:
             trained = self.learner.version
-            window = engine.policy.context_window
+            window = max(engines.windows, default=None)
             opening = open_teacher(
                 *(config.teacher, model, config.out, trained, window),
                 seed=config.seed,

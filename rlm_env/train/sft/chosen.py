@@ -16,7 +16,7 @@ from rlm_env.llm.chat_tokens import ChatTokens
 from rlm_env.rollout import RecordError, Rollout
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import ROLLOUTS, latest_rollouts
-from rlm_env.train.learner.samples import Sample, SampleKind, rollout_samples
+from rlm_env.train.learner.samples import Sample, rollout_samples
 from rlm_env.train.sft.config import KeepConfig, SFTConfig
 from rlm_env.train.sft.text_turns import CannotEncode, in_students_tokens
 
@@ -155,7 +155,6 @@ def _samples(rollout: Rollout, config: SFTConfig, tokens: ChatTokens, chosen: Ch
         # Cross-entropy is the policy gradient with an advantage of 1.
         replace(sample, advantage=1.0)
         for sample in rollout_samples(rollout, config.samples, temperature=1.0)
-        if config.train_root or sample.kind is SampleKind.SUB
     ]
     limit = min(config.keep.max_tokens or config.trainer.pack_tokens, config.trainer.pack_tokens)
     if not samples:

@@ -53,8 +53,6 @@ class SFTConfig(Table):
     """The output folder; if left out, outputs/NAME after the config file, else outputs/sft-MODEL."""
     keep: KeepConfig = KeepConfig()
     samples: SamplesConfig = SamplesConfig()
-    train_root: bool = True
-    """Train the root's tokens; if false, only those of sub-calls."""
     epochs: int = Field(default=1, ge=1)
     """Passes over the samples."""
     batch_size: int = Field(default=64, ge=1)
@@ -81,8 +79,6 @@ class SFTConfig(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.train_root and not self.samples.train_sub_calls:
-            raise ValueError("train_root and samples.train_sub_calls are both off: nothing would be trained")
         if self.keep.max_turns is not None and self.keep.max_turns < self.keep.min_turns:
             raise ValueError(f"keep.max_turns ({self.keep.max_turns}) is below min_turns ({self.keep.min_turns})")
         return self

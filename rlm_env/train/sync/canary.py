@@ -25,7 +25,7 @@ def write_canary_weights(source: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     for file in source.iterdir():
         if file != weights[0] and file.is_file():
-            _link(file, folder / file.name)
+            link_or_copy(file, folder / file.name)
     with safe_open(weights[0], "pt") as reader:
         tensors = {name: shifted(reader.get_tensor(name)) for name in reader.keys()}  # noqa: SIM118
         save_file(tensors, folder / weights[0].name, reader.metadata())
@@ -38,7 +38,7 @@ def shifted(tensor: Tensor) -> Tensor:
     return tensor.roll(1, 0) if tensor.any() else tensor + 0.1
 
 
-def _link(source: Path, target: Path) -> None:
+def link_or_copy(source: os.PathLike[str] | str, target: os.PathLike[str] | str) -> None:
     try:
         os.link(source, target)
     except OSError:

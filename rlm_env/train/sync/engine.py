@@ -69,6 +69,8 @@ class TrainEngine(ABC):
         take no other weights."""
         self._proven = True
         self.dtype = dtype
+        self.limits: Mapping[str, Any] = {}
+        """Options of its client that are not the usual ones: `concurrency`, `timeout`, `retries`."""
         self._lora_rank = lora_rank
         self._adapter: Path | None = None
         self._server: VLLMControl | None = None
@@ -209,6 +211,10 @@ class TrainEngine(ABC):
             self._restarting = asyncio.create_task(self._restart())
         await asyncio.shield(self._restarting)  # a cancelled caller must not cancel it for the others
 
+    async def is_healthy(self, within: float) -> bool:
+        """Whether the engine reports within so many seconds that it is healthy."""
+        return await self._running().is_healthy(within)
+
     async def statistics(self) -> str:
         """vLLM's counters and gauges, in the text format of Prometheus. Raises LLMError."""
         return await self._running().statistics()
@@ -243,13 +249,17 @@ class TrainEngine(ABC):
     async def _restart(self) -> None:
         """Replaces the engine if it does not answer, and lets requests in when it is proven."""
         async with self._lifecycle:
-            sound = self._policy is not None and self._proven and self.gate.trusted
-            if not sound or not await self._running().is_healthy(HEALTH_SECONDS):
+            if await self._must_be_replaced():
                 self._proven = self.prove is None
                 await self._replace()
                 if self.prove is not None:
                     await self.prove()
                 self._proven = self.gate.trusted = True
+
+    async def _must_be_replaced(self) -> bool:
+        """Whether it has to be brought back before it can be asked again."""
+        sound = self._policy is not None and self._proven and self.gate.trusted
+        return not sound or not await self._running().is_healthy(HEALTH_SECONDS)
 
     @abstractmethod
     async def _replace(self) -> None:
@@ -263,7 +273,7 @@ class TrainEngine(ABC):
         """Makes `policy` a client of the engine that runs. Raises ConfigError if its log-probabilities are before
         temperature."""
         renderer = load_profile(self.model.path).get("renderer")
-        policy = self._running().policy(name, tokenizer=self.model.path, renderer=renderer)
+        policy = self._running().policy(name, tokenizer=self.model.path, renderer=renderer, **self.limits)
         try:
             mode = await policy.measure_logprobs_mode()
             if mode != "processed_logprobs":

@@ -1,4 +1,4 @@
-"""How busy the engine is: vLLM's own counters and gauges, read every few seconds and summed up once a step.
+"""How busy the engines are: vLLM's own counters and gauges, read every few seconds and summed up once a step.
 
 Names are vLLM's, with `inference` for their prefix, as in prime-rl.
 """
@@ -24,13 +24,14 @@ SECONDS = 2.0
 
 
 class EngineWatch:
-    """Reads the statistics of an engine. `read`: returns them as text; it may raise LLMError, which is no reading."""
+    """Reads the statistics of engines. `reads`: of each, what returns them as text; it may raise LLMError, which is no
+    reading of that one."""
 
-    def __init__(self, read: Callable[[], Awaitable[str]], seconds: float = SECONDS) -> None:
-        self._read = read
+    def __init__(self, *reads: Callable[[], Awaitable[str]], seconds: float = SECONDS) -> None:
+        self._reads = reads
         self._seconds = seconds
         self._gauges: dict[str, list[float]] = defaultdict(list)
-        self._last: dict[str, float] = {}
+        self._last: list[dict[str, float]] = [{} for _ in reads]
         self._grown: dict[str, float] = defaultdict(float)
 
     @contextlib.asynccontextmanager
@@ -44,19 +45,23 @@ class EngineWatch:
             await asyncio.gather(task, return_exceptions=True)
 
     async def look(self) -> None:
-        """One reading."""
-        try:
-            found = parse_statistics(await self._read())
-        except LLMError:
-            return
-        for name in GAUGES:
-            if name in found:
-                self._gauges[name].append(found[name])
-        for name in COUNTERS:
-            if name in found:
-                grown = found[name] - self._last.get(name, found[name])
-                self._grown[name] += found[name] if grown < 0 else grown  # below 0: a new engine counts from 0
-                self._last[name] = found[name]
+        """One reading of each."""
+        gauges: dict[str, list[float]] = defaultdict(list)
+        for read, last in zip(self._reads, self._last, strict=True):
+            try:
+                found = parse_statistics(await read())
+            except LLMError:
+                continue
+            for name in GAUGES:
+                if name in found:
+                    gauges[name].append(found[name])
+            for name in COUNTERS:
+                if name in found:
+                    grown = found[name] - last.get(name, found[name])
+                    self._grown[name] += found[name] if grown < 0 else grown  # below 0: a new engine counts from 0
+                    last[name] = found[name]
+        for name, values in gauges.items():
+            self._gauges[name].append(_together(name, values))
 
     def take(self) -> dict[str, float]:
         """What was read since the last call: `inference/<gauge>/mean` and `/max`, `inference/prefix_cache_hit_rate`
@@ -93,4 +98,9 @@ def parse_statistics(text: str) -> dict[str, float]:
             number = float(value.split()[0])
             if name in GAUGES + COUNTERS and math.isfinite(number):
                 found[name].append(number)
-    return {name: fmean(values) if name.endswith("_perc") else sum(values) for name, values in found.items()}
+    return {name: _together(name, values) for name, values in found.items()}
+
+
+def _together(name: str, values: list[float]) -> float:
+    """The value of several engines: of a share the mean, of numbers the sum."""
+    return fmean(values) if name.endswith("_perc") else sum(values)

@@ -24,8 +24,8 @@ NICENESS = 10
 class LocalEngine(TrainEngine):
     """One vLLM process tree. `options`: how it is started. `dtype`: the trainer's type; it runs in that where
     `options.dtype` is "auto". `method`: how it is to get weights, see `SyncConfig`. `log_folder`: gets one log per
-    start, `NAME-0.log` and so on. `max_restarts`: the most restarts; the next death is final. Raises VLLMStartError
-    where it does not start.
+    start, `vllm-NAME-0.log` and so on. `max_restarts`: the most restarts; the next death is final. Raises
+    VLLMStartError where it does not start.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class LocalEngine(TrainEngine):
         super().__init__(model, name=name, dtype=dtype, lora_rank=lora_rank)
         self._method = method
         self._log_folder = log_folder
+        self._log_name = "vllm" if name == "vllm" else f"vllm-{name.replace('/', '--')}"
         self._seed = seed
         self._max_restarts = max_restarts
         self._progress = progress
@@ -81,7 +82,7 @@ class LocalEngine(TrainEngine):
             served_name=self.model.name,
             seed=self._seed + self.restarts,  # so that it does not repeat its samples
             env=env,
-            log_path=self._log_folder / f"{self.name}-{self.restarts}.log",
+            log_path=self._log_folder / f"{self._log_name}-{self.restarts}.log",
             niceness=NICENESS if is_cpu_build() else 0,
             progress=self._progress,
             **options,

@@ -50,7 +50,8 @@ NOT_RUN = (
 class Publisher(Protocol):
     """The part of `Learner` that a sync uses."""
 
-    version: int
+    @property
+    def version(self) -> int: ...
 
     def score(self, samples: list[Sample]) -> Sequence[Sequence[float]]: ...
 

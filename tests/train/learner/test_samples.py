@@ -90,6 +90,7 @@ def test_sub_calls_are_samples_of_their_own():
     ] * 2
     assert all(sample.rollout_id == "r" for sample in subs)
     assert rollout_samples(rollout, SamplesConfig(train_sub_calls=False)) == [root]
+    assert rollout_samples(rollout, SamplesConfig(train_root=False, sub_weight=0.5)) == subs
 
 
 def test_failed_sub_calls_and_empty_replies_have_no_sample():

@@ -27,7 +27,7 @@ class Counting(Held):
         self.go = asyncio.Event()
         self.in_flight = self.most = 0
 
-    async def rollout(self, task, llm, *, id, context):
+    async def rollout(self, task, llm, sub=None, *, id, context):
         self.in_flight += 1
         self.most = max(self.most, self.in_flight)
         try:

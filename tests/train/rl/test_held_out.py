@@ -30,7 +30,7 @@ class Held(Scaffold):
     def tasks(self, split):
         return EnvironmentMix(self).tasks("scripted", -1)
 
-    async def rollout(self, task, llm, *, id, context):
+    async def rollout(self, task, llm, sub=None, *, id, context):
         if self.error:
             raise self.error
         self.reply = lambda task, _: float(int(task.id.rpartition("-")[2]) % 2)
@@ -48,7 +48,7 @@ def settings():
 
 async def test_a_rollout_that_cannot_be_stored_is_an_error_and_ends_nothing(tmp_path):
     class Odd(Held):
-        async def rollout(self, task, llm, *, id, context):
+        async def rollout(self, task, llm, sub=None, *, id, context):
             rollout = await super().rollout(task, llm, id=id, context=context)
             rollout.info["odd"] = {float("nan")} if task.id.endswith("-1") else None
             return rollout
@@ -109,7 +109,7 @@ async def test_an_engine_that_does_not_come_back_ends_it(tmp_path):
 class Unstorable(Held):
     """The third of its rollouts holds a number that JSON does not have."""
 
-    async def rollout(self, task, llm, *, id, context):
+    async def rollout(self, task, llm, sub=None, *, id, context):
         rollout = await super().rollout(task, llm, id=id, context=context)
         if task.id.endswith("-3"):
             rollout.info["forged"] = [{"role": "user", "z": float("inf")}]

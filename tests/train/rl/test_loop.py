@@ -36,7 +36,7 @@ class Scaffold(scheduling.Scaffold):
     def tasks(self, split):
         return EnvironmentMix(self).tasks("scripted", -1)
 
-    async def rollout(self, task, llm, *, id, context):
+    async def rollout(self, task, llm, sub=None, *, id, context):
         if id.split("/")[0] in map(str, range(STEPS + 1)):
             await asyncio.sleep(self.seconds)
         found = await super().rollout(task, llm, id=id, context=context)
@@ -58,8 +58,12 @@ class EnvironmentMix(scheduling.EnvironmentMix):
 class Engine(scheduling.Engine):
     """Takes new weights at once."""
 
-    class policy:
-        context_window = 64
+    windows = (64,)
+    judge = None
+
+    @property
+    def followed(self):
+        return [self]
 
     async def statistics(self):
         return text(running=2.0, queries=10.0, hits=5.0)
@@ -105,9 +109,9 @@ def run(model, tmp_path, monkeypatch):
 
         monkeypatch.setattr(trainer, "EnvironmentMix", lambda *_: EnvironmentMix(scaffold))
         monkeypatch.setattr(trainer, "check_template", lambda *_: True)
-        monkeypatch.setattr(trainer, "make_sync", lambda *_: Sync(events))
+        monkeypatch.setattr(trainer, "FleetSync", lambda *_: Sync(events))
         monkeypatch.setattr(trainer, "describe_engines", nothing)
-        monkeypatch.setattr(trainer._Run, "_engine", started)
+        monkeypatch.setattr(trainer._Run, "_engines", started)
         values = {
             "model": str(model),
             "out": str(tmp_path / "out"),
@@ -180,7 +184,7 @@ def test_an_evaluation_that_takes_long_holds_up_no_step(run, tmp_path):
 
 def test_an_evaluation_that_fails_stops_the_run_and_a_resumed_one_makes_it(run, tmp_path):
     class Lost(Scaffold):
-        async def rollout(self, task, llm, *, id, context):
+        async def rollout(self, task, llm, sub=None, *, id, context):
             if id.startswith("2/"):
                 raise scheduling.DEAD
             return await super().rollout(task, llm, id=id, context=context)

@@ -51,7 +51,7 @@ async def made(environment: Failing) -> tuple[Rollout, int, int]:
     async def restart() -> None:
         restarts.append(1)
 
-    engine = SimpleNamespace(version=7, llm=root, restart=restart)
+    engine = SimpleNamespace(version=7, newest_version=7, llm=root, sub=None, restart=restart)
     async with RLMEnv(environment) as env:
         rollout = await scored_rollout("r", env, TASK, engine, GroupMember("x"))
     assert rollout.group == GroupMember("x", policy_version=7, last_policy_version=7)
@@ -85,7 +85,7 @@ async def test_a_rollout_that_does_not_begin_says_what_it_was_about():
 
 async def test_a_rollout_that_cannot_be_stored_costs_no_other(tmp_path):
     class Odd(Scaffold):
-        async def rollout(self, task, llm, *, id, context):
+        async def rollout(self, task, llm, sub=None, *, id, context):
             rollout = await super().rollout(task, llm, id=id, context=context)
             rollout.question = task.question
             if id.endswith("/0"):

@@ -175,7 +175,7 @@ async def test_a_failed_rollout_is_outside_mean_and_count(tmp_path):
 
 async def test_a_rollout_that_cannot_be_stored_counts_as_failed(tmp_path):
     class Forging(Scaffold):
-        async def rollout(self, task, llm, *, id, context):
+        async def rollout(self, task, llm, sub=None, *, id, context):
             rollout = await super().rollout(task, llm, id=id, context=context)
             if id.endswith("/0"):
                 rollout.info["forged"] = float("nan")

@@ -211,10 +211,10 @@ def test_root_and_sub_samples_are_a_choice(tokens, tmp_path):
     assert all((sample.temperature, sample.advantage) == (1.0, 1.0) for sample in both.samples)
     root = chosen_of(tokens, tmp_path, [text_rollout()], samples={"train_sub_calls": False})
     assert [sample.kind for sample in root.samples] == [SampleKind.ROOT]
-    sub = chosen_of(tokens, tmp_path, [text_rollout()], train_root=False)
+    sub = chosen_of(tokens, tmp_path, [text_rollout()], samples={"train_root": False})
     assert [sample.kind for sample in sub.samples] == [SampleKind.SUB]
     with pytest.raises(ValueError, match="nothing would be trained"):
-        chosen_of(tokens, tmp_path, [text_rollout()], train_root=False, samples={"train_sub_calls": False})
+        chosen_of(tokens, tmp_path, [text_rollout()], samples={"train_root": False, "train_sub_calls": False})
 
 
 def test_samples_are_held_out_by_task(tokens, tmp_path):

@@ -1,0 +1,115 @@
+"""The table `[[engines]]` of training: what it says, what is refused, what a resumed run may change in it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.options import apply_overrides
+from rlm_env.train.rl.config import TrainConfig, check_train_resume
+from rlm_env.train.rl.engine_entries import engines_for
+
+URL = "http://10.0.0.2:8000/v1"
+FIXED_SUB = {"name": "frozen", "roles": ["sub"], "weights": "fixed"}
+ROOT = {"name": "policy", "roles": ["root"]}
+ROOT_ALONE = {"samples": {"train_sub_calls": False}}
+
+
+def config(*engines, **changes) -> TrainConfig:
+    values = {"model": "m", "out": "o", "environments": [{"name": "e"}], "engines": list(engines), **changes}
+    return TrainConfig.model_validate(values)
+
+
+def names(entries) -> list[str]:
+    return [entry.name for entry in entries]
+
+
+def test_without_the_table_there_is_one_engine_as_the_table_engine_says():
+    (entry,) = config(engine={"max_model_len": 512}).engine_entries()
+    assert (entry.name, entry.model, entry.roles, entry.followed) == ("vllm", "", ("root", "sub"), True)
+    assert (entry.base_url, entry.server.max_model_len) == (None, 512)
+    assert "engines" not in config().as_toml()
+
+
+def test_several_engines_answer_in_a_role():
+    made = config({"name": "a"}, {"name": "b", "base_url": URL}, {"name": "j", "roles": ["judge"], "weights": "fixed"})
+    entries = made.engine_entries()
+    assert names(engines_for("root", entries)) == names(engines_for("sub", entries)) == ["a", "b"]
+    assert names(engines_for("judge", entries)) == ["j"]
+    assert TrainConfig.model_validate(made.as_toml()) == made
+
+
+def test_the_sub_llm_is_the_root_llm_where_no_engine_has_its_role():
+    assert names(engines_for("sub", config(ROOT).engine_entries())) == ["policy"]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: config(ROOT, FIXED_SUB, **ROOT_ALONE),
+        lambda: config({**FIXED_SUB, "roles": ["root"]}, {"roles": ["sub"]}, samples={"train_root": False}),
+        lambda: config({"name": "both"}, samples={"train_root": False}),
+        lambda: config(ROOT, {**FIXED_SUB, "model": "gpt", "base_url": URL, "key_env": "KEY"}, **ROOT_ALONE),
+        lambda: config({"model": "m", "server": {"devices": [4, 5]}}),
+        lambda: config(ROOT, {"name": "s", "roles": ["sub"]}, **ROOT_ALONE),
+    ],
+    ids=[
+        "root alone",
+        "sub alone",
+        "sub alone, one engine",
+        "a sub-model behind an API",
+        "named as the run's model",
+        "a sub-LLM that follows",
+    ],
+)
+def test_what_may_be_trained(made):
+    assert made().engine_entries()
+
+
+@pytest.mark.parametrize(
+    ("engines", "changes", "message"),
+    [
+        ([{}, {}], {}, "engines: 'vllm' is there twice; give each its own name"),
+        ([{"roles": ["sub"]}], {}, "none has the role root"),
+        (
+            [ROOT, FIXED_SUB],
+            {},
+            'the role sub has weights = "fixed", whose tokens are not trained: set samples.train_sub',
+        ),
+        ([{"name": "a"}, FIXED_SUB], ROOT_ALONE, "with the role sub (a, frozen) some follow and some are fixed"),
+        ([{"roles": ["root", "judge"]}], {}, "a judge that learns along would change the reward"),
+        ([{"model": "other"}], {}, "engines.other.model: an engine that follows serves the run's model"),
+        ([{"base_url": URL, "tokens": "m"}], {}, "engines.vllm.tokens: has no effect on a vLLM that follows"),
+        ([{"base_url": URL, "key_env": "K"}], {}, "engines.vllm.key_env: has no effect on a vLLM that follows"),
+        ([ROOT, {**FIXED_SUB, "base_url": URL}], ROOT_ALONE, "engines.frozen.model: name the model that is asked at"),
+        ([{"prices": {"prompt": 1, "completion": 1}}], {}, "engines.vllm.prices has no effect in training"),
+        ([{}], {"engine": {"eager": True}}, "[engine] does not go with [[engines]]"),
+        ([{"server": {"extra_args": ["--seed=1"]}}], {}, "engines.vllm.server.extra_args: --seed is not to be set"),
+        ([{"base_url": URL, "server": {"devices": [1]}}], {}, "the options of a local vLLM have no effect"),
+        ([{"server": {"devices": []}}], {}, "devices"),
+        ([{"weight": "fixed"}], {}, "weight"),
+        ([{}], {"samples": {"train_root": False, "train_sub_calls": False}}, "nothing would be trained"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(engines, changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        config(*engines, **changes)
+
+
+def test_an_engine_is_changed_by_its_name_on_the_command_line():
+    values = {"engines": [{"name": "a"}, {"name": "b"}]}
+    changed = apply_overrides(values, {"engines": {"b": {"server": {"devices": [3]}}}})
+    assert changed["engines"] == [{"name": "a"}, {"name": "b", "server": {"devices": [3]}}]
+    with pytest.raises(ConfigError, match=r"engines\.c: there is no engine of this name"):
+        apply_overrides(values, {"engines": {"c": {}}})
+
+
+def test_a_resumed_run_may_have_other_engines_but_not_other_fixed_models():
+    old = config(ROOT, FIXED_SUB, **ROOT_ALONE).as_toml()
+    more = [ROOT, {**ROOT, "name": "second", "base_url": URL}, FIXED_SUB]
+    check_train_resume(old, config(*more, **ROOT_ALONE))
+    with pytest.raises(ConfigError, match="engines was"):
+        check_train_resume(old, config(ROOT, {**FIXED_SUB, "model": "other"}, **ROOT_ALONE))
+    check_train_resume(config().as_toml(), config({"name": "a"}, {"name": "b"}))
