@@ -61,6 +61,10 @@ def engine_problems(
         method in METHODS and len(following) > 1,
         f'sync.method = "{method}" goes to one engine, and {", ".join(following)} follow: use "disk" or "lora"',
     )
+    yield (
+        method == "ipc" and any(entry.followed and entry.base_url for entry in entries),
+        'sync.method = "ipc" is for an engine that the run starts on the GPUs of the trainer: use "disk" or "nccl"',
+    )
     yield not engines_for("root", entries), 'engines: none has the role root; add roles = ["root", "sub"]'
     trained: dict[Role, bool] = {"root": samples.train_root, "sub": samples.train_sub_calls}
     for role in trained:

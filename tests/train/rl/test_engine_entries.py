@@ -90,6 +90,12 @@ def test_what_may_be_trained(made):
         ([{"base_url": URL, "server": {"devices": [1]}}], {}, "the options of a local vLLM have no effect"),
         ([{"server": {"devices": []}}], {}, "devices"),
         ([{"weight": "fixed"}], {}, "weight"),
+        (
+            [{}, {"name": "b"}],
+            {"sync": {"method": "nccl"}},
+            'sync.method = "nccl" goes to one engine, and vllm, b follow',
+        ),
+        ([{"base_url": URL}], {"sync": {"method": "ipc"}}, "is for an engine that the run starts on the GPUs"),
         ([{}], {"samples": {"train_root": False, "train_sub_calls": False}}, "nothing would be trained"),
     ],
 )
