@@ -264,8 +264,8 @@ class DiskSync(WeightSync):
 
 
 class LoraSync(WeightSync):
-    """The adapter alone, through vLLM's runtime LoRA loading; the engine needs `lora_rank`. Requests end first: those
-    that went on under an adapter exchanged in place have failed."""
+    """The adapter alone, through vLLM's runtime LoRA loading; the engine needs `lora_rank`. Requests end first: the
+    check asks for log-probabilities of a prompt, of which vLLM 0.30 with adapters dies if others are in the batch."""
 
     keeps_requests = False
 
