@@ -61,7 +61,7 @@ def make_samples(case: str) -> list[Sample]:
 
 def summary(metrics: dict[str, float]) -> dict[str, float]:
     """What does not depend on time and on the number of processes."""
-    others = ("seconds/", "perf/", "packs", "tokens_computed", "tree_token_ratio")
+    others = ("seconds/", "perf/", "packs", "tokens_computed", "tree_token_share")
     return {name: value for name, value in metrics.items() if not name.startswith(others)}
 
 

@@ -139,7 +139,7 @@ class Learner:
 
         Metrics: `grad_norm` (before clipping), `lr`, `skipped`; `tokens`, `samples` and `packs` that were run;
         `loss`; with `supervised`, `supervised/loss`, which is that mean, and `supervised/trained_tokens`;
-        `tokens_computed`, and `tree_token_ratio`, their share of `tokens`: below 1 where packs are trees;
+        `tokens_computed`, and `tree_token_share`, their share of `tokens`: below 1 where packs are trees;
         `seconds/forward`, `seconds/backward`, `seconds/update`, of which on a GPU only the sum is exact; and those of
         `StepMetrics.collect` and `performance`.
 
@@ -205,7 +205,7 @@ class Learner:
             "work": sum(map(self.cost.of_pack, packs)),
         }
         done = distributed.sum_over_processes(mine)
-        return {**done, "tree_token_ratio": done["tokens_computed"] / sum(map(len, run)) if run else 1.0}
+        return {**done, "tree_token_share": done["tokens_computed"] / sum(map(len, run)) if run else 1.0}
 
     def _packs(self, samples: list[Sample], weights: dict[int, float] | None = None) -> list[Pack]:
         """This process's packs of the samples. `weights`: by sample; None: each sample's own."""

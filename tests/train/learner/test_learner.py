@@ -167,19 +167,19 @@ def test_trees_change_neither_gradients_nor_scores_nor_metrics(folder, preset, s
     expected, right = gradients(flat, samples)
     metrics, found = gradients(tree, samples)
     assert distance(found, right) < 1e-5
-    layout = ("packs", "tokens_computed", "tree_token_ratio")
+    layout = ("packs", "tokens_computed", "tree_token_share")
     for name in expected:
         if not name.startswith(("seconds/", "perf/", *layout)):
             assert metrics[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
     assert expected["tokens_computed"] == expected["tokens"] == metrics["tokens"]
-    assert metrics["tree_token_ratio"] == metrics["tokens_computed"] / metrics["tokens"] < 0.75
-    assert expected["tree_token_ratio"] == 1
+    assert metrics["tree_token_share"] == metrics["tokens_computed"] / metrics["tokens"] < 0.75
+    assert expected["tree_token_share"] == 1
 
 
 def test_auto_takes_trees_for_samples_that_share_much(folder):
     for samples, share in ((make_group(), True), (make_samples(), False)):
-        assert (learner(folder).step(samples)["tree_token_ratio"] < 0.8) == share
-        assert learner(folder, with_(packing=True)).step(samples)["tree_token_ratio"] == 1
+        assert (learner(folder).step(samples)["tree_token_share"] < 0.8) == share
+        assert learner(folder, with_(packing=True)).step(samples)["tree_token_share"] == 1
 
 
 def test_a_hybrid_is_refused_as_a_tree(other_model):

@@ -64,8 +64,8 @@ def fixed_batch_trainer():
     return FixedBatchTrainer
 
 
-def make_samples(model, spread):
-    """Samples, and the advantage of each. Behavior logprobs are the model's own at T, and noise."""
+def make_samples(model, spread, alike=False):
+    """Samples, and the advantage of each. `alike`: they begin with the same tokens. Behavior logprobs are the model's own at T, and noise."""
     generator = torch.Generator().manual_seed(3)
     samples = []
     for index in range(BATCH):
@@ -73,7 +73,8 @@ def make_samples(model, spread):
         completion = int(torch.randint(3, MAX_COMPLETION + 1, (1,), generator=generator))
         # The padding token occurs among the others: nothing may be taken for padding because of its id.
         ids = torch.randint(0, 97, (prompt + completion,), generator=generator)
-        ids[:prompt] = torch.arange(40, 40 + prompt)  # what trees of samples compute once
+        if alike:
+            ids[:prompt] = torch.arange(40, 40 + prompt)  # what trees of samples compute once
         trained = torch.rand(completion, generator=generator) < 0.7
         trained[-1] = True
         with torch.no_grad():
@@ -186,7 +187,7 @@ def _tokenizer():
 @pytest.mark.parametrize("clip", SPREADS)
 @pytest.mark.parametrize("preset", OURS)
 def test_loss_and_gradients_equal_trl(preset, clip, micro_batches, fixed_batch_trainer, make_qwen3, tmp_path):
-    samples, advantages = make_samples(make_qwen3(), SPREADS[clip])
+    samples, advantages = make_samples(make_qwen3(), SPREADS[clip], alike=True)
     masked = make_qwen3(attn_implementation="sdpa")  # for batches with padding
     theirs, theirs_by_name = trl_step(
         fixed_batch_trainer, masked, samples, advantages, THEIRS[preset], micro_batches, tmp_path
