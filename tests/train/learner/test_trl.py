@@ -65,7 +65,8 @@ def fixed_batch_trainer():
 
 
 def make_samples(model, spread, alike=False):
-    """Samples, and the advantage of each. `alike`: they begin with the same tokens. Behavior logprobs are the model's own at T, and noise."""
+    """Samples, and the advantage of each. Behavior logprobs are the model's own at T, and noise. `alike`: they begin
+    with the same tokens."""
     generator = torch.Generator().manual_seed(3)
     samples = []
     for index in range(BATCH):
