@@ -172,8 +172,8 @@ def _one_by_one(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: 
     sizes = [length * count for length, count in runs]
     found = []
     for (length, count), *parts in zip(runs, q.split(sizes, 2), k.split(sizes, 2), v.split(sizes, 2), strict=True):
-        batch = (part[0].unflatten(1, (count, length)).transpose(0, 1) for part in parts)
-        found.append(dense(*batch, scale, window).flatten(0, 1))
+        queries, keys, values = (part[0].unflatten(1, (count, length)).transpose(0, 1) for part in parts)
+        found.append(dense(queries, keys, values, scale, window).flatten(0, 1))
     return torch.cat(found).unsqueeze(0)
 
 
