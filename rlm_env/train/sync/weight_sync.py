@@ -145,13 +145,14 @@ class WeightSync(ABC):
         self._expected = {served: self._expected[served]} if served in self._expected else {}
         self._expected[folder] = expected
         engine = self._engine
-        cut, restarts, dropped = engine.gate.cut, engine.restarts, engine.gate.dropped
+        cut, dropped = engine.gate.cut, engine.gate.dropped
         keep = self.config.in_flight == "keep" and self.keeps_requests and not canary_first
         await self._fill_cache()
         try:
             with engine.gate.on_trial():
                 async with engine.frozen() if keep else engine.paused(self.config.drain_seconds) as seconds:
                     metrics["sync_seconds_pause"] = seconds
+                    restarts = engine.restarts  # one that came back before this was proven, and stands still too
                     if canary_first:
                         await self._load_canary(folder, version, expected)
                     with _timed(metrics, "load"):
