@@ -85,6 +85,33 @@ async def test_death_at_any_moment_of_an_update(engine: TrainEngine, folder: Pat
     assert (engine.version, engine.restarts) == (2, 2)
 
 
+async def test_an_update_waits_for_an_engine_that_is_coming_back(
+    engine: TrainEngine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
+    await sync.start(trainer, engine)
+    trainer.step()
+    await StandInVLLM.made[-1].kill()
+    begin, update_waits = StandInVLLM.__aenter__, asyncio.Event()
+
+    async def slowly(server: StandInVLLM) -> StandInVLLM:
+        await update_waits.wait()
+        return await begin(server)
+
+    async def next_is_the_pause() -> None:
+        update_waits.set()
+
+    monkeypatch.setattr(StandInVLLM, "__aenter__", slowly)
+    monkeypatch.setattr(sync, "_fill_cache", next_is_the_pause)
+    restarting = asyncio.create_task(engine.restart())
+    await asyncio.sleep(0)
+    found = await asyncio.wait_for(sync.publish(trainer.version), 60)
+    await restarting
+    assert found["sync_mean_abs"] < 1e-5
+    assert (engine.version, engine.restarts) == (1, 1)
+    assert (await asyncio.wait_for(engine.llm.complete(QUESTION, None, GREEDY), 60)).completion_ids
+
+
 async def test_a_cancelled_caller_leaves_the_others_their_engine(engine: TrainEngine) -> None:
     await StandInVLLM.made[-1].kill()
     callers = [asyncio.create_task(engine.restart()) for _ in range(3)]
