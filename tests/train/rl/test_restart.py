@@ -91,22 +91,17 @@ async def test_an_update_waits_for_an_engine_that_is_coming_back(
     trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
     await sync.start(trainer, engine)
     trainer.step()
-    await StandInVLLM.made[-1].kill()
-    begin, update_waits = StandInVLLM.__aenter__, asyncio.Event()
+    restarting = []
 
-    async def slowly(server: StandInVLLM) -> StandInVLLM:
-        await update_waits.wait()
-        return await begin(server)
+    async def die_and_come_back() -> None:
+        await StandInVLLM.made[-1].kill()
+        restarting.append(asyncio.create_task(engine.restart()))
+        while not engine._lifecycle.locked():  # noqa: ASYNC110  the lock tells nobody
+            await asyncio.sleep(0)
 
-    async def next_is_the_pause() -> None:
-        update_waits.set()
-
-    monkeypatch.setattr(StandInVLLM, "__aenter__", slowly)
-    monkeypatch.setattr(sync, "_fill_cache", next_is_the_pause)
-    restarting = asyncio.create_task(engine.restart())
-    await asyncio.sleep(0)
+    monkeypatch.setattr(sync, "_fill_cache", die_and_come_back)  # the last thing before the engine is to stand still
     found = await asyncio.wait_for(sync.publish(trainer.version), 60)
-    await restarting
+    await asyncio.gather(*restarting)
     assert found["sync_mean_abs"] < 1e-5
     assert (engine.version, engine.restarts) == (1, 1)
     assert (await asyncio.wait_for(engine.llm.complete(QUESTION, None, GREEDY), 60)).completion_ids
