@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,20 @@ async def solve(
     if (of_subs := sub_sampling or sampling) is not None:
         config["sub"] = of_subs
     context = await asyncio.to_thread(chosen_context, context, include, exclude)
+    return await solve_as_configured(question, context, root, sub, config, tools, on_event)
+
+
+async def solve_as_configured(
+    question: str,
+    context: Context,
+    root: LLM,
+    sub: LLM | None,
+    config: Mapping[str, Any],
+    tools: Sequence[Tool | Callable[..., Any]] = (),
+    on_event: OnEvent | None = None,
+) -> Rollout:
+    """`solve` with all fields of `RLMConfig` in one mapping, those of the name `root` and `sub` too, and with a context
+    that has been chosen already."""
     task = Task(question, context, id="question")
     async with RLMEnv(Questions(tools), config_with(config)) as env:
         rollout = await env.rollout(task, root, sub, on_event=on_event)

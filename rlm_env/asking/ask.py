@@ -18,12 +18,13 @@ from rlm_env.asking.config import AskConfig, ask_config
 from rlm_env.asking.documents import read_documents
 from rlm_env.blocking import run_blocking
 from rlm_env.events import OnEvent
+from rlm_env.llm.base import EngineUnavailable
 from rlm_env.rollout import Rollout
 from rlm_env.runs.config import merge
 from rlm_env.runs.engines import EnginePool, Engines
 from rlm_env.runs.models import resolve_engines
 from rlm_env.runs.profile import rollout_profile
-from rlm_env.solving import solve
+from rlm_env.solving import solve_as_configured
 from rlm_env.task import Context
 from rlm_env.tools import Tool
 
@@ -60,7 +61,7 @@ async def ask(
         context = read_documents(paths, include, exclude).context
     async with open_engines(config, Console(quiet=True)) as engines:
         options = rollout_options(config)
-        return await solve(question, context, engines.root, engines.sub, tools=tools, on_event=on_event, **options)
+        return await solve_as_configured(question, context, engines.root, engines.sub, options, tools, on_event)
 
 
 def ask_sync(question: str, context: Context, **options: Any) -> Rollout:
@@ -70,16 +71,25 @@ def ask_sync(question: str, context: Context, **options: Any) -> Rollout:
 
 @contextlib.asynccontextmanager
 async def open_engines(config: AskConfig, console: Console) -> AsyncIterator[Engines]:
-    """Root and sub-LLM, closed at the end. The log of a local vLLM is kept only where it fails.
+    """Root and sub-LLM, closed at the end. The log of a local vLLM is kept only where it does not start or fails.
 
     Raises ConfigError and RunStopped.
     """
     entries = config.checked_engines()
     models = resolve_engines(entries)
     logs = Path(tempfile.mkdtemp(prefix="rlm-env-ask-"))
-    async with EnginePool(entries, models, logs, console, config.seed) as pool:
-        yield await pool.engines()
-    shutil.rmtree(logs, ignore_errors=True)
+    keep = True
+    try:
+        async with EnginePool(entries, models, logs, console, config.seed) as pool:
+            engines = await pool.engines()
+            keep = False
+            yield engines
+    except EngineUnavailable:
+        keep = True
+        raise
+    finally:
+        if not keep:
+            shutil.rmtree(logs, ignore_errors=True)
 
 
 def rollout_options(config: AskConfig) -> dict[str, Any]:

@@ -103,18 +103,12 @@ def _run(config: AskConfig, question: str, documents: Documents, console: Consol
     """Asks, and returns the exit code. What can be known about the rollout is then in the display."""
     from rlm_env.asking.ask import open_engines, rollout_options
     from rlm_env.llm.base import EngineRefused, EngineUnavailable, LLMError
-    from rlm_env.solving import solve
+    from rlm_env.solving import solve_as_configured
 
     async def work() -> None:
         async with open_engines(config, console) as engines:
-            await solve(
-                question,
-                documents.context,
-                engines.root,
-                engines.sub,
-                on_event=display,
-                **rollout_options(config),
-            )
+            options = rollout_options(config)
+            await solve_as_configured(question, documents.context, engines.root, engines.sub, options, on_event=display)
             if display.failed_at_once:  # a small question tells which option is wrong, if one is
                 await engines.root.preflight()
 

@@ -55,6 +55,30 @@ async def test_the_form_without_await_works_beside_a_running_loop(endpoint, text
     assert rollout.answer == "2"
 
 
+@pytest.mark.parametrize("by", ["command", "python"])
+def test_root_and_sub_llm_are_sampled_as_they_are_told(ask, endpoint, text, by):
+    if by == "command":
+        assert ask("--set", "rollout.root.temperature=0", "--set", "rollout.sub.max_tokens=9")[:2] == (0, "2\n")
+    else:
+        options = {"root": {"temperature": 0}, "sub": {"max_tokens": 9}}
+        rlm_env.ask_sync("How often?", text, model="stub", base_url=endpoint.url, **options)
+    root, sub = endpoint.requests[0], endpoint.requests[-1]
+    assert (root["temperature"], sub.get("temperature")) == (0, None)
+    assert 9 in sub.values()
+    assert 9 not in root.values()
+
+
+def test_a_question_that_breaks_off_leaves_no_folder_behind(ask, monkeypatch, tmp_path):
+    def broken(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("rlm_env.solving.solve_as_configured", broken)
+    with pytest.raises(ZeroDivisionError):
+        ask()
+    assert list(tmp_path.glob("rlm-env-ask-*")) == []
+
+
 async def test_mistakes_are_found_before_anything_is_asked(endpoint):
     for wrong, message in (
         ({"model": None}, "which model"),
