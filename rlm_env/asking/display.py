@@ -142,8 +142,9 @@ class Display:
         if not self.verbose:
             return
         lines = text.strip("\n").splitlines()
-        more = len(lines) - LINES_SHOWN
-        shown = lines[:LINES_SHOWN] + ([f"... {more:,} more lines"] if more > 0 else [])
+        more = len(lines) - LINES_SHOWN - 1
+        # The last line stays: it says what a traceback is about.
+        shown = [*lines[:LINES_SHOWN], f"... {more:,} more lines", lines[-1]] if more > 0 else lines
         for line in shown:
             printed = Text(INDENT + visible(line), style=style)
             self.console.print(printed, highlight=False, no_wrap=True, overflow="ellipsis", crop=True)

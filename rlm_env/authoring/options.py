@@ -29,7 +29,9 @@ def one_of(option: str, value: str, known: Iterable[str]) -> str:
 
 def at_least(option: str, value: int | None, least: int) -> int | None:
     """The value: None, or a whole number that is at least `least`."""
-    if value is not None and (not isinstance(value, int) or value < least):
+    if value is not None and not isinstance(value, int):
+        raise ValueError(f"{option} must be one whole number or None, got {value!r}")
+    if value is not None and value < least:
         raise ValueError(f"{option} must be at least {least} or None, got {value!r}")
     return value
 

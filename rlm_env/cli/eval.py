@@ -149,7 +149,8 @@ def _eval(arguments: argparse.Namespace) -> int:
         begun = any(path.stat().st_size for path in config.out.glob("**/rollouts.jsonl"))
         return end_stopped(progress, stop, resume if begun else None)
     print_result(result, markdown=arguments.markdown)
-    say(progress, f"stored in {result.path}")
+    where = shlex.quote(str(result.path))
+    say(progress, f"stored in {result.path}; to look at it: rlm-env view {where}, or rlm-env report {where} --html")
     if result.status not in DONE:
         text = f"{result.status}: rollouts are left to do. To go on with a higher limit:\n  {resume} --max-cost ..."
         say(progress, text, "yellow")

@@ -26,7 +26,8 @@ def detail_notes(summary: EvalSummary) -> list[str]:
         )
     if summary.lengths and all(group.cost is None for group in summary.scaffolds):
         lines.append(
-            "No prices are known, so that there is no money in the tables: --prices, or `prices` of an engine."
+            "No prices are known (--prices, or `prices` of an engine; a vLLM of your own has none), so that there is "
+            "no money in the tables."
         )
     return lines
 

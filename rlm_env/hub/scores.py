@@ -147,7 +147,7 @@ async def unsteady_scores(environment: Environment, tasks: Iterable[Task], answe
 
 
 def _raised(rule: str, task: Task, error: Exception) -> Finding:
-    remedy = "score() must take any text; perfect_answer() any task"
+    remedy = "score() takes any text and returns a number or a Score in [0, 1]; perfect_answer() takes any task"
     return Finding(rule, task.id, raised(error), remedy)
 
 

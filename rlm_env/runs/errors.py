@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from rlm_env.spelling import near_matches
 
@@ -46,8 +47,16 @@ def validation_problems(error: ValidationError, model: type[BaseModel]) -> list[
         elif detail["type"] == "value_error":
             found.append(f"{key + ': ' if key else ''}{detail.get('ctx', {}).get('error')}")
         else:
-            found.append(f"{key}: {detail['msg']}, got {detail['input']!r}")
+            found.append(f"{key}: {_wanted(detail, model)}, got {detail['input']!r}")
     return found
+
+
+def _wanted(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    """What a key takes, in the words of a config."""
+    key = ".".join(part for part in detail["loc"] if isinstance(part, str))
+    if detail["type"] in ("tuple_type", "list_type"):
+        return f"a table for each is wanted, [[{key}]]" if _keys_at(model, detail["loc"]) else "a list is wanted, [...]"
+    return f"a table is wanted, [{key}]" if detail["type"] in ("model_type", "dict_type") else detail["msg"]
 
 
 def _keys_at(model: type[BaseModel], path: Iterable[int | str]) -> Iterable[str]:

@@ -142,7 +142,8 @@ def _package_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
     if not old or not new or old == new:
         return []
     was, now = (f"{record['name']} {record['version']} (content {record['sha256'][:12]})" for record in (old, new))
-    return [f"the environment was {was} when the run began, is now {now}: its scores may differ"]
+    remedy = "rlm-env score FOLDER makes all of them again"
+    return [f"the environment was {was} when the run began, is now {now}: its scores may differ; {remedy}"]
 
 
 def describe_package(origin: Origin) -> dict[str, Any]:

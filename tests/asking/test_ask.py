@@ -68,6 +68,13 @@ def test_root_and_sub_llm_are_sampled_as_they_are_told(ask, endpoint, text, by):
     assert 9 not in root.values()
 
 
+def test_of_a_long_traceback_the_error_is_shown(ask, endpoint):
+    endpoint.answer = _replies("```repl\n" + "\n".join(f"def f{i}(): f{i + 1}()" for i in range(9)) + "\nf0()\n```")
+    _, _, err = ask("--set", "rollout.max_turns=1")
+    assert "more lines" in err
+    assert "NameError: name 'f9' is not defined" in err
+
+
 def test_a_question_that_breaks_off_leaves_no_folder_behind(ask, monkeypatch, tmp_path):
     def broken(*_, **__):
         raise ZeroDivisionError

@@ -18,6 +18,8 @@ def test_numbers_and_names_are_checked():
     assert at_least("num_tasks", None, 1) is None
     with pytest.raises(ValueError, match="num_tasks must be at least 1 or None, got 0"):
         at_least("num_tasks", 0, 1)
+    with pytest.raises(ValueError, match=r"num_tasks must be one whole number or None, got \[5, 6\]"):
+        at_least("num_tasks", [5, 6], 1)
     assert one_of("mode", "a", "ab") == "a"
     with pytest.raises(ValueError, match="mode: 'c' does not exist; there are a, b"):
         one_of("mode", "c", "ab")

@@ -27,6 +27,13 @@ def said(values: dict) -> str:
     return explain_validation(error.value, Config, "x.toml")
 
 
+def test_a_table_that_is_none_is_asked_for_as_it_is_written():
+    assert said({"environments": "a"}) == "x.toml: environments: a table for each is wanted, [[environments]], got 'a'"
+    assert said({"environments": [{"name": "a", "options": 5}]}).endswith(
+        "environments.0.options: a table is wanted, [environments.options], got 5"
+    )
+
+
 def test_the_label_of_an_environment_is_its_name_unless_it_is_given():
     assert EnvironmentEntry(name="oolong-rlm").label == "oolong-rlm"
     assert EnvironmentEntry(name="oolong-rlm", label="long").label == "long"
