@@ -152,7 +152,8 @@ def reference_kl(logprobs: Tensor, reference: Tensor, log_ratio: Tensor, config:
     the policy's own samples is the KL (Schulman 2020, joschu.net/blog/kl-approx.html; GRPO, arXiv:2402.03300, equation
     4; `beta` of TRL 1.16, `low_var_kl` of verl). Its gradient is not that of the KL. That of k3 exp(x) is, with x the
     log ratio of policy to behavior, for samples of any behavior (DeepSeek-V3.2, arXiv:2512.02556;
-    `use_bias_correction_kl` of TRL, its default): `kl_estimator = "unbiased"`.
+    `use_bias_correction_kl` of TRL, its default): `kl_estimator = "unbiased"`. Both exponentials are capped at
+    `ratio_cap`, so that one token that the reference finds far likelier does not decide a step; TRL caps neither.
     """
     k3 = _k3(logprobs, reference, config)
     return k3 if config.kl_estimator == "k3" else _capped(log_ratio, config)[0] * k3

@@ -14,7 +14,7 @@ from pydantic import Field
 from rlm_env.runs.engine_table import EngineEntry, Role
 from rlm_env.runs.options import EngineOptions
 from rlm_env.train.learner.config import SamplesConfig
-from rlm_env.train.sync.transfer import METHODS
+from rlm_env.train.sync.config import METHODS_OF_VLLM
 
 OF_TEXT_ENDPOINTS = ("key_env", "tokens", "window", "tools", "stream")
 """Keys that say nothing of an engine that follows: it is a vLLM, and serves the run's model."""
@@ -58,7 +58,7 @@ def engine_problems(
         yield from _entry_problems(entry, model)
     following = [entry.name for entry in entries if entry.followed]
     yield (
-        method in METHODS and len(following) > 1,
+        method in METHODS_OF_VLLM and len(following) > 1,
         f'sync.method = "{method}" goes to one engine, and {", ".join(following)} follow: use "disk" or "lora"',
     )
     yield (

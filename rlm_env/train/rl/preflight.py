@@ -34,7 +34,7 @@ from rlm_env.train.rl.environment_mix import make_train_environment, rollout_con
 from rlm_env.train.rl.sampler import check_pools
 from rlm_env.train.rl.supervised import supervised_plan
 from rlm_env.train.rl.teacher import check_teacher
-from rlm_env.train.sync.transfer import METHODS
+from rlm_env.train.sync.config import METHODS_OF_VLLM
 from rlm_env.train.sync.transfer_check import trainer_gpus, transfer_refusal
 from rlm_env.train.sync.weight_sync import NOT_RUN
 
@@ -124,7 +124,7 @@ def preflight(config: TrainConfig, console: Console) -> None:
         found = _tasks(config, folder)
     for name, value in found:
         table.add_row(name, value)
-    if config.sync.method in METHODS:
+    if config.sync.method in METHODS_OF_VLLM:
         table.add_row("sync", NOT_RUN.format(config.sync.method))
     for name, value in _engines(config):
         table.add_row(name, value)
@@ -171,7 +171,7 @@ def check_model(config: TrainConfig, folder: Path, *, live: bool = True) -> None
 
 def _check_transfer(config: TrainConfig, model_config: Any) -> None:
     """Raises ConfigError where weights cannot go from memory to memory as configured."""
-    if config.sync.method not in METHODS:
+    if config.sync.method not in METHODS_OF_VLLM:
         return
     with torch.device("meta"):
         stacked = stacked_experts(model_without_values(model_config, config.trainer))

@@ -46,11 +46,11 @@ from rlm_env.train.rl.supervised import supervised_plan
 from rlm_env.train.rl.teacher import Teacher, check_teacher, open_teacher
 from rlm_env.train.run_folder import MODEL, WEIGHTS, OpenRun, open_run
 from rlm_env.train.sft.trainer import Plan
+from rlm_env.train.sync.config import METHODS_OF_VLLM
 from rlm_env.train.sync.engine_watch import EngineWatch
 from rlm_env.train.sync.fleet import Fleet
 from rlm_env.train.sync.fleet_sync import FleetSync
 from rlm_env.train.sync.sync_check import SyncError
-from rlm_env.train.sync.transfer import METHODS
 from rlm_env.train.sync.weight_sync import NOT_RUN
 
 ALL_EQUAL = 3
@@ -193,7 +193,7 @@ class _Run:
         described = engines.described if config.engines else {"policy": engines.llm}
         self.opened.add_to_record(engines=await describe_engines(described), packages=packages)
         sync = FleetSync(config.sync, config.out / WEIGHTS, config.trainer.dtype)
-        if config.sync.method in METHODS:
+        if config.sync.method in METHODS_OF_VLLM:
             say_note(self.console, NOT_RUN.format(config.sync.method))
         with stage(self.console, "bringing the weights into the engine and comparing it with the trainer"):
             found = await sync.start(self.learner, engines)

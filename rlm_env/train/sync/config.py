@@ -10,6 +10,8 @@ from rlm_env.runs.config_table import Table
 
 LARGEST_ADAPTER_RANK = 512
 """The largest rank of an adapter that vLLM serves."""
+METHODS_OF_VLLM = ("ipc", "nccl")
+"""Values of `SyncConfig.method` that go by vLLM's own weight transfer (`transfer.py`)."""
 
 
 class SyncConfig(Table):

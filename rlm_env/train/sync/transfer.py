@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_env.train.learner import distributed
 from rlm_env.train.sync.canary import shifted
+from rlm_env.train.sync.config import METHODS_OF_VLLM
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from rlm_env.train.learner.weight_stream import WeightInfo, WeightStream
 
-METHODS = ("ipc", "nccl")
 CONTROL_SECONDS = 600.0
 """Time for each request to the engine."""
 
@@ -28,7 +28,7 @@ CONTROL_SECONDS = 600.0
 def engine_arguments(method: str | None) -> tuple[tuple[str, ...], dict[str, str]]:
     """Arguments and environment variables with which a vLLM must be started to take weights by `method`; neither for
     any other. IPC handles travel as pickles, which vLLM must be told to read; it listens on 127.0.0.1 alone."""
-    if method not in METHODS:
+    if method not in METHODS_OF_VLLM:
         return (), {}
     env = {"VLLM_ALLOW_INSECURE_SERIALIZATION": "1"} if method == "ipc" else {}
     return ("--weight-transfer-config", f'{{"backend": "{method}"}}'), env

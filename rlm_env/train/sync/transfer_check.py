@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from rlm_env.train.sync.transfer import METHODS
+from rlm_env.train.sync.config import METHODS_OF_VLLM
 
 
 def trainer_gpus(processes: int) -> list[str]:
@@ -29,7 +29,7 @@ def transfer_refusal(
     engine on another machine shares none, and None is an engine that takes the trainer's first ones. `stacked`: the
     model's weights that are not in memory as in its files.
     """
-    if method not in METHODS:
+    if method not in METHODS_OF_VLLM:
         return None
     where = f'sync.method = "{method}"'
     if device != "cuda" or cpu_engine:

@@ -25,7 +25,8 @@ from vllm.distributed.weight_transfer import (  # noqa: E402
 from vllm.v1.worker.gpu_worker import Worker  # noqa: E402
 
 from rlm_env.train.learner.weight_stream import WeightInfo, WeightStream  # noqa: E402
-from rlm_env.train.sync.transfer import METHODS, Transfer, engine_arguments  # noqa: E402
+from rlm_env.train.sync.config import METHODS_OF_VLLM  # noqa: E402
+from rlm_env.train.sync.transfer import Transfer, engine_arguments  # noqa: E402
 from tests.tiny_model import make_model  # noqa: E402
 from tests.train.sync.stand_in_transfer import FIELDS, REQUIRED, TransferStandIn  # noqa: E402
 from tests.train.sync_stand_in import StandIn  # noqa: E402
@@ -57,7 +58,7 @@ def test_the_routes_are_there() -> None:
     assert {"keep", "abort"} <= set(get_args(PauseMode))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS_OF_VLLM)
 def test_the_stand_in_has_vllms_fields(method: str) -> None:
     init, update = INFOS[method]
     assert FIELDS[method] == {"init": fields(init), "update": fields(update)}
@@ -65,7 +66,7 @@ def test_the_stand_in_has_vllms_fields(method: str) -> None:
     assert required(update) == {"names", "dtype_names", "shapes"}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS_OF_VLLM)
 def test_our_side_is_made_of_vllms_own_classes(method: str) -> None:
     transfer = Transfer(method, "http://127.0.0.1:1", 0, workers=2, port=7)
     assert pickle.loads(pickle.dumps(transfer)) == transfer  # as the trainer's other processes get it
