@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from rlm_env.repl import Repl, ReplPool, SubError
 from tests.repl.levels import GUARD_FIRST, open_pool
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -184,14 +185,10 @@ async def test_a_flood_between_cells_ends_the_repl_and_the_record_says_so(arena,
         step = await repl.run(f"{TOOLS}{thread}import threading; threading.Thread(target=flood, daemon=True).start()")
         assert step.error is None
         async with Bystander(honest) as bystander:
-            for _ in range(2000):
-                if repl.pid is None:
-                    break
-                await asyncio.sleep(0.01)
+            await until(lambda: repl.pid is None)
         assert bystander.memory < 20 * 2**20
         assert bystander.lag < 0.1
-        assert repl.pid is None
-        await asyncio.sleep(0.2)
+        await until(lambda: repl.ends)
         assert len(repl.ends) == 1
         assert "protocol" in repl.ends[0]
         step = await repl.run("1 + 1")
