@@ -198,7 +198,8 @@ def test_loss_and_gradients_equal_trl(preset, clip, micro_batches, fixed_batch_t
         difference = {
             name: ((by_name[name] - right).norm() / right.norm()).item() for name, right in theirs_by_name.items()
         }
-        assert float(ours) == pytest.approx(float(theirs), abs=1e-6)
+        # In float32 the terms of cispo, log-probabilities of about -5 with advantages of both signs, cancel to 0.3.
+        assert float(ours) == pytest.approx(float(theirs), rel=1e-5, abs=1e-6)
         assert max(difference.values()) <= 1e-5, difference
 
 
