@@ -40,12 +40,14 @@ def below(pid: int, what: str) -> list[psutil.Process]:
 
 
 def kill(pid: int, what: str) -> int:
-    """SIGKILL to all processes below `pid` whose command line says `what`; how many."""
+    """SIGKILL to all processes below `pid` whose command line says `what`, but not to those that watch over them, which
+    end what is left of a vLLM; how many."""
     killed = 0
     for process in below(pid, what):
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-            killed += 1
+            if not any(word.endswith("supervise.py") for word in process.cmdline()):
+                process.kill()
+                killed += 1
     return killed
 
 
