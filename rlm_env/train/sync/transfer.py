@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rlm_env.llm.vllm.control import CONTROL_TIMEOUT
 from rlm_env.train.learner import distributed
 from rlm_env.train.sync.canary import shifted
 from rlm_env.train.sync.config import METHODS_OF_VLLM
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rlm_env.train.learner.weight_stream import WeightInfo, WeightStream
-
-CONTROL_SECONDS = 600.0
-"""Time for each request to the engine."""
 
 
 def engine_arguments(method: str | None) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -129,7 +127,7 @@ def _open_sender(transfer: Transfer) -> _Sender:
     if found is not None:
         found.engine.shutdown()
     source: Any = _Source()
-    client = HTTPVLLMWeightSyncClient(transfer.root_url, timeout=CONTROL_SECONDS)
+    client = HTTPVLLMWeightSyncClient(transfer.root_url, timeout=CONTROL_TIMEOUT)
     engine = WeightTransferTrainerFactory.trainer_init(transfer.init_info(), client=client, source=source)
     _SENDERS[transfer.root_url] = _Sender(transfer.start, engine, source)
     return _SENDERS[transfer.root_url]
