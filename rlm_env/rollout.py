@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from rlm_env.as_dict import as_dict
 from rlm_env.context import Context
 from rlm_env.contexts import CONTEXTS, ContextError, ContextStore, fold_record, unfold_record
 from rlm_env.lines import read_lines
@@ -245,8 +246,7 @@ class Rollout(Readable):
         conversation takes linear space. With `contexts`, stretches of the context are stored there once and referred
         to (`contexts.py`). Raises OSError where that cannot be written.
         """
-        record = {"schema": SCHEMA_VERSION, **asdict(replace(self, context=None))}
-        del record["context"]
+        record = {"schema": SCHEMA_VERSION, **as_dict(self, leave_out=("context",))}
         for conversation in _conversations(record):
             _fold_prompts(conversation)
             for reply in conversation:

@@ -11,11 +11,12 @@ from dataclasses import dataclass, fields, replace
 from heapq import heappop, heappush, heapreplace
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rlm_env.train.learner.attention import Boundaries, Layout, to_device
-from rlm_env.train.learner.samples import Sample
+from rlm_env.train.learner.samples import Sample, joined
 from rlm_env.train.learner.tree import Tree, make_tree
 
 
@@ -171,10 +172,14 @@ def collate(samples: Sequence[Sample], weights: Sequence[float] | None = None, a
             )
     boundaries = Boundaries.of([len(sample) for sample in samples])
     lengths = torch.tensor(boundaries.lengths)
-    mask = torch.tensor([trained for sample in samples for trained in sample.mask])
+
+    def of_tokens(lists: Iterable[Iterable[float]], dtype: Any) -> Tensor:
+        return torch.from_numpy(joined(lists, dtype))
 
     def spread(values: Iterable[float]) -> Tensor:
         return torch.tensor(list(values), dtype=torch.float32).repeat_interleave(lengths)
+
+    mask = of_tokens((sample.mask for sample in samples), np.bool_)
 
     trained = mask.nonzero()[:, 0]
     tree = make_tree(samples, trained) if as_tree else None
@@ -185,15 +190,15 @@ def collate(samples: Sequence[Sample], weights: Sequence[float] | None = None, a
 
     return Pack(
         samples=samples,
-        input_ids=computed(torch.tensor([token for sample in samples for token in sample.token_ids]))[None],
-        position_ids=computed(torch.cat([torch.arange(length) for length in boundaries.lengths]))[None],
+        input_ids=computed(of_tokens((sample.token_ids for sample in samples), np.int64))[None],
+        position_ids=computed(of_tokens(map(range, boundaries.lengths), np.int64))[None],
         sequence_ids=torch.repeat_interleave(torch.arange(len(samples)), lengths),
         mask=mask,
-        behavior_logprobs=torch.tensor([value for sample in samples for value in sample.behavior_logprobs]),
+        behavior_logprobs=of_tokens((sample.behavior_logprobs for sample in samples), np.float32),
         weights=spread([sample.weight * sample.stands_for for sample in samples] if weights is None else weights),
         temperatures=spread(sample.temperature for sample in samples),
         advantages=spread(sample.advantage for sample in samples),
-        teacher_logprobs=torch.tensor([v for s in samples for v in s.teacher_logprobs or [0.0] * len(s)]),
+        teacher_logprobs=of_tokens((s.teacher_logprobs or [0.0] * len(s) for s in samples), np.float32),
         teacher_weights=spread(sample.teacher_weight for sample in samples),
         trained=trained,
         boundaries=boundaries,

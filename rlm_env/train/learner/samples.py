@@ -11,6 +11,10 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import chain
+from typing import Any
+
+import numpy as np
 
 from rlm_env.llm.weight_versions import oldest
 from rlm_env.rollout import Reply, Rollout
@@ -113,6 +117,11 @@ _BOUNDS = {
     "stands_for": (0.0, math.inf),
 }
 """Numbers of a sample, with the bounds that they must lie between."""
+
+
+def joined(lists: Iterable[Iterable[float]], dtype: Any) -> np.ndarray:
+    """The numbers of all lists, one after the other; several times as fast as making an array or a tensor of a list."""
+    return np.fromiter(chain.from_iterable(lists), dtype)
 
 
 def rollout_samples(

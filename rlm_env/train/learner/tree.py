@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rlm_env.train.learner.attention import to_device
-from rlm_env.train.learner.samples import Sample
+from rlm_env.train.learner.samples import Sample, joined
 from rlm_env.train.learner.tree_attention import Branches
 
 
@@ -45,16 +45,17 @@ class Tree:
         return replace(self, **moved, branches=self.branches.to(device))
 
 
-def common_lengths(samples: Iterable[Sample]) -> list[int]:
+def common_lengths(samples: Sequence[Sample]) -> list[int]:
     """For each sample, how many of its first tokens the sample before it has too."""
+    ids = joined((sample.token_ids for sample in samples), np.int64)
     found: list[int] = []
-    before = np.empty(0, np.int64)
-    for sample in samples:
-        ids = np.array(sample.token_ids, np.int64)
-        most = min(len(ids), len(before))
-        differ = np.flatnonzero(ids[:most] != before[:most])
-        found.append(int(differ[0]) if len(differ) else most)
-        before = ids
+    begin, before = 0, ids[:0]
+    for length in map(len, samples):
+        own, begin = ids[begin : begin + length], begin + length
+        most = min(length, len(before))
+        same = own[:most] == before[:most]
+        found.append(most if same.all() else int(same.argmin()))
+        before = own
     return found
 
 

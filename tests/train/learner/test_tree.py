@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise, takewhile
+from operator import eq
 
 import pytest
 from hypothesis import given, settings
@@ -154,6 +156,13 @@ def test_what_is_shared(ids, shared, computed):
         sample.token_ids for sample in samples
     ]
     assert pack.position_ids[0, pack.tree.places].tolist() == [at for s in samples for at in range(len(s))]
+
+
+@given(forests())
+def test_common_lengths_are_those_of_a_token_by_token_comparison(samples):
+    ids = [[], *(sample.token_ids for sample in samples)]
+    expected = [sum(takewhile(bool, map(eq, before, own))) for before, own in pairwise(ids)]
+    assert common_lengths(samples) == expected
 
 
 def test_a_step_of_trees_is_the_plain_one(plain_step, monkeypatch):
