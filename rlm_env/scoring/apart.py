@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import inspect
 import itertools
 import os
 import sys
@@ -95,6 +96,8 @@ class _Scorers:
 
 
 _scorers = _Scorers()
+_warned: dict[str | tuple[str, type[Warning], int], int] = {}
+"""What `warnings` has shown already."""
 atexit.register(_scorers.close)
 os.register_at_fork(after_in_child=_scorers.forget)
 
@@ -150,18 +153,22 @@ def _decide(environment: Environment, carried: Carried) -> None:
     if environment.score_in_process:
         carried.in_thread = ""
     elif not is_importable(kind):
-        place = "__main__" if kind.__module__ == "__main__" else "a function"
-        _choose_thread(environment, carried, f"the class {kind.__qualname__} is defined in {place}, not in a module")
+        in_script = kind.__module__ == "__main__" and "<" not in kind.__qualname__
+        place = "in the script or notebook itself" if in_script else "inside a function"
+        _choose_thread(environment, carried, f"its class is defined {place}, where no other process can import it")
 
 
 def _choose_thread(environment: Environment, carried: Carried, reason: str) -> None:
-    """Scores this environment in a thread from now on, and warns once."""
+    """Scores this environment in a thread from now on, and warns once: at the line of its `score`, which its author
+    knows, and not at one of ours."""
     carried.in_thread = reason
-    name = environment_name(environment)
-    warnings.warn(
-        f"{name} is scored in a thread of this process: {reason}. A slow score() then slows everything "
-        "and cannot be stopped. Define the class in a module and keep what cannot be pickled out of score(), or set "
-        "`score_in_process = True` on the class to do without this warning.",
+    code = getattr(inspect.unwrap(type(environment).score), "__code__", _choose_thread.__code__)
+    warnings.warn_explicit(
+        f"{environment_name(environment)} is scored in a thread of this process: {reason}. That is fine while score() "
+        "is quick; a slow one holds everything up and cannot be stopped. Move the class to a module and import it, "
+        "with nothing that cannot be pickled in score(), or set `score_in_process = True` on it to have no warning.",
         RuntimeWarning,
-        stacklevel=3,
+        code.co_filename,
+        code.co_firstlineno,
+        registry=_warned,
     )

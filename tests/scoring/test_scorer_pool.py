@@ -273,6 +273,23 @@ def test_an_environment_of_a_script_is_scored_and_the_script_does_not_run_again(
     assert done.stdout.split() == ["1.0", "1", "RuntimeWarning"], done.stderr
 
 
+def test_the_warning_about_a_class_of_a_script_is_one_line_at_its_score(tmp_path: Path):
+    script = tmp_path / "my_env.py"
+    rollout = 'rlm_env.Rollout.from_answer(task, "2")'
+    scored_often = f"for _ in range(3):\n    print(asyncio.run(score_rollout(WordCount(), task, {rollout})).value)\n"
+    script.write_text(SCRIPT.partition("with warnings")[0] + scored_often)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["1.0"] * 3, done.stderr
+    line = next(n for n, text in enumerate(script.read_text().splitlines(), 1) if "def score" in text)
+    said, source = done.stderr.splitlines()
+    assert said.startswith(
+        f"{script}:{line}: RuntimeWarning: WordCount is scored in a thread of this process: its class"
+    )
+    assert "defined in the script or notebook itself" in said
+    assert "Move the class to a module" in said
+    assert source.strip().startswith("def score(")
+
+
 HOST = """
 import asyncio, os, sys
 from rlm_env.scoring import apart, score_rollout
