@@ -1,7 +1,8 @@
 """Checks an environment in seconds: its tasks, scores, tools, baselines, and what of it a REPL can reach.
 
-The rules themselves are in `task_rules.py`, `scores.py`, `extras.py`, `contexts.py` and `reachable.py`. The package
-around the environment (README, license, version, wheel) is not checked here.
+The rules themselves are in `task_rules.py`, `scores.py`, `extras.py`, `contexts.py`, `leftover.py` and `reachable.py`.
+Of the package around the environment (README, license, version, wheel) only prose that is left from the template is
+looked at here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rlm_env.environment import Environment
 from rlm_env.hub import contexts, extras, prompts, reachable, sameness, scores, task_rules
 from rlm_env.hub.findings import Finding, Findings
 from rlm_env.hub.guarded import NoEnd, environment_code, raised
+from rlm_env.hub.leftover import template_prose
 from rlm_env.hub.project import PYPROJECT
 from rlm_env.origin import Origin, origin_of
 from rlm_env.registry import FOLDER, environment_maker, find_environment, other_places
@@ -34,6 +36,7 @@ TOOLED = 5
 RULES = (
     "loads",
     "options",
+    "template",
     "tasks",
     "ids",
     "splits",
@@ -104,6 +107,8 @@ async def _check(request: CheckRequest, origin: Origin, findings: Findings, allo
         for place in other_places(request.name)
     ]
     findings.conclude("loads", elsewhere, "by name" if request.options else "by name, with its default options", allow)
+    left = template_prose(origin.folder, origin.project)
+    findings.conclude("template", left, "nothing that rlm-env new wrote about its own task is out of place", allow)
     if origin.project is None and (sources := FOLDER / origin.module).is_dir():
         installed = f"{request.name} is the installed {origin.package} {origin.version}"
         findings.unchecked[str(sources)] = f"{installed}; pip install -e {sources} to check these"

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-SHOWN = 3
+SHOWN = 4
 """Findings of one rule that are printed."""
 
 

@@ -17,6 +17,7 @@ from rlm_env.hub.build import Built, build, core_wheel, wheel_findings
 from rlm_env.hub.check import allowed_rules
 from rlm_env.hub.classification import UNCLASSIFIED, hub_class
 from rlm_env.hub.findings import Finding, Findings
+from rlm_env.hub.leftover import template_prose
 from rlm_env.hub.metadata import metadata_findings, readme_findings, requirement_findings
 from rlm_env.hub.project import PYPROJECT, Project, stage_project
 from rlm_env.hub.tools import FreshVenv, ToolFailed, fresh_environ, run_tool
@@ -63,6 +64,10 @@ def validate(project: Project, work: Path, say: Say, index: Sequence[str] = ()) 
     )
     findings.conclude("content", left_out(project, staged), "every file of the package is published")
     findings.conclude("readme", readme_findings(project), "in the hub's shape; its arguments are the options")
+    left = template_prose(project.content_folder, project.folder)
+    findings.conclude(
+        "template", left, "nothing is left of the template's task", allowed_rules(project.folder / PYPROJECT)
+    )
     if not findings.ok:
         findings.unchecked["wheel, check and eval"] = "the findings come first"
         return Validated(project, findings, sha256, staged, None)

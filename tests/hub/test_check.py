@@ -9,6 +9,7 @@ from rlm_env.cli import main
 from rlm_env.hub import guarded, reachable, sameness
 from rlm_env.hub.check import RULES, CheckRequest, check_environment
 from rlm_env.hub.findings import Finding, Findings
+from rlm_env.hub.new import make_package
 from rlm_env.hub.tools import ToolFailed, run_tool
 from rlm_env.hub.validate import add_check_findings
 from rlm_env.runs.errors import ConfigError
@@ -27,6 +28,21 @@ def no_processes(monkeypatch):
 
     monkeypatch.setattr(sameness, "other_bytes", lambda *arguments: [])
     monkeypatch.setattr(reachable, "try_in_repl", nothing_is_readable)
+
+
+@pytest.mark.usefixtures("no_processes")
+async def test_prose_of_the_template_is_found_and_may_be_allowed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = make_package("left-over-rlm", tmp_path / "environments")
+    assert (await check("left-over-rlm", options={"lines": 12})).found == []
+    code = folder / "left_over_rlm" / "environment.py"
+    code.write_text(code.read_text().replace("How many {item} reached {town} in all?", "{item}: how many in {town}?"))
+    findings = await check("left-over-rlm", options={"lines": 12})
+    assert {finding.rule for finding in findings.found} == {"template"}
+    assert "README.md, lines 5, 10, 34" in {finding.where for finding in findings.found}
+    with (folder / "pyproject.toml").open("a") as project:
+        project.write('\n[tool.rlm-env.check.allow]\ntemplate = "as true of this question"\n')
+    assert (await check("left-over-rlm", options={"lines": 12})).found == []
 
 
 async def test_a_sound_environment_passes_every_rule(planted):
@@ -319,10 +335,10 @@ def test_what_a_project_allows_is_allowed_of_its_installation_too():
 
 
 def test_findings_of_one_kind_are_not_all_printed():
-    found = [Finding("ids", str(index), "m", "r") for index in range(5)]
+    found = [Finding("ids", str(index), "m", "r") for index in range(6)]
     lines = Findings("some", [*found, Finding("tools", "t", "m", "r")]).lines()
-    assert lines[1:4] == [f"  FINDING      ids  {index}: m. Remedy: r" for index in range(3)]
-    assert lines[4:] == [
+    assert lines[1:5] == [f"  FINDING      ids  {index}: m. Remedy: r" for index in range(4)]
+    assert lines[5:] == [
         "  FINDING      tools  t: m. Remedy: r",
         "  FINDING      ids  2 more of the kind; --json lists all",
     ]

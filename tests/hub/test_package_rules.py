@@ -11,13 +11,14 @@ import pytest
 from rlm_env.cli import main
 from rlm_env.hub.build import WHEEL_BYTES, Built, wheel_findings
 from rlm_env.hub.classification import UNCLASSIFIED, V0, V1, hub_class
+from rlm_env.hub.leftover import ABOUT_ITS_TASK, _template, _template_lines, template_prose
 from rlm_env.hub.metadata import metadata_findings, readme_findings, requirement_findings
 from rlm_env.hub.new import make_package
 from rlm_env.hub.places.base import pip_finds
 from rlm_env.hub.project import environment_names, find_project, read_project, stage_project
 from rlm_env.hub.tools import ToolFailed
 from rlm_env.hub.validate import left_out
-from rlm_env.origin import HASH_FILE, content_hash
+from rlm_env.origin import HASH_FILE, content_hash, origin_of
 from rlm_env.runs.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -277,3 +278,34 @@ def test_a_folder_without_an_environment_is_refused(tmp_path, capsys):
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "any"\n')
     assert main(["validate", str(tmp_path)]) == 2
     assert "names no environment: add [project.entry-points" in capsys.readouterr().err
+
+
+def test_prose_that_is_left_from_the_template_is_found_once_the_question_is_another(project, capsys):
+    name = read_project(project).name
+    origin = origin_of(name)
+    assert template_prose(origin.folder, origin.project) == []
+    code = origin.folder / "environment.py"
+    code.write_text(code.read_text().replace("How many {item} reached {town} in all?", "Who sent {item} to {town}?"))
+    found = {one.where: one for one in template_prose(origin.folder, origin.project)}
+    package = origin.folder.name
+    assert list(found) == [
+        "README.md, lines 5, 10, 34",
+        "pyproject.toml, line 8",
+        f"{package}/environment.py, lines 35, 40",
+        f"{package}/tips.txt, lines 2, 3",
+    ]
+    assert "'- **Short description**: how many" in found["README.md, lines 5, 10, 34"].message
+    assert template_prose(origin.folder, None) == [one for where, one in found.items() if "/" in where]
+    assert main(["validate", name]) == 1
+    assert "template README.md, lines 5, 10, 34: left from rlm-env new" in " ".join(capsys.readouterr().out.split())
+    for where in found:
+        file = project / where.partition(",")[0]
+        for line in _template_lines():
+            file.write_text(file.read_text().replace(line, "x"))
+    assert template_prose(origin.folder, origin.project) == []
+
+
+def test_each_beginning_of_the_template_is_a_line_of_it():
+    for name, beginnings in ABOUT_ITS_TASK.items():
+        lines = [line.strip() for line in _template(name).splitlines()]
+        assert [sum(line.startswith(beginning) for line in lines) for beginning in beginnings] == [1] * len(beginnings)
