@@ -26,6 +26,7 @@ PLAIN_WIDTH_OF_MANY = 190
 """As `PLAIN_WIDTH`, for a table with many scaffolds."""
 EXAMPLES = """\
   rlm-env report outputs/NAME
+  rlm-env report outputs                                 # every run in there
   rlm-env report outputs/NAME --markdown
   rlm-env report outputs/BEFORE outputs/AFTER --html --out report.html
   rlm-env report outputs/NAME --json | jq .evals[0].summary.comparisons
@@ -45,7 +46,13 @@ def add_report(commands: Any) -> None:
         "seeds of one, share a table.",
         examples=EXAMPLES,
     )
-    command.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="the output folder of a run")
+    command.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="the output folder of a run, or a folder that holds several",
+    )
     form = command.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="Markdown")
     form.add_argument("--html", action="store_true", help="one page with charts by context length, without scripts")
@@ -64,17 +71,16 @@ def add_report(commands: Any) -> None:
 def _report(arguments: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     from rlm_env.reports.document import make_document
-    from rlm_env.reports.reading import is_training, read_report
+    from rlm_env.reports.reading import is_training, run_folders
 
     form = next((form for form in FORMS if getattr(arguments, form)), None)
     if arguments.out is not None and form is None:
         raise ConfigError(f"--out needs a form: --{', --'.join(FORMS)}")
-    trained = [folder for folder in arguments.folders if is_training(folder)]
-    if arguments.curve is not None and len(trained) < len(arguments.folders):
+    folders = [run for folder in arguments.folders for run in run_folders(folder)]
+    if arguments.curve is not None and not all(map(is_training, folders)):
         raise ConfigError("--curve is for training runs alone")
-    errors = Console(stderr=True)
-    show = len(arguments.folders) > 1 and errors.is_terminal
-    data = read_report(arguments.folders, lambda folder: say(errors, f"reading {folder}") if show else None)
+    data, read = _read(folders, arguments.folders)
+    trained = [folder for folder in read if is_training(folder)]
     sections = make_document(data, trained)
     if form is None:
         _print_sections([section for section in sections if not section.within])
@@ -86,6 +92,29 @@ def _report(arguments: argparse.Namespace) -> int:
 
         draw_curve([load_run(folder) for folder in trained], arguments.curve)
     return 0
+
+
+def _read(folders: Sequence[Path], named: Sequence[Path]) -> tuple[ReportData, list[Path]]:
+    """The numbers of the runs, and those of the folders that could be read. Of the runs in a folder that was named,
+    those that cannot be read are told and left out. Raises ConfigError and RecordError for a run that was itself named,
+    and where none can be read."""
+    from rlm_env.reports.reading import read_report
+
+    errors = Console(stderr=True)
+    show = len(folders) > 1 and errors.is_terminal
+    left: list[Path] = []
+
+    def left_out(folder: Path, error: ValueError) -> None:
+        if folder in named:
+            raise error
+        left.append(folder)
+        say(errors, f"left out: {error}", "yellow")
+
+    data = read_report(folders, lambda folder: say(errors, f"reading {folder}") if show else None, left_out)
+    read = [folder for folder in folders if folder not in left]
+    if not read:
+        raise ConfigError(f"none of the {len(left)} runs in {', '.join(map(str, named))} can be read")
+    return data, read
 
 
 def _print_sections(sections: Sequence[Section]) -> None:

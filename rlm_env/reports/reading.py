@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,17 @@ from rlm_env.evals.stored import open_stored
 from rlm_env.evals.summary import compare_scores, scores_by_task, with_holm
 from rlm_env.reports.data import SCHEMA, Curve, EvalReport, ReportData, RunComparison, RunFacts, TrainingReport
 from rlm_env.reports.programs import programs_by_step
+from rlm_env.rollout import RecordError
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import CONFIG, read_run_config, run_status, short_names
+from rlm_env.runs.folder import CONFIG, ROLLOUTS, read_run_config, run_status, short_names
 from rlm_env.runs.record import versions
 from rlm_env.train.report.curves import curves
 from rlm_env.train.report.metrics import METRICS
 from rlm_env.train.report.report import load_run
 
+DEPTH = 3
+"""How deep runs are looked for below a folder that is none itself."""
 LONG_ANSWER = 200
 """Characters of an answer from which its hash votes in its place: a run may hold gigabytes of answers."""
 _USER = re.compile(r"(?<=://)[^/@\s]+@")
@@ -44,29 +47,74 @@ class _Scores:
     """A test may have ended it, so that only what holds at any number of tasks holds."""
 
 
-def read_report(folders: Sequence[Path], tell: Callable[[Path], None] = lambda folder: None) -> ReportData:
-    """The numbers of evals and training runs. `tell` is called with each folder before it is read.
+def run_folders(path: Path, depth: int = DEPTH) -> list[Path]:
+    """The folder itself if it holds a run, otherwise the folders of runs below it, in order; itself where there are
+    none. An eval on several environments is one run."""
+    found = list(_run_folders(path, depth))
+    return found or [path]
 
-    Raises ConfigError where a folder holds no run, and RecordError where a line of its rollouts is damaged.
+
+def _run_folders(path: Path, depth: int) -> Iterator[Path]:
+    if any((path / name).exists() for name in (CONFIG, ROLLOUTS, METRICS)):
+        yield path
+    elif depth and path.is_dir():
+        for entry in sorted(path.iterdir()):
+            if entry.is_dir() and not entry.is_symlink():
+                yield from _run_folders(entry, depth - 1)
+
+
+def read_report(
+    folders: Sequence[Path],
+    tell: Callable[[Path], None] = lambda folder: None,
+    left_out: Callable[[Path, ValueError], None] | None = None,
+) -> ReportData:
+    """The numbers of evals and training runs. `tell` is called with each folder before it is read, `left_out` with one
+    that cannot be read, and why; the report is then of the others.
+
+    Without `left_out`, raises ConfigError where a folder holds no run, and RecordError where a line of its rollouts is
+    damaged.
     """
-    names = run_names(folders)
-    evals: list[EvalReport] = []
-    matrices: list[RunFacts] = []
-    kept: list[_Scores] = []
-    trainings: list[TrainingReport] = []
-    for folder, name in zip(folders, names, strict=True):
+    read = _Read()
+    for folder, name in zip(folders, run_names(folders), strict=True):
         tell(folder)
-        if is_training(folder):
-            trainings.append(_read_training(folder, name))
-            continue
-        parts = list(_parts(folder))
-        if parts[0][1]:
-            matrices.append(_matrix_facts(folder, name))
-        for path, label in parts:
-            report, scores = _read_eval(path, f"{name}/{label}" if label else name, name if label else None)
-            evals.append(report)
-            kept.append(scores)
-    return ReportData(SCHEMA, versions().get("rlm-env", ""), evals, matrices, _comparisons(kept), trainings)
+        try:
+            read.add(_read_run(folder, name))
+        except (ConfigError, RecordError) as error:
+            if left_out is None:
+                raise
+            left_out(folder, error)
+    version = versions().get("rlm-env", "")
+    return ReportData(SCHEMA, version, read.evals, read.matrices, _comparisons(read.scores), read.trainings)
+
+
+@dataclass(slots=True)
+class _Read:
+    """What was read of one run, or of several."""
+
+    evals: list[EvalReport] = field(default_factory=list)
+    matrices: list[RunFacts] = field(default_factory=list)
+    scores: list[_Scores] = field(default_factory=list)
+    trainings: list[TrainingReport] = field(default_factory=list)
+
+    def add(self, other: _Read) -> None:
+        self.evals += other.evals
+        self.matrices += other.matrices
+        self.scores += other.scores
+        self.trainings += other.trainings
+
+
+def _read_run(folder: Path, name: str) -> _Read:
+    """Raises ConfigError and RecordError."""
+    if is_training(folder):
+        return _Read(trainings=[_read_training(folder, name)])
+    read, parts = _Read(), list(_parts(folder))
+    if parts[0][1]:
+        read.matrices.append(_matrix_facts(folder, name))
+    for path, label in parts:
+        report, scores = _read_eval(path, f"{name}/{label}" if label else name, name if label else None)
+        read.evals.append(report)
+        read.scores.append(scores)
+    return read
 
 
 def is_training(folder: Path) -> bool:

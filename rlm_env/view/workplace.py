@@ -14,16 +14,13 @@ from rlm_env.evals.config import EvalConfig
 from rlm_env.evals.matrix import matrix_title
 from rlm_env.evals.stored import open_stored
 from rlm_env.repl.wire import sanitize
-from rlm_env.reports.reading import is_training
+from rlm_env.reports.reading import DEPTH, is_training
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import CONFIG, RESULTS, ROLLOUTS, SUMMARY, read_run_config, short_names
 from rlm_env.train.report.metrics import METRICS
 from rlm_env.view.runs import ViewedEval, ViewedRun
 from rlm_env.view.training import ViewedTraining
-
-DEPTH = 3
-"""How deep runs are looked for below a folder that is none itself."""
 
 LINES = ".jsonl"
 """How a file of rollouts is called."""

@@ -174,6 +174,34 @@ def test_folders_that_are_no_runs_are_named(runs, report, tmp_path):
     assert "--curve is for training runs alone" in report("good", "trained", "--curve", "x.png", code=2)
 
 
+def test_all_runs_in_a_folder_are_reported_and_those_that_cannot_be_read_are_named(runs, report, tmp_path, capsys):
+    place = tmp_path / "outputs"
+    for name, run in (("a/good", "good"), ("bad", "bad"), ("trained", "trained")):
+        shutil.copytree(runs / run, place / name)
+    (place / "empty").mkdir()
+    (place / "notes.txt").write_text("no run")
+    told = json.loads(report(place, "--json"))
+    assert [one["run"]["name"] for one in told["evals"]] == ["good", "bad"]
+    assert [one["run"]["name"] for one in told["trainings"]] == ["trained"]
+    assert {one["scaffold"] for one in told["comparisons"]} == {"standard", "rlm"}
+    console = report(place)
+    for name in ("good", "bad", "trained", "Runs on the same tasks"):
+        assert name in console
+    (place / "trained" / "metrics.jsonl").write_text("")
+    (place / "bad" / "rollouts.jsonl").write_text("{oops\n{}\n")
+    assert main(["report", str(place), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert [one["run"]["name"] for one in json.loads(printed.out)["evals"]] == ["good"]
+    said = " ".join(printed.err.split())
+    assert said.count("left out: ") == 2
+    assert "no step has ended yet" in said
+    assert "rollouts.jsonl, line 1" in said
+    shutil.rmtree(place / "a")
+    assert "none of the 2 runs in" in report(place, code=2)
+    assert "empty holds no run" in report(place / "empty", code=2)
+    assert "--curve is for training runs alone" in report(place, "--curve", "x.png", code=2)
+
+
 def test_a_matrix_has_its_parts_in_the_page_and_its_table_on_the_console(runs, report, tmp_path):
     folder = tmp_path / "both"
     for label in ("easy", "hard"):
