@@ -74,6 +74,7 @@ def add_command(
         description=description,
         epilog=f"{keys}examples:\n{examples}",
         formatter_class=HelpFormatter,
+        allow_abbrev=False,  # a new option must not change what an old command line means
     )
 
 

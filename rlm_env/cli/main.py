@@ -92,6 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Evaluate and train Recursive Language Models.",
         epilog=f"rlm-env COMMAND --help shows its flags, with examples.\n\n{EXIT_CODES}",
         formatter_class=HelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"rlm-env {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

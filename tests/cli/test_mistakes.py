@@ -1,10 +1,12 @@
 """What a user gets wrong is named in a line or two, without a traceback."""
 
+import argparse
 from pathlib import Path
 
 import pytest
 
 from rlm_env.cli import main
+from rlm_env.cli.main import make_parser
 
 WHERE = ("--model", "stub", "--base-url", "http://127.0.0.1:9/v1")
 
@@ -29,6 +31,20 @@ def module(workplace: Path) -> Path:
 def test_a_mistyped_flag_is_named_with_near_matches(fails):
     said = fails("eval", "word-count", *WHERE, "--concurency", "4")
     assert said == "error: unknown option --concurency; did you mean '--concurrency'?"
+
+
+def test_no_command_takes_the_beginning_of_an_option_for_the_option():
+    parser = make_parser()
+    [commands] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    assert [name for name, command in commands.choices.items() if command.allow_abbrev] == []
+    assert not parser.allow_abbrev
+
+
+def test_the_beginning_of_an_option_is_refused_with_the_whole_of_it(fails):
+    for short, whole in (("--scaffold", "--scaffolds"), ("--con", "--concurrency"), ("--dry", "--dry-run")):
+        said = fails("eval", "word-count", *WHERE, short, "rlm")
+        assert said == f"error: unknown option {short}; did you mean '{whole}'?"
+    assert "unknown option --markdow; did you mean '--markdown'?" in fails("report", "outputs", "--markdow")
 
 
 def test_an_option_that_the_environment_does_not_have(fails):
