@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
+from rlm_env.evals.explained import PAGE, few_tasks_notes
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.report import stopping_note
 from rlm_env.evals.stats import Estimate
@@ -48,10 +49,13 @@ def matrix_notes(summaries: Mapping[str, EvalSummary]) -> list[str]:
     lines = [
         "Score: mean and half the width of its 95 % interval. Differences are paired by task, with McNemar's p where "
         "every score is 0 or 1, corrected for the comparisons of an environment (Holm), else with the number of tasks "
-        "that would tell them apart (power 0.8).",
+        f"that would tell them apart in 4 evals of 5 (power 0.8). On intervals and tests: {PAGE}.",
         "Metrics are means per scored rollout, tokens and seconds per rollout that ran. Best baseline: the best answer "
         "without understanding.",
     ]
+    compared = [one for summary in summaries.values() if summary.stopping is None for one in summary.comparisons]
+    if compared:
+        lines += few_tasks_notes(min(one.difference.tasks for one in compared), compared)
     equal: dict[str, list[str]] = {}
     for label, summary in summaries.items():
         if summary.stopping is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from rlm_env.evals.detail_report import detail_notes, detail_tables
+from rlm_env.evals.explained import score_notes
 from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.stats import Estimate
 from rlm_env.evals.summary import Comparison, EvalSummary, ScaffoldSummary
@@ -133,8 +134,9 @@ def stopping_note(stopping: Stopping) -> str:
     over = f" {stopping.passed_over} tasks without a score are passed over." if stopping.passed_over else ""
     many = ", over all comparisons by Holm's method" if len(stopping.verdicts) > 1 else ""
     return (
-        f"{how}{over} Test: {stopping.method}; wrong in at most {stopping.level:.2%} of runs{many}. All intervals hold "
-        "at any number of tasks; tests that suppose a fixed one are left out."
+        f"{how}{over} Test: {stopping.method}; wrong in at most {stopping.level:.2%} of runs{many}. e-value: what bets "
+        "on this side have made of a stake of 1. All intervals and p hold at any time: however often one looks, and "
+        "whenever one stops. Tests that suppose a fixed number of tasks are left out."
     )
 
 
@@ -144,6 +146,7 @@ def report_notes(summary: EvalSummary) -> list[str]:
         "Turns, tokens, sub-calls and seconds are means per rollout that ran (overflows and errors did not). Score per "
         "1,000 root tokens is over all that were scored; an overflow is charged with the prompt that did not fit."
     ]
+    lines += score_notes(summary)
     if summary.baselines:
         lines.append(
             "Baselines are answers without understanding: what a score may owe to the form of the answer alone."

@@ -10,10 +10,11 @@ from typing import Any
 
 import tomli_w
 
+from rlm_env.evals.explained import PAGE, comparison_notes, few_tasks_notes
 from rlm_env.evals.matrix_report import matrix_notes, matrix_table
 from rlm_env.evals.report import p_text, report_notes, report_tables, report_warnings
 from rlm_env.reports.charts import BarChart, Chart, length_charts, sub_call_charts, training_charts
-from rlm_env.reports.data import Curve, EvalReport, ReportData, RunComparison, RunFacts, TrainingReport
+from rlm_env.reports.data import Curve, EvalReport, ReportData, RunFacts, TrainingReport
 from rlm_env.runs.folder import plain
 from rlm_env.runs.tables import NONE, Cells
 from rlm_env.train.report.report import before_after_table, load_run, training_notes
@@ -46,7 +47,7 @@ def make_document(data: ReportData, trained: Sequence[Path] = ()) -> list[Sectio
         sections += [_matrix_section(run, parts), *map(_eval_section, parts)]
     sections += [_eval_section(one) for one in data.evals if one.matrix is None]
     if data.comparisons:
-        sections.append(_comparison_section(data.comparisons))
+        sections.append(_comparison_section(data))
     if trained:
         runs = [load_run(folder) for folder in trained]
         facts = [one.run for one in data.trainings]
@@ -119,7 +120,8 @@ def _status_warnings(run: RunFacts) -> list[str]:
     return [f"{run.name}: the run is {run.status}."]
 
 
-def _comparison_section(comparisons: Sequence[RunComparison]) -> Section:
+def _comparison_section(data: ReportData) -> Section:
+    comparisons = data.comparisons
     many = len(comparisons) > 1
     p = f"p, corrected for {len(comparisons)} (Holm)" if many else "p"
     header = ["scaffold", "run", "minus run", "score, paired [95 % interval]", "tasks", "right alone, wrong alone", p]
@@ -131,8 +133,20 @@ def _comparison_section(comparisons: Sequence[RunComparison]) -> Section:
         interval = f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
         cells = [interval, str(difference.tasks), alone, p_text(found.p_holm)]
         table.rows.append([one.scaffold, found.scaffold, found.baseline, *cells])
-    note = "Each run is compared with the first one that was asked the same tasks; p is two-sided."
-    return Section("Comparison of runs", tables=[table], notes=[note])
+    return Section("Comparison of runs", tables=[table], notes=_comparison_notes(data))
+
+
+def _comparison_notes(data: ReportData) -> list[str]:
+    tested = {one.run.name for one in data.evals if one.summary.stopping is not None}
+    everything = [one.comparison for one in data.comparisons]
+    fixed = [one for one in everything if not tested & {one.scaffold, one.baseline}]
+    notes = [f"Each run is compared with the first one that was asked the same tasks. On intervals and tests: {PAGE}."]
+    if fixed:
+        fewest = min(one.difference.tasks for one in fixed)
+        notes += [*comparison_notes(fixed), *few_tasks_notes(fewest, fixed)]
+    if len(fixed) < len(everything):
+        notes.append("Where a test may have ended one of the two runs, interval and p hold whenever one stops.")
+    return notes
 
 
 def _with_facts(section: Section, runs: Sequence[RunFacts]) -> Section:

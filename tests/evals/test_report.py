@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 
 from rlm_env.evals.detail_report import cost_table, program_table, sub_call_table, trait_table
+from rlm_env.evals.explained import LEAST_TASKS, PAGE
 from rlm_env.evals.outcomes import Outcome, outcome_of
-from rlm_env.evals.report import length_table, markdown_report, print_report, scaffold_table
+from rlm_env.evals.report import length_table, markdown_report, print_report, report_notes, scaffold_table
 from rlm_env.evals.rollout_stats import stats_of
 from rlm_env.evals.summary import CountBin, count_bins, length_groups, powers, summarize
 from rlm_env.messages import Usage
@@ -304,3 +305,55 @@ def test_costs_stand_against_context_length_and_unknown_money_is_no_zero():
     assert cost_table(unknown).rows[-1][3:7] == ["-", "-", "-", "-"]
     assert "No prices are known" in markdown_report(unknown, "x")
     assert "No prices are known" not in markdown_report(paid, "x")
+
+
+def notes_of(*rollouts: Rollout) -> str:
+    return "\n".join(report_notes(summary_of(*rollouts)))
+
+
+def both(scores: dict[str, list[float]]) -> list[Rollout]:
+    return [rollout(name, task, score=value) for name, values in scores.items() for task, value in enumerate(values)]
+
+
+def test_each_word_of_statistics_in_the_tables_is_explained_below_them_and_only_those():
+    one = notes_of(*both({"standard": [0.0] * 24, "rlm": [1.0] * 12 + [0.0] * 12}))
+    assert "McNemar's exact test, as every score is 0 or 1" in one
+    assert "Right alone, wrong alone:" in one
+    assert "Tasks needed (power 0.8):" in one
+    assert 'docs/reports.md, "Intervals and tests"' in one
+    assert "Few tasks (down to 12)" in one  # in the rows of a context length
+    assert "no difference has a p below 0.05" not in one
+    for word in ("Holm", "sign-flip", "pass@k"):
+        assert word not in one
+    two = notes_of(*both({"standard": [0.5] * 40, "rlm": [0.7] * 40, "summary": [0.25] * 40}))
+    assert "by a sign-flip test, as not every score is 0 or 1" in two
+    assert "Holm: of 2 comparisons" in two
+    assert "Few tasks" not in two
+    assert "Right alone" not in two
+    repeated = notes_of(*(rollout("rlm", task, repeat=n) for task in range(40) for n in range(2)))
+    assert "pass@k: the chance" in repeated
+    for word in ("Holm", "p, two-sided", "power"):
+        assert word not in repeated
+
+
+def test_at_four_tasks_a_report_says_that_p_is_the_one_to_go_by():
+    rollouts = both({"standard": [0.1, 0.2, 0.1, 0.0], "rlm": [0.6, 0.8, 0.8, 0.4]})
+    [comparison] = summary_of(*rollouts).comparisons
+    assert comparison.difference.low > 0.0
+    assert comparison.p > 0.1  # the smallest that four tasks can give
+    notes = notes_of(*rollouts)
+    assert "Few tasks (down to 2)" in notes
+    assert "go by p" in notes
+    assert "With fewer than 6 tasks no difference has a p below 0.05" in notes
+    alone = notes_of(*both({"rlm": [0.6, 0.8, 0.8, 0.4]}))
+    assert "Few tasks" in alone
+    assert "go by p" not in alone
+
+
+def test_the_page_explains_the_words_of_the_tables(request):
+    page = (request.config.rootpath / "docs" / "reports.md").read_text().partition("## Intervals and tests")[2]
+    page = page.partition("\n## ")[0]
+    for word in ("McNemar", "Holm", "power 0.8", "pass@k", "majority vote", "right alone, wrong alone", "e-value"):
+        assert word in page
+    assert f"below {LEAST_TASKS} tasks" in page
+    assert PAGE == 'docs/reports.md, "Intervals and tests"'

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_env.evals import stats
+from rlm_env.evals import explained, stats
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -105,6 +105,19 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
             estimate = stats.clustered_mean(scores, seed=trial)
             covered += estimate.low <= 0.4 <= estimate.high
         assert covered >= 0.89 * 200, n
+
+
+@pytest.mark.parametrize(("tasks", "least", "most"), [(4, 0.10, 0.30), (explained.FEW_TASKS, 0.02, 0.12)])
+def test_intervals_of_few_tasks_are_too_short_as_reports_say(monkeypatch, tasks, least, most):
+    monkeypatch.setattr(stats, "RESAMPLES", 1_000)
+    rng = random.Random(1)
+    draws = {"even": (lambda: rng.uniform(0.2, 1.0), 0.6), "skewed": (lambda: rng.betavariate(0.3, 3.0), 0.3 / 3.3)}
+    for name, (draw, truth) in draws.items():
+        missed = 0
+        for trial in range(200):
+            estimate = stats.clustered_mean({str(task): [draw()] for task in range(tasks)}, seed=trial)
+            missed += not estimate.low <= truth <= estimate.high
+        assert least <= missed / 200 <= most, (name, missed)
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 5, 10, 31, 1000])
