@@ -1,7 +1,7 @@
 """One pool for the tests of a module, a REPL for each. Such tests share an event loop, that of their module."""
 
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -10,12 +10,11 @@ from rlm_env.repl import Repl, ReplConfig, ReplPool, SubError
 
 
 @pytest.fixture(autouse=True)
-def nothing_old_is_collected() -> Iterator[None]:
+def nothing_old_is_collected() -> None:
     """A garbage collection looks at what the tests before have left, which takes half a second once they have imported
     torch. It would be counted as time of the host's loop or parser."""
+    gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -31,6 +31,7 @@ from tests.tiny_model import make_model  # noqa: E402
 from tests.train.sync.stand_in_transfer import FIELDS, REQUIRED, TransferStandIn  # noqa: E402
 from tests.train.sync_stand_in import StandIn  # noqa: E402
 
+pytestmark = pytest.mark.slow  # importing vLLM's worker takes five seconds of a core
 INFOS = {
     "nccl": (nccl_engine.NCCLWeightTransferInitInfo, nccl_engine.NCCLWeightTransferUpdateInfo),
     "ipc": (ipc_engine.IPCWeightTransferInitInfo, ipc_engine.IPCWeightTransferUpdateInfo),
