@@ -3,7 +3,7 @@
 The samples of a step are sent as token ids to `/v1/completions` with `prompt_logprobs`, which vLLM answers at
 temperature 1 for every token of a prompt; equal samples are asked once. What was answered is on disk at once, so that a
 run that is killed, or whose teacher is gone, asks again only for the rest. Not covered: that the teacher's tokenizer is
-the policy's (`same_tokenizer.py`), what becomes of the answers (`distilled_advantages` in
+the policy's (`rlm_env/train/sync/same_tokenizer.py`), what becomes of the answers (`distilled_advantages` in
 `rlm_env/train/learner/loss.py`).
 """
 
@@ -31,8 +31,8 @@ from rlm_env.runs.options import EngineOptions
 from rlm_env.runs.record import describe_model
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.rl.rollouts import all_of
-from rlm_env.train.rl.same_tokenizer import require_same_tokenizer, require_same_vocabulary
 from rlm_env.train.rl.teacher_config import TeacherConfig
+from rlm_env.train.sync.same_tokenizer import require_same_tokenizer, require_same_vocabulary
 
 if TYPE_CHECKING:
     from rlm_env.llm.vllm.server import Progress, VLLMServer
@@ -48,6 +48,8 @@ REQUEST_TOKENS = 16_384
 """Most tokens in one request, unless one sample has more."""
 LONGEST_PAUSE = 30.0
 """Upper limit of the seconds between two tries."""
+SAME_FAMILY = "take a teacher of the same family"
+"""The remedy where its tokenizer is not the policy's."""
 NICENESS = 10
 """Of a teacher on the CPU: the trainer goes first, as before the policy's engine."""
 
@@ -178,7 +180,7 @@ def check_teacher(config: TeacherConfig | None, student: Path) -> None:
     config.key()
     if config.base_url is None:
         try:
-            require_same_vocabulary(resolve_folder(config.model), student)
+            require_same_vocabulary(resolve_folder(config.model), student, config.model, SAME_FAMILY)
         except ConfigError as error:
             raise ConfigError(f"teacher.model: {error}") from error
 
@@ -213,10 +215,12 @@ async def open_teacher(
             secret=key,
         )
         stack.push_async_callback(endpoint.aclose)
+        root = endpoint.beside(url.removesuffix("/v1"))
+        stack.push_async_callback(root.aclose)
         name = server.served_name if server is not None else config.model
         try:
             window = await _window(endpoint, name)
-            await require_same_tokenizer(endpoint, name, student)
+            await require_same_tokenizer(root, name, student, "the teacher", SAME_FAMILY)
         except EndpointError as error:
             raise ConfigError(f"teacher: {error}") from error
         except LLMError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,11 +19,10 @@ from rlm_env.llm.vllm.control import VLLMControl
 from rlm_env.llm.vllm.worker import WorkerExtension
 from rlm_env.runs.errors import ConfigError
 from rlm_env.train.sync.engine import ADAPTER, HEALTH_SECONDS, TrainEngine
+from rlm_env.train.sync.same_tokenizer import require_same_tokenizer
 
 ANSWER_SECONDS = 120.0
 """For each of the questions at the start; a vLLM looks through its packages to answer one of them."""
-SAME_TOKENS = "def f(x):\n\treturn 'ß' * 1024  # 你好, 3.14159 <|im_end|></think>"
-"""A text that two tokenizers are unlikely to read alike."""
 EXTENSION = f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}"
 
 
@@ -131,24 +131,19 @@ class RemoteEngine(TrainEngine):
             )
 
     async def _check_tokens(self) -> None:
-        """Raises ConfigError where it reads text as other tokens than the model that is trained."""
-        server = self._running()
-        policy = server.policy(tokenizer=self.model.path)
-        ours = policy.tokens.tokenizer.encode(SAME_TOKENS, add_special_tokens=False)
-        await policy.aclose()
-        body = {"model": server.served_name, "prompt": SAME_TOKENS, "add_special_tokens": False}
-        try:
-            theirs = (await ask_once(self._url, lambda endpoint: endpoint.post("/tokenize", body)))["tokens"]
-        except (EndpointError, LookupError, TypeError) as error:
-            raise self._unfit(f"does not say which tokens a text has ({error})", "let a vLLM serve the model") from None
-        if theirs != ours:
-            raise self._unfit(
-                f"has another tokenizer than {self.model.name}: a text of {len(ours)} tokens has {len(theirs)} there",
-                f"let it serve {self.model.name}",
-            )
+        """Raises ConfigError where it reads token ids otherwise than the model that is trained."""
+        name, folder = self._running().served_name, self.model.path
+        ask = partial(
+            require_same_tokenizer, model=name, folder=folder, who=self._who, remedy=f"let it serve {self.model.name}"
+        )
+        await ask_once(self._url, ask)
+
+    @property
+    def _who(self) -> str:
+        return f"engines.{self.name}: the vLLM at {self._url}"
 
     def _unfit(self, what: str, remedy: str) -> ConfigError:
-        return ConfigError(f"engines.{self.name}: the vLLM at {self._url} {what}: {remedy}")
+        return ConfigError(f"{self._who} {what}: {remedy}")
 
 
 async def ask_once(url: str, question: Callable[[Endpoint], Awaitable[Any]]) -> Any:

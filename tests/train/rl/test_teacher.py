@@ -207,7 +207,7 @@ async def test_a_teacher_that_is_gone_stops_the_run_and_what_it_said_stays(model
 async def test_what_cannot_teach_this_policy_is_refused_before_anything_is_sampled(models, tmp_path, monkeypatch):
     other = make_model(tmp_path / "other", hidden=32, layers=1, window=WINDOW, tokenizer=make_tokenizer(vocab_size=300))
     cases = [
-        (StandIn(other), {}, "tokenizer is not that of the policy"),
+        (StandIn(other), {}, "the teacher has another tokenizer than .*: take a teacher of the same family"),
         (StandIn(models[1], window=32), {}, "its window of 32 tokens is below the policy's of 64"),
         (StandIn(models[1]), {"model": "small"}, "serves no 'small'; it serves big"),
     ]
@@ -245,7 +245,8 @@ async def test_an_endpoint_that_is_no_vllm_is_named(models, tmp_path):
         return web.json_response({"detail": "Not Found"}, status=404)
 
     stand_in.detokenize = missing
-    with pytest.raises(ConfigError, match="whose route /detokenize is asked"):
+    message = r"the teacher does not say which text token ids mean: .*whose route /detokenize is asked"
+    with pytest.raises(ConfigError, match=message):
         async with teaching(models, tmp_path, served=stand_in):
             raise AssertionError
 
@@ -354,6 +355,10 @@ async def test_a_real_vllm_answers_what_its_weights_say(train_engine, tiny_model
     settings = TeacherConfig(model=name, base_url=train_engine.base_url)
     async with open_teacher(settings, tiny_model_path, tmp_path, 0, window) as teacher:
         await teacher.read(1, found)
+    other = make_model(tmp_path / "other", hidden=32, layers=1)
+    with pytest.raises(ConfigError, match=r"the teacher has another tokenizer than other: ids 0 to \d+ mean another"):
+        async with open_teacher(settings, other, tmp_path, 0, window):
+            raise AssertionError
     served = Learner(
         train_engine.served,
         ModelConfig(dtype="float32", device="cpu", pack_tokens=window),

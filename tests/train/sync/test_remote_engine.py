@@ -43,7 +43,9 @@ class TheirVLLM:
             "runtime_lora": False,
             "dev": True,
             "processed": True,
-            "other_tokens": False,
+            "detokenize": True,
+            "swapped": {},
+            "vocabulary": None,
             "key": False,
             **facts,
         }
@@ -58,7 +60,8 @@ class TheirVLLM:
         app.router.add_get("/version", self.answer({"version": "0.30.0"}))
         models = {"error": "Unauthorized"} if self.facts["key"] else {"data": [{"id": "m", "max_model_len": 512}]}
         app.router.add_get("/v1/models", self.answer(models, 401 if self.facts["key"] else 200))
-        app.router.add_post("/tokenize", self.tokenize)
+        if self.facts["detokenize"]:
+            app.router.add_post("/detokenize", self.detokenize)
         app.router.add_post("/v1/completions", self.complete)
         if self.facts["dev"]:
             app.router.add_get("/server_info", self.info)
@@ -90,10 +93,14 @@ class TheirVLLM:
         environment = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": facts["runtime_lora"]}
         return web.json_response({"vllm_config": config, "vllm_env": environment, "system_env": {}})
 
-    async def tokenize(self, request: web.Request) -> web.Response:
+    async def detokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
-        ids = self.tokenizer.encode(body["prompt"], add_special_tokens=body["add_special_tokens"])
-        return web.json_response({"tokens": ids[1:] if self.facts["other_tokens"] else ids})
+        assert body["model"] == "m"
+        if max(body["tokens"]) >= (self.facts["vocabulary"] or len(self.tokenizer)):
+            error = {"message": f"Token id {max(body['tokens'])} is out of vocabulary", "code": 400}
+            return web.json_response({"error": error}, status=400)
+        tokens = [self.facts["swapped"].get(token, token) for token in body["tokens"]]
+        return web.json_response({"prompt": self.tokenizer.decode(tokens)})
 
     async def complete(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -138,7 +145,9 @@ async def test_an_engine_that_fits_is_connected_and_told_of_itself(folder):
     [
         ({"dev": False}, {}, "start vLLM with VLLM_SERVER_DEV_MODE=1"),
         ({"key": True}, {}, "asks for a key: start it without --api-key"),
-        ({"other_tokens": True}, {}, "has another tokenizer than tiny"),
+        ({"swapped": {300: 301}}, {}, "has another tokenizer than tiny: ids 0 to 467 mean another text there"),
+        ({"vocabulary": 300}, {}, "has another tokenizer than tiny: it refuses ids 0 to 467 (Token id 467 is out of"),
+        ({"detokenize": False}, {}, "does not say which text token ids mean"),
         ({"processed": False}, {}, "start it with --logprobs-mode processed_logprobs"),
         ({"extension": ""}, {}, f"start it with --worker-extension-cls {EXTENSION}"),
         ({}, {"served": "n"}, "serves no model 'n'; it serves m"),
