@@ -29,6 +29,10 @@ from rlm_env.train.report.tracking import TENSORBOARD, TensorboardConfig, WandbC
 
 CHECKPOINTS, WEIGHTS, MODEL = "checkpoints", "weights", "model"
 """Folders within that of a run: what it resumes from, what an engine serves, and the trained model."""
+ENGINE_EVENTS = "engine_events"
+"""Key of the record: what happened to engines, oldest first."""
+KEPT = ("started", ENGINE_EVENTS)
+"""Keys of the record that a resumed run goes on with."""
 
 
 class RunConfig(Protocol):
@@ -102,7 +106,7 @@ def open_run(
             for key, (name, value) in inputs.items():
                 if was[key] != value:
                     raise ConfigError(f"{config.out} began with other {name} than are there now; choose another --out")
-            record["started"] = was["started"]
+            record |= {key: was[key] for key in KEPT if key in was}
             restored = checkpoints.restore(learner, lambda text: say(console, text, "yellow"))
             if restored is not None:
                 say(console, f"resumed after {learner.version} steps from {restored}")

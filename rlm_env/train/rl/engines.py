@@ -94,7 +94,7 @@ async def open_fleet(
                 for start in starts:
                     start.cancel()
                 await asyncio.gather(*starts, return_exceptions=True)
-        fleet = Fleet(members, tell)
+        fleet = Fleet(members, tell, config.sync.return_seconds)
         try:
             yield fleet
         finally:

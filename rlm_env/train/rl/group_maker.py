@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 
 from rlm_env.context import in_files
@@ -38,6 +38,42 @@ class GroupProgress:
     """Seconds of its rollouts, summed."""
 
 
+class GroupClock:
+    """The time limit of a group. It begins with the first rollout, and stands still while rollouts wait for an engine
+    that has died."""
+
+    def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
+        """`limit`: an entered one without a deadline."""
+        self._limit = limit
+        self._seconds = seconds
+        self._left = seconds
+        self._waiting = 0
+
+    def begin(self) -> float:
+        """The time at which the group begins, which is now."""
+        now = asyncio.get_running_loop().time()
+        self._limit.reschedule(now + self._seconds)
+        return now
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """The clock stands still until all bodies have ended."""
+        clock, deadline = asyncio.get_running_loop(), self._limit.when()
+        if self._limit.expired():  # this rollout is about to be cancelled
+            yield
+            return
+        if deadline is not None:
+            self._left = deadline - clock.time()
+            self._limit.reschedule(None)
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._limit.reschedule(clock.time() + self._left)
+
+
 class GroupMaker:
     """Makes groups; at most `groups.concurrency` rollouts are in flight at once."""
 
@@ -54,8 +90,9 @@ class GroupMaker:
     async def make(self, draw: TaskDraw, stored: Mapping[int, Rollout], progress: GroupProgress) -> RolloutGroup:
         """Makes the group of a draw. `stored`: rollouts that exist already, by member. `progress` is kept up to date.
 
-        The time limit of the group starts with its first rollout, not while it waits for a slot. At the limit the
-        group is closed with the rollouts that have ended. Every rollout is in the run's folder when this returns.
+        The time limit of the group starts with its first rollout, not while it waits for a slot, and stands still while
+        a dead engine is waited for. At the limit the group is closed with the rollouts that have ended. Every rollout
+        is in the run's folder when this returns.
         """
         group = RolloutGroup(draw.group, draw.environment, self._config, list(stored.values()))
         if stored:
@@ -63,9 +100,10 @@ class GroupMaker:
         scaffold = self._mix.scaffold(draw.environment, draw.stage)
         try:
             async with asyncio.timeout(None) as limit, _shared_context(scaffold, draw.task) as context:
+                clock = GroupClock(limit, self._config.groups.timeout)
                 await all_of(
                     *(
-                        self._member(group, member, draw, scaffold, context, progress, limit)
+                        self._member(group, member, draw, scaffold, context, progress, clock)
                         for member in range(self._config.groups.size)
                         if member not in stored
                     )
@@ -92,18 +130,17 @@ class GroupMaker:
         scaffold: RLMEnv,
         context: SharedContext | None,
         progress: GroupProgress,
-        limit: asyncio.Timeout,
+        clock: GroupClock,
     ) -> None:
         """One rollout of a group: waits for a slot, rolls out, scores, stores."""
         async with self._slots, self._counted(progress):
             if progress.begun is None:
-                progress.begun = asyncio.get_running_loop().time()
-                limit.reschedule(progress.begun + self._config.groups.timeout)
+                progress.begun = clock.begin()
             if progress.policy_version is None:
                 progress.policy_version = self._engine.version
             place = GroupMember(draw.environment, draw.group, member)
             name = f"{draw.group:06}/{member}"
-            rollout = await scored_rollout(name, scaffold, draw.task, self._engine, place, context)
+            rollout = await scored_rollout(name, scaffold, draw.task, self._engine, place, context, clock.stopped)
         group.rollouts.append(self._folder.append(rollout))
 
     @contextlib.asynccontextmanager

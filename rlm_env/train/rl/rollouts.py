@@ -6,7 +6,8 @@ Which rollouts are made is decided in `scheduler.py` and `held_out.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -53,12 +54,13 @@ async def scored_rollout(
     engine: RolloutEngine,
     place: GroupMember,
     context: SharedContext | None = None,
+    away: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Rollout:
     """Makes and scores a rollout; each is tried up to `ATTEMPTS` times, and a rollout is not made again because its
     scorer failed.
 
     A rollout that failed each time has an `error` and no score. Its `group` is `place` with the versions of the weights
-    that it began and ended with. A dead engine is started again. Raises what `engine.restart` raises, and
+    that it began and ended with. A dead engine is waited for, within `away`. Raises what `engine.restart` raises, and
     CancelledError.
     """
     for attempt in range(1, ATTEMPTS + 1):
@@ -67,7 +69,8 @@ async def scored_rollout(
             rollout = await scaffold.rollout(task, engine.llm, engine.sub, id=name, context=context)
         except EngineUnavailable as error:
             rollout = failed(scaffold.open_record(task, name), error)
-            await engine.restart()
+            with away():
+                await engine.restart()
         except Exception as error:
             rollout = failed(scaffold.open_record(task, name), error)
         rollout.group = replace(place, policy_version=version, last_policy_version=engine.newest_version)

@@ -44,7 +44,7 @@ from rlm_env.train.rl.scheduler import Scheduler
 from rlm_env.train.rl.shown_rollouts import rollout_rows
 from rlm_env.train.rl.supervised import supervised_plan
 from rlm_env.train.rl.teacher import Teacher, check_teacher, open_teacher
-from rlm_env.train.run_folder import MODEL, WEIGHTS, OpenRun, open_run
+from rlm_env.train.run_folder import ENGINE_EVENTS, MODEL, WEIGHTS, OpenRun, open_run
 from rlm_env.train.sft.trainer import Plan
 from rlm_env.train.sync.config import METHODS_OF_VLLM
 from rlm_env.train.sync.engine_watch import EngineWatch
@@ -342,9 +342,11 @@ class _Run:
     async def _engines(self, model: Path) -> AsyncIterator[Fleet]:
         """The engines of the run. What happens to one is said, and kept in the record."""
 
+        earlier = self.opened.record.get(ENGINE_EVENTS, [])
+
         def tell(what: str) -> None:
             say(self.console, what, "yellow")
-            self.opened.add_to_record(engine_events=engines.events)
+            self.opened.add_to_record(**{ENGINE_EVENTS: [*earlier, *engines.events]})
 
         async with open_fleet(self.config, model, self.console, tell) as engines:
             yield engines

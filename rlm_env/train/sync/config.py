@@ -29,5 +29,8 @@ class SyncConfig(Table):
     weights that they began with, while the engine empties; `lora` always drains."""
     check_tolerance: float | None = Field(default=None, gt=0)
     """Largest mean difference, in nats, between the log-probabilities of engine and trainer; None: by type."""
+    return_seconds: float = Field(default=300.0, ge=0)
+    """Seconds that an engine which has died gets to come back where no other has its role; rollouts, updates and the
+    clocks of groups wait for it. A local one is started again, one by URL is looked after. Then the run ends."""
     drain_seconds: float = Field(default=120.0, gt=0)
     """Seconds that requests in flight get to end before an update that drains; then they are cut off."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from rlm_env.llm.base import LLM, EngineUnavailable, LLMError
 from rlm_env.llm.http import EndpointError
 from rlm_env.llm.token_policy import TokenPolicy
+from rlm_env.llm.vllm.install import VLLMStartError
 from rlm_env.llm.vllm.model_folder import find_model
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.profile import load_profile
@@ -33,6 +34,10 @@ ADAPTER = "policy"
 """The name under which vLLM serves the trained adapter."""
 HEALTH_SECONDS = 30.0
 """A vLLM that does not answer for this long counts as dead."""
+
+
+class EngineGone(VLLMStartError):
+    """The engine has died and cannot come back, however long one waits."""
 
 
 class TrainEngine(ABC):
@@ -178,6 +183,12 @@ class TrainEngine(ABC):
             if not alive:
                 await self._replace()
             self.policy.weights_changed(version)
+
+    def comes_back_on(self, folder: Path) -> None:
+        """Where it dies before the next load, it serves this folder when it is back."""
+        self.served = folder
+        if self._adapter is not None:
+            self._adapter = folder
 
     async def receive(self, send: Callable[[VLLMControl], Awaitable[None]], version: int) -> None:
         """Serves the weights that `send` brings into its memory; only while it stands still. Raises LLMError where

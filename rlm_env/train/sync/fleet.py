@@ -16,12 +16,10 @@ from rlm_env.llm.balance import BalancedLLM, Seat
 from rlm_env.llm.base import LLM, EngineRefused, EngineUnavailable, LLMError, Sampling
 from rlm_env.llm.vllm.install import VLLMStartError
 from rlm_env.runs.engine_table import Role
-from rlm_env.train.sync.engine import HEALTH_SECONDS, TrainEngine
+from rlm_env.train.sync.engine import HEALTH_SECONDS, EngineGone, TrainEngine
 
-RETURN_SECONDS = 300.0
-"""A role whose engines are all away waits this long for one by URL to answer again."""
 PAUSE_SECONDS = 5.0
-"""Between two looks at an engine by URL that is away."""
+"""Between two tries to bring an engine back."""
 
 
 class Returning(Protocol):
@@ -69,10 +67,13 @@ class Member:
 
 class Fleet:
     """The engines of a run while they run. `members`: all of them, ready to answer. `tell`: called with each thing that
-    happens to one, for people and for the record."""
+    happens to one, for people and for the record. `return_seconds`: see `SyncConfig`."""
 
-    def __init__(self, members: Sequence[Member], tell: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, members: Sequence[Member], tell: Callable[[str], None] = lambda _: None, return_seconds: float = 300.0
+    ) -> None:
         self.members = list(members)
+        self._return_seconds = return_seconds
         self.events: list[dict[str, Any]] = []
         """What happened to engines, oldest first: `at`, `engine`, `what`."""
         self._tell = tell
@@ -167,22 +168,28 @@ class Fleet:
         """An engine does not answer: it is left out until it is back."""
         member = next(member for member in self.members if member.seat is seat)
         others = sum(other.seat.up for other in self.members if set(other.roles) & set(member.roles))
-        self._note(member, f"does not answer ({error}); {others} other engines go on")
+        wait = "the run waits for it" if not self._has_stand_ins(member) else f"{others} other engines go on"
+        self._note(member, f"does not answer ({error}); {wait}")
         self._returning[seat] = asyncio.create_task(self._bring_back(member))
 
     async def _bring_back(self, member: Member) -> None:
-        """Starts a local engine again, and looks after others until they answer."""
+        """Starts a local engine again, and looks after others until they answer; gives up after `return_seconds` where
+        nobody else has its role."""
         clock, seat = asyncio.get_running_loop(), member.seat
         left_at = clock.time()
         try:
             while True:
                 try:
                     await member.engine.restart()
-                except (VLLMStartError, EngineRefused) as error:
+                except (EngineGone, EngineRefused) as error:
                     return self._give_up(member, error)
                 except EngineUnavailable as error:
-                    if not self._has_stand_ins(member) and clock.time() - left_at > RETURN_SECONDS:
-                        return self._give_up(member, error)
+                    waited = clock.time() - left_at
+                    if waited > self._return_seconds and not self._has_stand_ins(member):
+                        limit = f"sync.return_seconds = {self._return_seconds:g}"
+                        return self._give_up(member, EngineUnavailable(f"{error} ({limit} are over)"))
+                    if isinstance(error, VLLMStartError):  # of one by URL nothing new is known
+                        self._note(member, f"did not start again ({error}) and is tried once more")
                     await asyncio.sleep(PAUSE_SECONDS)
                 except Exception as error:  # its weights or its settings are not those of the run
                     return self._give_up(member, error)

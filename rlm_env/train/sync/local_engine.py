@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlm_env.llm.vllm.install import VLLMStartError, is_cpu_build
+from rlm_env.llm.vllm.install import is_cpu_build
 from rlm_env.runs.options import EngineOptions
 from rlm_env.train.sync.config import LARGEST_ADAPTER_RANK
-from rlm_env.train.sync.engine import ADAPTER, TrainEngine
+from rlm_env.train.sync.engine import ADAPTER, EngineGone, TrainEngine
 from rlm_env.train.sync.transfer import engine_arguments
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class LocalEngine(TrainEngine):
     async def _replace(self) -> None:
         """Stops what is left of a dead engine and starts another one."""
         if self.restarts >= self._max_restarts:
-            raise VLLMStartError(f"{self.name} has died {self.restarts + 1} times; its last log: {self.log_path}")
+            raise EngineGone(f"{self.name} has died {self.restarts + 1} times; its last log: {self.log_path}")
         self.restarts += 1
         await self._stop()
         await self._start()

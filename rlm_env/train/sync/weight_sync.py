@@ -23,7 +23,7 @@ from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.weight_stream import WeightStream
 from rlm_env.train.sync.canary import write_canary_weights
 from rlm_env.train.sync.config import SyncConfig
-from rlm_env.train.sync.engine import TrainEngine
+from rlm_env.train.sync.engine import EngineGone, TrainEngine
 from rlm_env.train.sync.sync_check import (
     TOLERANCES,
     BothLogprobs,
@@ -176,8 +176,11 @@ class WeightSync(ABC):
 
     async def _load_canary(self, folder: Path, version: int, expected: Logprobs) -> None:
         """Loads canary weights and requires that the engine's answers change."""
-        await self._taken(self._load_others(folder, version), version)
-        self._require_other_answers(await self._engine_logprobs(), expected)
+        try:
+            await self._taken(self._load_others(folder, version), version)
+            self._require_other_answers(await self._engine_logprobs(), expected)
+        finally:
+            self._engine.comes_back_on(folder)
         await self._fill_cache()
 
     async def _prove(self) -> None:
@@ -293,7 +296,7 @@ class TransferSync(WeightSync):
         await self._engine.receive(lambda server: self._send(server, canary=True), version)
 
     async def _prove(self) -> None:
-        raise EngineUnavailable(
+        raise EngineGone(
             f'vLLM has died, and with sync.method = "{self.config.method}" its weights are not on disk: go on with '
             f"--resume. Its log: {self._engine.log_path}"
         )

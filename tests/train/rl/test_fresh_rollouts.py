@@ -15,7 +15,7 @@ from rlm_env.runs.folder import RunFolder
 from rlm_env.scoring import score
 from rlm_env.train.rl.groups import DropReason
 from rlm_env.train.rl.journal import read_journal
-from tests.train.scheduling import Scaffold, config, scheduling, train_one
+from tests.train.scheduling import DEAD, Engine, Scaffold, config, scheduling, train_one
 from tests.train.simulated_clock import simulate
 
 STEP = 10.0
@@ -187,3 +187,32 @@ def test_the_idle_shares_of_engine_and_trainer_are_measured(tmp_path):
     assert batch.seconds == pytest.approx(5.0)
     assert batch.engine_idle == pytest.approx(2 / 3)
     assert not any(batch.dropped[reason] for reason in DropReason)
+
+
+def test_the_clock_of_a_group_stands_still_while_a_dead_engine_is_waited_for(tmp_path):
+    """Two rollouts of the first group meet a dead engine, which is away for longer than a group may take; of the second
+    group one does, and another one hangs."""
+    deaths = {"task-0": 2, "task-1": 1}
+
+    class Away(Engine):
+        async def restart(self):
+            await super().restart()
+            await asyncio.sleep(200.0)
+
+    def reply(task, member):
+        if member in (1, 2) and deaths.get(task.id):
+            deaths[task.id] -= 1
+            return DEAD
+        return float(member % 2)
+
+    async def first_batch():
+        scaffold = Scaffold(reply, delay=lambda task, member: 1000.0 if (task.id, member) == ("task-1", 3) else 60.0)
+        async with scheduling(tmp_path, config(timeout=150.0), scaffold, engine=Away()) as (scheduler, engine):
+            batch = await scheduler.next_batch()
+            return batch, engine, asyncio.get_running_loop().time()
+
+    batch, engine, ended = simulate(first_batch())
+    assert engine.restarts == 3
+    assert [group.rewards for group in batch.groups] == [[0.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
+    assert [group.timed_out for group in batch.groups] == [False, True]
+    assert ended == 350.0  # the limit, and the time in which the engine was away

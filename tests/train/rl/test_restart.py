@@ -107,6 +107,28 @@ async def test_an_update_waits_for_an_engine_that_is_coming_back(
     assert (await asyncio.wait_for(engine.llm.complete(QUESTION, None, GREEDY), 60)).completion_ids
 
 
+async def test_an_engine_that_dies_on_canary_weights_does_not_come_back_on_them(
+    engine: TrainEngine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It died while it was to take new weights, was started again, and dies while it is tried with others."""
+    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
+    await sync.start(trainer, engine)
+    trainer.step()
+    await StandInVLLM.made[-1].kill()
+
+    async def away() -> None:
+        await StandInVLLM.made[-1].kill()
+        raise EngineUnavailable("it does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sync, "_engine_logprobs", away)
+        with pytest.raises(EngineUnavailable, match="it does not answer"):
+            await sync.publish(trainer.version)
+    await engine.restart()
+    assert (engine.version, StandInVLLM.made[-1].model) == (1, sync.folder / "v000001")
+    assert (await differences(sync)).mean_abs < 1e-5
+
+
 async def test_a_cancelled_caller_leaves_the_others_their_engine(engine: TrainEngine) -> None:
     await StandInVLLM.made[-1].kill()
     callers = [asyncio.create_task(engine.restart()) for _ in range(3)]

@@ -12,7 +12,7 @@ from rlm_env.llm.base import LLM, EngineRefused, EngineUnavailable, LLMError
 from rlm_env.llm.vllm.install import VLLMStartError
 from rlm_env.messages import Completion
 from rlm_env.train.sync import fleet as module
-from rlm_env.train.sync.engine import TrainEngine
+from rlm_env.train.sync.engine import EngineGone, TrainEngine
 from rlm_env.train.sync.fleet import FixedEndpoint, Fleet, Member
 from rlm_env.train.sync.fleet_sync import FleetSync, worst_of
 from rlm_env.train.sync.sync_check import SyncError
@@ -70,7 +70,7 @@ class Several:
         self.engines = {name: Engine(name, folder) for name in names}
         self.told: list[str] = []
         found = [Member(name, engine, ("root", "sub")) for name, engine in self.engines.items()]
-        self.fleet = Fleet([*found, *members.get("more", ())], self.told.append)
+        self.fleet = Fleet([*found, *members.get("more", ())], self.told.append, members.get("return_seconds", 300.0))
 
     def kill(self, name: str) -> None:
         self.engines[name].answering.dead = True
@@ -116,7 +116,7 @@ async def test_with_none_left_a_rollout_waits_for_the_first_that_is_back(folder)
 async def test_the_run_ends_only_when_no_engine_of_a_role_is_left_and_says_what_to_do(folder):
     run = Several(folder, "ab")
     for name, engine in run.engines.items():
-        engine.end = VLLMStartError(f"{name} has died 11 times; its last log: x")
+        engine.end = EngineGone(f"{name} has died 11 times; its last log: x")
         engine.may.set()
     run.kill("a")
     await run.ask()
@@ -132,7 +132,7 @@ async def test_the_run_ends_only_when_no_engine_of_a_role_is_left_and_says_what_
     assert "b has died 11 times" in str(caught.value)
 
 
-@pytest.mark.parametrize("end", [VLLMStartError("died too often"), SyncError("serves other weights")])
+@pytest.mark.parametrize("end", [EngineGone("died too often"), SyncError("serves other weights")])
 async def test_the_only_engine_says_itself_why_it_does_not_come_back(folder, end):
     run = Several(folder, "a")
     run.engines["a"].end = end
@@ -159,12 +159,36 @@ async def test_an_engine_by_url_is_looked_after_until_it_answers(folder, monkeyp
     llm.dead = False
     await asyncio.sleep(0.05)
     assert more[0].seat.up
-    monkeypatch.setattr(module, "RETURN_SECONDS", 0.0)
+    impatient = Several(folder, "a", more=[Member("api", FixedEndpoint(llm), ("judge",))], return_seconds=0.0)
     llm.dead = True
     with pytest.raises(EngineUnavailable):
-        await run.fleet.judge.complete(HELLO)
+        await impatient.fleet.judge.complete(HELLO)
     await asyncio.sleep(0.05)
-    assert run.told[-1] == "engine api is left out for good: api is gone"
+    assert impatient.told == [
+        "engine api does not answer (api is gone); the run waits for it",
+        "engine api is left out for good: api is gone (sync.return_seconds = 0 are over)",
+    ]
+
+
+async def test_a_local_engine_that_does_not_start_at_once_is_tried_again(folder, monkeypatch):
+    """The memory of a card is not free at once when a process dies."""
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    run = Several(folder, "a")
+    run.engines["a"].end = VLLMStartError("no memory is free")
+    run.engines["a"].may.set()
+    run.kill("a")
+    with pytest.raises(EngineUnavailable):
+        await run.ask()
+    waiting = asyncio.create_task(run.fleet.restart())
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    run.engines["a"].end = None
+    await asyncio.wait_for(waiting, 5)
+    assert await run.ask() == "a"
+    assert run.told[0] == "engine a does not answer (a is gone); the run waits for it"
+    assert set(run.told[1:-1]) == {"engine a did not start again (no memory is free) and is tried once more"}
+    assert run.told[-1] == "engine a answers again after 0 s"
+    assert [event["engine"] for event in run.fleet.events] == ["a"] * len(run.told)
 
 
 async def test_a_refused_key_is_not_asked_again(folder):
