@@ -114,7 +114,8 @@ def add_engine_flags(command: argparse.ArgumentParser) -> None:
     add(
         "--prices",
         metavar="FILE.toml",
-        help="a table of US dollars per million tokens, by model (default: none, money is not counted)",
+        help="a table of US dollars per million tokens, by model; presets: the shipped one, with days and "
+        "sources; presets,FILE.toml: yours over it (default: none, money is not counted)",
     )
 
 

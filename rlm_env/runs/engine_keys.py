@@ -15,7 +15,7 @@ from rlm_env.runs.config_table import Table
 from rlm_env.runs.engine_table import LOCAL, EngineEntry, Role, by_role
 from rlm_env.runs.errors import validation_problems
 from rlm_env.runs.options import EngineOptions
-from rlm_env.runs.prices import Price, load_prices
+from rlm_env.runs.prices import Price, load_tables
 
 SHORTHAND = (
     *("model", "sub_model", "judge_model", "base_url", "sub_base_url", "judge_base_url"),
@@ -53,15 +53,16 @@ class EngineKeys(Table):
     engines: tuple[EngineEntry, ...] = ()
     """Instead of `model`, `base_url`, their like, and `[engine]`: every engine with its roles and settings."""
     prices: dict[str, Price] | None = None
-    """US dollars per million tokens by model name; in a TOML file also the path of a price table."""
+    """US dollars per million tokens by model name; in a TOML file also the path of a price table, `presets` for the
+    dated prices that are shipped, or both with a comma between them, the later one over the earlier."""
 
     @model_validator(mode="before")
     @classmethod
     def _price_table(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Reads `prices` where it is the path of a file."""
+        """Reads `prices` where it names tables."""
         values = dict(values)
         if isinstance(values.get("prices"), str | Path):
-            values["prices"] = load_prices(Path(values["prices"]))
+            values["prices"] = load_tables(str(values["prices"]))
         return values
 
     def checked_engines(self) -> dict[Role, EngineEntry]:

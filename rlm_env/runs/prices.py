@@ -9,7 +9,8 @@ Prices are in US dollars per million tokens, one table per model name:
     taken = 2026-01-31  # optional: the day on which the price was looked up, and where; reports tell both
     source = "the provider's page of prices"
 
-None are shipped: they change, and a price that nobody looked up is unknown, not 0.
+`presets` in place of a file means `prices.toml` beside this module: a few common models, each with its day and source.
+They are used only where they are asked for, since prices change. A price that nobody looked up is unknown, not 0.
 """
 
 from __future__ import annotations
@@ -59,6 +60,17 @@ class Price(BaseModel):
 
 
 Prices = dict[str, Price]
+PRESETS, SHIPPED = "presets", Path(__file__).with_name("prices.toml")
+
+
+def load_tables(given: str) -> Prices:
+    """The price tables that a text names, with commas between them: files, and `presets`. Of a model that is in several
+    the last price counts. Raises ConfigError."""
+    names = [given] if Path(given).is_file() else [name.strip() for name in given.split(",")]
+    prices: Prices = {}
+    for name in names:
+        prices |= load_prices(SHIPPED if name == PRESETS else Path(name))
+    return prices
 
 
 def load_prices(path: Path) -> Prices:

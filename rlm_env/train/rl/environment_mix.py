@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from rlm_env.environment import Environment
 from rlm_env.llm.base import LLM
-from rlm_env.registry import find_environment, takes_option
+from rlm_env.registry import UnknownOption, find_environment, takes_option
 from rlm_env.repl import ReplPools
 from rlm_env.runs.config import merge
 from rlm_env.runs.errors import ConfigError, explain_validation
@@ -95,6 +95,9 @@ def make_train_environment(
         options = {key: value for key, value in options.items() if value != MODEL_FOLDER}
     try:
         return find_environment(entry.name, seed=config.seed, **environment_options(options, model))
+    except UnknownOption as error:  # names the environment already, but not its label
+        label = "" if entry.label == entry.name else f"{entry.label}: "
+        raise ConfigError(f"{label}{error}") from error
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(f"environment {entry.label}: {error}") from error
 

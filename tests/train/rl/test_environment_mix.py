@@ -48,6 +48,7 @@ def test_two_entries_of_one_environment_have_labels_and_the_options_of_all_hold_
         config(OOLONG, OOLONG)
 
 
-def test_an_option_that_an_environment_does_not_have_names_the_label():
-    with pytest.raises(ConfigError, match="environment odd: "):
-        EnvironmentMix(config({"name": "needle-rlm", "label": "odd", "options": {"colour": 1}}), MODEL)
+def test_an_option_that_an_environment_does_not_have_names_the_label_and_nothing_twice():
+    for label, said in (("odd", "^odd: environment needle-rlm has"), ("needle-rlm", "^environment needle-rlm has")):
+        with pytest.raises(ConfigError, match=f"{said} no option 'colour'"):
+            EnvironmentMix(config({"name": "needle-rlm", "label": label, "options": {"colour": 1}}), MODEL)

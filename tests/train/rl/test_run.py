@@ -232,7 +232,7 @@ def test_an_adapter_that_vllm_cannot_serve_is_refused(config, capsys):
     ("setting", "message"),
     [
         ("rollout.root.top_p=0.9", "rollout.root.top_p is 0.9"),
-        ("options.colour=1", "environment needle-rlm: "),
+        ("options.colour=1", "error: environment needle-rlm has no option 'colour'"),
         ("groups.pools.by=nonsense", "tasks of needle-rlm have no info 'nonsense'"),
     ],
 )
