@@ -29,6 +29,7 @@ case "$2 $3" in
     not*) run=1 ;; "slow and not vllm tests/repl") run=3 ;; slow*) run=2 ;;
     "vllm and n"*) run=4 ;; vllm*) run=5 ;; *) run=6 ;;
 esac
+echo "$RLM_ENV_REQUIRED_LEVELS" >levels
 for argument; do printf '%s|' "$argument"; done >"run$run"
 echo "here is $run"
 if [ -e "wait$run" ]; then exec {sys.executable} -c "$(cat wait$run)"; fi
@@ -69,6 +70,25 @@ def test_all_tests_are_run_in_five_parts_and_each_gets_the_arguments(run, tmp_pa
     beside = ["engine | here is 4", "engines | here is 5", "repl | here is 3"]
     assert sorted(out.splitlines()) == sorted(["here is 1", "here is 2", *beside])
     assert (tmp_path / "level").read_text() == "full\n"
+
+
+@pytest.mark.parametrize(
+    ("bubblewrap", "given", "required"),
+    [("exit 0", None, "jail"), ("exit 1", None, ""), ("exit 0", "", ""), ("exit 1", "guard", "guard")],
+)
+def test_the_level_jail_is_required_where_bubblewrap_can_start(
+    run, tmp_path: Path, monkeypatch, bubblewrap: str, given: str | None, required: str
+):
+    program = tmp_path / "bin" / "bwrap"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{bubblewrap}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("RLM_ENV_REQUIRED_LEVELS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("RLM_ENV_REQUIRED_LEVELS", given)
+    assert run((0,) * 5, "--fast")[0] == 0
+    assert (tmp_path / "levels").read_text() == f"{required}\n"
 
 
 def test_with_a_path_the_slow_tests_are_one_run(run, tmp_path: Path):

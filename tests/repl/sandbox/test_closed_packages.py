@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.repl.levels import does_not_start
+
 pytestmark = pytest.mark.identity
 
 GOLD = "GOLD-CANARY"
@@ -102,7 +104,7 @@ def looked(site: Path, level: str) -> tuple[str, str | None]:
         timeout=120,
     )
     if "SandboxError" in done.stderr:
-        pytest.skip(f"isolation level {level} does not work here")
+        does_not_start(level, done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
