@@ -50,6 +50,7 @@ def rollout_page(
     """Everything but sub-calls and tokens. `limits`: the rollout's configuration, of `RLMConfig`'s names."""
     context, problem = open_context(record, contexts)
     texts = Texts(record, context)
+    versions = weight_versions(record)
     return {
         "id": record["id"],
         "task_id": record["task_id"],
@@ -68,9 +69,10 @@ def rollout_page(
         "usage": {"root": record["root_usage"], "sub": record["sub_usage"]},
         "metrics": record["metrics"],
         "group": record.get("group"),
+        "weight_versions": versions,
         "info": record["info"],
         "prompt": _prompt(record, texts),
-        "turns": _turns(record, texts),
+        "turns": _turns(record, texts, len(versions) > 1),
         "batches": batches_of(record),
         "budgets": budgets(record, limits),
         "coverage": coverage(record),
@@ -89,7 +91,14 @@ def _prompt(record: dict[str, Any], texts: Texts) -> list[dict[str, Any]]:
     return found
 
 
-def _turns(record: dict[str, Any], texts: Texts) -> list[dict[str, Any]]:
+def weight_versions(record: dict[str, Any]) -> list[int]:
+    """The versions of the weights that sampled its root LLM and sub-LLMs, in order; [] outside of training."""
+    replies = [*record["turns"], *record["sub_calls"], *(t for call in record["sub_calls"] for t in call["tool_turns"])]
+    return sorted({version for reply in replies for _, version in reply.get("weight_versions") or ()})
+
+
+def _turns(record: dict[str, Any], texts: Texts, with_versions: bool) -> list[dict[str, Any]]:
+    """`with_versions`: also which weights sampled which tokens, as `Reply.weight_versions`."""
     return [
         {
             **shown_reply(turn["text"], turn["reasoning"], turn["code"]),
@@ -105,6 +114,7 @@ def _turns(record: dict[str, Any], texts: Texts) -> list[dict[str, Any]]:
             "state_lost": turn["state_lost"],
             "finish_reason": turn["finish_reason"],
             "usage": turn["usage"],
+            "weight_versions": turn["weight_versions"] if with_versions else None,
             "seconds": {part: turn[f"{part}_seconds"] for part in ("root", "code", "sub")},
         }
         for turn in record["turns"]

@@ -256,6 +256,8 @@ def test_training_rollouts_show_their_tokens_and_their_group(served, train_run):
     page.get_by_label("Filter by text").fill("000002/0")
     rows(page).first.click(position={"x": 5, "y": 5})
     expect(page.locator(".side")).to_contain_text("+0.750")
+    expect(page.locator(".side")).to_contain_text("0 to 1 update")
+    expect(page.locator("article.turn").nth(1)).to_contain_text("weights after updates: 0, from token 2 on 1")
     page.get_by_text("samples, log-probabilities").click()
     expect(page.locator(".sample")).to_have_count(2)
     expect(page.locator(".sample").first).to_contain_text("9 tokens · 5 trained")

@@ -8,7 +8,7 @@ from rlm_env.view.api import Api, NotFound
 from rlm_env.view.tokens import sample_list, samples_of
 from rlm_env.view.workplace import Workplace
 from tests.view.conftest import all_rows
-from tests.view.training_run import SCORES
+from tests.view.training_run import SCORES, UPDATED
 
 
 @pytest.fixture
@@ -68,6 +68,15 @@ def test_limits_are_those_of_the_models_profile(training):
     assert limits["turns"] == 6
     assert page["group"]["policy_version"] == 0
     assert page["has_tokens"]
+
+
+def test_turns_say_which_weights_sampled_them_where_those_of_a_rollout_changed(training):
+    page = training.get(["runs", "run", "rollouts", UPDATED], {})
+    assert page["weight_versions"] == [0, 1]
+    assert [turn["weight_versions"] for turn in page["turns"]] == [[[0, 0]], [[0, 0], [1, 1]]]
+    other = training.get(["runs", "run", "rollouts", "000002/2"], {})
+    assert other["weight_versions"] == []
+    assert [turn["weight_versions"] for turn in other["turns"]] == [None, None]
 
 
 def test_samples_and_tokens_are_those_that_are_trained(training):

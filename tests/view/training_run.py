@@ -64,6 +64,10 @@ def make_training(folder: Path) -> Path:
     return folder
 
 
+UPDATED = "000002/0"
+"""The rollout in which the weights changed, within its second turn."""
+
+
 def sampled(id: str, place: GroupMember, score: float) -> Rollout:
     """A rollout of two turns and a sub-call, with ids and log-probabilities."""
     first = Turn(
@@ -95,6 +99,8 @@ def sampled(id: str, place: GroupMember, score: float) -> Rollout:
         usage=Usage(2, 1, 0, 1),
     )
     task = f"train-0-{place.group}" if place.group is not None else id.split("/")[2]
+    if id == UPDATED:
+        first.weight_versions, second.weight_versions, call.weight_versions = [[0, 0]], [[0, 0], [1, 1]], [[0, 1]]
     rollout = Rollout(id, task, "oolong-rlm", question=f"How often in {task}?", gold="3", answer=str(score))
     rollout.turns, rollout.sub_calls, rollout.group, rollout.score = [first, second], [call], place, Score(score)
     rollout.root_usage, rollout.sub_usage = Usage(10, 5, 0, 2), Usage(2, 1, 0, 1)

@@ -207,8 +207,12 @@ export class RolloutPage {
   }
 
   training() {
-    const { group } = this.page;
+    const { group, weight_versions: versions } = this.page;
     const member = this.member;
+    const weights =
+      versions.length > 1
+        ? `${versions[0]} to ${plural(versions.at(-1), "update")}`
+        : plural(group.policy_version, "update");
     const fate = this.group?.step
       ? `trained in step ${this.group.step}`
       : this.group?.dropped
@@ -217,7 +221,7 @@ export class RolloutPage {
     return [
       facts([
         ["environment", group.label],
-        ["weights after", plural(group.policy_version, "update")],
+        ["weights after", weights],
         ["held out", group.step === null ? null : `after ${plural(group.step, "update")}`],
         ["reward", member && member.reward !== null ? fixed(member.reward, 3) : null],
         ["advantage", member ? signed(member.advantage) : null],

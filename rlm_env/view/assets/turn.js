@@ -74,6 +74,13 @@ function timesOf(turn) {
     `LLM ${seconds(turn.seconds.root)}`,
     turn.seconds.code ? `code ${seconds(turn.seconds.code)}` : null,
     turn.seconds.sub ? `sub-LLMs ${seconds(turn.seconds.sub)}` : null,
+    turn.weight_versions ? weightsOf(turn.weight_versions) : null,
   ];
   return parts.filter(Boolean).join(" · ");
+}
+
+// Which weights sampled it, where those of a rollout changed on the way; the first token is token 1.
+function weightsOf(stretches) {
+  const parts = stretches.map(([first, version]) => (first ? `from token ${count(first + 1)} on ${version}` : version));
+  return `weights after updates: ${parts.join(", ")}`;
 }
