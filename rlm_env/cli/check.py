@@ -27,9 +27,10 @@ def add_check(commands: Any) -> None:
         "check",
         summary="check an environment in seconds: answers, tasks, tools, what a REPL can reach",
         description="Checks an environment: the perfect answer scores 1, the empty one 0, another task's less than 1; "
-        "ids are unique, splits apart, tools documented, baselines there; another process makes the same tasks; and no "
-        "right answer can be reached from the REPL. Exit code 1 where something is found; every finding names its "
-        "remedy. Rules that a package allows, with a reason, stand in its pyproject.toml, [tool.rlm-env.check.allow].",
+        "ids are unique, splits apart, tools documented, baselines there; another process makes the same tasks; no "
+        "right answer can be reached from the REPL; and nothing is left of what `rlm-env new` wrote about its own task "
+        "once another question is asked. Exit code 1 where something is found; every finding names its remedy. Rules "
+        "that a package allows, with a reason, stand in its pyproject.toml, [tool.rlm-env.check.allow].",
         examples=EXAMPLES,
     )
     add = command.add_argument
