@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from rlm_env.cli.common import add_command
+from rlm_env.readable import visible
 from rlm_env.runs.console import PLAIN_WIDTH, say, standard_output
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.files import replace_file
@@ -122,6 +123,8 @@ def _print_sections(sections: Sequence[Section]) -> None:
 
     for section in sections:
         console = standard_output(PLAIN_WIDTH if section.scaffolds <= MANY_SCAFFOLDS else PLAIN_WIDTH_OF_MANY)
+        if len(sections) > 1:  # the titles of tables do not name the folder
+            console.print(f"\n{visible(section.title)}\n", markup=False, highlight=False, style="bold underline")
         print_tables(console, section.tables, section.notes, section.warnings)
 
 

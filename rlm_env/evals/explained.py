@@ -67,12 +67,14 @@ def few_tasks_notes(tasks: int, comparisons: Sequence[Comparison]) -> list[str]:
     """A caution where `tasks`, the fewest behind an interval, are few; `comparisons`: those with a p beside it."""
     if tasks >= FEW_TASKS:
         return []
-    caution = (
-        f"Few tasks (down to {tasks}): where scores are not just 0 and 1, intervals are too short and miss the true "
-        "value more often than in 5 % of cases (of 4 tasks in 15 to 25 %)."
-    )
+    said = []
+    if not comparisons or any(one.mcnemar is None for one in comparisons):
+        said.append(
+            "where scores are not just 0 and 1, intervals are too short and miss the true value more often than in 5 % "
+            "of cases (of 4 tasks in 15 to 25 %)."
+        )
     if comparisons:
-        caution += " p is exact for any number of tasks: where the two seem to disagree, go by p."
+        said.append("p is exact for any number of tasks: where an interval seems to disagree with it, go by p.")
         if min(one.difference.tasks for one in comparisons) < LEAST_TASKS:
-            caution += f" With fewer than {LEAST_TASKS} tasks no difference has a p below 0.05."
-    return [caution]
+            said.append(f"With fewer than {LEAST_TASKS} tasks no difference has a p below 0.05.")
+    return [f"Few tasks (down to {tasks}): {' '.join(said)}"]

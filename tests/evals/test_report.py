@@ -321,7 +321,7 @@ def test_each_word_of_statistics_in_the_tables_is_explained_below_them_and_only_
     assert "Right alone, wrong alone:" in one
     assert "Tasks needed (power 0.8):" in one
     assert 'docs/reports.md, "Intervals and tests"' in one
-    assert "Few tasks (down to 12)" in one  # in the rows of a context length
+    assert "Few tasks (down to 12): p is exact" in one  # in the rows of a context length
     assert "no difference has a p below 0.05" not in one
     for word in ("Holm", "sign-flip", "pass@k"):
         assert word not in one
