@@ -8,8 +8,11 @@ after any other update (`weight_sync.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from rlm_env.llm.vllm.control import CONTROL_TIMEOUT
@@ -32,11 +35,16 @@ def engine_arguments(method: str | None) -> tuple[tuple[str, ...], dict[str, str
     return ("--weight-transfer-config", f'{{"backend": "{method}"}}'), env
 
 
+class TransferStuck(Exception):
+    """A transfer did not end in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """How one start of one engine gets weights. Called with a stream, on every process of the trainer, it sends it.
 
-    The first call makes the connection, which later ones use. Raises what vLLM's classes and `requests` raise.
+    The first call makes the connection, which later ones use. Raises TransferStuck where the engine neither takes the
+    weights nor refuses them within `CONTROL_TIMEOUT`, and what vLLM's classes and `requests` raise.
     """
 
     method: str
@@ -54,13 +62,16 @@ class Transfer:
     """Send other values instead."""
 
     def __call__(self, stream: WeightStream) -> None:
-        sender = _open_sender(self)
-        sender.source.stream = _Shifted(stream) if self.canary else stream
         try:
-            sender.engine.send_weights()
+            _within(CONTROL_TIMEOUT, partial(self._send, stream))
         except BaseException:
             _SENDERS.pop(self.root_url, None)  # what is left of a connection that failed is unusable
             raise
+
+    def _send(self, stream: WeightStream) -> None:
+        sender = _open_sender(self)
+        sender.source.stream = _Shifted(stream) if self.canary else stream
+        sender.engine.send_weights()
 
     def init_info(self) -> Any:
         """vLLM's description of this process's side. The first process sends, the others help to gather."""
@@ -77,6 +88,31 @@ class Transfer:
             world_size=1 + self.workers,
             packed=True,
         )
+
+
+def _within(seconds: float, work: Callable[[], None]) -> None:
+    """Runs `work` in a thread of its own, on this thread's device, and raises what it raises.
+
+    A broadcast ends only when all have taken part, so one whose engine hangs never does. Nor can it be broken off:
+    TransferStuck is raised, and the thread stays behind until the process ends.
+    """
+    import torch
+
+    device = torch.accelerator.current_device_index() if torch.accelerator.is_available() else None
+    ended: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            if device is not None:
+                torch.accelerator.set_device_index(device)
+            ended.set_result(work())
+        except BaseException as error:
+            ended.set_exception(error)
+
+    Thread(target=run, name="weight-transfer", daemon=True).start()
+    if not wait([ended], seconds).done:
+        raise TransferStuck(f"it has not ended within {seconds:g} s")
+    ended.result()
 
 
 class _Source:

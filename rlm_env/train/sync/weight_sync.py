@@ -34,7 +34,7 @@ from rlm_env.train.sync.sync_check import (
     compare,
     require_agreement,
 )
-from rlm_env.train.sync.transfer import Transfer
+from rlm_env.train.sync.transfer import Transfer, TransferStuck
 
 if TYPE_CHECKING:
     from rlm_env.llm.vllm.control import VLLMControl
@@ -180,7 +180,8 @@ class WeightSync(ABC):
             await self._taken(self._load_others(folder, version), version)
             self._require_other_answers(await self._engine_logprobs(), expected)
         finally:
-            self._engine.comes_back_on(folder)
+            if self._engine.served == self.folder / CANARY:
+                self._engine.comes_back_on(folder)
         await self._fill_cache()
 
     async def _prove(self) -> None:
@@ -302,7 +303,7 @@ class TransferSync(WeightSync):
         )
 
     async def _send(self, server: VLLMControl, canary: bool = False) -> None:
-        """Sends the learner's weights to the engine. Raises LLMError."""
+        """Sends the learner's weights to the engine. Raises LLMError, and SyncError where the engine hangs in it."""
         transfer = Transfer(self.config.method, server.root_url, self._engine.restarts, canary=canary)
         if self.config.method == "nccl":
             workers, address = await server.world_size(), self.config.address
@@ -311,6 +312,13 @@ class TransferSync(WeightSync):
             await asyncio.to_thread(self._learner.hand_over, transfer)
         except (LLMError, SyncError):
             raise
+        except TransferStuck as error:
+            raise SyncError(
+                f"the engine {self._engine.name} at {server.root_url} hangs in the transfer of weights by "
+                f"{self.config.method}: {error}. Look into its log ({self._engine.log_path}) and, on another machine, "
+                "whether both reach each other (sync.address, NCCL_SOCKET_IFNAME); then start it again, and go on with "
+                "--resume"
+            ) from error
         except Exception as error:
             response = getattr(error, "response", None)
             told = "" if response is None else f": {response.text[:500]}"

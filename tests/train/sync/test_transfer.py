@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,32 @@ async def test_a_refusal_says_what_vllm_said(
     TransferStandIn.made[-1].updating = True
     with pytest.raises(SyncError, match=r"did not take version 1.*already active"):
         await sync.publish(1)
+
+
+async def test_an_engine_that_hangs_in_a_transfer_does_not_hang_the_trainer(
+    engine: LocalEngine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.distributed.weight_transfer import ipc_engine, nccl_engine
+
+    trainer, sync = StandIn(folder), sync_for(engine, tmp_path)
+    await sync.start(trainer, engine)
+    released = threading.Event()
+
+    def hang(*_: Any, **__: Any) -> list[Any]:
+        released.wait(60)
+        return []
+
+    monkeypatch.setattr(nccl_engine, "packed_nccl_broadcast_producer", hang)
+    monkeypatch.setattr(ipc_engine, "packed_ipc_producer", hang)
+    monkeypatch.setattr(transfer, "CONTROL_TIMEOUT", 0.2)
+    message = rf"the engine vllm at http\S+ hangs in the transfer of weights by {engine._method}: .*0\.2 s.*--resume"
+    try:
+        with pytest.raises(SyncError, match=message):
+            await asyncio.wait_for(sync.publish(1), 30)
+        assert transfer._SENDERS == {}  # the next transfer makes a connection of its own
+        assert engine.version == 0
+    finally:
+        released.set()
 
 
 def refusal(method: str, **changed: Any) -> str | None:
