@@ -1,8 +1,10 @@
 """Which files a REPL may read: Python's own and those of installed packages, but nothing that may hold a gold answer.
 
 Closed are this project and every distribution that declares environments, by the files that the distribution lists:
-all its top-level names, their compiled forms in `__pycache__`, its metadata. Folders of packages cannot be listed, so
-that the names of closed files stay unknown too; imports work by what the zygote has seen of them (`child/finders.py`).
+all its top-level names, their compiled forms in `__pycache__`, its metadata. Of a distribution that lists no files only
+the package of the environment is known. Eggs are closed, and what an interrupted pip left behind. Folders of packages
+cannot be listed, so that the names of closed files stay unknown too; imports work by what the zygote has seen of them
+(`child/finders.py`).
 """
 
 from __future__ import annotations
@@ -53,8 +55,9 @@ def closed_names() -> set[str]:
         if entry.dist is None:
             continue
         listed = (entry.dist.read_text("top_level.txt") or "").split()
+        site = os.path.normpath(entry.dist.locate_file(""))
         for file in entry.dist.files or ():
-            folder, _, rest = str(file).partition("/")
+            folder, _, rest = os.path.relpath(entry.dist.locate_file(file), site).partition("/")
             if folder != "..":
                 listed.append(rest if folder == _COMPILED else folder)
         closed |= {name.partition(".")[0] for name in listed if not name.endswith((".dist-info", ".egg-info"))}
@@ -78,8 +81,11 @@ def readable_paths(python: list[str]) -> list[str]:
     def is_open(path: Path) -> bool:
         if path.suffix in (".dist-info", ".egg-info"):
             return _normal(path.stem.partition("-")[0]) not in distributions
+        # An egg holds packages that a REPL cannot import, and pip leaves old packages behind under names with a tilde.
+        if path.suffix in (".egg", ".pth") or path.name.startswith("~"):
+            return False
         # site-packages may lie within the standard library's directory
-        return path.name.partition(".")[0] not in closed and path.suffix != ".pth" and path.name not in _PACKAGE_DIRS
+        return path.name.partition(".")[0] not in closed and path.name not in _PACKAGE_DIRS
 
     read = []
     for entry in python:

@@ -72,6 +72,8 @@ FUTEX_PRIVATE, FUTEX_OPERATION = 128, 0x7F
 FUTEX_WAITS = (0, 6, 9, 11, 13)
 """FUTEX_WAIT, _LOCK_PI, _WAIT_BITSET, _WAIT_REQUEUE_PI, _LOCK_PI2."""
 MSG_OOB, O_PATH = 1, 0x200000
+LAST_STANDARD_SIGNAL = 31
+"""Real-time signals beyond it are queued, and the queue's bound is one for all processes of a user."""
 LAST_CLOCK = 0x7FFFFFFF
 """Clocks beyond are those of other processes' and threads' CPU time."""
 CLONE_OF_THREADS = 0x00010F00
@@ -173,9 +175,15 @@ def _null(argument: int) -> bytes:
     )
 
 
+def _signal_itself(signal_argument: int) -> bytes:
+    """Allowed for a standard signal to the process itself: at most one of each waits for a thread."""
+    to_itself = _load(_low(0)) + _op(_EQUAL, _PID_MARK, 1, 0) + _give(_DENY)
+    number = _load(_low(signal_argument)) + _op(_ABOVE, LAST_STANDARD_SIGNAL, 0, 1)
+    return to_itself + number + _give(_DENY) + _give(_ALLOW)
+
+
 def _conditional(paths: bool, allow_fork: bool) -> dict[str, bytes]:
     """The body for each call that is allowed with some arguments only; the call's number is already matched."""
-    own_pid = _load(_low(0)) + _if_equal(_PID_MARK, _ALLOW) + _give(_DENY)
     # Threads; and with allow_fork, exactly the clone of `child/fork.py`, which os.fork() is not.
     clone = _load(_low(0))
     if allow_fork:
@@ -226,8 +234,8 @@ def _conditional(paths: bool, allow_fork: bool) -> dict[str, bytes]:
         "ioctl": _one_of(1, IOCTL),
         "prctl": _die_with_parent() + _one_of(0, PRCTL) if allow_fork else _one_of(0, PRCTL),
         "prlimit64": read_limits,
-        "kill": own_pid,
-        "tgkill": own_pid,
+        "kill": _signal_itself(1),
+        "tgkill": _signal_itself(2),
     }
 
 

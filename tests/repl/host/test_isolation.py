@@ -39,7 +39,12 @@ def test_packages_of_ours_are_left_out(tmp_path: Path, monkeypatch: pytest.Monke
         "single.py",
         "My.Task-1.0.dist-info/RECORD",
     ]
-    dist = SimpleNamespace(name="My.Task", files=[*map(PurePosixPath, listed)], read_text=lambda name: "also_mine\n")
+    dist = SimpleNamespace(
+        name="My.Task",
+        files=[*map(PurePosixPath, listed)],
+        read_text=lambda name: "also_mine\n",
+        locate_file=lambda file: site / file,
+    )
     entry = SimpleNamespace(value="my_task.env:load", dist=dist)
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry])
     assert readable.closed_names() == {"rlm_env", "rlm_rewards", "my_task", "my_task_data", "single", "also_mine"}

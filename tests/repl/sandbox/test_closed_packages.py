@@ -23,6 +23,14 @@ FILES = {
     # the data of a third in a file at the top
     "third_env/__init__.py": "",
     "third_env_answers.json": json.dumps([f"{GOLD}-data"]),
+    # the leftover of an interrupted pip, an egg of setup.py, and a package that is listed by its whole path
+    "~y_env/__init__.py": f"GOLD = '{GOLD}-leftover'\n",
+    "egg_env-1.0-py3.11.egg/egg_env/__init__.py": f"GOLD = '{GOLD}-egg'\n",
+    "egg_env-1.0-py3.11.egg/EGG-INFO/PKG-INFO": "Metadata-Version: 2.1\nName: egg-env\nVersion: 1.0\n",
+    "egg_env-1.0-py3.11.egg/EGG-INFO/entry_points.txt": "[rlm_env.environments]\negg-env = egg_env:Env\n",
+    "easy-install.pth": "./egg_env-1.0-py3.11.egg\n",
+    "whole_path_gold/__init__.py": f"ANSWERS = ['{GOLD}-whole-path']\n",
+    "dotted_path_gold/__init__.py": f"ANSWERS = ['{GOLD}-dotted-path']\n",
     # and a package that is nobody's environment
     "harmless/__init__.py": "from . import inner\nVALUE = inner.VALUE\n",
     "harmless/inner.py": "VALUE = 42\n",
@@ -31,7 +39,13 @@ FILES = {
 DISTRIBUTIONS = {
     "single-env": ("single_env:Env", ["single_env.py"]),
     "my.env": ("my_env:Env", [name for name in FILES if name.startswith("my_env")]),
-    "third-env": ("third_env:Env", ["third_env/__init__.py", "third_env_answers.json"]),
+    "third-env": (
+        "third_env:Env",
+        [
+            *("third_env/__init__.py", "third_env_answers.json"),
+            *("SITE/whole_path_gold/__init__.py", "./dotted_path_gold/__init__.py"),
+        ],
+    ),
     "harmless": (None, [name for name in FILES if name.startswith("harmless")]),
 }
 LOOK = f"""
@@ -87,7 +101,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         if entry is not None:
             (info / "entry_points.txt").write_text(f"[rlm_env.environments]\n{name} = {entry}\n")
-        (info / "RECORD").write_text("".join(f"{file},,\n" for file in [*files, f"{info.name}/RECORD"]))
+        record = "".join(f"{file},,\n" for file in [*files, f"{info.name}/RECORD"])
+        (info / "RECORD").write_text(record.replace("SITE", str(folder)))
     for path in [folder, *folder.parents[:2]]:
         path.chmod(0o755)
     return folder
@@ -128,5 +143,5 @@ def test_positive_control_in_bare_all_of_them_are_found(site: Path):
     found, rest = output.split("\n", 1)
     assert rest == "42 43 1.0\n"
     for name in (*FILES, "single_env.cpython", "RECORD", "import my_env_gold", "in-a-name"):
-        if "harmless" not in name and name not in ("my_env/__init__.py", "third_env/__init__.py"):
+        if GOLD in FILES.get(name, GOLD):
             assert name in found, (name, found)

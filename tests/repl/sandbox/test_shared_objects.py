@@ -34,6 +34,10 @@ def mapped():
     os.close(file)
     if address in (None, 2**64 - 1): raise OSError('mmap')
     return address
+def queue_signal():
+    import signal, threading
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGRTMIN + 1])
+    call(234, os.getpid(), threading.get_native_id(), int(signal.SIGRTMIN + 1))
 """
 WAYS = {
     "record locks on /dev/null": (
@@ -86,6 +90,10 @@ WAYS = {
         "import _multiprocessing; s = _multiprocessing.SemLock(1, 1, 1, '/rlm-env-test', False)",
         "import _multiprocessing; bool(_multiprocessing.SemLock._rebuild(-1, 1, 1, '/rlm-env-test'))",
     ),
+    "the queue of a user's real-time signals": (
+        "for _ in range(10**6):\n    try: queue_signal()\n    except BlockingIOError: break",
+        "try: queue_signal(); found = False\nexcept BlockingIOError: found = True\nfound",
+    ),
     "a key ring": (
         "call(248, b'user', b'rlm-env-test', b'x', 1, -4)",
         "call(250, 10, -4, b'user', b'rlm-env-test', 0) > 0",
@@ -108,7 +116,7 @@ for get, control in ((29, 31), (68, 71)):
     found = c.syscall(get, 4711, 4096 if get == 29 else 0o666, 0o666)
     if found >= 0: c.syscall(control, found, 0, None)
 """
-NOT_HERE = {"a key ring", "a lease", "the time of a file"}
+NOT_HERE = {"a key ring", "a lease", "the time of a file", "the queue of a user's real-time signals"}
 """Ways that depend on the kernel's build and on who runs it: where the control does not get through, nothing is to be
 proved."""
 CLOSED_EVERYWHERE = {"flags of a descriptor that both have inherited"}
