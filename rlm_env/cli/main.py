@@ -6,6 +6,7 @@ Each command is a file of this folder. Exit codes are listed in `common.py` and 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -55,8 +56,11 @@ COMMANDS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
-    errors = Console(stderr=True)
-    arguments, unknown = make_parser().parse_known_args(argv)
+    errors, parser = Console(stderr=True), make_parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         say(errors, f"error: {unknown_options(unknown, arguments.options)}", "red")
         return EXIT_USAGE

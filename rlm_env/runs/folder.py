@@ -167,7 +167,9 @@ def read_run_config(path: Path) -> dict[str, Any]:
     try:
         return read_toml(path / CONFIG, ConfigError)
     except OSError as error:
-        raise ConfigError(f"{path} holds no run: cannot read {CONFIG} ({error.strerror})") from error
+        below = min(path.glob(f"*/{CONFIG}"), default=None)
+        hint = "" if below is None else f"; name a run in it, such as {below.parent}"
+        raise ConfigError(f"{path} holds no run: cannot read {CONFIG} ({error.strerror}){hint}") from error
 
 
 def read_summary(path: Path) -> dict[str, Any]:

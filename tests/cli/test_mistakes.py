@@ -33,6 +33,20 @@ def test_a_mistyped_flag_is_named_with_near_matches(fails):
     assert said == "error: unknown option --concurency; did you mean '--concurrency'?"
 
 
+def test_without_a_command_all_of_them_are_listed(fails):
+    said = fails()
+    assert "usage: rlm-env" in said
+    assert "report tell what came out of runs" in said
+
+
+def test_a_folder_of_runs_where_one_is_wanted_names_one(fails, tmp_path):
+    (tmp_path / "outputs" / "first").mkdir(parents=True)
+    (tmp_path / "outputs" / "first" / "config.toml").write_text("")
+    said = fails("score", str(tmp_path / "outputs"))
+    assert "holds no run: cannot read config.toml" in said
+    assert said.endswith("name a run in it, such as " + str(tmp_path / "outputs" / "first"))
+
+
 def test_no_command_takes_the_beginning_of_an_option_for_the_option():
     parser = make_parser()
     [commands] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
