@@ -2,7 +2,8 @@
 # Sets everything up, then runs the tests.
 #   scripts/test.sh           all of them: the fast ones in two processes, then four runs side by side: those that share
 #                             a real local vLLM (lines that begin with "engine |"), those that start one of their own
-#                             ("engines |"), the slow ones of the REPL, which mostly wait ("repl |"), the other slow ones
+#                             ("engines |"), the slow ones of the REPL, which mostly wait, and of evaluations ("repl |"),
+#                             the other slow ones
 #   scripts/test.sh --fast    those that need no engine and take no more than seconds
 # Further arguments go to pytest, to each run of it, for example: scripts/test.sh --fast -k protocol
 # With a path among them the slow tests are one run.
@@ -13,7 +14,7 @@ cd "$(dirname "$0")/.."
 
 level=full
 parts=all
-repl=(tests/repl)
+repl=(tests/repl tests/evals) # as long as the other runs
 if [ "${1:-}" = --fast ]; then
     shift
     level=core
@@ -90,14 +91,10 @@ if [ "$parts" = all ]; then
     background=()
     trap 'kill -INT "${background[@]}" 2>/dev/null || true; wait "${background[@]}" || true' EXIT
     beside engine -m "vllm and not slow" "$@"
-    beside engines -m "vllm and slow" "$@"
-    slow=(-m "slow and not vllm")
-    if [ ${#repl[@]} = 1 ]; then
-        beside repl "${slow[@]}" "${repl[@]}" "$@"
-        slow+=("--ignore=${repl[0]}")
-    fi
-    run "slow tests" "${slow[@]}" "$@"
-    if [ ${#repl[@]} = 1 ]; then collect "slow tests of the REPL" "${background[2]}"; fi
+    beside engines -m "vllm and slow" "${repl[@]/#/--ignore=}" "$@"
+    if [ ${#repl[@]} != 0 ]; then beside repl -m slow "${repl[@]}" "$@"; fi
+    run "slow tests" -m "slow and not vllm" "${repl[@]/#/--ignore=}" "$@"
+    if [ ${#repl[@]} != 0 ]; then collect "slow tests of REPL and evaluations" "${background[2]}"; fi
     collect "tests that share an engine" "${background[0]}"
     collect "tests with engines of their own" "${background[1]}"
     trap - EXIT

@@ -39,6 +39,8 @@ ENDS = (StopReason.READY, StopReason.MAX_TURNS)
 
 
 TASKS = 64
+NEIGHBORS = 16
+"""Tasks of which each gets the next one's answer; those of the environments give it to hundreds."""
 
 
 @cache
@@ -97,6 +99,7 @@ def test_every_scaffold_and_every_environment_is_here():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_answer_to_another_task_is_not_right_and_no_answer_is_empty(variant):
     environment, tasks = make(variant)
+    tasks = tasks[:NEIGHBORS]
     answers = [environment.perfect_answer(task) for task in tasks]
     assert all(answer.strip() for answer in answers)
     assert len({repr(task.gold) for task in tasks}) > 1

@@ -12,21 +12,22 @@ import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "test.sh"
 FAST = ["-m", "not vllm and not slow", "--numprocesses", "2", "--dist", "worksteal"]
-SLOW = ["-m", "slow and not vllm", "--ignore=tests/repl"]
-REPL = ["-m", "slow and not vllm", "tests/repl"]
+ELSEWHERE = ["--ignore=tests/repl", "--ignore=tests/evals"]
+SLOW = ["-m", "slow and not vllm", *ELSEWHERE]
+REPL = ["-m", "slow", "tests/repl", "tests/evals"]
 ENGINE = ["-m", "vllm and not slow"]
-ENGINES = ["-m", "vllm and slow"]
+ENGINES = ["-m", "vllm and slow", *ELSEWHERE]
 NAMES = [
     "fast tests",
     "slow tests",
-    "slow tests of the REPL",
+    "slow tests of REPL and evaluations",
     "tests that share an engine",
     "tests with engines of their own",
 ]
 STAND_IN = f"""#!/bin/sh
 shift 2  # -m pytest
 case "$2 $3" in
-    not*) run=1 ;; "slow and not vllm tests/repl") run=3 ;; slow*) run=2 ;;
+    not*) run=1 ;; "slow tests/repl") run=3 ;; slow*) run=2 ;;
     "vllm and n"*) run=4 ;; vllm*) run=5 ;; *) run=6 ;;
 esac
 echo "$RLM_ENV_REQUIRED_LEVELS" >levels
@@ -96,7 +97,7 @@ def test_with_a_path_the_slow_tests_are_one_run(run, tmp_path: Path):
     (tmp_path / "tests" / "repl").mkdir(parents=True)
     code, _, said, runs = run((0,) * 5, path)
     assert code == 0
-    assert runs == [[*part, path] for part in (FAST, SLOW[:2], ENGINE, ENGINES)]
+    assert runs == [[*part, path] for part in (FAST, SLOW[:2], ENGINE, ENGINES[:2])]
     assert len(said.splitlines()) == 5
 
 

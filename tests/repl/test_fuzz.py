@@ -1,4 +1,4 @@
-"""The host's parser against a minute of mutated traffic: nothing but the protocol error comes out, and time and memory
+"""The host's parser against mutated traffic: nothing but the protocol error comes out, and time and memory
 are bounded by the number of bytes."""
 
 import asyncio
@@ -17,7 +17,8 @@ from rlm_env.repl.host.prompt_budget import PromptBudget
 from rlm_env.repl.wire import CHUNK, HEADER, MAX_PROMPT_FIELDS, MAX_PROMPT_FRAME, FrameParser, ProtocolError, pack
 from tests.repl.batch_line import batch_host
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "20"))
+"""Of CPU: what others do on the machine costs no cases."""
 SECONDS_PER_BYTE = 10e-6
 """Of this thread's CPU: a batch of 20 bytes is a task with its handler, its answer and its end."""
 BYTES_PER_BYTE, BYTES_PER_BATCH = 40, 5 * 2**10
@@ -127,10 +128,10 @@ async def check_that_nothing_is_kept(host: BatchHost) -> None:
 
 
 @pytest.mark.slow
-async def test_a_minute_of_mutated_traffic():
+async def test_mutated_traffic():
     chance = random.Random(os.environ.get("FUZZ_SEED", "0"))
-    end, cases = time.monotonic() + SECONDS, 0
-    while time.monotonic() < end:
+    end, cases = time.process_time() + SECONDS, 0
+    while time.process_time() < end:
         data = (
             mutated(valid_streams(chance), chance)
             if chance.random() < 0.9

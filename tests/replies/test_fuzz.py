@@ -43,7 +43,8 @@ HOSTILE = [
     *('python_repl("""x)\n', '<|python_tag|>python_repl.call(code="', "<tool_call>x<arg_key>a</arg_key><arg_value>'"),
     "functools[{",
 ]
-SECONDS = float(os.environ.get("RLM_ENV_FUZZ_SECONDS", "60"))
+SECONDS = float(os.environ.get("RLM_ENV_FUZZ_SECONDS", "20"))
+"""Of CPU: what others do on the machine costs no replies."""
 
 
 def check(text: str, finish: str, *, use_tool: bool) -> None:
@@ -74,11 +75,11 @@ def test_hostile_repetition_is_cheap(piece):
 
 @pytest.mark.slow
 def test_replies_that_are_cut_spliced_and_repeated_are_read():
-    """For `RLM_ENV_FUZZ_SECONDS` (60): forms that models write, cut, spliced and mixed with pieces of others."""
+    """For `RLM_ENV_FUZZ_SECONDS`: forms that models write, cut, spliced and mixed with pieces of others."""
     seed = random.randrange(2**32)
-    draw, end, count = random.Random(seed), time.monotonic() + SECONDS, 0
+    draw, end, count = random.Random(seed), time.process_time() + SECONDS, 0
     forms = list(FORMS.values())
-    while time.monotonic() < end:
+    while time.process_time() < end:
         text = ""
         for _ in range(draw.randint(1, 5)):
             form = draw.choice(forms)

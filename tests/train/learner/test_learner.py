@@ -187,6 +187,7 @@ def test_a_hybrid_is_refused_as_a_tree(other_model):
         learner(other_model("Qwen3_5Text"), with_(packing="tree"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
 def test_compiled_layers_give_the_same_gradients_for_packs_of_any_length(folder):
     still = {"lr": 1e-12}
@@ -366,7 +367,7 @@ def other_model(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*one sample at a time")
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_an_export_has_every_tensor_of_its_source_and_is_the_same_model(other_model, name, dtype, tmp_path):
     source = other_model(name)
     found = learner(source, with_(dtype=dtype), lr=1e-2)
