@@ -179,7 +179,8 @@ class LossConfig(Table):
     ratio_cap: float | None = Field(default=None, gt=1)
     """Where the ratio is above this, the policy term is constant and teaches nothing: one token that the engine found
     next to impossible cannot make the loss infinite or outweigh a whole step. `delta` in TRL, the upper bound of the
-    two-sided clip of INTELLECT-2 (arXiv:2505.07291), where it is near 1."""
+    two-sided clip of INTELLECT-2 (arXiv:2505.07291), where it is near 1. With `kl_weight`, of any preset, it bounds how
+    much likelier the reference finds a token too. 1e30 is as good as none."""
     filter_token_ratio: float | None = Field(default=None, gt=1)
     """Leaves out a sample with a token whose ratio is above this, or below its inverse. It stays in the divisor."""
     filter_sample_ratio: float | None = Field(default=None, gt=1)
@@ -200,13 +201,15 @@ class LossConfig(Table):
         if not isinstance(preset, str) or preset not in PRESETS:
             return values  # the field's own error explains it
         given = {name: value for name, value in values.items() if value is not None}
-        kl = {"kl_estimator": "unbiased"} if "kl_weight" in given else {}
+        kl = {"kl_estimator": "unbiased", **_CAP} if "kl_weight" in given else {}
         return {**PRESETS[preset], **kl, **given}
 
     @model_validator(mode="after")
     def _fits_the_preset(self) -> Self:
         """Refuses settings that have no effect with the preset."""
         known = {"preset", "norm_tokens", *PRESETS[self.preset]} | (set() if self.preset == "sft" else OPTIONAL)
+        if self.kl_weight is not None:
+            known |= _CAP.keys()
         for name in type(self).model_fields:
             if name not in known and getattr(self, name) is not None:
                 if name in OPTIONAL:

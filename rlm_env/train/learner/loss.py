@@ -18,10 +18,6 @@ from torch import Tensor
 from rlm_env.train.learner.config import PRESETS, LossConfig
 from rlm_env.train.learner.samples import Sample, SampleKind
 
-LARGEST_RATIO = 1e3
-"""Where the reference finds a token this many times as likely as the policy, or more, the KL term is constant, unless
-`ratio_cap` says otherwise: one token cannot outweigh a step (verl bounds the same exponent, by 20)."""
-
 MetricSums = dict[str, Tensor]
 """Sums over trained tokens, by metric."""
 
@@ -153,14 +149,15 @@ def reference_kl(logprobs: Tensor, reference: Tensor, log_ratio: Tensor, config:
     4; `beta` of TRL 1.16, `low_var_kl` of verl). Its gradient is not that of the KL. That of k3 exp(x) is, with x the
     log ratio of policy to behavior, for samples of any behavior (DeepSeek-V3.2, arXiv:2512.02556;
     `use_bias_correction_kl` of TRL, its default): `kl_estimator = "unbiased"`. Both exponentials are capped at
-    `ratio_cap`, so that one token that the reference finds far likelier does not decide a step; TRL caps neither.
+    `ratio_cap`, so that one token that the reference finds far likelier does not decide a step. verl bounds y by 20;
+    TRL caps neither, and with `ratio_cap = 1e30` nor do we.
     """
     k3 = _k3(logprobs, reference, config)
     return k3 if config.kl_estimator == "k3" else _capped(log_ratio, config)[0] * k3
 
 
 def _k3(logprobs: Tensor, reference: Tensor, config: LossConfig) -> Tensor:
-    apart = (reference - logprobs).clamp(max=math.log(config.ratio_cap or LARGEST_RATIO))
+    apart = (reference - logprobs).clamp(max=math.log(config.setting("ratio_cap")))
     return torch.exp(apart) - apart - 1
 
 

@@ -95,6 +95,21 @@ def test_a_token_that_the_policy_has_given_up_cannot_make_the_loss_infinite(refe
         assert gradient(loss, lost).isfinite().all()
 
 
+@pytest.mark.parametrize("preset", POLICY_PRESETS)
+@pytest.mark.parametrize("cap", [1e3, 50.0, 1e30])
+def test_one_cap_bounds_both_exponentials(preset, cap):
+    """The reference finds the first token e^9 times as likely, and the policy the second e^8 times as likely as the one
+    that sampled. TRL caps neither: 1e30."""
+    logprobs = torch.tensor([-10.0, -1.0], dtype=torch.float64, requires_grad=True)
+    behavior, reference = torch.tensor([[-10.0, -9.0], [-1.0, -2.0]], dtype=torch.float64)
+    settings = {"preset": preset, "norm": "token", "kl_weight": 1.0} | ({} if cap == 1e3 else {"ratio_cap": cap})
+    config = LossConfig(**settings, **({"kl_tau": 0.0} if preset == "prime" else {}))
+    assert config.ratio_cap == cap
+    found, _ = policy_loss(logprobs, behavior, 0 * behavior, behavior < 0, config, None, None, reference)
+    far, ratio = min(9.0, math.log(cap)), min(math.exp(8.0), cap)
+    assert found.item() == pytest.approx(math.exp(far) - far - 1 + ratio * (math.exp(-1.0) + 1.0 - 1), rel=1e-9)
+
+
 def test_a_filtered_sample_has_no_kl_either(reference):
     logprobs, behavior, advantages, mask, samples = batch()
     config = LossConfig(preset="dapo", kl_weight=0.3, filter_sample_ratio=1 + 1e-9)
