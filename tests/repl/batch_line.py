@@ -11,7 +11,7 @@ class FakeLine:
     def __init__(self) -> None:
         self.sent: list[list] = []
         self.writable = True
-        self.held = False
+        self.held = self.behind = False
         self.failed = ""
 
     def write(self, frame: bytes) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import struct
+import termios
 from collections.abc import Callable
 from typing import cast
 
@@ -40,6 +43,16 @@ class Channel(asyncio.BufferedProtocol):
     def writable(self) -> bool:
         """The child reads what it is sent."""
         return self._writable.is_set()
+
+    @property
+    def behind(self) -> bool:
+        """Something that the child has sent waits to be read, and nothing holds it."""
+        if self._transport is None or self._parser.held:
+            return False
+        if not self._transport.is_reading():  # what was read has to be taken first
+            return True
+        unread = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+        return struct.unpack("i", unread) > (0,)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._parser.get_buffer()

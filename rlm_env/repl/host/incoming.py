@@ -21,7 +21,8 @@ _WIDE = sys.getsizeof("\xe9") - 2
 class IncomingBatch:
     """A batch of which all or some frames have arrived. `add` and `add_piece` raise ProtocolError."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, number: int, total: int) -> None:
+        self.number = number
         self.total = total
         self.items: list[Prompt] = []
         self.size = 0

@@ -9,7 +9,8 @@ import pytest
 
 from rlm_env.repl.bounds import TEXT_COST, held_bytes
 from rlm_env.repl.child.prompt_items import frames_of, items_of, size_of
-from rlm_env.repl.host import batch_host as batch_host_module
+from rlm_env.repl.host import arrival
+from rlm_env.repl.host.arrival import Arrival
 from rlm_env.repl.host.batch_host import BatchHost
 from rlm_env.repl.host.prompt_budget import PromptBudget
 from rlm_env.repl.wire import CHUNK, MAX_PROMPT_FIELDS, MAX_PROMPT_FRAME, ProtocolError, unpack, unpack_at_most
@@ -149,24 +150,97 @@ async def test_a_batch_waits_for_its_room_and_costs_nothing_meanwhile():
     assert budget.used == 0
 
 
+def test_arriving_costs_nothing_at_the_speed_of_an_honest_repl_and_no_longer(monkeypatch: pytest.MonkeyPatch):
+    now = 100.0
+    monkeypatch.setattr(arrival.time, "monotonic", lambda: now)
+    account, size = Arrival(), 0
+
+    def look_after(seconds: float, arrived: int, behind: bool = False) -> bool:
+        nonlocal now, size
+        now, size = now + seconds, size + arrived
+        account.look(size, behind)
+        return account.stalled
+
+    account.begin()
+    for _ in range(100):
+        assert not look_after(0.5, arrival.RATE // 2)
+    assert not look_after(0.3, 1000)
+    assert look_after(0.3, 1000)
+    assert look_after(0.5, 0)
+    assert not look_after(0.5, 10 * arrival.RATE)
+    assert account.next_look == arrival.LOOK  # nothing is kept for later
+    assert not look_after(0.4, 0)
+    assert account.next_look == pytest.approx(0.1)
+    for _ in range(10):
+        assert not look_after(0.5, 0, behind=True)
+    account.begin()
+    size = 0
+    assert look_after(0.2, 0)  # another batch is no new beginning
+    assert not look_after(0.5, 17 * arrival.RATE)
+
+
+async def until_told(busy: list[bool], *told: bool) -> None:
+    await until(lambda: busy == [*told])
+
+
 async def test_a_batch_that_does_not_arrive_is_its_repls_own_time(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(batch_host_module, "ARRIVAL", 0.05)
+    monkeypatch.setattr(arrival, "LOOK", 0.05)
     busy: list[bool] = []
-    host, _line = batch_host(on_busy=busy.append, max_bytes=2**20)
-    host.receive(["announce", 1, 1, 2**18])
+    host, line = batch_host(on_busy=busy.append, max_bytes=2**20)
+    host.receive(["announce", 1, 1, 2**20])
     assert busy == [True]
-    for _ in range(3):
-        host.receive(["piece", 1, False, "x" * 100])
-        await asyncio.sleep(0.04)
-    assert busy == [True]
-    await asyncio.sleep(0.2)
-    assert busy == [True, False]
-    host.receive(["piece", 1, False, "x" * 100])
-    await asyncio.sleep(0.1)
-    assert busy[:3] == [True, False, True]
+    while busy == [True]:  # drips do not count
+        host.receive(["piece", 1, False, "x"])
+        await asyncio.sleep(0.01)
+    line.behind = True
+    await until_told(busy, True, False, True)
+    line.behind = False
+    await until_told(busy, True, False, True, False)
     host.close()
     await asyncio.sleep(0.1)
-    assert busy[-1] is False
+    assert busy == [True, False, True, False]
+
+
+async def test_what_a_repl_waits_for_besides_a_batch_that_stalls_is_not_free(monkeypatch: pytest.MonkeyPatch):
+    """Else one slow answer would pay for the room that is held meanwhile."""
+    monkeypatch.setattr(arrival, "LOOK", 0.05)
+    release = asyncio.Event()
+
+    async def slow(prompts: list) -> list:
+        await release.wait()
+        return prompts
+
+    busy: list[bool] = []
+    host, line = batch_host(slow, on_busy=busy.append)
+    host.receive(["batch", 1, 1, 0, "x"])
+    host.receive(["announce", 2, 2, 1000])
+    assert busy == [True]
+    await until_told(busy, True, False)
+    host.receive(["batch", 2, 2, 0, "x", "y"])  # now it has come
+    assert busy == [True, False, True]
+    release.set()
+    await until_told(busy, True, False, True, False)
+    assert sorted(frame[:2] for frame in line.sent) == [["answer", 1], ["answer", 2]]
+
+
+async def test_a_batch_that_begins_gives_up_the_one_that_has_not_arrived():
+    """A REPL cannot hold room with one and wait for free behind another."""
+    budget = PromptBudget(3200)
+    busy: list[bool] = []
+    host, line = batch_host(budget=budget, on_busy=busy.append, max_bytes=2000)
+    host.receive(["announce", 1, 2, 2000])
+    host.receive(["announce", 2, 2, 2000])
+    assert not line.held
+    assert budget.used == 2000
+    host.receive(["batch", 2, 2, 0, "a", "b"])
+    await until(lambda: len(line.sent) == 2)
+    assert [frame[:2] for frame in line.sent] == [["fail", 1], ["answer", 2]]
+    assert budget.used == 0
+    assert busy == [True, False, True, False]
+    with pytest.raises(ProtocolError, match="in vain"):
+        receive_all(host, (["announce", number, 2, 2000] for number in range(3, 10_000)))
+    host.close()
+    assert budget.used == 0
 
 
 async def test_a_cell_that_ends_gives_back_what_it_waited_for():
@@ -251,6 +325,38 @@ async def test_frames_of_a_batch_that_was_given_up_are_dropped_but_not_for_ever(
         receive_all(host, (["piece", 1, False, "x"] for _ in range(100_000)))
     with pytest.raises(ProtocolError, match="do not exist"):
         host.receive(["piece", 2, False, "x"])
+
+
+@pytest.mark.parametrize("between_cells", [False, True])
+async def test_frames_that_serve_nothing_count_for_what_they_cost(between_cells: bool):
+    """Each of these takes the host milliseconds."""
+    host, _line = batch_host(max_items=100_000, max_bytes=2**28)
+    frame = ["x"] * MAX_PROMPT_FIELDS
+    if between_cells:
+        host.close()
+        frames = [["batch", number, len(frame), 0, *frame] for number in range(1, 200)]
+    else:
+        host.receive(["batch", 1, 1, 0, "x"])
+        frames = [["batch", 1, 100_000, 1, *frame]] * 200
+    with pytest.raises(ProtocolError, match="do not exist"):
+        receive_all(host, frames)
+
+
+async def test_the_rest_of_an_honest_batch_that_was_given_up_is_within_what_is_allowed():
+    host, _line = batch_host(max_items=100_000, max_bytes=2**24)
+    for texts in (
+        ["\U0001f600" * 2**20] * 4,
+        ["x" * 160] * 100_000,
+        [{"prompt": "y" * 100, "n": n} for n in range(9000)],
+    ):
+        items = items_of(texts)
+        announce, *rest = [unpack(frame[4:]) for frame in frames_of(1, items, size_of(items))]
+        host._seen = 0
+        host.receive(announce)
+        host.close()
+        host.open()
+        receive_all(host, rest)
+        receive_all(host, rest)
 
 
 def test_a_long_text_counts_for_what_it_takes():

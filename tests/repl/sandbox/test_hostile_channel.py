@@ -164,6 +164,9 @@ FLOODS = {
     "frames of no batch": (
         "send(batch(1, b'\\xa1x'))\n    while True: send(frame(b'\\xa5piece', number(1), b'\\xc2', b'\\xa1x') * 200)"
     ),
+    "wide frames of no batch": (
+        "send(batch(1, b'\\xa1x'))\n    while True: send(batch(1, b'\\xa1x' * 32_000, total=100_000, start=1))"
+    ),
     "announcements": (
         "while True: n += 200; send(b''.join(frame(b'\\xa8announce', number(i), number(1), number(100)) "
         "for i in range(n - 199, n + 1)))"
@@ -171,12 +174,13 @@ FLOODS = {
 }
 
 
+BY_WHOEVER = ("refusals that nobody reads", "wide frames of no batch")
+"""The fast ones, which are repeated as another user."""
+
+
 @pytest.mark.parametrize(
     "flood",
-    [
-        pytest.param("refusals that nobody reads", marks=pytest.mark.identity),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in [*FLOODS][1:]),
-    ],
+    [pytest.param(name, marks=pytest.mark.identity if name in BY_WHOEVER else pytest.mark.slow) for name in FLOODS],
 )
 async def test_a_flood_between_cells_ends_the_repl_and_the_record_says_so(arena, flood: str):
     pool, honest = arena
@@ -214,6 +218,27 @@ threading.Thread(target=late).start()
         step = await repl.run("len(told), told[0]")
         assert step.output == "(100, 'llm_batch can be called only while a cell runs')\n"
         assert repl.ends == []
+
+
+DRIP = """
+send(frame(b'\\xa8announce', number(10**6), number(2), number(1100 * 2**20)))
+while True: send(frame(b'\\xa5piece', number(10**6), b'\\xc2', b'\\xa1x')); time.sleep(0.1)
+"""
+
+
+@pytest.mark.identity
+async def test_a_batch_that_drips_is_its_own_time_and_others_have_the_room_then(arena):
+    pool, honest = arena
+    async with pool.open(llm_batch=echo) as repl:
+        await repl.run(TOOLS)
+        dripping = asyncio.create_task(repl.run(DRIP, timeout=1.0, wall_timeout=60))
+        await until(lambda: pool._zygote.limits.prompts.used)
+        step = await honest.run("len(llm_batch(['x' * 2**20] * 40))", timeout=5, wall_timeout=60)
+        assert step.output == "40\n", step
+        assert step.sub_llm_seconds > 0.5  # it has waited for the room
+        step = await dripping
+        assert step.timed_out
+        assert "ran longer than 1 s" in step.error
 
 
 UNREAD = """
