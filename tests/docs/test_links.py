@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+import docs_site
 from tests.docs.pages import FENCE, ROOT, pages
 
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
@@ -47,6 +49,21 @@ def test_links_lead_somewhere():
 @pytest.mark.parametrize("link", ["nothing.md", "README.md#nothing", "docs/nothing.png"])
 def test_a_broken_link_is_found(link):
     assert len(broken("README.md", f"[text]({link})")) == 1
+
+
+def outside_of_the_site(page: str, text: str) -> list[str]:
+    """The links of a page of the site to files of the repository that are no part of it."""
+    links = [first or second for first, second in LINK.findall(re.sub(r"`[^`\n]*`", "", FENCE.sub("", text)))]
+    names = [link.partition("#")[0] for link in links if not link.startswith(WEB)]
+    paths = [posixpath.normpath(posixpath.join(posixpath.dirname(page), name)) for name in names if name]
+    return [path for path in paths if not path.startswith("docs/") and path not in docs_site.targets()]
+
+
+def test_the_site_has_a_page_for_every_link():
+    for page, text in pages().items():
+        if page.startswith("docs/") or page in docs_site.pages_outside():
+            assert outside_of_the_site(page, text) == [], page
+    assert outside_of_the_site("docs/x.md", "[a](../rlm_env/task.py), [b](../README.md)") == ["rlm_env/task.py"]
 
 
 def test_every_page_of_docs_is_linked_to():
