@@ -77,7 +77,13 @@ def _report(arguments: argparse.Namespace) -> int:
     form = next((form for form in FORMS if getattr(arguments, form)), None)
     if arguments.out is not None and form is None:
         raise ConfigError(f"--out needs a form: --{', --'.join(FORMS)}")
-    folders = [run for folder in arguments.folders for run in run_folders(folder)]
+    named = {folder.resolve() for folder in arguments.folders}
+    folders = [
+        run
+        for folder in arguments.folders
+        for run in run_folders(folder)
+        if run == folder or run.resolve() not in named
+    ]
     if arguments.curve is not None and not all(map(is_training, folders)):
         raise ConfigError("--curve is for training runs alone")
     data, read = _read(folders, arguments.folders)

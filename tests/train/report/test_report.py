@@ -86,8 +86,11 @@ def test_the_command_prints_one_run_or_several(tmp_path, capsys):
     assert "| &nbsp;&nbsp;score | 0.100 [0.050, 0.150] | 0.900 [0.850, 0.950] | +0.800 |" in capsys.readouterr().out
     assert main(["report", *runs]) == 0
     assert "2 runs: seed-0, seed-1" in capsys.readouterr().out
-    assert main(["report", str(tmp_path), runs[0]]) == 2
-    assert f"{tmp_path} holds no run" in capsys.readouterr().err
+    assert main(["report", str(tmp_path), runs[1]]) == 0  # the folder of both, and one of them again
+    assert "2 runs: seed-0, seed-1" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    assert main(["report", str(tmp_path / "empty"), runs[0]]) == 2
+    assert f"{tmp_path / 'empty'} holds no run" in capsys.readouterr().err
 
 
 def test_a_folder_without_metrics_is_named(tmp_path):
