@@ -32,6 +32,7 @@ class _RunningCell(NamedTuple):
     number: int
     on_busy: Callable[[bool], None]
     on_done: Callable[[CellReport], None]
+    on_lost: Callable[[], None]
 
 
 class ReplProcess:
@@ -90,6 +91,7 @@ class ReplProcess:
     ) -> ReplProcess:
         """Forks, connects, and waits until the child has entered its sandbox; the caller limits the time. `answer`: the
         content to begin with."""
+        limits.watchdog.start()
         request = {"kind": context.kind, "size": context.size, "seed": seed, "llm": handler is not None}
         scratch = None if limits.scratch is None else limits.scratch.directory()
         request["scratch"] = None if scratch is None else [scratch.repl, scratch.name]
@@ -212,9 +214,11 @@ class ReplProcess:
         source: str,
         on_busy: Callable[[bool], None],
         on_done: Callable[[CellReport], None],
+        on_lost: Callable[[], None],
     ) -> None:
-        """Sends a cell. `on_busy` gets True when its first batch is in flight, False when none is any more."""
-        self._cell = _RunningCell(number, on_busy, on_done)
+        """Sends a cell. `on_busy` gets True when its first batch is in flight, False when none is any more. `on_lost`
+        is called at the first sign that the process ends before the cell has."""
+        self._cell = _RunningCell(number, on_busy, on_done, on_lost)
         self.batches.open()
         self._control.write(pack("run", number, name, source))
 
@@ -298,6 +302,8 @@ class ReplProcess:
     def _channel_lost(self, why: str) -> None:
         self._why = self._why or why
         if self._burying is None:
+            if self._cell is not None:
+                self._cell.on_lost()
             self._burying = self._loop.create_task(self._bury())
 
     async def _bury(self) -> None:
@@ -315,14 +321,16 @@ class ReplProcess:
         self._llm.close()
         self._child.release()
         self._limits.watchdog.discard(self)
-        if self.scratch is not None and self._limits.scratch is not None:
-            await self._limits.scratch.in_thread(self.scratch.remove)
         status = self._status.result() if self._status.done() else None
         text = self._kill_reason or self._describe(status, killed)
-        if not self._ready.done():
-            self._ready.set_exception(ReplError(f"the REPL's process did not start: it {text}"))
-            self._ready.exception()
-        self.ended.set_result(text)
+        try:
+            if self.scratch is not None and self._limits.scratch is not None:
+                await self._limits.scratch.in_thread(self.scratch.remove)
+        finally:
+            if not self._ready.done():
+                self._ready.set_exception(ReplError(f"the REPL's process did not start: it {text}"))
+                self._ready.exception()
+            self.ended.set_result(text)
 
     def _describe(self, status: int | None, killed: bool) -> str:
         """How the process ended, in words for the model."""

@@ -156,7 +156,9 @@ class Repl:
             step = self._step = Step(
                 self._process, self._source.limits.lateness, timeout, wall_timeout, self._config.interrupt_grace
             )
-            self._process.run(self._cells, f"<cell {self._cells}>", sanitize(code), step.clock.busy, step.done)
+            self._process.run(
+                self._cells, f"<cell {self._cells}>", sanitize(code), step.clock.busy, step.done, step.lost
+            )
             step.begin()
             try:
                 report = await step.report
@@ -238,7 +240,7 @@ class Repl:
     def _result(self, step: Step, report: CellReport, lost_before: bool) -> StepResult:
         """The result of a cell that has reported, every part of it bounded."""
         config = self._config
-        seconds, waited = step.clock.booked
+        seconds, waited = step.booked
         if report.content is not None:
             self._content = report.content[: config.max_answer_chars]
             self._cut = max(report.cut, 0) + len(report.content) - len(self._content)
@@ -262,7 +264,7 @@ class Repl:
 
     def _result_of_death(self, step: Step, lost_before: bool, checkpoint: ReplProcess | None) -> StepResult:
         """The process has died during the step. A checkpoint that is alive takes its place."""
-        seconds, waited = step.clock.booked
+        seconds, waited = step.booked
         if checkpoint is not None and not checkpoint.alive:
             checkpoint.kill("it was a checkpoint")
             checkpoint = None

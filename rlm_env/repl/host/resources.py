@@ -14,7 +14,8 @@ _REMEDIES = {
     errno.ENFILE: "this machine has as many files open as it can: close REPLs, or raise fs.file-max",
     errno.ENOMEM: "memory has run out: close REPLs",
     errno.ENOBUFS: "memory has run out: close REPLs",
-    errno.EAGAIN: "no more processes are allowed here: close REPLs, or raise `ulimit -u` or the container's pids limit",
+    errno.EAGAIN: "no more processes or threads are allowed here: close REPLs, or raise `ulimit -u` or the container's "
+    "pids limit",
     errno.ENOSPC: "memory files cannot grow: close REPLs, or give the machine more memory",
     errno.ENOSYS: "the kernel lacks a call that is needed: use a newer one",
 }
@@ -22,12 +23,21 @@ _REMEDIES = {
 
 @contextlib.contextmanager
 def resource_errors(what: str) -> Iterator[None]:
-    """Within it, an OSError that is about the host's resources is raised as "`what`: why and remedy"."""
+    """Within it, an error that is about the host's resources is raised as "`what`: why and remedy"."""
     try:
         yield
+    except RuntimeError as error:
+        if not is_want_of_threads(error):
+            raise
+        raise ReplError(f"{what}: {_REMEDIES[errno.EAGAIN]}") from error
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0)
         if remedy is None:
             raise
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         raise ReplError(f"{what}: {remedy.format(limit=limit)}") from error
+
+
+def is_want_of_threads(error: RuntimeError) -> bool:
+    """Whether this is how Python says that the system gives it no more threads."""
+    return "start new thread" in str(error)

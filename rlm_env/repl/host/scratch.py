@@ -22,6 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from rlm_env.repl.host.resources import is_want_of_threads
+
 _PREFIX = "rlm-env-tmp-"
 _OLD = 60.0
 """Seconds after which a folder without a lock is nobody's."""
@@ -91,11 +93,18 @@ class ScratchBase:
         return ScratchDirectory(self.path, set(), secrets.token_hex(8))
 
     async def in_thread(self, work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T | None:
-        """Counts or removes files without waiting for anybody else's threads. None after `close`."""
+        """Counts or removes files without waiting for anybody else's threads; where the system gives none, in this one.
+        None after `close`."""
         if self._workers is None:
             return None
         call = functools.partial(work, *arguments, **named)
-        return await asyncio.get_running_loop().run_in_executor(self._workers, call)
+        try:
+            working = asyncio.get_running_loop().run_in_executor(self._workers, call)
+        except RuntimeError as error:
+            if not is_want_of_threads(error):
+                raise
+            return call()
+        return await working
 
     def close(self) -> None:
         """Removes all that is left."""

@@ -35,6 +35,7 @@ class Step:
         self.report: asyncio.Future[CellReport | None] = loop.create_future()
         self.timed_out: str | None = None
         """Which limit was reached, in words."""
+        self._booked: tuple[float, float] | None = None
         self._outcome: list[CellReport | None] = []
         """The result of `report`, kept here because a cancellation of `report` at that moment would lose it."""
         self._loop = loop
@@ -96,6 +97,20 @@ class Step:
         """The process has reported."""
         self._finish(report)
 
+    def lost(self) -> None:
+        """The process has shown the first sign of its end; it is being made sure of, and its files are removed."""
+        self._cancel_timer()
+        self._book()
+
+    def _book(self) -> None:
+        if self._booked is None:
+            self._booked = self.clock.booked
+
+    @property
+    def booked(self) -> tuple[float, float]:
+        """`StepClock.booked` at the cell's end: what the host does afterwards is not the cell's."""
+        return self._booked or self.clock.booked
+
     def _died(self, _ended: asyncio.Future[str]) -> None:
         """The process has ended."""
         self._finish(None)
@@ -103,6 +118,7 @@ class Step:
     def _finish(self, report: CellReport | None) -> None:
         """Resolves `report`."""
         self._cancel_timer()
+        self._book()
         if not self._outcome:
             self._lateness.leave()
             self.process.ended.remove_done_callback(self._died)  # the process may have many more steps before it

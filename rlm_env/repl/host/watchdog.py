@@ -43,7 +43,7 @@ class _Entry:
 
 
 class Watchdog:
-    """Watches processes between `add` and `discard`. Its thread runs while there are any."""
+    """Watches processes between `add` and `discard`, once it was started."""
 
     def __init__(self, memory: int, max_threads: int, scratch: ScratchWatch | None = None) -> None:
         """`memory`: bytes that all of them together may add to what they began with. `max_threads`: of each.
@@ -57,12 +57,16 @@ class Watchdog:
         self._thread: threading.Thread | None = None
         self._total_threads = _Counter(_all_threads)
 
+    def start(self) -> None:
+        """Starts the thread, unless it runs. RuntimeError where there is none to be had."""
+        if self._thread is None and not self._closed.is_set():
+            thread = threading.Thread(target=self._watch, name="repl-watchdog", daemon=True)
+            thread.start()
+            self._thread = thread
+
     def add(self, process: Watched) -> None:
         with self._lock:
             self._entries[process] = _Entry(process, private_memory(process.pid))
-            if self._thread is None and not self._closed.is_set():
-                self._thread = threading.Thread(target=self._watch, name="repl-watchdog", daemon=True)
-                self._thread.start()
 
     def discard(self, process: Watched) -> None:
         with self._lock:

@@ -26,6 +26,8 @@ from rlm_env.repl.config import ReplError, SandboxError
 
 END_SECONDS = 2.0
 """For a zygote to end by itself once its host has closed the connection."""
+_POLL = 0.002
+"""Seconds between looks whether it has."""
 _BOOT = str(Path(__file__).parents[1] / "child" / "boot.py")
 
 
@@ -233,11 +235,9 @@ class ZygoteClient:
             return  # a group's zygote: its parent reaps it
         if not self.facts:  # it is importing still, and would hear of it only afterwards
             self._process.kill()
-        try:
-            await asyncio.wait_for(asyncio.to_thread(self._process.wait), END_SECONDS)
-        except TimeoutError:
+        if not await _has_ended(self._process, END_SECONDS):
             self._process.kill()
-            await asyncio.to_thread(self._process.wait)
+            await _has_ended(self._process, END_SECONDS)
         if self._errors >= 0:
             os.close(self._errors)
             self._errors = -1
@@ -343,6 +343,16 @@ class ZygoteClient:
         """The last line that the zygote wrote to its standard error."""
         text = os.pread(self._errors, 16_384, 0).decode("utf-8", "replace").strip() if self._errors >= 0 else ""
         return text.splitlines()[-1] if text else "no message"
+
+
+async def _has_ended(process: subprocess.Popen[bytes], limit: float) -> bool:
+    """Waits for its end, at most `limit` seconds. Not in a thread, which a busy system may not give."""
+    end = time.monotonic() + limit
+    while process.poll() is None:
+        if time.monotonic() > end:
+            return False
+        await asyncio.sleep(_POLL)
+    return True
 
 
 def _host_pid(pidfd: int | None) -> int | None:

@@ -1,13 +1,16 @@
 """Every wait of the host has a clock, and what it runs out of is a ReplError with a remedy."""
 
 import asyncio
+import contextlib
 import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -185,6 +188,44 @@ async def test_descriptors_that_run_out_are_told_and_none_is_lost(level: str):
     if "SandboxError" in done.stderr:
         pytest.skip(f"isolation level {level} does not work here")
     assert done.stdout == "fine\n", done.stderr[-3000:]
+
+
+@contextlib.contextmanager
+def no_threads() -> Iterator[None]:
+    """Within it, the system gives this process no more threads; root has no such limit, and gets its error."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    limits = resource.getrlimit(resource.RLIMIT_NPROC)
+    if os.geteuid() != 0:
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, limits[1]))
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            threading.Thread(target=int).start()
+        yield
+        resource.setrlimit(resource.RLIMIT_NPROC, limits)
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        yield
+
+
+@pytest.mark.identity
+@pytest.mark.parametrize("level", GUARD_FIRST)
+async def test_a_host_that_gets_no_threads_says_so_and_waits_for_nothing(level: str):
+    pool = await open_pool(level, tmp_mb=0 if level == "sealed" else 1)
+    with no_threads():
+        for opening in (pool.open(), pool.open(context="x" * 2**21)):
+            with pytest.raises(ReplError, match="no more processes or threads are allowed here: close REPLs"):
+                await asyncio.wait_for(opening, 30)
+    repl = await pool.open(context="c")
+    with no_threads():
+        for code, output in (("1 + 1", "2\n"), ("import os; os._exit(3)", ""), ("context", "'c'\n")):
+            step = await asyncio.wait_for(repl.run(code), 30)
+            assert step.output == output, step
+        await asyncio.wait_for(repl.close(), 30)
+        await asyncio.wait_for(pool.close(), 30)
+    assert not Path(f"/proc/{pool.zygote_pid}").exists()  # noqa: ASYNC240
 
 
 async def test_a_kernel_without_memory_files_is_told(monkeypatch: pytest.MonkeyPatch):

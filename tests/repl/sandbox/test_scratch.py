@@ -14,7 +14,8 @@ import pytest
 import pytest_asyncio
 
 from rlm_env.repl import Repl, ReplConfig, ReplPool
-from rlm_env.repl.host.scratch import ScratchBase
+from rlm_env.repl.host.scratch import ScratchBase, ScratchDirectory
+from rlm_env.repl.host.scratch_use import ScratchWatch
 from rlm_env.repl.sandbox.scratch import MAX_SCRATCH_NAMES
 from tests.repl.levels import open_pool
 
@@ -303,6 +304,28 @@ async def test_a_group_has_them_too(room):
     async with await pool.share("context") as shared, pool.open(context=shared) as repl:
         step = await repl.run(f"{START}\n(here / 'a').write_text(context); (here / 'a').read_text()")
         assert step.output == "'context'\n"
+
+
+async def test_what_counting_and_removing_take_is_not_the_cells_time(room, monkeypatch: pytest.MonkeyPatch):
+    """Threads of the host do both for all REPLs of a pool, so that other REPLs' files would be booked to a cell."""
+
+    def slow(*_arguments: object) -> None:
+        time.sleep(0.8)
+
+    _, pool = room
+    async with pool.open() as repl:
+        assert (await repl.run("1")).output == "1\n"
+        monkeypatch.setattr(ScratchWatch, "excess", slow)
+        monkeypatch.setattr(ScratchDirectory, "remove", slow)
+        for code, lost in (("pass", False), ("import os; os._exit(0)", True)):
+            begin = time.monotonic()
+            step = await repl.run(code, timeout=0.7)
+            if pool.report.level != "jail" or lost:
+                assert time.monotonic() - begin > 0.8
+            assert step.state_lost is lost
+            assert not step.timed_out
+            assert step.seconds < 0.7
+        monkeypatch.undo()
 
 
 async def test_what_a_killed_host_left_behind_is_removed_by_the_next():
