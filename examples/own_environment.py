@@ -33,6 +33,7 @@ class Tickets(rlm_env.Environment):
     """Which team gets the most tickets?"""
 
     tips = "Count tickets by service with code; ask a sub-LLM only for what the log does not say."
+    score_in_process = True  # no scorer process can import a class of the script that is run; not needed in a package
 
     def __init__(self, seed: int = 0, lines: int = 2_000, judge: LLM | None = None) -> None:
         """`lines`: tickets in a log. `judge`: asked whether an answer names the right team; None: compared as text."""

@@ -36,6 +36,7 @@ def run(endpoint, tmp_path):
         command = [sys.executable, str(EXAMPLES / name), *arguments, "--model", "stub", "--base-url", endpoint.url]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
         return done.stdout
 
     return call
