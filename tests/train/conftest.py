@@ -80,6 +80,13 @@ async def train_engine(tiny_model_path: Path, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture
+def short_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison of engine and trainer takes few tokens, since a stand-in for a vLLM is slow."""
+    monkeypatch.setattr("rlm_env.train.sync.sync_check.PROMPTS", 2)
+    monkeypatch.setattr("rlm_env.train.sync.sync_check.REPLY_TOKENS", 6)
+
+
+@pytest.fixture
 def trainer(tiny_model_path: Path) -> StandIn:
     """A trainer of the shipped model that takes steps of a given size, and no samples."""
     from tests.train.sync_stand_in import StandIn

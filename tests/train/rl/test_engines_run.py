@@ -46,15 +46,13 @@ class Asking(Scaffold):
 
 
 @pytest.fixture
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> type[StandInVLLM]:
+def stand_ins(monkeypatch: pytest.MonkeyPatch, short_check: None) -> type[StandInVLLM]:
     async def statistics(self: StandInVLLM) -> str:
         return "vllm:num_requests_running 1.0\n"
 
     monkeypatch.setattr(StandInVLLM, "made", [], raising=False)
     monkeypatch.setattr(StandInVLLM, "statistics", statistics, raising=False)
     monkeypatch.setattr("rlm_env.llm.vllm.server.VLLMServer", StandInVLLM)
-    monkeypatch.setattr("rlm_env.train.sync.sync_check.PROMPTS", 2)
-    monkeypatch.setattr("rlm_env.train.sync.sync_check.REPLY_TOKENS", 6)  # the stand-in is slow
     return StandInVLLM
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
 from rlm_env.train.sync.local_engine import LocalEngine  # noqa: E402
 from rlm_env.train.sync.request_gate import ReplyDropped  # noqa: E402
 from rlm_env.train.sync.sync_check import SyncError  # noqa: E402
-from rlm_env.train.sync.weight_sync import make_sync  # noqa: E402
+from rlm_env.train.sync.weight_sync import WeightSync, make_sync  # noqa: E402
 from tests.tiny_model import make_model  # noqa: E402
 from tests.train.stand_in_vllm import StandInVLLM  # noqa: E402
 from tests.train.sync_stand_in import StandIn, differences  # noqa: E402
@@ -35,19 +36,36 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def engine(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TrainEngine]:
+async def engine(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_check: None
+) -> AsyncIterator[TrainEngine]:
     monkeypatch.setattr(StandInVLLM, "made", [], raising=False)
     monkeypatch.setattr("rlm_env.llm.vllm.server.VLLMServer", StandInVLLM)
-    monkeypatch.setattr("rlm_env.train.sync.sync_check.PROMPTS", 2)
-    monkeypatch.setattr("rlm_env.train.sync.sync_check.REPLY_TOKENS", 6)  # the stand-in is slow
     async with LocalEngine(folder, log_folder=tmp_path, dtype="float32", max_restarts=2) as engine:
         yield engine
     assert not any(server.alive for server in StandInVLLM.made)
 
 
-async def test_publish_and_restart(engine: TrainEngine, folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+async def followed(engine: TrainEngine, folder: Path, tmp_path: Path) -> tuple[StandIn, WeightSync]:
+    """A trainer whose weights the engine serves, and what brought them there."""
     trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
     assert (await sync.start(trainer, engine))["sync_mean_abs"] < 1e-5
+    return trainer, sync
+
+
+async def in_flight(engine: TrainEngine, prompts: int, tokens: int) -> asyncio.Task[list[Any]]:
+    """Requests of so many tokens of which the first prompt has 7 and waits for the next update to go on."""
+    server = StandInVLLM.made[-1]
+    server.hold_after = 7
+    request = Request(QUESTION, sampling=Sampling(max_tokens=tokens, temperature=1.0))
+    asked = asyncio.create_task(engine.llm.complete_many([request] * prompts))
+    await server.held.wait()
+    return asked
+
+
+async def test_publish_and_restart(engine: TrainEngine, followed: tuple[StandIn, WeightSync], folder: Path) -> None:
+    trainer, sync = followed
     trainer.step()
     found = await sync.publish(trainer.version)
     assert found["sync_change_share"] == pytest.approx(1, abs=0.01)
@@ -64,10 +82,9 @@ async def test_publish_and_restart(engine: TrainEngine, folder: Path, tmp_path: 
 
 
 @pytest.mark.slow
-async def test_death_at_any_moment_of_an_update(engine: TrainEngine, folder: Path, tmp_path: Path) -> None:
+async def test_death_at_any_moment_of_an_update(engine: TrainEngine, followed: tuple[StandIn, WeightSync]) -> None:
     """Before it, and after the new weights were loaded; others ask for a restart at the same time."""
-    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
-    await sync.start(trainer, engine)
+    trainer, sync = followed
     trainer.step()
     await StandInVLLM.made[-1].kill()
     found, *_ = await asyncio.gather(sync.publish(trainer.version), *(engine.restart() for _ in range(4)))
@@ -86,10 +103,9 @@ async def test_death_at_any_moment_of_an_update(engine: TrainEngine, folder: Pat
 
 
 async def test_an_update_waits_for_an_engine_that_is_coming_back(
-    engine: TrainEngine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: TrainEngine, followed: tuple[StandIn, WeightSync], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
-    await sync.start(trainer, engine)
+    trainer, sync = followed
     trainer.step()
     restarting = []
 
@@ -108,11 +124,10 @@ async def test_an_update_waits_for_an_engine_that_is_coming_back(
 
 
 async def test_an_engine_that_dies_on_canary_weights_does_not_come_back_on_them(
-    engine: TrainEngine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: TrainEngine, followed: tuple[StandIn, WeightSync], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It died while it was to take new weights, was started again, and dies while it is tried with others."""
-    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
-    await sync.start(trainer, engine)
+    trainer, sync = followed
     trainer.step()
     await StandInVLLM.made[-1].kill()
 
@@ -149,9 +164,8 @@ async def test_an_engine_that_dies_again_and_again(engine: TrainEngine) -> None:
         await engine.restart()
 
 
-async def test_folder_that_the_engine_refuses(engine: TrainEngine, folder: Path, tmp_path: Path) -> None:
-    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
-    await sync.start(trainer, engine)
+async def test_folder_that_the_engine_refuses(engine: TrainEngine, followed: tuple[StandIn, WeightSync]) -> None:
+    trainer, sync = followed
     served, trainer.export = engine.served, lambda target: target.mkdir()
     with pytest.raises(SyncError, match="did not take version 1"):
         await sync.publish(1)
@@ -168,16 +182,11 @@ async def test_adapters_must_fit(engine: TrainEngine, folder: Path, tmp_path: Pa
 
 
 async def test_requests_in_flight_go_on_under_the_new_weights(
-    engine: TrainEngine, folder: Path, tmp_path: Path
+    engine: TrainEngine, followed: tuple[StandIn, WeightSync], folder: Path
 ) -> None:
     """Their tokens stay, and say which weights sampled them; what follows is of the new weights throughout."""
-    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
-    await sync.start(trainer, engine)
-    server = StandInVLLM.made[-1]
-    server.hold_after = 7
-    sampling = Sampling(max_tokens=12, temperature=1.0)
-    asked = asyncio.create_task(engine.llm.complete_many([Request(QUESTION, sampling=sampling)] * 2))
-    await server.held.wait()
+    trainer, sync = followed
+    asked = await in_flight(engine, prompts=2, tokens=12)
     old = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.step(0.3)
     found = await sync.publish(trainer.version)
@@ -198,14 +207,10 @@ async def test_requests_in_flight_go_on_under_the_new_weights(
 
 
 async def test_what_weights_sampled_that_fail_their_check_is_dropped(
-    engine: TrainEngine, folder: Path, tmp_path: Path
+    engine: TrainEngine, followed: tuple[StandIn, WeightSync]
 ) -> None:
-    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
-    await sync.start(trainer, engine)
-    server = StandInVLLM.made[-1]
-    server.hold_after = 7
-    asked = asyncio.create_task(engine.llm.complete(QUESTION, None, Sampling(max_tokens=8, temperature=1.0)))
-    await server.held.wait()
+    trainer, sync = followed
+    asked = await in_flight(engine, prompts=1, tokens=8)
     export = trainer.export
 
     def export_and_move(target: Path) -> None:
@@ -215,8 +220,8 @@ async def test_what_weights_sampled_that_fail_their_check_is_dropped(
     trainer.export = export_and_move
     with pytest.raises(SyncError, match="serves other weights"):
         await sync.publish(1)
-    with pytest.raises(ReplyDropped):
-        await asked
+    (dropped,) = await asked
+    assert isinstance(dropped, ReplyDropped)
     with pytest.raises(ReplyDropped):
         await engine.llm.complete(QUESTION, None, GREEDY)
     trainer.export = export
@@ -224,12 +229,10 @@ async def test_what_weights_sampled_that_fail_their_check_is_dropped(
     assert (await engine.llm.complete(QUESTION, None, GREEDY)).completion_ids
 
 
+@pytest.mark.usefixtures("followed")
 async def test_an_engine_that_was_started_again_takes_no_weights(
-    engine: TrainEngine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: TrainEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer, sync = StandIn(folder), make_sync(SyncConfig(), tmp_path / "weights", "float32")
-    await sync.start(trainer, engine)
-
     async def nothing(server: StandInVLLM, weights: Path) -> None:
         pass
 

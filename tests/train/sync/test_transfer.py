@@ -37,15 +37,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["ipc", "nccl"])
 async def engine(
-    request: pytest.FixtureRequest, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_check: None
 ) -> AsyncIterator[LocalEngine]:
     needs("vllm")
     by_reference(monkeypatch)
     monkeypatch.setattr(transfer, "_SENDERS", {})
     monkeypatch.setattr(TransferStandIn, "made", [], raising=False)
     monkeypatch.setattr("rlm_env.llm.vllm.server.VLLMServer", TransferStandIn)
-    monkeypatch.setattr("rlm_env.train.sync.sync_check.PROMPTS", 2)
-    monkeypatch.setattr("rlm_env.train.sync.sync_check.REPLY_TOKENS", 6)
     async with LocalEngine(folder, log_folder=tmp_path, dtype="float32", method=request.param) as engine:
         yield engine
 
