@@ -121,6 +121,8 @@ class StandInVLLM:
                 of_prompt = logits.log_softmax(-1)
             found = (logits[-1] / (body["temperature"] or 1)).log_softmax(-1)
             token = int(found.argmax() if not body["temperature"] else torch.multinomial(found.exp(), 1))
+            if "raw_logprobs" in self.options.get("extra_args", ()):
+                found = logits[-1].log_softmax(-1)
             sampled.append((token, float(found[token])))
             ids.append(token)
         del self.sampled[name]

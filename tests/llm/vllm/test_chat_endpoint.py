@@ -1,5 +1,5 @@
 """Rollouts on the real vLLM by its address, as at any other endpoint: without a parser of tool calls, which is its
-default, and with one. And the end of an engine that is killed."""
+default, and with one. That one is also an engine which cannot be trained with, and at last it is killed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from rlm_env import ReplConfig, load_environment
 from rlm_env.environment import Environment
 from rlm_env.llm import EngineUnavailable, OpenAIChat, Request, Sampling, VLLMServer
 from rlm_env.rollout import Rollout
+from rlm_env.runs.errors import ConfigError
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
+from rlm_env.train.sync.remote_engine import RemoteEngine
 from tests.llm.vllm.processes import exists, group_of, wait_for
 from tests.stubs import fenced, script
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="session")]
 
 PARSER = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+RAW = ("--logprobs-mode", "raw_logprobs")
+"""What no chat notices, and no training can do with."""
 TASK = Task("q", "context", gold="x", id="t")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def vllm_with_parser(tiny_model_path: Path) -> AsyncIterator[VLLMServer]:
-    async with VLLMServer(tiny_model_path, extra_args=PARSER) as server:
+    async with VLLMServer(tiny_model_path, extra_args=PARSER + RAW) as server:
         await server.warm_up()
         yield server
 
@@ -99,6 +103,12 @@ async def test_tools_of_sub_llms(served):
     assert [call.error for call in rollout.sub_calls] == [None, None]
     first = rollout.sub_calls[0].messages[0]
     assert (first["role"], "```tool" in first["content"]) == (("user", False) if parses else ("system", True))
+
+
+async def test_logprobs_before_temperature_are_refused(vllm_with_parser: VLLMServer, tiny_model_path: Path) -> None:
+    engine = RemoteEngine(tiny_model_path, vllm_with_parser.base_url, name="theirs")
+    with pytest.raises(ConfigError, match=r"engines\.base_url.*raw_logprobs.*--logprobs-mode processed_logprobs"):
+        await engine.__aenter__()
 
 
 async def test_killed_engine_is_unavailable_and_leaves_no_orphan(vllm_with_parser: VLLMServer) -> None:

@@ -15,6 +15,7 @@ pytest.importorskip("transformers")
 
 from rlm_env.llm import EngineUnavailable, Request, Sampling, VLLMStartError  # noqa: E402
 from rlm_env.runs.errors import ConfigError  # noqa: E402
+from rlm_env.runs.options import EngineOptions  # noqa: E402
 from rlm_env.train.learner.samples import Sample  # noqa: E402
 from rlm_env.train.sync.config import SyncConfig  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
@@ -172,6 +173,16 @@ async def test_folder_that_the_engine_refuses(engine: TrainEngine, followed: tup
     assert engine.served == served
     assert served.exists()
     assert engine.restarts == 0
+
+
+async def test_logprobs_before_temperature_are_refused(engine: TrainEngine, folder: Path, tmp_path: Path) -> None:
+    """That the real vLLM is found out is shown in tests/llm/vllm/test_chat_endpoint.py."""
+    options = EngineOptions(extra_args=("--logprobs-mode", "raw_logprobs"))
+    raw = LocalEngine(folder, options, log_folder=tmp_path, dtype="float32")
+    with pytest.raises(ConfigError, match=r"engine\.extra_args.*raw_logprobs.*leave --logprobs-mode out"):
+        await raw.__aenter__()
+    assert not raw.alive
+    assert [server.alive for server in StandInVLLM.made] == [True, False]
 
 
 async def test_adapters_must_fit(engine: TrainEngine, folder: Path, tmp_path: Path) -> None:

@@ -13,10 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rlm_env.llm import EngineUnavailable, LLMError, Request, Sampling, VLLMStartError  # noqa: E402
-from rlm_env.runs.errors import ConfigError  # noqa: E402
-from rlm_env.runs.options import EngineOptions  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
-from rlm_env.train.sync.local_engine import LocalEngine  # noqa: E402
 from rlm_env.train.sync.weight_sync import WeightSync  # noqa: E402
 from tests.llm.vllm.processes import group_of  # noqa: E402
 from tests.train.sync_stand_in import StandIn, differences  # noqa: E402
@@ -90,11 +87,3 @@ async def test_engine_that_dies_before_an_update_comes_back_with_the_new_weights
     assert found["sync_mean_abs"] < 1e-5
     assert train_engine.version == trainer.version
     assert (await train_engine.llm.complete(ask("there?"), None, GREEDY)).completion_ids
-
-
-async def test_logprobs_before_temperature_are_refused(tiny_model_path: Path, tmp_path: Path) -> None:
-    options = EngineOptions(extra_args=("--logprobs-mode", "raw_logprobs"))
-    engine = LocalEngine(tiny_model_path, options, log_folder=tmp_path, dtype="float32")
-    with pytest.raises(ConfigError, match="raw_logprobs"):
-        await engine.__aenter__()
-    assert not engine.alive
