@@ -2,8 +2,9 @@
 
 The kernel's limits do not do for this: the number of threads (RLIMIT_NPROC) is counted per user, and not at all for
 root; the limit of address space is per REPL, and a thousand REPLs may want a thousand times as much. So the host looks,
-some thirty times a second, from a thread of its own: also while the event loop is busy. A look costs a few microseconds
-where nothing has changed: the kernel's number of all threads and of free pages tells whether it is worth counting.
+some thirty times a second, from a thread of its own: also while the event loop is busy. A look costs little where
+nothing has changed: the kernel's numbers of all threads and of available memory tell whether it is worth counting. They
+hide threads that one REPL starts while another ends as many, so some are counted in each look, and all within ten.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ from rlm_env.repl.host.scratch_use import ScratchUser, ScratchWatch
 INTERVAL = 0.03
 """Seconds between looks."""
 _FEW_THREADS = 64
-"""New threads on the machine from which on those of each REPL are counted."""
+"""New threads on the machine from which on those of each REPL are counted. One that is no further from its bound is
+counted in each look."""
+_TURNS = 10
+"""Looks in which the threads of every REPL are counted, whatever the machine's number."""
 _COUNT_IN_ANY_CASE = 1.0
-"""Seconds."""
+"""Seconds until memory is counted in any case."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_MEMINFO = "/proc/meminfo"
 
 
 class Watched(ScratchUser, Protocol):
@@ -40,6 +45,8 @@ class _Entry:
     process: Watched
     began_with: int
     """Bytes of its own memory when it was opened: what it shares with its parent."""
+    threads: int = 1
+    """At the last count."""
 
 
 class Watchdog:
@@ -56,6 +63,7 @@ class Watchdog:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._total_threads = _Counter(_all_threads)
+        self._turn = 0
 
     def start(self) -> None:
         """Starts the thread, unless it runs. RuntimeError where there is none to be had."""
@@ -84,8 +92,7 @@ class Watchdog:
         while not self._closed.wait(INTERVAL):
             now, left = time.monotonic(), _free_memory()
             in_any_case = now > counted + _COUNT_IN_ANY_CASE
-            if self._total_threads.grown_by(_FEW_THREADS) or in_any_case:
-                self.look_at_threads()
+            self.look_at_threads()
             if left < free - step or in_any_case:
                 self.look_at_memory()
                 free, counted = left, now
@@ -98,9 +105,14 @@ class Watchdog:
             return list(self._entries.values())
 
     def look_at_threads(self) -> None:
-        """Ends every process with too many threads."""
-        for entry in self._all():
-            count = thread_count(entry.process.pid)
+        """Ends every process that has too many threads. Counts those that may have come to that since the last look."""
+        grown = self._total_threads.grown_by(_FEW_THREADS)
+        near = self._max_threads - _FEW_THREADS
+        self._turn = (self._turn + 1) % _TURNS
+        for place, entry in enumerate(self._all()):
+            if not grown and entry.threads < near and place % _TURNS != self._turn:
+                continue
+            count = entry.threads = thread_count(entry.process.pid)
             if count > self._max_threads:
                 entry.process.end_from_thread(
                     f"had {count:,} threads at a time, more than the {self._max_threads} that a REPL may have, and was "
@@ -170,9 +182,11 @@ def private_memory(pid: int) -> int:
 
 
 def _free_memory() -> int:
+    """Bytes of memory that can be had, those of the page cache among them; 0 where the kernel does not say."""
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * _PAGE
-    except (ValueError, OSError):
+        with open(_MEMINFO, "rb", buffering=0) as file:
+            return int(file.read(256).partition(b"MemAvailable:")[2].split(None, 1)[0]) * 1024
+    except (OSError, ValueError, IndexError):
         return 0
 
 
