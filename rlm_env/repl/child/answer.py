@@ -116,16 +116,21 @@ def _encoded(value: Any, limit: int) -> str:
 
 
 def _is_array(value: Any) -> bool:
-    return type(value).__module__ == "numpy" and getattr(value, "ndim", 0) > 0
+    return _is_of(value, "numpy") and getattr(value, "ndim", 0) > 0
+
+
+def _is_of(value: Any, package: str) -> bool:
+    return type(value).__module__.partition(".")[0] == package
 
 
 def _plain(value: Any) -> Any:
     """A number of numpy or sympy, or an array, as Python's own; anything else as text."""
-    kind = type(value)
-    if kind.__module__ == "numpy" and hasattr(value, "tolist"):
+    if _is_of(value, "numpy") and hasattr(value, "tolist"):
         plain = value.tolist()
+        if type(plain) not in _PLAIN and value.dtype.kind == "f":  # of more digits than Python's
+            return float(plain)
         return plain if type(plain) in _PLAIN else str(plain)
-    if kind.__module__.partition(".")[0] == "sympy":
+    if _is_of(value, "sympy"):
         if getattr(value, "is_Integer", False):
             return int(value)
         if getattr(value, "is_Float", False):

@@ -133,6 +133,9 @@ class NoInput(io.TextIOBase):
     def __next__(self) -> str:
         return self.read()
 
+    def reconfigure(self, **_settings: Any) -> None:
+        """Takes what `io.TextIOWrapper` takes."""
+
     def close(self) -> None:
         """A cell cannot close what it does not own."""
 

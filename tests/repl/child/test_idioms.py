@@ -82,7 +82,7 @@ async def test_a_pool_of_processes_is_still_refused_with_words(open_repl: ReplPo
 async def test_streams_can_be_reconfigured_and_printed_to_by_their_other_names(repl: Repl):
     code = (
         "import sys\nsys.stdout.reconfigure(encoding='utf-8', line_buffering=True)\n"
-        "sys.stderr.reconfigure(errors='x')\n"
+        "sys.stderr.reconfigure(errors='x'); sys.stdin.reconfigure(encoding='utf-8')\n"
         "print('a', file=sys.__stdout__); print('b', file=sys.__stderr__); print('c')"
     )
     step = await repl.run(code)

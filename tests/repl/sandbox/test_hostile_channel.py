@@ -58,8 +58,13 @@ FORGED = {
 }
 
 
-BY_IDENTITY = {"64 MB of short texts", "64 MB of short texts, as a report"}
-"""One for each line: how a REPL is ended is a matter of who may signal whom, what a frame costs is not."""
+BY_IDENTITY = {
+    "64 MB of short texts",
+    "64 MB of short texts, as a report",
+    "JSON of brackets within the limit",
+    "more than was announced",
+}
+"""Some for each line: how a REPL is ended is a matter of who may signal whom, what a frame costs is not."""
 
 
 async def echo(prompts: list) -> list:
