@@ -55,9 +55,9 @@ def closed_names() -> set[str]:
         if entry.dist is None:
             continue
         listed = (entry.dist.read_text("top_level.txt") or "").split()
-        site = os.path.normpath(entry.dist.locate_file(""))
+        site = os.path.normpath(str(entry.dist.locate_file("")))
         for file in entry.dist.files or ():
-            folder, _, rest = os.path.relpath(entry.dist.locate_file(file), site).partition("/")
+            folder, _, rest = os.path.relpath(str(entry.dist.locate_file(file)), site).partition("/")
             if folder != "..":
                 listed.append(rest if folder == _COMPILED else folder)
         closed |= {name.partition(".")[0] for name in listed if not name.endswith((".dist-info", ".egg-info"))}
