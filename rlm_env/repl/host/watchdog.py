@@ -29,7 +29,6 @@ _TURNS = 10
 _COUNT_IN_ANY_CASE = 1.0
 """Seconds until memory is counted in any case."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_MEMINFO = "/proc/meminfo"
 
 
 class Watched(ScratchUser, Protocol):
@@ -154,11 +153,28 @@ class _Counter:
         return False
 
 
+class _KernelFile:
+    """A file of the kernel that is read in each look, by one descriptor that stays open: to open it takes longer than
+    to read it, and this process would seem to have now one file open, now one more."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def read(self) -> bytes:
+        """How it begins. Raises OSError where the kernel has no such file, or gives this process none."""
+        if self._descriptor < 0:
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(self._descriptor, 256, 0)
+
+
+_LOADAVG, _MEMINFO = _KernelFile("/proc/loadavg"), _KernelFile("/proc/meminfo")
+
+
 def _all_threads() -> int | None:
     """Threads of the whole machine; None where the kernel does not say."""
     try:
-        with open("/proc/loadavg", "rb", buffering=0) as file:
-            return int(file.read(128).split()[3].partition(b"/")[2]) or None
+        return int(_LOADAVG.read().split()[3].partition(b"/")[2]) or None
     except (OSError, ValueError, IndexError):
         return None
 
@@ -184,8 +200,7 @@ def private_memory(pid: int) -> int:
 def _free_memory() -> int:
     """Bytes of memory that can be had, those of the page cache among them; 0 where the kernel does not say."""
     try:
-        with open(_MEMINFO, "rb", buffering=0) as file:
-            return int(file.read(256).partition(b"MemAvailable:")[2].split(None, 1)[0]) * 1024
+        return int(_MEMINFO.read().partition(b"MemAvailable:")[2].split(None, 1)[0]) * 1024
     except (OSError, ValueError, IndexError):
         return 0
 

@@ -93,7 +93,18 @@ def test_free_memory_is_what_can_be_had_and_not_only_what_lies_idle(monkeypatch:
     told = tmp_path / "meminfo"
     told.write_text("MemTotal: 16000000 kB\nMemFree: 90000 kB\nMemAvailable: 12000000 kB\nBuffers: 10 kB\n")
     assert watchdog._free_memory() > 0
-    monkeypatch.setattr(watchdog, "_MEMINFO", str(told))
+    monkeypatch.setattr(watchdog, "_MEMINFO", watchdog._KernelFile(str(told)))
     assert watchdog._free_memory() == 12_000_000 * 1024
     told.write_text("nothing\n")
     assert watchdog._free_memory() == 0
+
+
+def test_looking_leaves_the_number_of_open_files_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    """A count of this process's descriptors at any time is the same, as tests of what is left behind want it."""
+    watchdog._all_threads(), watchdog._free_memory()
+    opened = []
+    for name in ("os.open", "builtins.open"):
+        monkeypatch.setattr(name, lambda *arguments, **_: opened.append(arguments))
+    assert watchdog._all_threads()
+    assert watchdog._free_memory()
+    assert opened == []
