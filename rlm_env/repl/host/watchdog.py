@@ -61,12 +61,16 @@ class Watchdog:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
-        self._total_threads = _Counter(_all_threads)
+        self._loadavg, self._meminfo = _KernelFile("/proc/loadavg"), _KernelFile("/proc/meminfo")
+        self._total_threads = _Counter(lambda: _all_threads(self._loadavg))
         self._turn = 0
 
     def start(self) -> None:
         """Starts the thread, unless it runs. RuntimeError where there is none to be had."""
         if self._thread is None and not self._closed.is_set():
+            with contextlib.suppress(OSError):
+                self._loadavg.open()
+                self._meminfo.open()
             thread = threading.Thread(target=self._watch, name="repl-watchdog", daemon=True)
             thread.start()
             self._thread = thread
@@ -80,16 +84,18 @@ class Watchdog:
             self._entries.pop(process, None)
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the thread, and closes its files."""
         self._closed.set()
         if self._thread is not None:
             self._thread.join()
+        self._loadavg.close()
+        self._meminfo.close()
 
     def _watch(self) -> None:
-        free, counted = _free_memory(), time.monotonic()
+        free, counted = _free_memory(self._meminfo), time.monotonic()
         step = max(self._memory // 16, 2**26)
         while not self._closed.wait(INTERVAL):
-            now, left = time.monotonic(), _free_memory()
+            now, left = time.monotonic(), _free_memory(self._meminfo)
             in_any_case = now > counted + _COUNT_IN_ANY_CASE
             self.look_at_threads()
             if left < free - step or in_any_case:
@@ -161,20 +167,26 @@ class _KernelFile:
         self._path = path
         self._descriptor = -1
 
-    def read(self) -> bytes:
-        """How it begins. Raises OSError where the kernel has no such file, or gives this process none."""
+    def open(self) -> None:
+        """Raises OSError where the kernel has no such file, or this process may have no more."""
         if self._descriptor < 0:
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self) -> bytes:
+        """How it begins. Raises OSError as `open` does."""
+        self.open()
         return os.pread(self._descriptor, 256, 0)
 
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
-_LOADAVG, _MEMINFO = _KernelFile("/proc/loadavg"), _KernelFile("/proc/meminfo")
 
-
-def _all_threads() -> int | None:
+def _all_threads(loadavg: _KernelFile) -> int | None:
     """Threads of the whole machine; None where the kernel does not say."""
     try:
-        return int(_LOADAVG.read().split()[3].partition(b"/")[2]) or None
+        return int(loadavg.read().split()[3].partition(b"/")[2]) or None
     except (OSError, ValueError, IndexError):
         return None
 
@@ -197,10 +209,10 @@ def private_memory(pid: int) -> int:
     return (int(resident) - int(shared)) * _PAGE
 
 
-def _free_memory() -> int:
+def _free_memory(meminfo: _KernelFile) -> int:
     """Bytes of memory that can be had, those of the page cache among them; 0 where the kernel does not say."""
     try:
-        return int(_MEMINFO.read().partition(b"MemAvailable:")[2].split(None, 1)[0]) * 1024
+        return int(meminfo.read().partition(b"MemAvailable:")[2].split(None, 1)[0]) * 1024
     except (OSError, ValueError, IndexError):
         return 0
 

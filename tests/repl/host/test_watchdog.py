@@ -1,5 +1,6 @@
 """When the watchdog counts, by hand: soon enough for every way over the bound, and seldom where nothing happens."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
         self.counted = 0
         self.all = {-pid: Fake(-pid) for pid in range(1, processes + 1)}
-        monkeypatch.setattr(watchdog, "_all_threads", lambda: 500 + sum(one.threads for one in self.all.values()))
+        monkeypatch.setattr(watchdog, "_all_threads", lambda _: 500 + sum(one.threads for one in self.all.values()))
         monkeypatch.setattr(watchdog, "thread_count", self._count)
         self.dog = Watchdog(2**40, BOUND)
         for one in self.all.values():
@@ -88,23 +89,32 @@ def test_a_thousand_idle_processes_are_counted_in_turns(monkeypatch: pytest.Monk
     assert machine.counted == 1000
 
 
-def test_free_memory_is_what_can_be_had_and_not_only_what_lies_idle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_free_memory_is_what_can_be_had_and_not_only_what_lies_idle(tmp_path: Path):
     """Else nothing seems to be taken on a machine whose page cache has filled the rest."""
     told = tmp_path / "meminfo"
     told.write_text("MemTotal: 16000000 kB\nMemFree: 90000 kB\nMemAvailable: 12000000 kB\nBuffers: 10 kB\n")
-    assert watchdog._free_memory() > 0
-    monkeypatch.setattr(watchdog, "_MEMINFO", watchdog._KernelFile(str(told)))
-    assert watchdog._free_memory() == 12_000_000 * 1024
+    assert watchdog._free_memory(watchdog._KernelFile("/proc/meminfo")) > 0
+    meminfo = watchdog._KernelFile(str(told))
+    assert watchdog._free_memory(meminfo) == 12_000_000 * 1024
     told.write_text("nothing\n")
-    assert watchdog._free_memory() == 0
+    assert watchdog._free_memory(meminfo) == 0
+    meminfo.close()
+    assert watchdog._free_memory(watchdog._KernelFile("/nowhere")) == 0
 
 
 def test_looking_leaves_the_number_of_open_files_as_it_is(monkeypatch: pytest.MonkeyPatch):
     """A count of this process's descriptors at any time is the same, as tests of what is left behind want it."""
-    watchdog._all_threads(), watchdog._free_memory()
+    loadavg, meminfo = watchdog._KernelFile("/proc/loadavg"), watchdog._KernelFile("/proc/meminfo")
+    before = len(os.listdir("/proc/self/fd"))
+    assert watchdog._all_threads(loadavg)
+    assert watchdog._free_memory(meminfo)
+    assert len(os.listdir("/proc/self/fd")) == before + 2
     opened = []
-    for name in ("os.open", "builtins.open"):
-        monkeypatch.setattr(name, lambda *arguments, **_: opened.append(arguments))
-    assert watchdog._all_threads()
-    assert watchdog._free_memory()
+    with monkeypatch.context() as patch:
+        for name in ("os.open", "builtins.open"):
+            patch.setattr(name, lambda *arguments, **_: opened.append(arguments))
+        assert watchdog._all_threads(loadavg)
+        assert watchdog._free_memory(meminfo)
     assert opened == []
+    loadavg.close(), meminfo.close()
+    assert len(os.listdir("/proc/self/fd")) == before
