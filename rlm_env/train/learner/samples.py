@@ -24,6 +24,8 @@ LOGPROB_SLACK = 1e-3
 """How far above 0 a log-probability may be by rounding."""
 MAX_ADVANTAGE = 1e6
 """Larger advantages (in absolute value) are mistakes: no formula gives one above the size of a group."""
+MAX_TOKEN_ID = 2**31 - 1
+FLOAT32_MAX = 3.4e38
 
 
 class SampleKind(StrEnum):
@@ -89,10 +91,12 @@ class Sample:
             raise ValueError("it has no tokens")
         if min(self.token_ids) < 0:
             raise ValueError(f"token id {min(self.token_ids)} is negative")
+        if max(self.token_ids) > MAX_TOKEN_ID:
+            raise ValueError(f"a token id is above {MAX_TOKEN_ID:,}, which no vocabulary has")
         if self.mask[0]:
             raise ValueError("its first token is trained, but nothing predicts it")
         for name, values in logprobs.items():
-            if not all(map(math.isfinite, values)):
+            if not all(-FLOAT32_MAX <= value <= FLOAT32_MAX for value in values):
                 raise ValueError(f"{name} must be finite")
             if max(values) > LOGPROB_SLACK:
                 raise ValueError(f"{name} must not be above 0, got {max(values):g}")

@@ -101,7 +101,7 @@ class StepMetrics:
 def performance(tokens: int, work: float, seconds: float, device: torch.device) -> dict[str, float]:
     """prime-rl's names. `tokens`: those of all samples; `work`: floating-point operations, of all processes.
 
-    `perf/throughput`: tokens a second of the update, over all processes. `perf/mfu`: share of the cards' rate in
+    `perf/throughput`: tokens a second of the update, over all processes. `perf/mfu`: percent of the cards' rate in
     bfloat16, where it is known. `perf/peak_memory`: GiB of this process so far.
     """
     on_card = device.type == "cuda"
@@ -113,5 +113,5 @@ def performance(tokens: int, work: float, seconds: float, device: torch.device) 
     found = {"perf/throughput": tokens / seconds, "perf/peak_memory": used / 2**30}
     peak = peak_flops(torch.cuda.get_device_name(device)) if on_card else None
     if peak is not None:
-        found["perf/mfu"] = work / seconds / peak / distributed.world_size()
+        found["perf/mfu"] = 100 * work / seconds / peak / distributed.world_size()
     return found

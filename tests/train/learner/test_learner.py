@@ -31,6 +31,7 @@ from rlm_env.train.learner.model import load_model, read_model_config  # noqa: E
 from rlm_env.train.learner.packing import collate  # noqa: E402
 from rlm_env.train.learner.packing_check import PackingError  # noqa: E402
 from rlm_env.train.learner.samples import Sample, SampleKind  # noqa: E402
+from rlm_env.train.learner.step_metrics import performance  # noqa: E402
 from tests.packages import needs  # noqa: E402
 from tests.tiny_model import make_tokenizer  # noqa: E402
 
@@ -626,6 +627,13 @@ def test_performance_is_under_prime_rls_names(folder):
     assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
     assert peak_flops("NVIDIA H100 PCIe") == 756e12
     assert peak_flops("Radeon") is None
+
+
+def test_the_rate_of_a_card_is_used_in_percent(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 2**31)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100 80GB HBM3")
+    found = performance(1000, 989e12, 2.0, torch.device("cuda"))
+    assert found == {"perf/throughput": 500.0, "perf/peak_memory": 2.0, "perf/mfu": 50.0}
 
 
 def test_norm_by_role_trains_a_root_as_much_as_all_its_sub_calls(folder):

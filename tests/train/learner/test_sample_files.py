@@ -72,7 +72,10 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        *(({"behavior_logprobs": [0, 0, value, -2.0]}, "behavior_logprobs") for value in (NAN, INF, -INF, 3.0, None)),
+        *(
+            ({"behavior_logprobs": [0, 0, value, -2.0]}, "behavior_logprobs")
+            for value in (NAN, INF, -INF, 3.0, None, -(10**400))
+        ),
         ({"mask": [False, True]}, "differ in length"),
         ({"mask": ["", "", "x", "x"]}, "mask must be a list of bool"),
         ({"mask": [0, 0, 1, 1]}, "mask must be a list of bool"),
@@ -80,6 +83,7 @@ NAN, INF = float("nan"), float("inf")
         ({"token_ids": [], "mask": [], "behavior_logprobs": []}, "no tokens"),
         *(({"token_ids": [1, 5, 6, value]}, "token_ids must be a list of int") for value in (9.5, "9", None)),
         ({"token_ids": [1, 5, 6, -1]}, "negative"),
+        ({"token_ids": [1, 5, 6, 2**70]}, "no vocabulary"),
         *(({"advantage": value}, "advantage") for value in (NAN, None, "1", 1e30)),
         *(({"weight": value}, "weight") for value in (-1.0, 0.0, NAN, INF)),
         *(({"temperature": value}, "temperature") for value in (0.0, None, NAN)),
