@@ -2,8 +2,9 @@
 
 Samples of a pack must not affect each other, and a pack must give the log-probabilities and gradients of its samples
 run one at a time through the model's own forward. This finds models whose state leaks from sample to sample
-(convolutions, linear attention, state-space layers), attention implementations that do not keep samples apart, and
-heads that are more than one matrix product (soft-capped or scaled logits). Not covered: whether the engine agrees with
+(convolutions, linear attention, state-space layers), attention implementations that do not keep samples apart, models
+that see later tokens, as some do that compute their attention themselves and wait for a mask, and heads that are more
+than one matrix product (soft-capped or scaled logits). Not covered: whether the engine agrees with
 the model (`sync/sync_check.py`).
 """
 
@@ -54,6 +55,8 @@ class PackingCheck:
     leak: float
     """Largest gradient of a sample's log-probabilities with respect to the embeddings of another sample. Exactly 0 if
     samples are kept apart, whatever the precision: unlike a difference of results, rounding cannot hide a leak."""
+    future: float
+    """Largest gradient of a token's log-probability with respect to the embeddings of itself and of later tokens."""
     head: float
     """Relative distance between the model's own logits and hidden states times head."""
     logprobs: float
@@ -137,7 +140,7 @@ def check_packing(
     try:
         with _evaluating(model):
             check = PackingCheck(
-                _leak(model, packs[0], temperature) if together else 0.0,
+                *_foreign_gradients(model, packs[0], temperature),
                 _head_difference(model, packs[0].input_ids[:, : LENGTHS[0]]),
                 *_differences(model, packs, weights, parameters, temperature),
             )
@@ -165,6 +168,12 @@ def _judge(check: PackingCheck, model: nn.Module, tolerance: float, as_tree: boo
             f"{check.leak:.2g}). Either its state leaks (convolution, linear attention, state space) or its attention "
             f'({attention}) does not keep samples apart; trainer.attention = "sdpa" may, trainer.packing = false does'
         )
+    if check.future != 0:
+        raise PackingError(
+            f"{name} cannot be trained: a token's log-probability is affected by later tokens (gradient "
+            f"{check.future:.2g}), since it does not attend by {attention!r} but by code of its own, which expects a "
+            'mask; trainer.attention = "eager" may be right, else train another architecture'
+        )
     if not check.head <= max(1e-5, 2 * torch.finfo(vocabulary_head(model).dtype).eps):  # also refuses nan
         raise PackingError(
             f"{name} cannot be trained: its head is more than one matrix product, such as scaled or capped "
@@ -179,8 +188,9 @@ def _judge(check: PackingCheck, model: nn.Module, tolerance: float, as_tree: boo
             )
 
 
-def _leak(model: nn.Module, pack: Pack, temperature: float) -> float:
-    """The largest gradient of a sample with respect to embeddings that are not its own."""
+def _foreign_gradients(model: nn.Module, pack: Pack, temperature: float) -> tuple[float, float]:
+    """The largest gradient of a sample with respect to embeddings that are not its own, and of a token of the first one
+    with respect to its own and later ones."""
     embedded: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
@@ -198,8 +208,11 @@ def _leak(model: nn.Module, pack: Pack, temperature: float) -> float:
         (gradient,) = torch.autograd.grad(logprobs[own].sum(), embedded[0], retain_graph=True)
         foreign = torch.ones(pack.computed, dtype=torch.bool, device=own.device)
         foreign[own.nonzero()[:, 0] if pack.tree is None else pack.tree.places[own]] = False
-        largest = max(largest, gradient[0, foreign].abs().max().item())
-    return largest
+        largest = max(largest, gradient[0, foreign].abs().max().item()) if foreign.any() else largest
+    first = (pack.sequence_ids == 0).nonzero()[:, 0]
+    later = first[len(first) // 2 :]
+    (gradient,) = torch.autograd.grad(logprobs[later[0]], embedded[0])
+    return largest, gradient[0, later if pack.tree is None else pack.tree.places[later]].abs().max().item()
 
 
 @torch.no_grad()

@@ -27,7 +27,8 @@ def batch_metrics(batch: Batch, samples: Sequence[Sample]) -> dict[str, float]:
       `groups/dropped_failed`, and `groups/zero_advantage` (dropped or trained).
     - `dropped_<reason>/reward`, `dropped_<reason>/tokens`, `dropped_<reason>/off_policy_steps`: mean reward, sampled
       tokens and age of the scored rollouts in dropped groups, to be compared with those of the trained ones.
-    - shares of the rollouts: `rollouts/failed`, `rollouts/truncated`, `rollouts/ready`.
+    - shares of the rollouts: `rollouts/failed`, `rollouts/truncated`, `rollouts/ready`. `rollouts/cut_off`: share of
+      the trained groups' members that had not ended at `groups.timeout`, and are not trained.
     - `off_policy_steps/mean`, `off_policy_steps/max`: updates between sampling and training.
     - means per scored rollout: `turns/mean`, `sub_calls/mean`, `sub_calls/solved` (correct ones only),
       `seconds/rollout`, `tokens/per_rollout`.
@@ -45,6 +46,7 @@ def batch_metrics(batch: Batch, samples: Sequence[Sample]) -> dict[str, float]:
         **_rewards(batch, [score for _, score in scored]),
         **_groups(batch),
         **behavior_metrics(batch.rollouts),
+        "rollouts/cut_off": mean_or_zero(1 - len(group.rollouts) / group.config.groups.size for group in batch.groups),
         "rollouts/failed": 1 - len(rollouts) / len(batch.rollouts),
         "rollouts/truncated": mean_or_zero(rollout.stop_reason in UNFINISHED for rollout in rollouts),
         "rollouts/ready": mean_or_zero(rollout.stop_reason is StopReason.READY for rollout in rollouts),

@@ -102,8 +102,10 @@ class GroupsConfig(Table):
     it, small differences in cost would pass for something to learn."""
     max_zero_advantage_share: float = Field(default=0.75, ge=0, lt=1)
     """Largest share of the groups made for a step that is replaced; beyond it, zero-advantage groups are kept."""
-    timeout: float = Field(default=1800.0, ge=0.1)
-    """Seconds from the start of its first rollout until a group is closed with the rollouts that have ended."""
+    timeout: float = Field(default=3600.0, ge=0.1)
+    """Seconds from the start of its first rollout until a group is closed with the rollouts that have ended. The others
+    are not trained, so slow rollouts are trained less often than they are drawn where this is below
+    `rollout.max_seconds` (1800 unless set), at which a rollout ends by itself and is trained as unfinished."""
     min_size: int = Field(default=2, ge=2)
     """A group with fewer scored rollouts is dropped."""
     unfinished: Literal["score", "zero", "drop"] = "score"

@@ -185,6 +185,16 @@ def test_the_check_refuses_what_packing_would_train_wrongly(name, settings, mess
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_a_model_that_sees_later_tokens_is_refused_one_sample_at_a_time_too():
+    """Bloom computes its attention itself, and attends to everything where it is given no mask."""
+    model = make_model("Bloom", hidden_size=32, n_layer=2, n_head=4)
+    with (
+        pytest.warns(UserWarning, match="affected by the samples before it"),
+        pytest.raises(PackingError, match="affected by later tokens"),
+    ):
+        can_pack(model, "auto", 1e-5)
+
+
 def test_a_head_that_caps_logits_is_refused():
     settings = {"head_dim": 8, "query_pre_attn_scalar": 8, "final_logit_softcapping": 1.0}
     with pytest.raises(PackingError, match="its head"):

@@ -136,3 +136,14 @@ def test_metrics_of_a_batch():
     }
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
     assert "dropped_failed/reward" not in metrics
+
+
+def test_what_a_group_s_time_limit_cut_off_is_told():
+    """Three of four and two of four members had ended: the rest is not trained, and slow ones are the rest."""
+    values = config(groups={"size": 4})
+    groups = [
+        RolloutGroup(1, "a", values, [rollout(1.0), rollout(0.0), rollout(None)]),
+        RolloutGroup(2, "a", values, [rollout(1.0), rollout(0.0)]),
+    ]
+    batch = Batch(1, groups)
+    assert batch_metrics(batch, batch.samples())["rollouts/cut_off"] == pytest.approx(3 / 8)
