@@ -4,8 +4,8 @@ Samples of a pack must not affect each other, and a pack must give the log-proba
 run one at a time through the model's own forward. This finds models whose state leaks from sample to sample
 (convolutions, linear attention, state-space layers), attention implementations that do not keep samples apart, models
 that see later tokens, as some do that compute their attention themselves and wait for a mask, and heads that are more
-than one matrix product (soft-capped or scaled logits). Not covered: whether the engine agrees with
-the model (`sync/sync_check.py`).
+than one matrix product (soft-capped or scaled logits). Not covered: whether the engine agrees with the model
+(`sync/sync_check.py`).
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _judge(check: PackingCheck, model: nn.Module, tolerance: float, as_tree: boo
             f"{check.leak:.2g}). Either its state leaks (convolution, linear attention, state space) or its attention "
             f'({attention}) does not keep samples apart; trainer.attention = "sdpa" may, trainer.packing = false does'
         )
-    if check.future != 0:
+    if check.future > 0:  # nan is refused below, by what it is
         raise PackingError(
             f"{name} cannot be trained: a token's log-probability is affected by later tokens (gradient "
             f"{check.future:.2g}), since it does not attend by {attention!r} but by code of its own, which expects a "
@@ -205,10 +205,11 @@ def _foreign_gradients(model: nn.Module, pack: Pack, temperature: float) -> tupl
     largest = 0.0
     for index in range(len(pack.samples)):
         own = pack.sequence_ids == index
-        (gradient,) = torch.autograd.grad(logprobs[own].sum(), embedded[0], retain_graph=True)
         foreign = torch.ones(pack.computed, dtype=torch.bool, device=own.device)
         foreign[own.nonzero()[:, 0] if pack.tree is None else pack.tree.places[own]] = False
-        largest = max(largest, gradient[0, foreign].abs().max().item()) if foreign.any() else largest
+        if foreign.any():
+            (gradient,) = torch.autograd.grad(logprobs[own].sum(), embedded[0], retain_graph=True)
+            largest = max(largest, gradient[0, foreign].abs().max().item())
     first = (pack.sequence_ids == 0).nonzero()[:, 0]
     later = first[len(first) // 2 :]
     (gradient,) = torch.autograd.grad(logprobs[later[0]], embedded[0])

@@ -26,6 +26,7 @@ MAX_ADVANTAGE = 1e6
 """Larger advantages (in absolute value) are mistakes: no formula gives one above the size of a group."""
 MAX_TOKEN_ID = 2**31 - 1
 FLOAT32_MAX = 3.4e38
+"""Beyond these a number would not come through into a pack."""
 
 
 class SampleKind(StrEnum):
