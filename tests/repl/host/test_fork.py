@@ -121,6 +121,7 @@ async def test_no_process_is_left_behind():
 
 @pytest.mark.identity
 async def test_a_group_shares_its_context(pool: ReplPool):
+    await (await pool.open()).close()  # what the pool itself keeps open is open now
     before = len(os.listdir("/proc/self/fd"))
     async with await pool.share({"k": ["v"] * 3}) as shared:
         repls = [await pool.open(context=shared, seed=i) for i in range(4)]
