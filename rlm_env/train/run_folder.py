@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -17,8 +17,8 @@ from rich.console import Console
 
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.console import say
-from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import RunFolder, plain, read_run_config
+from rlm_env.runs.errors import ConfigError, RunStopped
+from rlm_env.runs.folder import SUMMARY, RunFolder, plain, read_run_config
 from rlm_env.runs.models import resolve_model
 from rlm_env.runs.record import describe_model, new_record
 from rlm_env.train.learner.checkpoint import Checkpoints
@@ -33,6 +33,8 @@ ENGINE_EVENTS = "engine_events"
 """Key of the record: what happened to engines, oldest first."""
 KEPT = ("started", ENGINE_EVENTS)
 """Keys of the record that a resumed run goes on with."""
+MAX_SKIPPED = 3
+"""A run stops after this many steps in a row whose gradient was not finite, or after its last step if that one was."""
 
 
 class RunConfig(Protocol):
@@ -71,8 +73,33 @@ class OpenRun(Generic[Config]):
         self.record.update(plain(parts))
         self.folder.write_config({**self.config.as_toml(), RECORD: self.record})
 
+    def begin(self, learner: Learner, steps: int) -> None:
+        """To be called before a process makes its first step of `steps`: there is no end of the run yet.
+
+        Raises RunStopped where all steps are made and the last one was not applied: such a run is not complete, however
+        often it is resumed.
+        """
+        if learner.version >= steps:
+            self.check_applied(learner, last=True)
+        else:
+            (self.config.out / SUMMARY).unlink(missing_ok=True)
+
+    def check_applied(self, learner: Learner, *, last: bool) -> None:
+        """Raises RunStopped after `MAX_SKIPPED` steps in a row whose gradient was not finite, and where the `last` step
+        of the run is one."""
+        if learner.skipped >= MAX_SKIPPED or (learner.skipped and last):
+            raise RunStopped(
+                "gradients not finite",
+                f"the gradients of the last {learner.skipped} steps were not finite and not applied. Look at loss and "
+                "grad_norm in metrics.jsonl; begin anew with a lower optimizer.lr, or look for samples with extreme "
+                f"log-probabilities{'. No trained model was written' if last else ''}",
+                1,
+            )
+
     def finish(self, learner: Learner) -> None:
-        """Exports the trained model and marks the run as complete."""
+        """Exports the trained model and marks the run as complete. Raises RunStopped where its last step was not
+        applied."""
+        self.check_applied(learner, last=True)
         learner.export(self.config.out / MODEL)
         self.folder.write_summary({"status": "complete", "steps": learner.version, "model": MODEL})
 
@@ -91,7 +118,7 @@ def open_run(
 
     `check_resume`: raises ConfigError for a config that may not follow the recorded one. `fixed_inputs`: what must be
     the same on resume, in addition to the model's weights, as key in the record -> (name in messages, value).
-    Raises ConfigError where the folder does not fit.
+    Raises ConfigError where the folder does not fit. The status of a RunStopped goes into summary.json.
     """
     checkpoints = Checkpoints(config.out / CHECKPOINTS, config.checkpoint.keep)
     if not resume and checkpoints.latest() is not None:
@@ -116,4 +143,9 @@ def open_run(
         folder.write_config({**config.as_toml(), RECORD: record})
         trackers = {"wandb": config.wandb, "tensorboard": config.tensorboard, "config": config.as_toml()}
         with MetricsLog(config.out, console, trained=learner.version, **trackers) as metrics:
-            yield OpenRun(config, folder, checkpoints, metrics, console, record)
+            try:
+                yield OpenRun(config, folder, checkpoints, metrics, console, record)
+            except RunStopped as stop:
+                with suppress(RunStopped):  # a disk that refuses has been reported
+                    folder.write_summary({"status": stop.status, "steps": learner.version})
+                raise

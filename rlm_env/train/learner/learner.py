@@ -78,6 +78,8 @@ class Learner:
         self.loss = loss
         self.version = 0
         """Number of optimizer steps so far, including skipped ones."""
+        self.skipped = 0
+        """Steps in a row, up to the newest, whose gradient was not finite and was not applied."""
         self.packed = True
         """Whether samples share packs; see `ModelConfig.packing`."""
         self.shares = False
@@ -166,6 +168,7 @@ class Learner:
         start = time.perf_counter()
         update = self.optimizer.step(self.version)
         self.version += 1
+        self.skipped = 0 if update.applied else self.skipped + 1
         metrics = parts[0].seen.collect()
         for part in parts[1:]:
             found = part.seen.collect()
@@ -300,13 +303,14 @@ class Learner:
         distributed.barrier()
 
     def save(self, folder: Path) -> None:
-        """Writes the whole state (masters, moments, random state, version) into an existing folder."""
+        """Writes the whole state (masters, moments, random state, version, skipped steps) into an existing folder."""
         folder = Path(folder)
         with _quietly():
             save_tensors(self.optimizer.state(), checkpoint_id=folder / "tensors")
         torch.save(_random_state(), folder / f"random-{distributed.rank()}.pt")
         if distributed.rank() == 0:
-            (folder / _STATE).write_text(json.dumps({"version": self.version, "lora": self._lora()}), "utf-8")
+            state = {"version": self.version, "skipped": self.skipped, "lora": self._lora()}
+            (folder / _STATE).write_text(json.dumps(state), "utf-8")
         distributed.barrier()
 
     def load(self, folder: Path) -> None:
@@ -325,7 +329,7 @@ class Learner:
         random_state = folder / f"random-{distributed.rank()}.pt"
         if random_state.is_file():
             _set_random_state(torch.load(random_state, weights_only=True))
-        self.version = state["version"]
+        self.version, self.skipped = state["version"], state.get("skipped", 0)
 
     def _lora(self) -> dict[str, Any] | None:
         return self.config.lora.model_dump(mode="json") if self.config.lora else None

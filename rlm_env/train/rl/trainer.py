@@ -59,8 +59,6 @@ NOTHING_LEARNED = (
     "in the last {} steps all rollouts of every task had the same reward (mean {:.3f}), so nothing was learned from "
     "them. Look at rollouts.jsonl: the tasks may be too hard or too easy for this model, or the scorer too coarse"
 )
-MAX_SKIPPED = 3
-"""A run stops after this many steps in a row whose gradient was not finite, or after its last step if that one was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +137,6 @@ class _Run:
     """Steps whose metrics are written. Only these get a checkpoint."""
     equal: int = 0
     """Steps in a row, up to the newest, in which no group had an advantage."""
-    skipped: int = 0
-    """Steps in a row, up to the newest, whose gradient was not finite."""
     publishing: asyncio.Task[dict[str, float]] | None = None
     """Brings the newest weights into the engine while the next batch is trained."""
     evaluations: Evaluations = field(init=False)
@@ -162,6 +158,7 @@ class _Run:
     async def from_samples(self, source: Path) -> None:
         """Trains one step on each file of samples."""
         files = sample_files(source)[: self.config.steps]
+        self.opened.begin(self.learner, len(files))
         async with self._saving():
             for path in files[self.learner.version :]:
                 start = time.monotonic()
@@ -177,6 +174,7 @@ class _Run:
 
     async def live(self, mix: EnvironmentMix, pools: ReplPools, model: Path, judge: JudgeSeat) -> None:
         """Makes rollouts and updates side by side, up to the last step."""
+        self.opened.begin(self.learner, self.config.steps)
         try:
             async with pools, contextlib.aclosing(mix), self._engines(model) as engines, self._taught(model, engines):
                 judge.open(engines.judge)
@@ -311,14 +309,7 @@ class _Run:
             say(self.console, f"note: {NOTHING_LEARNED.format(self.equal, values['reward/mean'])}", "yellow")
         if step % self.config.checkpoint.every == 0:
             await self._save()
-        self.skipped = self.skipped + 1 if values["skipped"] else 0
-        if self.skipped == MAX_SKIPPED or (self.skipped and step == steps):
-            raise RunStopped(
-                "gradients not finite",
-                f"the gradients of the last {self.skipped} steps were not finite and not applied. Look at loss and "
-                "grad_norm in metrics.jsonl; lower optimizer.lr, or look for samples with extreme log-probabilities",
-                1,
-            )
+        self.opened.check_applied(self.learner, last=step == steps)
 
     async def _save(self) -> None:
         """Saves a checkpoint, unless the last step has one."""

@@ -80,7 +80,8 @@ def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | 
     """Runs `config`, or the rest of it with `resume`; returns the folder of the trained model.
 
     Under torchrun every process calls this; all but the first return None. Raises ConfigError before anything is
-    written, RunStopped on disk errors. After KeyboardInterrupt the run can be resumed from its last checkpoint.
+    written, RunStopped on disk errors and where gradients are not finite. After KeyboardInterrupt the run can be
+    resumed from its last checkpoint.
     """
     folder = model_folder(config.model)
     with distributed.process_group(pick_device(config.trainer, distributed.local_rank())):
@@ -162,6 +163,7 @@ def _selection_table(chosen: Chosen) -> Table:
 def _train(plan: Plan, held_out: list[Sample], learner: Learner, run: OpenRun[SFTConfig]) -> None:
     """The loop over steps, with metrics, held-out loss and checkpoints."""
     config = run.config
+    run.begin(learner, plan.steps)
     with Progress(
         TextColumn("step"),
         MofNCompleteColumn(),
@@ -180,6 +182,7 @@ def _train(plan: Plan, held_out: list[Sample], learner: Learner, run: OpenRun[SF
             progress.update(bar, advance=1, note=f"loss {values['loss']:.4f}")
             if (step + 1) % config.checkpoint.every == 0 or step + 1 == plan.steps:
                 run.checkpoints.save(step + 1, learner, {})
+            run.check_applied(learner, last=step + 1 == plan.steps)
         _measure(held_out, learner, run)
     run.finish(learner)
 

@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from rlm_env.cli import main  # noqa: E402
+from rlm_env.runs.folder import read_summary  # noqa: E402
 from rlm_env.train.learner.sample_files import write_samples  # noqa: E402
 from rlm_env.train.learner.samples import Sample, SampleKind  # noqa: E402
 from rlm_env.train.report.metrics import MetricsLog, read_metrics  # noqa: E402
@@ -149,12 +150,27 @@ def lost_token(folder, logprob):
 def test_a_run_whose_steps_are_skipped_stops_and_says_so(config, tmp_path, capsys):
     """The squared log ratio, which keeps the policy near, is beyond float32."""
     lost = lost_token(tmp_path / "lost", -1e30)
-    for steps, last in ((1, 1), (5, 3)):
-        command = ["train", str(config()), "--from-samples", lost, "--set", f"steps={steps}"]
-        assert main([*command, "--out", str(tmp_path / f"out-{steps}")]) == 1
-        assert f"gradients of the last {last} steps were not finite" in " ".join(capsys.readouterr().err.split())
-        lines = read_metrics(tmp_path / f"out-{steps}" / "metrics.jsonl")
-        assert [line["skipped"] for line in lines] == [1.0] * last
+    for steps, last in ((1, [1, 1]), (5, [3, 4, 5, 5])):
+        out = tmp_path / f"out-{steps}"
+        command = ["train", str(config()), "--from-samples", lost, "--set", f"steps={steps}", "--out", str(out)]
+        for skipped in last:  # the first time, and whenever it is resumed
+            assert main(command) == 1
+            assert f"gradients of the last {skipped} steps were not finite" in " ".join(capsys.readouterr().err.split())
+            assert [line["skipped"] for line in read_metrics(out / "metrics.jsonl")] == [1.0] * skipped
+            assert read_summary(out) == {"status": "gradients not finite", "steps": skipped}
+            assert not (out / "model").exists()
+            command = [*command[:8], "--resume"]
+
+
+def test_a_run_that_recovers_from_a_skipped_step_is_complete(config, samples, tmp_path):
+    lost_token(tmp_path / "lost", -1e30)
+    for step in (4, 5, 6):
+        (tmp_path / "lost" / f"step-{step:06}.jsonl").write_bytes((samples / f"step-{step:06}.jsonl").read_bytes())
+    command = ["train", str(config()), "--from-samples", str(tmp_path / "lost")]
+    assert main(command) == 1
+    assert main([*command, "--resume"]) == 0
+    assert [line["skipped"] for line in read_metrics(tmp_path / "out" / "metrics.jsonl")] == [1, 1, 1, 0, 0, 0]
+    assert read_summary(tmp_path / "out")["status"] == "complete"
 
 
 def test_a_token_whose_ratio_is_infinite_costs_no_step(config, tmp_path):

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 import rlm_env  # noqa: E402
 from rlm_env.cli import main  # noqa: E402
 from rlm_env.rollout import write_rollouts  # noqa: E402
-from rlm_env.runs.errors import ConfigError  # noqa: E402
+from rlm_env.runs.errors import ConfigError, RunStopped  # noqa: E402
+from rlm_env.runs.folder import read_summary  # noqa: E402
 from rlm_env.task import Task  # noqa: E402
 from rlm_env.train.learner.config import (  # noqa: E402
     LossConfig,
@@ -165,6 +166,16 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(student, rollouts, tmp_path, 
         for run in ("whole", "parts")
     ]
     assert printed[0] == printed[1]
+
+
+def test_a_run_whose_last_step_was_not_applied_is_never_complete(student, rollouts, tmp_path):
+    """The first step throws the weights so far that the second one has no finite gradient."""
+    config = config_of(student, rollouts, tmp_path / "out", max_steps=2, optimizer={"lr": 1e30})
+    for resume in (False, True):
+        with pytest.raises(RunStopped, match=r"gradients of the last 1 steps .* No trained model was written"):
+            sft(config, QUIET, resume=resume)
+        assert read_summary(tmp_path / "out") == {"status": "gradients not finite", "steps": 2}
+    assert not (tmp_path / "out" / "model").exists()
 
 
 def test_a_run_is_not_resumed_on_other_data(student, rollouts, tmp_path):
