@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -13,8 +14,8 @@ def read_lines(path: str | Path, parse: Callable[[str], T], error: type[ValueErr
     """Each line of the file through `parse`, in order. Blank lines are skipped.
 
     A last line without a line break is left out: it was cut off by a crash, or is being written now. If `parse` raises
-    ValueError, KeyError or TypeError, raises `error` with the file's name and the line's number. Raises OSError if the
-    file cannot be read.
+    ValueError, KeyError, TypeError or RecursionError, raises `error` with the file's name and the line's number. Raises
+    OSError if the file cannot be read.
     """
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -24,6 +25,17 @@ def read_lines(path: str | Path, parse: Callable[[str], T], error: type[ValueErr
                 record = parse(line.decode("utf-8"))
             except error as refusal:  # says itself what is wrong
                 raise error(f"{path}, line {number}: {refusal}") from refusal
-            except (ValueError, KeyError, TypeError) as damage:
+            except (ValueError, KeyError, TypeError, RecursionError) as damage:
                 raise error(f"{path}, line {number} is damaged: {damage}") from damage
             yield record
+
+
+def parse_record(line: str | bytes) -> dict[str, Any]:
+    """The JSON object in a line. Raises ValueError where there is none, or one that is nested too deeply to be read."""
+    try:
+        record = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"it holds a {type(record).__name__}, not a JSON object")
+    return record

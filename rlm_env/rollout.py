@@ -282,7 +282,7 @@ class Rollout(Readable):
             return cls(**record)
         except ContextError as error:
             raise RecordError(f"rollout {record.get('id')!r} cannot be read: {error}") from error
-        except (TypeError, ValueError, LookupError, AttributeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
             raise RecordError(f"damaged rollout ({type(error).__name__}: {error})") from error
 
     def to_json(self, contexts: ContextStore | None = None) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Self
 import tomli_w
 
 from rlm_env.contexts import CONTEXTS, ContextStore
-from rlm_env.lines import read_lines
+from rlm_env.lines import parse_record, read_lines
 from rlm_env.rollout import RecordError, Rollout, read_rollouts
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.files import disk_errors, replace_file
@@ -124,7 +124,7 @@ def latest_rollouts(path: Path) -> Iterator[Rollout]:
 
 def _place(line: str) -> Any:
     """What tells the rollout in a line from others."""
-    record = json.loads(line)
+    record = parse_record(line)
     return record.get("id") or (record["scaffold"], record["task_id"], *(record["info"].get(key) for key in PLACE))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from rlm_env.lines import read_lines
+from rlm_env.lines import parse_record, read_lines
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.files import disk_errors, replace_file
 
@@ -124,10 +124,10 @@ class JsonLog:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
-def read_jsonl(path: Path, parse: Callable[[str], T] = json.loads) -> Iterator[T]:
+def read_jsonl(path: Path, parse: Callable[[str], T] = parse_record) -> Iterator[T]:
     """The lines of a JSON Lines file, in order, each through `parse`; nothing if there is no file. See `read_lines`.
 
-    Raises ConfigError that names the file and the line if `parse` fails with ValueError, KeyError or TypeError.
+    Raises ConfigError that names the file and the line if `parse` fails as with damage.
     """
     return read_lines(path, parse, ConfigError) if path.exists() else iter(())
 

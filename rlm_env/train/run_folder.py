@@ -18,7 +18,7 @@ from rich.console import Console
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.console import say
 from rlm_env.runs.errors import ConfigError, RunStopped
-from rlm_env.runs.folder import SUMMARY, RunFolder, plain, read_run_config
+from rlm_env.runs.folder import CONFIG, SUMMARY, RunFolder, plain, read_run_config
 from rlm_env.runs.models import resolve_model
 from rlm_env.runs.record import describe_model, new_record
 from rlm_env.train.learner.checkpoint import Checkpoints
@@ -128,10 +128,12 @@ def open_run(
     with RunFolder(config.out, resume=resume) as folder:
         if resume:
             old = read_run_config(config.out)
-            was = old.pop(RECORD)
+            was = old.pop(RECORD, None)
+            if not isinstance(was, dict):
+                raise ConfigError(f"{config.out / CONFIG} has lost its table [{RECORD}]; choose another --out")
             check_resume(old, config)
             for key, (name, value) in inputs.items():
-                if was[key] != value:
+                if was.get(key) != value:
                     raise ConfigError(f"{config.out} began with other {name} than are there now; choose another --out")
             record |= {key: was[key] for key in KEPT if key in was}
             restored = checkpoints.restore(learner, lambda text: say(console, text, "yellow"))

@@ -19,6 +19,7 @@ from typing import Any
 from rlm_env.evals.outline import outline
 from rlm_env.evals.programs import RolloutCode, WrittenProgram, written_code
 from rlm_env.evals.rollout_stats import RolloutStats
+from rlm_env.lines import parse_record
 from rlm_env.readable.words import start_of
 from rlm_env.repl.wire import sanitize
 from rlm_env.rollout import RecordError, Rollout, SubCall, Turn
@@ -125,7 +126,7 @@ class RolloutIndex:
                 with open(self.path, "rb") as file:
                     file.seek(self._starts[number])
                     line = file.readline()
-                self._records[number] = complete_record(json.loads(line))
+                self._records[number] = complete_record(parse_record(line))
                 while len(self._records) > _KEPT:
                     self._records.popitem(last=False)
             self._records.move_to_end(number)

@@ -7,11 +7,11 @@ the words of the table's own columns, which the page looks through itself.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rlm_env.lines import parse_record
 from rlm_env.view.index import complete_record, shown_gold
 from rlm_env.view.rollout_page import open_context
 from rlm_env.view.stored_context import StoredContexts
@@ -29,7 +29,7 @@ def words_of(text: str) -> list[str]:
 
 def find_words(line: bytes, words: Sequence[str], contexts: StoredContexts) -> tuple[bool, Place]:
     """Whether all words occur in a stored rollout, and the first turn with one of them."""
-    record = complete_record(json.loads(line))
+    record = complete_record(parse_record(line))
     texts = Texts(record, open_context(record, contexts)[0])
     missing, first = set(words), None
     for place, text in _texts(record, texts):

@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlm_env.evals.outline import outline
+from rlm_env.lines import read_lines
+from rlm_env.rollout import RecordError, Rollout, read_rollouts
 from rlm_env.runs.errors import ConfigError, RunStopped
+from rlm_env.runs.folder import latest_rollouts
 from rlm_env.runs.jsonl import NEVER, JsonLog, read_jsonl, write_jsonl
 
 RECORDS = st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=20), max_size=3), max_size=6)
@@ -157,3 +161,16 @@ def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
         write_jsonl(path, [])
     assert [record["a"] for record in read_jsonl(path)] == [1, 2]
     assert [entry.name for entry in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+@pytest.mark.parametrize("line", [100_000 * "[", '{"a":' * 100_000], ids=["lists", "objects"])
+@pytest.mark.parametrize(
+    "read",
+    [read_jsonl, read_rollouts, latest_rollouts, lambda path: read_lines(path, outline, RecordError)],
+    ids=["records", "rollouts", "latest", "outlines"],
+)
+def test_a_line_that_is_nested_too_deeply_is_a_damaged_line(tmp_path, line, read):
+    path = tmp_path / "lines.jsonl"
+    path.write_text(Rollout(id="a").to_json() + "\n" + line + "\n")
+    with pytest.raises((ConfigError, RecordError), match=f"{re.escape(str(path))}, line 2"):
+        list(read(path))

@@ -7,6 +7,7 @@ Not covered: the files that a learner writes into one (`learner.py`).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -29,7 +30,7 @@ HASHED_AT_ONCE = 4
 
 
 class DamagedCheckpoint(ValueError):
-    """A file of a checkpoint is missing or not as it was written. The message names it."""
+    """A file of a checkpoint is missing, unreadable or not as it was written. The message names it."""
 
 
 class Saved(Protocol):
@@ -64,32 +65,43 @@ class Checkpoints:
                 (unfinished / _CONTENTS).write_text(json.dumps(contents), "utf-8")
         except RuntimeError as error:  # torch's, for a disk that is full
             raise RunStopped("disk error", f"{path}: the checkpoint could not be written: {error}", 1) from error
-        self.prune()
+        with disk_errors(self.folder, "removing old checkpoints"):
+            self.prune()
         return path
 
     def load(self, learner: Saved, path: Path) -> dict[str, Any]:
         """Restores the learner; returns the `extra` values that were saved with it. Raises DamagedCheckpoint."""
-        extra = _read_contents(path)["extra"]
-        learner.load(path)
+        extra = _checked(path)
+        try:
+            learner.load(path)
+        except OSError as error:
+            raise DamagedCheckpoint(f"{error.filename or path} cannot be read ({error.strerror})") from error
         return extra
 
     def restore(self, learner: Saved, say: Callable[[str], None]) -> Path | None:
         """Restores the learner from the newest checkpoint that is whole; returns that one, None if there is none.
 
-        A damaged checkpoint is reported with `say` and renamed. Raises ConfigError where all are damaged.
+        A damaged checkpoint is reported with `say` and renamed. Raises ConfigError where all are damaged, now or in an
+        earlier call, and RunStopped where one cannot be renamed.
         """
         damage = []
         for path in reversed(self._complete()):
             try:
                 self.load(learner, path)
             except DamagedCheckpoint as error:
-                moved = path.rename(path.with_name(_DAMAGED + path.name))
+                moved = _free_name(path)
+                with disk_errors(path, f"it is damaged and was to be renamed to {moved.name}"):
+                    path.rename(moved)
                 damage.append(f"{error}; it is now {moved.name}")
                 say(f"{damage[-1]}. Going on from the checkpoint before it.")
                 continue
             return path
-        if damage:
-            raise ConfigError(f"no checkpoint is left to go on from: {'; '.join(damage)}. Choose another --out")
+        if damage or any(name.startswith(_DAMAGED) for name in self._names()):
+            raise ConfigError(
+                f"no checkpoint is left to go on from{': ' if damage else ''}{'; '.join(damage)}. {self.folder} holds "
+                f"damaged ones alone ({_DAMAGED}*): remove them, and --resume trains all steps again on the rollouts "
+                "that are stored; or choose another --out"
+            )
         return None
 
     def latest(self) -> Path | None:
@@ -106,26 +118,50 @@ class Checkpoints:
 
     def _complete(self) -> list[Path]:
         """All checkpoints, oldest first."""
-        found = {}
-        for path in self.folder.glob("step-*"):
-            if match := _NAME.fullmatch(path.name):
-                found[int(match[1])] = path
-        return [found[step] for step in sorted(found)]
+        steps = {int(match[1]): name for name in self._names() if (match := _NAME.fullmatch(name))}
+        return [self.folder / steps[step] for step in sorted(steps)]
+
+    def _names(self) -> list[str]:
+        """What is in the folder. Raises ConfigError where it cannot be read, which must not pass for a new run."""
+        try:
+            return os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ConfigError(f"{self.folder}, where checkpoints are kept, cannot be read: {error.strerror}") from error
 
 
-def _read_contents(path: Path) -> dict[str, Any]:
-    """The contents.json of a checkpoint, whose files are as it says. Raises DamagedCheckpoint."""
+def _free_name(path: Path) -> Path:
+    """Where a damaged checkpoint goes: one of the same step may be there already."""
+    names = (f"{_DAMAGED}{path.name}{'' if number == 1 else f'-{number}'}" for number in itertools.count(1))
+    return next(free for name in names if not os.path.lexists(free := path.with_name(name)))
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """The `extra` values of a checkpoint whose files are as its contents.json says; other files do not belong to it.
+    Raises DamagedCheckpoint."""
     try:
         contents = json.loads((path / _CONTENTS).read_text("utf-8"))
-        expected = contents["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"{path / _CONTENTS} is damaged ({error})") from error
-    found = _hash_files(path)
-    for name, digest in expected.items():
-        if found.get(name) != digest:
-            what = "is missing" if name not in found else "is not as it was written"
-            raise DamagedCheckpoint(f"{path / name} {what}")
-    return contents
+    extra, expected = (contents.get(key) if isinstance(contents, dict) else None for key in ("extra", "sha256"))
+    if not isinstance(extra, dict) or not isinstance(expected, dict) or not expected:
+        raise DamagedCheckpoint(f"{path / _CONTENTS} is damaged (it lists no files)")
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+        for problem in pool.map(lambda name: _problem(path / name, expected[name]), expected):
+            if problem is not None:
+                raise DamagedCheckpoint(problem)
+    return extra
+
+
+def _problem(path: Path, digest: Any) -> str | None:
+    """What is wrong with a file of a checkpoint."""
+    try:
+        return None if _hash_file(path) == digest else f"{path} is not as it was written"
+    except FileNotFoundError:
+        return f"{path} is missing"
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        return f"{path} cannot be read ({error})"
 
 
 def _hash_files(folder: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from rlm_env.lines import parse_record
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.jsonl import read_jsonl
 from rlm_env.train.learner.samples import Sample, SampleKind
@@ -45,10 +46,8 @@ def read_samples(path: Path) -> list[Sample]:
 
 
 def _read_sample(line: str) -> Sample:
-    values = json.loads(line)
+    values = parse_record(line)
     known = {field.name for field in fields(Sample)}
-    if not isinstance(values, dict):
-        raise ValueError("not a sample: no JSON object")
     if wrong := (values.keys() - known) | (known - _OPTIONAL - values.keys()):
         raise ValueError(f"not a sample: fields {sorted(wrong)} are missing or unknown")
     try:

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from rich.console import Console
 
+from rlm_env.lines import parse_record
 from rlm_env.runs.console import say
 from rlm_env.runs.jsonl import JsonLog, read_jsonl, write_jsonl
 from rlm_env.train.report.tracking import Row, TensorboardConfig, WandbConfig, start_trackers
@@ -131,7 +132,16 @@ class MetricsLog:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; an empty list where there is no file. Raises ConfigError where one is damaged."""
-    return list(read_jsonl(path))
+    return list(read_jsonl(path, _read_line))
+
+
+def _read_line(line: str) -> dict[str, Any]:
+    values = parse_record(line)
+    if not isinstance(values.get("step"), int):
+        raise ValueError("it has no step")
+    if wrong := [name for name, value in values.items() if not isinstance(value, int | float)]:
+        raise ValueError(f"{', '.join(wrong)}: not a number")
+    return values
 
 
 def _is_evaluation(line: Mapping[str, Any]) -> bool:

@@ -5,13 +5,13 @@ A killed run goes on from it. The rollouts themselves are in rollouts.jsonl, the
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rlm_env.lines import parse_record
 from rlm_env.runs.jsonl import NEVER, JsonLog, read_jsonl
 from rlm_env.train.rl.groups import DropReason
 from rlm_env.train.rl.sampler import TaskDraw
@@ -46,16 +46,31 @@ class History:
         return [group for group in self.drawn if group not in used]
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Takes in a line of the journal. Raises ValueError or KeyError where it is none."""
+        """Takes in a line of the journal. Raises ValueError, KeyError or TypeError where it is none, and where it names
+        a group that was not drawn."""
         match event["event"]:
             case "drawn":
-                self.drawn[event["group"]] = TaskPlace(event["environment"], event["stage"], event["index"])
+                place = TaskPlace(str(event["environment"]), _whole(event["stage"]), _whole(event["index"]))
+                self.drawn[_whole(event["group"])] = place
             case "dropped":
-                self.dropped.add(event["group"])
+                self.dropped |= self._known([event["group"]])
             case "batch":
-                self.batches[event["step"]] = event["groups"]
+                self._known(event["groups"])
+                self.batches[_whole(event["step"])] = list(event["groups"])
             case other:
                 raise ValueError(f"unknown event {other!r}")
+
+    def _known(self, groups: Iterable[int]) -> set[int]:
+        if unknown := set(groups) - self.drawn.keys():
+            raise ValueError(f"it names groups that were not drawn: {sorted(unknown)}")
+        return set(groups)
+
+
+def _whole(value: Any) -> int:
+    """A number of the journal. Raises ValueError where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{value!r} is no whole number")
+    return value
 
 
 class Journal:
@@ -97,6 +112,6 @@ class Journal:
 def read_journal(path: Path) -> History:
     """The history in a journal; an empty one where there is no file. Raises ConfigError where a line is damaged."""
     history = History()
-    for _ in read_jsonl(path, lambda line: history.add(json.loads(line))):
+    for _ in read_jsonl(path, lambda line: history.add(parse_record(line))):
         pass
     return history

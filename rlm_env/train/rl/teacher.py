@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlm_env.lines import parse_record
 from rlm_env.llm.base import LLMError
 from rlm_env.llm.http import Endpoint, EndpointError
 from rlm_env.llm.retries import is_passing
@@ -232,7 +233,8 @@ async def open_teacher(
                 "engine.max_model_len"
             )
         log = stack.enter_context(JsonLog(folder / TEACHER, fsync_seconds=NEVER))
-        known = {line["sample"]: line["logprobs"] for line in read_jsonl(log.path) if line["step"] > trained}
+        answers = read_jsonl(log.path, _read_answer)
+        known = {sample: logprobs for step, sample, logprobs in answers if step > trained}
         yield Teacher(config, endpoint, name, window, log, known, server)
 
 
@@ -255,6 +257,12 @@ async def _start(
         return await stack.enter_async_context(server)
     except VLLMStartError as error:
         raise RunStopped("teacher unavailable", f"teacher: {error}", 3) from error
+
+
+def _read_answer(line: str) -> tuple[int, str, list[float]]:
+    """Step, sample and log-probabilities of a stored answer."""
+    values = parse_record(line)
+    return int(values["step"]), str(values["sample"]), [float(value) for value in values["logprobs"]]
 
 
 async def _window(endpoint: Endpoint, model: str) -> int:

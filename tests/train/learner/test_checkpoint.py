@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,29 +99,109 @@ def test_an_error_while_replacing_a_folder_changes_nothing(tmp_path):
     assert (tmp_path / "out" / "file").read_text() == "old"
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "contents"])
+def write_contents(text):
+    return lambda folder: (folder / "contents.json").write_text(text)
+
+
+def unreadable(folder):
+    """Reading it fails with EIO, as on a broken disk."""
+    (folder / "value").unlink()
+    (folder / "value").symlink_to("/proc/self/mem")
+
+
+def a_folder(folder):
+    (folder / "value").unlink()
+    (folder / "value").mkdir()
+
+
+def a_file(folder):
+    shutil.rmtree(folder)
+    folder.write_text("step 2")
+
+
+DAMAGE = {
+    "flipped": lambda folder: (folder / "value").write_text("1003"),
+    "cut": lambda folder: (folder / "value").write_text("10"),
+    "gone": lambda folder: (folder / "value").unlink(),
+    "unreadable": unreadable,
+    "a folder": a_folder,
+    "a file": a_file,
+    "all gone": lambda folder: [path.unlink() for path in folder.iterdir()],
+    "no contents": lambda folder: (folder / "contents.json").unlink(),
+    "contents cut": write_contents('{"extra": {}, "sha2'),
+    "contents empty": write_contents(""),
+    "contents no text": lambda folder: (folder / "contents.json").write_bytes(b"\xff\xfe\x00"),
+    "contents deep": write_contents("[" * 100_000),
+    "a list": write_contents("[]"),
+    "a text": write_contents('"sha256"'),
+    "null": write_contents("null"),
+    "no hashes": write_contents('{"extra": {}}'),
+    "no extra": write_contents('{"sha256": {"value": "0"}}'),
+    "hashes null": write_contents('{"extra": {}, "sha256": null}'),
+    "hashes a list": write_contents('{"extra": {}, "sha256": ["value"]}'),
+    "hash null": write_contents('{"extra": {}, "sha256": {"value": null}}'),
+    "hash a list": write_contents('{"extra": {}, "sha256": {"value": [1]}}'),
+    "no files": write_contents('{"extra": {}, "sha256": {}}'),
+    "impossible name": write_contents('{"extra": {}, "sha256": {"a\\u0000b": "0"}}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, damage):
     checkpoints = Checkpoints(tmp_path, keep=2)
-    for step in (1, 2):
-        checkpoints.save(step, Stub(1000 + step), {})
     newest = tmp_path / "step-000002"
-    if damage == "gone":
-        (newest / "value").unlink()
-    elif damage == "contents":
-        (newest / "contents.json").write_text("")
-    else:
-        (newest / "value").write_text("1003" if damage == "flipped" else "10")
-    said, found = [], Stub()
-    assert checkpoints.restore(found, said.append) == tmp_path / "step-000001"
-    assert found.value == 1001
-    assert len(said) == 1
-    assert str(newest) in said[0]
-    assert names(tmp_path) == ["damaged-step-000002", "step-000001"]
+    checkpoints.save(1, Stub(1001), {})
+    for time in (1, 2):  # the second time at the same step, after the run has come there again
+        checkpoints.save(2, Stub(1002), {})
+        DAMAGE[damage](newest)
+        said, found = [], Stub()
+        assert checkpoints.restore(found, said.append) == tmp_path / "step-000001"
+        assert found.value == 1001
+        assert len(said) == 1
+        assert str(newest) in said[0]
+        assert names(tmp_path) == [*["damaged-step-000002", "damaged-step-000002-2"][:time], "step-000001"]
     assert checkpoints.restore(Stub(), said.append) == tmp_path / "step-000001"
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again_by_itself(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, Stub(1001), {})
     (tmp_path / "step-000001" / "value").write_text("7")
+    said = []
     with pytest.raises(ConfigError, match=r"no checkpoint is left to go on from: .*step-000001"):
         checkpoints.restore(Stub(), said.append)
+    for _ in range(2):  # nor the next time
+        with pytest.raises(ConfigError, match=r"no checkpoint is left .* remove them, and --resume trains all steps"):
+            checkpoints.restore(Stub(), said.append)
+    shutil.rmtree(tmp_path / "damaged-step-000001")
     assert checkpoints.restore(Stub(), said.append) is None
+
+
+def test_files_that_do_not_belong_to_a_checkpoint_do_no_harm(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    path = checkpoints.save(1, Stub(1001), {})
+    (path / "notes").write_text("mine")
+    (path / "broken").symlink_to("/proc/self/mem")
+    assert checkpoints.restore(Stub(), pytest.fail) == path
+
+
+def test_a_folder_of_checkpoints_that_cannot_be_read_is_no_new_run(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file in its place")
+    with pytest.raises(ConfigError, match=r"checkpoints, where checkpoints are kept, cannot be read: Not a directory"):
+        Checkpoints(tmp_path / "checkpoints", keep=1).latest()
+
+
+def test_a_damaged_checkpoint_that_cannot_be_renamed_ends_the_run_in_words(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    path = checkpoints.save(1, Stub(1001), {})
+    (path / "value").write_text("7")
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(RunStopped, match=r"step-000001: Read-only file system \(it is damaged and was to be renamed"):
+        checkpoints.restore(Stub(), pytest.fail)
 
 
 @pytest.fixture

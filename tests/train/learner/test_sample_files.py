@@ -47,7 +47,7 @@ def test_steps_are_read_in_order_and_a_gap_is_refused(tmp_path):
     assert [path.stem for path in sample_files(tmp_path)] == [f"step-{step:06}" for step in (1, 2, 3, 4)]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"token_ids": []}', "null"])
+@pytest.mark.parametrize("line", ["{", "[]", '{"token_ids": []}', "null", 100_000 * "["], ids=lambda line: line[:20])
 def test_a_line_that_is_no_sample_is_named(tmp_path, line):
     path = write_samples(tmp_path, 1, [Sample([1, 2], [False, True], [0.0, -1.0], "r")])
     path.write_text(path.read_text() + line + "\n")

@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from rlm_env.cli import main  # noqa: E402
+from rlm_env.runs.errors import ConfigError  # noqa: E402
 from rlm_env.runs.folder import read_summary  # noqa: E402
 from rlm_env.train.learner.sample_files import write_samples  # noqa: E402
 from rlm_env.train.learner.samples import Sample, SampleKind  # noqa: E402
@@ -315,6 +316,14 @@ def test_metrics_of_steps_that_will_be_made_again_are_taken_back(tmp_path):
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [(line["step"], line.get("loss")) for line in lines] == [(0, None), (1, 1.0), (2, None), (2, 9.0)]
     assert "0.250" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", '{"step": null}', '{"step": 2, "loss": "low"}', 100_000 * "["])
+def test_a_line_that_holds_no_metrics_is_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 0.5}\n' + line + "\n")
+    with pytest.raises(ConfigError, match=r"metrics\.jsonl, line 2 is damaged"):
+        read_metrics(path)
 
 
 @pytest.mark.slow

@@ -117,9 +117,26 @@ def test_the_journal_says_which_groups_are_open(tmp_path):
     assert read_journal(path).batches == {1: [0, 3], 2: [2, 4]}
 
 
-@pytest.mark.parametrize("damage", ["{}", '{"event":"drew","group":1}', "nonsense"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "{}",
+        '{"event":"drew","group":1}',
+        '{"event":"drawn","group":1,"environment":"a","stage":-1,"index":"1"}',
+        '{"event":"dropped","group":9,"reason":"failed"}',
+        '{"event":"dropped","group":[0],"reason":"failed"}',
+        '{"event":"batch","step":1,"groups":[0,1]}',
+        '{"event":"batch","step":1,"groups":7}',
+        '{"event":"batch","step":null,"groups":[0]}',
+        "nonsense",
+        "[]",
+        "null",
+        '{"event":' + 100_000 * "[",
+    ],
+    ids=lambda damage: damage[:60],
+)
 def test_a_damaged_line_of_the_journal_is_named(tmp_path, damage):
     path = tmp_path / "journal.jsonl"
-    path.write_text(f'{{"event":"dropped","group":0,"reason":"failed"}}\n{damage}\n')
+    path.write_text(f'{{"event":"drawn","group":0,"environment":"a","stage":-1,"index":0}}\n{damage}\n')
     with pytest.raises(ConfigError, match=r"journal\.jsonl, line 2 is damaged"):
         read_journal(path)
