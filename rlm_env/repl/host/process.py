@@ -20,6 +20,7 @@ from rlm_env.repl.context_file import EncodedContext
 from rlm_env.repl.host.batch_host import BatchHost, Handler
 from rlm_env.repl.host.cell_report import REPORT_FIELDS, CellReport, cell_report
 from rlm_env.repl.host.channel import Channel
+from rlm_env.repl.host.core_queue import CoreQueue
 from rlm_env.repl.host.pool_limits import PoolLimits
 from rlm_env.repl.host.scratch import ScratchDirectory
 from rlm_env.repl.host.zygote_client import Child, ZygoteClient
@@ -56,6 +57,7 @@ class ReplProcess:
         self._zygote = zygote
         self._limits = limits
         self._child = child
+        self._core_queue = CoreQueue(f"/proc/{child.pid}")
         self._status = status
         self._sockets = sockets
         self.scratch = scratch
@@ -205,7 +207,7 @@ class ReplProcess:
         return self._child.cpu_seconds() if self.alive else 0.0
 
     def queued_seconds(self) -> float:
-        return self._child.queued_seconds() if self.alive else 0.0
+        return self._core_queue.since_last_look() if self.alive else 0.0
 
     def run(
         self,

@@ -11,6 +11,8 @@ from rlm_env.repl.host.process import ReplProcess
 
 _LONG = 0.5
 """Seconds after which a step is long enough for a look at how busy the machine is."""
+_LOOK = 1.0
+"""Seconds between looks from then on: what a thread waited for a core can be read only as long as it lives."""
 _SHORTEST = 0.001
 _BUSY_POLL = 0.25
 """Seconds between looks at the CPU clock while a batch is in flight."""
@@ -46,29 +48,25 @@ class Step:
 
     def begin(self) -> None:
         """The cell was sent: from now on its limits are watched. Most cells end before the first look."""
-        limits = [limit for limit in (self._timeout, self._wall_timeout) if limit is not None]
-        if limits:
-            self._timer = self._loop.call_later(min(*limits, _LONG), self.watch)
+        limits = (limit for limit in (self._timeout, self._wall_timeout, _LONG) if limit is not None)
+        self._timer = self._loop.call_later(min(limits), self.watch)
 
     def watch(self) -> None:
         """Checks the limits, and again when the next one could be reached."""
-        waits = []
-        if self.clock.wall_seconds > _LONG:
-            self.clock.watch_queue()
+        self.clock.watch_queue()
+        code_seconds = self.clock.code_seconds
+        waits = [_LOOK]
         if self._timeout is not None:
-            left = self._timeout - self.clock.code_seconds
+            left = self._timeout - code_seconds
             if left <= 0:
                 return self.stop(f"it ran longer than {self._timeout:g} s")
             waits.append(max(left, _BUSY_POLL) if self.clock.is_busy else max(left, _SHORTEST))
-            if self.clock.wall_seconds < _LONG < left:
-                waits.append(_LONG)
         if self._wall_timeout is not None:
             left = self._wall_timeout - self.clock.wall_seconds
             if left <= 0:
                 return self.stop(f"it took longer than {self._wall_timeout:g} s, waiting included")
             waits.append(left)
-        if waits:
-            self._timer = self._loop.call_later(min(waits), self.watch)
+        self._timer = self._loop.call_later(min(waits), self.watch)
         return None
 
     def stop(self, why: str) -> None:

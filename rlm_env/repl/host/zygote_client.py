@@ -69,14 +69,6 @@ class Child:
         except OSError:
             return 0.0
 
-    def queued_seconds(self) -> float:
-        """Time for which its main thread was ready to run but had no core; 0 where the kernel does not say."""
-        try:
-            with open(f"/proc/{self.pid}/schedstat", "rb", buffering=0) as stat:
-                return int(stat.read(64).split()[1]) / 1e9
-        except (OSError, ValueError, IndexError):
-            return 0.0
-
     def signal_from_thread(self, number: int) -> None:
         """`signal`, from any thread; nothing happens on a kernel without pidfds."""
         with self._releasing:

@@ -12,7 +12,11 @@ class Hands:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = self.cpu = self.queued = self.late = 0.0
         monkeypatch.setattr(clock.time, "monotonic", lambda: self.now)
-        self.step = StepClock(lambda: self.cpu, lambda: self.queued, lambda _now: self.late)
+        self.step = StepClock(lambda: self.cpu, self.queued_since, lambda _now: self.late)
+
+    def queued_since(self) -> float:
+        queued, self.queued = self.queued, 0.0
+        return queued
 
     def move(self, wall: float, cpu: float = 0.0, queued: float = 0.0, late: float = 0.0) -> None:
         self.now += wall
@@ -45,12 +49,22 @@ def test_many_threads_cost_no_more_than_the_wall(hands: Hands):
     assert hands.step.code_seconds == pytest.approx(1.0)
 
 
-def test_queueing_for_a_core_is_left_out_once_it_is_watched(hands: Hands):
+def test_queueing_for_a_core_is_left_out_from_the_beginning_once_it_is_watched(hands: Hands):
     hands.move(1.0, queued=0.9)  # before anybody looked
     hands.step.watch_queue()
+    assert hands.step.code_seconds == pytest.approx(0.1)
     hands.move(4.0, queued=3.0)
-    assert hands.step.code_seconds == pytest.approx(2.0)
-    assert hands.step.code_seconds == pytest.approx(2.0)
+    assert hands.step.code_seconds == pytest.approx(1.1)
+    assert hands.step.code_seconds == pytest.approx(1.1)
+
+
+def test_queueing_in_earlier_cells_excuses_no_more_than_until_the_first_look(hands: Hands):
+    hands.queued = 100.0
+    hands.move(0.5, cpu=0.2)
+    hands.step.watch_queue()
+    assert hands.step.code_seconds == pytest.approx(0.2)
+    hands.move(3.0)
+    assert hands.step.code_seconds == pytest.approx(3.2)
 
 
 def test_queueing_behind_a_waiting_batch_forgives_nothing(hands: Hands):
@@ -58,7 +72,8 @@ def test_queueing_behind_a_waiting_batch_forgives_nothing(hands: Hands):
     hands.step.busy(True)
     hands.move(4.0, cpu=2.0, queued=2.0)
     hands.step.busy(False)
-    assert hands.step.code_seconds == pytest.approx(2.0)
+    hands.move(1.0)
+    assert hands.step.code_seconds == pytest.approx(3.0)
 
 
 def test_lateness_of_the_host_is_left_out_of_code_and_wall(hands: Hands):

@@ -1,6 +1,9 @@
 """Whatever keeps the host's loop, the cells that run meanwhile are not booked for it and not stopped."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -136,3 +139,38 @@ while True: hashlib.pbkdf2_hmac('sha256', b'x', b'y', 200_000)
         assert step.timed_out
         assert step.seconds > 0.8
         assert cpu < 5.5  # on two cores: one second, two interrupts 0.3 s apart, and how fine the loop looks
+
+
+WAITING_POOL = """
+import hashlib
+from multiprocessing.pool import ThreadPool
+def work(_):
+    for _ in range(10**6): hashlib.pbkdf2_hmac('sha256', b'x', b'y', 20_000)
+with ThreadPool(4) as pool: pool.map(work, range(4))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.identity
+async def test_a_cell_whose_threads_wait_for_a_core_is_booked_what_they_computed():
+    """Its main thread sleeps meanwhile. The core is full of programs of others."""
+    core = min(os.sched_getaffinity(0))
+    spin = f"import os\nos.sched_setaffinity(0, [{core}])\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-c", spin], start_new_session=True) for _ in range(6)]  # noqa: ASYNC220
+    try:
+        async with await open_pool("guard", interrupt_grace=0.3, cpus=(core,)) as pool, pool.open() as repl:
+            process, cpu = repl._process, 0.0
+            began = time.monotonic()
+            running = asyncio.create_task(repl.run(WAITING_POOL, timeout=None, wall_timeout=2.0))
+            while not running.done():
+                cpu = max(cpu, process.cpu_seconds())
+                await asyncio.sleep(0.02)
+            step = await running
+            wall = time.monotonic() - began
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert step.timed_out
+    assert cpu < wall / 2  # the others had their share
+    assert cpu - 0.1 < step.seconds < cpu + (wall - cpu) / 2
