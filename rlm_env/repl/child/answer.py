@@ -8,6 +8,7 @@ bool) may be the model's own code.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from types import ModuleType
@@ -17,7 +18,7 @@ _TRUE = frozenset(("true", "yes", "y", "1", "ready", "done", "on"))
 _MISSING = object()
 _PLAIN = (bool, int, float, str, list, type(None))
 # Kept under names of our own: a cell may set `sys.set_int_max_str_digits = None`.
-_JSONEncoder = json.JSONEncoder
+_JSONEncoder, _isfinite = json.JSONEncoder, math.isfinite
 _get_digits, _set_digits = sys.get_int_max_str_digits, sys.set_int_max_str_digits
 
 
@@ -99,15 +100,15 @@ def _json(value: Any, limit: int) -> str:
     try:
         try:
             return _encoded(value, limit)
-        except TypeError:  # a key that JSON does not have
-            return _encoded(_with_plain_keys(value, 0), limit)
+        except (TypeError, ValueError):  # a key or a number that JSON does not have
+            return _encoded(_within_json(value, 0), limit)
     except (TypeError, ValueError, RecursionError):
         return str(value)
 
 
 def _encoded(value: Any, limit: int) -> str:
     parts, size = [], 0
-    for part in _JSONEncoder(ensure_ascii=False, default=_plain).iterencode(value):
+    for part in _JSONEncoder(ensure_ascii=False, allow_nan=False, default=_plain).iterencode(value):
         parts.append(part)
         size += len(part)
         if size > limit:
@@ -140,12 +141,17 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _with_plain_keys(value: Any, depth: int) -> Any:
-    """`value` with the keys of its dicts as JSON can have them. TypeError where one is no number."""
+def _within_json(value: Any, depth: int) -> Any:
+    """`value` with the keys of its dicts, and its numbers that are not finite, as JSON can have them: `"nan"`, `"inf"`.
+    TypeError where a key is no number."""
     if depth > 100:
         raise RecursionError
+    if _is_of(value, "numpy"):
+        value = _plain(value)
+    if isinstance(value, float) and not _isfinite(value):
+        return float.__repr__(value)
     if isinstance(value, (list, tuple)):
-        return [_with_plain_keys(item, depth + 1) for item in value]
+        return [_within_json(item, depth + 1) for item in value]
     if not isinstance(value, dict):
         return value
     plain = {}
@@ -154,5 +160,5 @@ def _with_plain_keys(value: Any, depth: int) -> Any:
             key = _plain(key)
             if isinstance(key, str):
                 raise TypeError("no key of JSON")
-        plain[key] = _with_plain_keys(item, depth + 1)
+        plain[_within_json(key, depth + 1)] = _within_json(item, depth + 1)
     return plain

@@ -57,6 +57,14 @@ def str_of(number: int) -> str:
         ("answer['content'] = [7**10000, 1]", f"[{str_of(7**10000)}, 1]", False),
         ("answer['content'] = {1: {2.5: None}}", '{"1": {"2.5": null}}', False),
         ("answer['content'] = {(1, 2): 3}", "{(1, 2): 3}", False),
+        ("answer['content'] = float('nan')", "nan", False),
+        ("answer['content'] = [1.5, float('nan'), (float('-inf'),)]", '[1.5, "nan", ["-inf"]]', False),
+        (
+            "answer['content'] = {'a': {float('inf'): 1, 2: 10**400}}",
+            '{"a": {"inf": 1, "2": 1' + 400 * "0" + "}}",
+            False,
+        ),
+        ("a = [float('nan')]; a.append(a); answer['content'] = a", "[nan, [...]]", False),
         ("class A:\n  def __str__(s): raise ValueError\nanswer['content'] = A()", None, False),
         ("class B:\n  def __bool__(s): raise ValueError\nanswer['ready'] = B()", "before", False),
     ],
@@ -147,6 +155,7 @@ async def test_a_long_answer_outlives_its_process(repl: Repl):
     assert step.answer["content"] == "long" * 200_000
 
 
+NOT_FINITE = '{"a": ["nan", "inf", "nan", ["nan"]]}'
 NUMBERS = [
     ("[np.int64(3), np.int64(4)]", "[3, 4]"),
     ("list(np.argsort([2, 1]))", "[1, 0]"),
@@ -161,6 +170,10 @@ NUMBERS = [
     ("np.float64(3.5)", "3.5"),
     ("np.str_('x')", "x"),
     ("np.ma.array([1, 2], mask=[0, 1])", "[1, null]"),
+    ("np.array([1.5, np.nan, -np.inf])", '[1.5, "nan", "-inf"]'),
+    ("{'a': [np.float32('nan'), np.float64('inf'), np.longdouble('nan'), np.array([np.nan])]}", NOT_FINITE),
+    ("{np.float32('inf'): np.float32(0.5)}", '{"inf": 0.5}'),
+    ("[sympy.nan, sympy.oo]", '["nan", "oo"]'),
     ("[np.longdouble(3), np.longdouble('0.5')]", "[3.0, 0.5]"),
     ("np.array([3], dtype=np.longdouble)", "[3.0]"),
     ("[sympy.Integer(3), sympy.Rational(1, 2), sympy.Float(0.5), sympy.true]", '[3, "1/2", 0.5, true]'),
