@@ -4,8 +4,9 @@
         policy = server.policy(renderer="qwen3")
 
 Stock vLLM 0.30 on CUDA and on CPU, one process tree per server. Its log is a file, and no process of it outlives ours,
-however ours ends. Not covered: several nodes, the routes of an engine that runs (`control.py`), engines that somebody
-else started (`TokenPolicy.connect`, `OpenAIChat`).
+however ours ends; what is left where the supervisor was killed too, the next start ends (`leftovers.py`). Not covered:
+several nodes, the routes of an engine that runs (`control.py`), engines that somebody else started
+(`TokenPolicy.connect`, `OpenAIChat`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from rlm_env.llm.vllm.install import (
     is_tiny_on_cpu,
     vllm_version,
 )
+from rlm_env.llm.vllm.leftovers import SCRATCH, end_leftover, end_leftovers
 from rlm_env.llm.vllm.log import describe_failure, read_log, startup_stage
 from rlm_env.llm.vllm.model_folder import find_model
 
@@ -105,6 +107,8 @@ class VLLMServer(VLLMControl):
         self.niceness = niceness
         self.progress = progress
         self._supervisor: subprocess.Popen[bytes] | None = None
+        self._scratch = Path()
+        """Of the running engine, for sockets and the like, which vLLM does not remove."""
 
     @property
     def alive(self) -> bool:
@@ -121,6 +125,7 @@ class VLLMServer(VLLMControl):
         if self.alive:
             raise VLLMStartError(f"this server already runs on port {self.port}")
         try:
+            await asyncio.to_thread(end_leftovers)  # of earlier runs; they hold memory
             self._spawn()
             await self._wait_until_ready()
         except BaseException:
@@ -142,11 +147,12 @@ class VLLMServer(VLLMControl):
         while True:
             try:
                 supervisor.wait(GRACE_SECONDS + 10)
-                return
+                break
             except subprocess.TimeoutExpired:
                 supervisor.kill()
             except KeyboardInterrupt:
                 continue  # a second Ctrl-C must not leave an orphan
+        end_leftover(self._scratch)  # there is something where the supervisor was killed
 
     async def _shut_down(self) -> None:
         """Stops the engine, also where this task is cancelled meanwhile."""
@@ -163,11 +169,11 @@ class VLLMServer(VLLMControl):
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path.write_bytes(b"")
         supervise = Path(__file__).with_name("supervise.py")
-        scratch = tempfile.mkdtemp(prefix="rlm-env-vllm-")  # for sockets, which vLLM does not remove
+        self._scratch = Path(tempfile.mkdtemp(prefix=SCRATCH))
         self._supervisor = subprocess.Popen(
             [
                 *(sys.executable, "-I", "-S", str(supervise)),
-                *(str(os.getpid()), str(GRACE_SECONDS), str(self.niceness), str(self.log_path), scratch),
+                *(str(os.getpid()), str(GRACE_SECONDS), str(self.niceness), str(self.log_path), str(self._scratch)),
                 *self._command(),
             ],
             stdin=subprocess.PIPE,

@@ -7,12 +7,15 @@ Run as a script, by path, so that it starts in milliseconds and imports nothing 
 The parent holds the other end of our standard input, a pipe. When it closes, or when the parent is no longer our
 parent (it was killed, and a forked child of it still holds the pipe), the group gets SIGTERM and, after the grace
 period, SIGKILL. NICENESS, 0 to 19, lowers the group's scheduling priority. The scratch folder, which is the command's
-TMPDIR, is removed. The exit status is that of the command, 128 + N if signal N ended it.
-Not covered: processes that leave the group on purpose.
+TMPDIR, is removed; until then a file in it is locked, so that `leftovers.py` can tell whether we live: if we are
+killed, the command itself gets SIGKILL, but not its children. The exit status is that of the command, 128 + N if signal
+N ended it. Not covered: processes that leave the group on purpose.
 """
 
 import contextlib
 import ctypes
+import fcntl
+import json
 import os
 import select
 import shutil
@@ -36,6 +39,17 @@ def _lower_priority(niceness: int) -> None:
     os.nice(niceness)
     with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
         group.write(str(niceness))
+
+
+def _say_that_we_live(scratch: str, log: int) -> None:
+    """Locks a file of the scratch folder for as long as this process lives. It says what the command's processes have
+    in common: our session, if we lead one, and the log that they write into."""
+    path, opened = os.path.join(scratch, "supervisor.json"), os.fstat(log)
+    lock = os.open(f"{path}.new", os.O_CREAT | os.O_WRONLY, 0o600)  # not closed, and not inherited by the command
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    owner = {"session": os.getpid(), "device": opened.st_dev, "inode": opened.st_ino}
+    os.write(lock, json.dumps(owner).encode())
+    os.rename(f"{path}.new", path)  # locked from the moment at which it is there
 
 
 def _group_is_empty(group: int) -> bool:
@@ -72,6 +86,8 @@ def supervise() -> int:
     if niceness:
         _lower_priority(niceness)
     with open(log_path, "ab") as log:
+        with contextlib.suppress(OSError):  # a full disk; the command will say it better
+            _say_that_we_live(scratch, log.fileno())
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -10,6 +10,8 @@ from rlm_env.runs.config_table import Table
 
 LARGEST_ADAPTER_RANK = 512
 """The largest rank of an adapter that vLLM serves."""
+RETURN_SECONDS = 300.0
+"""The default of `SyncConfig.return_seconds`."""
 METHODS_OF_VLLM = ("ipc", "nccl")
 """Values of `SyncConfig.method` that go by vLLM's own weight transfer (`transfer.py`)."""
 
@@ -29,7 +31,7 @@ class SyncConfig(Table):
     weights that they began with, while the engine empties; `lora` always drains."""
     check_tolerance: float | None = Field(default=None, gt=0)
     """Largest mean difference, in nats, between the log-probabilities of engine and trainer; None: by type."""
-    return_seconds: float = Field(default=300.0, ge=0)
+    return_seconds: float = Field(default=RETURN_SECONDS, ge=0)
     """Seconds that an engine which has died gets to come back where no other has its role; rollouts, updates and the
     clocks of groups wait for it. A local one is started again, one by URL is looked after. Then the run ends."""
     drain_seconds: float = Field(default=120.0, gt=0)

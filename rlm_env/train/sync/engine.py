@@ -222,6 +222,11 @@ class TrainEngine(ABC):
             self._restarting = asyncio.create_task(self._restart())
         await asyncio.shield(self._restarting)  # a cancelled caller must not cancel it for the others
 
+    async def leave(self) -> None:
+        """It will not be asked again: ends its processes, if they are ours."""
+        async with self._lifecycle:
+            await self._stop()
+
     async def is_healthy(self, within: float) -> bool:
         """Whether the engine reports within so many seconds that it is healthy."""
         return await self._running().is_healthy(within)

@@ -16,6 +16,7 @@ from rlm_env.llm.balance import BalancedLLM, Seat
 from rlm_env.llm.base import LLM, EngineRefused, EngineUnavailable, LLMError, Sampling
 from rlm_env.llm.vllm.install import VLLMStartError
 from rlm_env.runs.engine_table import Role
+from rlm_env.train.sync.config import RETURN_SECONDS
 from rlm_env.train.sync.engine import HEALTH_SECONDS, EngineGone, TrainEngine
 
 PAUSE_SECONDS = 5.0
@@ -29,6 +30,8 @@ class Returning(Protocol):
     def llm(self) -> LLM: ...
 
     async def restart(self) -> None: ...
+
+    async def leave(self) -> None: ...
 
 
 class FixedEndpoint:
@@ -45,6 +48,9 @@ class FixedEndpoint:
             raise
         except LLMError:
             return  # it is there, and dislikes the question
+
+    async def leave(self) -> None:
+        """It goes on for others."""
 
 
 @dataclass(eq=False, slots=True)
@@ -70,7 +76,10 @@ class Fleet:
     happens to one, for people and for the record. `return_seconds`: see `SyncConfig`."""
 
     def __init__(
-        self, members: Sequence[Member], tell: Callable[[str], None] = lambda _: None, return_seconds: float = 300.0
+        self,
+        members: Sequence[Member],
+        tell: Callable[[str], None] = lambda _: None,
+        return_seconds: float = RETURN_SECONDS,
     ) -> None:
         self.members = list(members)
         self._return_seconds = return_seconds
@@ -182,17 +191,17 @@ class Fleet:
                 try:
                     await member.engine.restart()
                 except (EngineGone, EngineRefused) as error:
-                    return self._give_up(member, error)
+                    return await self._give_up(member, error)
                 except EngineUnavailable as error:
                     waited = clock.time() - left_at
                     if waited > self._return_seconds and not self._has_stand_ins(member):
                         limit = f"sync.return_seconds = {self._return_seconds:g}"
-                        return self._give_up(member, EngineUnavailable(f"{error} ({limit} are over)"))
+                        return await self._give_up(member, EngineUnavailable(f"{error} ({limit} are over)"))
                     if isinstance(error, VLLMStartError):  # of one by URL nothing new is known
                         self._note(member, f"did not start again ({error}) and is tried once more")
                     await asyncio.sleep(PAUSE_SECONDS)
                 except Exception as error:  # its weights or its settings are not those of the run
-                    return self._give_up(member, error)
+                    return await self._give_up(member, error)
                 else:
                     seat.up, seat.error = True, None
                     return self._note(member, f"answers again after {clock.time() - left_at:.0f} s")
@@ -206,9 +215,11 @@ class Fleet:
             for role in member.roles
         )
 
-    def _give_up(self, member: Member, error: Exception) -> None:
+    async def _give_up(self, member: Member, error: Exception) -> None:
+        """It is left out until the end of the run, and what is left of a local one holds no memory."""
         self._gone[member.seat] = error
         self._note(member, f"is left out for good: {error}")
+        await member.engine.leave()
 
     def _note(self, member: Member, what: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")

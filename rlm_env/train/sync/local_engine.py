@@ -59,10 +59,10 @@ class LocalEngine(TrainEngine):
 
     async def _replace(self) -> None:
         """Stops what is left of a dead engine and starts another one."""
+        await self._stop()
         if self.restarts >= self._max_restarts:
             raise EngineGone(f"{self.name} has died {self.restarts + 1} times; its last log: {self.log_path}")
         self.restarts += 1
-        await self._stop()
         await self._start()
 
     async def _start(self) -> None:

@@ -15,7 +15,7 @@ from rlm_env.llm import EngineUnavailable, LLMError, VLLMServer, VLLMStartError
 from rlm_env.llm.vllm import install as module
 from rlm_env.llm.vllm.model_folder import find_model
 from tests.conftest import SHIPPED_MODEL as SHIPPED
-from tests.llm.vllm.processes import make_folder, wait_for
+from tests.llm.vllm.processes import exists, group_of, make_folder, wait_for
 
 
 @pytest.fixture
@@ -143,6 +143,38 @@ async def test_start_and_stop(tmp_path: Path, any_vllm: None) -> None:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", port))
     server.stop()  # twice is fine
+
+
+async def test_an_engine_whose_supervisor_was_killed_leaves_nothing_behind(
+    tmp_path: Path, any_vllm: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its child, which nothing tells, is ended when the server is stopped; by the next start where nobody stops it."""
+
+    class Stubborn(Impostor):
+        program = "import subprocess, sys\n" + (
+            "subprocess.Popen([sys.executable, '-c', 'import signal, time; signal.signal(15, 1); time.sleep(600)'])\n"
+        )
+        program += SERVING
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("rlm_env.llm.vllm.server.GRACE_SECONDS", 0.2)
+
+    def kill(server: VLLMServer) -> list[int]:
+        pids = group_of(server)
+        assert len(pids) == 2
+        server._supervisor.kill()
+        return pids
+
+    async with Stubborn(make_folder(tmp_path / "m")) as server:
+        pids = kill(server)
+    assert not any(map(exists, pids))
+    async with Stubborn(make_folder(tmp_path / "n")) as first:
+        pids = kill(first)
+        assert await asyncio.to_thread(wait_for, lambda: not first.alive)
+        async with Stubborn(make_folder(tmp_path / "o")) as second:
+            assert not any(map(exists, pids))
+            assert all(map(exists, group_of(second)))
+    assert not any(server._scratch.exists() for server in (server, first, second))
 
 
 async def test_what_the_engine_refuses_is_named_with_its_log(tmp_path: Path, any_vllm: None) -> None:

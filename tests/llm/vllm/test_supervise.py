@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import rlm_env.llm
+from rlm_env.llm.vllm.leftovers import end_leftover
 from tests.llm.vllm.processes import exists, wait_for
 
 SUPERVISE = Path(rlm_env.llm.__file__).parent / "vllm" / "supervise.py"
@@ -78,16 +79,40 @@ def test_command_stands_back_as_far_as_it_is_told(tmp_path: Path) -> None:
     assert of_session == [str(told)] * group.exists()
 
 
-def test_command_dies_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
+def test_nothing_outlives_a_supervisor_that_was_killed(tmp_path: Path) -> None:
+    """The command dies with it. Its child, which nothing tells, is ended by whoever looks next, and not before."""
     command = supervised(tmp_path, 1.0, FAMILY)
     command[4] = str(os.getpid())
-    supervisor = subprocess.Popen(command, stdin=subprocess.PIPE)
+    supervisor = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     pid, child = pids_in(tmp_path / "log")
+    end_leftover(tmp_path / "scratch")
+    assert all(map(exists, (supervisor.pid, pid, child)))
     supervisor.kill()
     supervisor.wait()
     supervisor.stdin.close()
     assert wait_for(lambda: not exists(pid))
-    os.kill(child, signal.SIGKILL)  # of the grandchildren vLLM's own take care
+    assert exists(child)
+    (tmp_path / "log").rename(tmp_path / "moved")
+    end_leftover(tmp_path / "scratch")
+    assert not exists(child)
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_processes_of_others_are_left_alone(tmp_path: Path) -> None:
+    """A session whose number the record has by chance, since numbers are used again; and a folder without a record."""
+    record = tmp_path / "supervisor.json"
+    end_leftover(tmp_path)
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    (tmp_path / "log").touch()
+    log = (tmp_path / "log").stat()
+    record.write_text(json.dumps({"session": other.pid, "device": log.st_dev, "inode": log.st_ino}))
+    try:
+        end_leftover(tmp_path)
+        assert exists(other.pid)
+        assert not record.exists()
+    finally:
+        other.kill()
+        other.wait()
 
 
 @pytest.mark.parametrize(("code", "status"), [("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)])

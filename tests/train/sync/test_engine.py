@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from rlm_env.llm import EngineUnavailable, LLMError, Request, Sampling, VLLMStartError  # noqa: E402
 from rlm_env.train.sync.engine import TrainEngine  # noqa: E402
 from rlm_env.train.sync.weight_sync import WeightSync  # noqa: E402
-from tests.llm.vllm.processes import group_of  # noqa: E402
+from tests.llm.vllm.processes import exists, group_of  # noqa: E402
 from tests.train.sync_stand_in import StandIn, differences  # noqa: E402
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
@@ -29,8 +29,9 @@ def ask(text: str) -> list[dict[str, Any]]:
 
 
 def kill(engine: TrainEngine, title: str) -> None:
-    """kill -9 of the process of the engine's tree whose command line has `title` in it."""
-    (pid,) = [pid for pid in group_of(engine._server) if title.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    """kill -9 of the process of the engine's tree whose command line has `title` in it, or of its supervisor."""
+    pids = [pid for pid in group_of(engine._server) if title.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (pid,) = pids if title != "supervisor" else [engine._server._supervisor.pid]
     os.kill(pid, signal.SIGKILL)
 
 
@@ -43,7 +44,7 @@ async def test_an_engine_that_answers_is_not_restarted(train_engine: TrainEngine
     assert train_engine.llm.context_window == 1024
 
 
-@pytest.mark.parametrize("victim", ["api_server", "EngineCore"])
+@pytest.mark.parametrize("victim", ["supervisor", "EngineCore"])
 async def test_killed_engine_comes_back_with_the_weights_last_published(
     train_engine: TrainEngine, trainer: StandIn, sync: WeightSync, victim: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,6 +55,7 @@ async def test_killed_engine_comes_back_with_the_weights_last_published(
     expected = await llm.complete_many([Request(ask(f"line {n}"), sampling=GREEDY) for n in range(8)])
     batch = asyncio.create_task(llm.complete_many([Request(ask("Count."), sampling=ENDLESS)] * 16))
     await asyncio.sleep(0.5)
+    pids = group_of(train_engine._server)
     kill(train_engine, victim)
     assert all(isinstance(answer, LLMError) for answer in await asyncio.wait_for(batch, 60))
     with pytest.raises(EngineUnavailable, match=str(train_engine.log_path)):
@@ -62,6 +64,7 @@ async def test_killed_engine_comes_back_with_the_weights_last_published(
         patch.setattr(train_engine, "_max_restarts", restarts)
         with pytest.raises(VLLMStartError, match=r"has died \d+ times"):
             await train_engine.restart()
+    assert not any(map(exists, pids))
     restarting = [asyncio.create_task(train_engine.restart()) for _ in range(8)]
     await asyncio.sleep(0.2)
     with pytest.raises(EngineUnavailable):  # at once: nobody waits for a start of a minute

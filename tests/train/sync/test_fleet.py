@@ -44,7 +44,7 @@ class Engine(TrainEngine):
     def __init__(self, name: str, folder) -> None:
         super().__init__(folder, name=name, dtype="float32")
         self.answering = Answering(name)
-        self.may, self.end = asyncio.Event(), None
+        self.may, self.end, self.ended = asyncio.Event(), None, False
 
     @property
     def llm(self):
@@ -62,15 +62,18 @@ class Engine(TrainEngine):
     async def _replace(self):
         raise NotImplementedError
 
+    async def _stop(self):
+        self.ended = True
+
 
 class Several:
     """A fleet of engines that all follow and answer root and sub, and what it told."""
 
-    def __init__(self, folder, names: str, **members) -> None:
+    def __init__(self, folder, names: str, more=(), **members) -> None:
         self.engines = {name: Engine(name, folder) for name in names}
         self.told: list[str] = []
         found = [Member(name, engine, ("root", "sub")) for name, engine in self.engines.items()]
-        self.fleet = Fleet([*found, *members.get("more", ())], self.told.append, members.get("return_seconds", 300.0))
+        self.fleet = Fleet([*found, *more], self.told.append, **members)
 
     def kill(self, name: str) -> None:
         self.engines[name].answering.dead = True
@@ -122,6 +125,7 @@ async def test_the_run_ends_only_when_no_engine_of_a_role_is_left_and_says_what_
     await run.ask()
     await settle()
     assert run.told[-1] == "engine a is left out for good: a has died 11 times; its last log: x"
+    assert run.engines["a"].ended  # it holds no memory
     await run.fleet.restart()  # b is there
     run.kill("b")
     with pytest.raises(EngineUnavailable):
