@@ -72,6 +72,12 @@ class TrainEngine(ABC):
         self.prove: Callable[[], Awaitable[None]] | None = None
         """Called when it came back, before requests are let in: raises where it does not serve what it should, or would
         take no other weights."""
+        self.alone = True
+        """No other engine takes the run's weights, so that an update that finds it dead waits until it is back."""
+        self.away = False
+        """It has died and is not back yet."""
+        self._owed: tuple[Path, int] | None = None
+        """Weights of updates that it missed, and their version."""
         self._proven = True
         self.dtype = dtype
         self.limits: Mapping[str, Any] = {}
@@ -147,6 +153,7 @@ class TrainEngine(ABC):
         """
         start, self.kept = time.monotonic(), 0
         async with self.gate.shut():
+            self._require_presence()
             async with self._lifecycle:  # an engine that is being proven must answer
                 restarts = self.restarts
                 with contextlib.suppress(EngineUnavailable):  # the body finds that out, and starts it again
@@ -158,8 +165,9 @@ class TrainEngine(ABC):
             except BaseException:
                 with contextlib.suppress(LLMError, TimeoutError):
                     async with asyncio.timeout(HEALTH_SECONDS):
-                        await self._running().pause("abort")
-                        await self._running().resume()
+                        server = self._running()
+                        await server.pause("abort")
+                        await server.resume()
                 raise
 
     async def _go_on(self) -> None:
@@ -176,12 +184,14 @@ class TrainEngine(ABC):
 
     async def load(self, folder: Path, version: int) -> None:
         """Serves the weights in `folder` from now on; only while paused. An engine that turns out to be dead is
-        started again on them. Raises LLMError where vLLM refuses them."""
+        started again on them if it is alone. Raises LLMError where vLLM refuses them, EngineUnavailable where it is
+        dead and others take them."""
+        self._require_presence()
         async with self._lifecycle:
             alive = await self._survives(lambda server: server.reload_weights(folder))
             self.served, self.version = folder, version
             if not alive:
-                await self._replace()
+                await self._come_back_at_once()
             self.policy.weights_changed(version)
 
     def comes_back_on(self, folder: Path) -> None:
@@ -189,6 +199,21 @@ class TrainEngine(ABC):
         self.served = folder
         if self._adapter is not None:
             self._adapter = folder
+
+    def owe(self, folder: Path, version: int) -> None:
+        """It misses an update: it serves this folder before it is asked again. For engines that are away, or whose
+        `restart` comes next."""
+        self._owed = folder, version
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it is owed weights."""
+        return self._owed is not None
+
+    @property
+    def needed(self) -> set[Path]:
+        """The folders that it serves, is started on, or is owed."""
+        return {self.served} if self._owed is None else {self.served, self._owed[0]}
 
     async def receive(self, send: Callable[[VLLMControl], Awaitable[None]], version: int) -> None:
         """Serves the weights that `send` brings into its memory; only while it stands still. Raises LLMError where
@@ -203,18 +228,19 @@ class TrainEngine(ABC):
         """Serves the model with the adapter in `folder` from now on; otherwise like `load`."""
         if self._lora_rank is None:
             raise RuntimeError("the engine was started without lora_rank and takes no adapter")
+        self._require_presence()
         async with self._lifecycle:
             alive = await self._survives(lambda server: server.load_adapter(ADAPTER, folder))
             self.served, self.version, self._adapter = folder, version, folder
             if not alive:
-                await self._replace()
+                await self._come_back_at_once()
             elif self.policy.name != ADAPTER:
                 await self._connect(ADAPTER)
             self.policy.weights_changed(version)
 
     async def restart(self) -> None:
-        """Brings a vLLM back that is dead or has lost its weights, on those that were last loaded. Does nothing if it
-        answers.
+        """Brings a vLLM back that is dead or has lost its weights, on those that were last loaded, or on newer ones of
+        updates that it missed. Does nothing if it answers and missed none.
 
         Concurrent calls share one start. Raises EngineUnavailable where it does not come back.
         """
@@ -262,15 +288,42 @@ class TrainEngine(ABC):
         """True if the engine is dead. Its API server may live on and answer with an error status."""
         return isinstance(error, EngineUnavailable) or not await self._running().is_healthy(HEALTH_SECONDS)
 
+    def _require_presence(self) -> None:
+        """Raises EngineUnavailable for an engine that an update need not wait for."""
+        if self.away and not self.alone:
+            raise EngineUnavailable(f"{self.name} is being restarted")
+
+    async def _come_back_at_once(self) -> None:
+        """After a death that an update has found."""
+        if not self.alone:
+            raise EngineUnavailable(f"{self.name} died while it took weights")
+        await self._replace()
+
     async def _restart(self) -> None:
-        """Replaces the engine if it does not answer, and lets requests in when it is proven."""
+        """Replaces the engine if it does not answer, and lets requests in when it is proven, on the newest weights."""
         async with self._lifecycle:
             if await self._must_be_replaced():
                 self._proven = self.prove is None
+                self._take_what_is_owed()
                 await self._replace()
                 if self.prove is not None:
                     await self.prove()
                 self._proven = self.gate.trusted = True
+            while self.prove is not None and self._take_what_is_owed():  # by updates that came while it started
+                self._proven = False
+                await self.prove()  # which loads them
+                self.policy.weights_changed(self.version)
+                self._proven = self.gate.trusted = True
+            self.away = False
+
+    def _take_what_is_owed(self) -> bool:
+        """Makes the weights that it is owed those that are to be served; False where there are none."""
+        if self._owed is None:
+            return False
+        (self.served, self.version), self._owed = self._owed, None
+        if self._adapter is not None:
+            self._adapter = self.served
+        return True
 
     async def _must_be_replaced(self) -> bool:
         """Whether it has to be brought back before it can be asked again."""

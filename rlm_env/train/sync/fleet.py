@@ -64,6 +64,11 @@ class Member:
     """It gets the trainer's weights."""
     seat: Seat = field(init=False)
 
+    @property
+    def follower(self) -> TrainEngine | None:
+        """The engine, if it gets the trainer's weights."""
+        return self.engine if self.followed and isinstance(self.engine, TrainEngine) else None
+
     def __post_init__(self) -> None:
         engine = self.engine
         self.seat = Seat(self.name, engine.llm)
@@ -112,7 +117,7 @@ class Fleet:
     @property
     def followed(self) -> list[TrainEngine]:
         """The engines that get the trainer's weights."""
-        return [m.engine for m in self.members if m.followed and isinstance(m.engine, TrainEngine)]
+        return [member.follower for member in self.members if member.follower is not None]
 
     @property
     def version(self) -> int:
@@ -152,6 +157,10 @@ class Fleet:
             seat.up, seat.error = False, error
             self._lost(seat, error)
 
+    def is_gone(self, engine: TrainEngine) -> bool:
+        """Whether it will not come back."""
+        return any(member.engine is engine and member.seat in self._gone for member in self.members)
+
     def returned(self, engine: TrainEngine) -> None:
         """An engine had died and is back, which was found out by something else than a request."""
         member = next(member for member in self.members if member.engine is engine)
@@ -170,12 +179,14 @@ class Fleet:
         return sub is None or sub.seats == root.seats
 
     def _versions(self) -> list[int]:
-        up = [m.engine.version for m in self.members if m.followed and m.seat.up and isinstance(m.engine, TrainEngine)]
+        up = [member.follower.version for member in self.members if member.follower is not None and member.seat.up]
         return up or [engine.version for engine in self.followed] or [0]
 
     def _lost(self, seat: Seat, error: EngineUnavailable) -> None:
         """An engine does not answer: it is left out until it is back."""
         member = next(member for member in self.members if member.seat is seat)
+        if member.follower is not None:
+            member.follower.away = True
         others = sum(other.seat.up for other in self.members if set(other.roles) & set(member.roles))
         wait = "the run waits for it" if not self._has_stand_ins(member) else f"{others} other engines go on"
         self._note(member, f"does not answer ({error}); {wait}")
@@ -190,6 +201,8 @@ class Fleet:
             while True:
                 try:
                     await member.engine.restart()
+                    while member.follower is not None and member.follower.is_behind:
+                        await member.engine.restart()
                 except (EngineGone, EngineRefused) as error:
                     return await self._give_up(member, error)
                 except EngineUnavailable as error:

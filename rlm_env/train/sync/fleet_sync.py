@@ -1,7 +1,7 @@
 """Brings the trainer's weights into all engines that follow it, each by a `WeightSync` of its own.
 
-The weights are exported once; an engine's folder holds hard links to them. An engine that is dead gets them when it
-comes back.
+The weights are exported once; an engine's folder holds hard links to them. Of several engines, those that stand do not
+wait for one that is dead or being restarted: it gets the newest weights, and is verified, before it is asked again.
 """
 
 from __future__ import annotations
@@ -44,11 +44,13 @@ class FleetSync:
             self._syncs[engine] = make_sync(self._config, folder, self._dtype)
         publisher = learner if len(engines) == 1 else SharedPublisher(learner)
         found = await _all_of([sync.start(publisher, engine) for engine, sync in self._syncs.items()])
+        for engine in engines:
+            engine.alone = len(engines) == 1
         return worst_of(found)
 
     async def publish(self, version: int, learner_free: asyncio.Event | None = None) -> dict[str, float]:
         """Serves the learner's weights as `version`, on every engine, and verifies them. `learner_free`: see
-        `WeightSync.publish`. An engine that is dead and stays so gets them when it is back. Raises SyncError where one
+        `WeightSync.publish`. Of several engines a dead one gets them when it is back. Raises SyncError where one
         does not take them, EngineUnavailable where none is left."""
         free = [asyncio.Event() for _ in self._syncs]
         publishing = asyncio.ensure_future(
@@ -76,6 +78,9 @@ class FleetSync:
         self, engine: TrainEngine, sync: WeightSync, version: int, learner_free: asyncio.Event
     ) -> dict[str, float]:
         """The metrics of one engine; {} where it is dead."""
+        if self._fleet.is_gone(engine):
+            learner_free.set()
+            return {}
         restarts = engine.restarts
         try:
             found = await sync.publish(version, learner_free)

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from rlm_env.llm.base import LLM, LLMError, Request, Sampling, ToolSchema
+from rlm_env.llm.base import LLM, EngineUnavailable, LLMError, Request, Sampling, ToolSchema
 from rlm_env.messages import Completion, Message
 
 Result = TypeVar("Result")
@@ -39,6 +39,8 @@ class RequestGate:
         """Replies that were dropped, in total."""
         self.trusted = True
         """False after weights that failed their trial; then no request and no reply passes."""
+        self._died = False
+        """The last trial failed since the engine died in it."""
         self._trial: asyncio.Event | None = None
         """Set at the end of the trial that goes on."""
         self._open = asyncio.Event()
@@ -54,7 +56,7 @@ class RequestGate:
 
     async def run(self, request: Callable[[], Awaitable[Result]]) -> Result:
         """Calls `request()` as soon as the gate is open, and returns its result. Raises RequestCut where draining took
-        too long, ReplyDropped where the engine's weights failed their trial."""
+        too long, ReplyDropped where the engine's weights failed their trial, EngineUnavailable where it died in it."""
         while not self._open.is_set():
             await self._open.wait()
         self._require_trust()
@@ -104,8 +106,8 @@ class RequestGate:
         try:
             yield
             self.trusted = True
-        except BaseException:
-            self.trusted = False
+        except BaseException as error:
+            self.trusted, self._died = False, isinstance(error, EngineUnavailable)
             raise
         finally:
             self._trial = None
@@ -113,6 +115,8 @@ class RequestGate:
 
     def _require_trust(self) -> None:
         if not self.trusted:
+            if self._died:  # another can be asked
+                raise EngineUnavailable("the engine died before its weights were verified")
             self.dropped += 1
             raise ReplyDropped("dropped: the engine's weights were not verified")
 

@@ -110,7 +110,8 @@ class WeightSync(ABC):
         that went on under the new weights (`sync_requests_kept`), the requests that did not end in time where they
         have to (`sync_requests_cut`) and the result of the check (`sync_mean_abs`, `sync_max_abs`,
         `sync_cached_mean_abs`, `sync_change_share`). An engine that dies meanwhile is started again on the new
-        weights. Raises SyncError, and EngineUnavailable where it does not start.
+        weights if it is alone. Of several it gets them when it is back: then this raises EngineUnavailable, or
+        returns {} where it was known to be away. Raises SyncError, and EngineUnavailable where it does not start.
         """
         try:
             return await self._publish(version, learner_free)
@@ -130,49 +131,71 @@ class WeightSync(ABC):
         self, version: int, learner_free: asyncio.Event | None = None, *, canary_first: bool = False
     ) -> dict[str, float]:
         """Export, score, stop the engine, load, let it go on, compare, let replies pass. Where canary weights are
-        tried, nothing may be in flight."""
+        tried, nothing may be in flight. {} where the engine is away and gets them when it is back."""
         metrics: dict[str, float] = {}
-        served = self._engine.served
-        folder = self.folder / f"v{version:06d}"
-        if folder == served:  # the engine's files must not change under it
-            folder = folder.with_name(f"{folder.name}-again")
-        with _timed(metrics, "export"):
-            await asyncio.to_thread(self._write, folder)
-        with _timed(metrics, "score"):
-            expected = await self._trainer_logprobs()
+        engine = self._engine
+        folder = await self._prepare(version, metrics)
         if learner_free is not None and self.frees_learner_early:
             learner_free.set()
-        self._expected = {served: self._expected[served]} if served in self._expected else {}
-        self._expected[folder] = expected
-        engine = self._engine
-        cut, dropped = engine.gate.cut, engine.gate.dropped
+        if engine.away and not engine.alone:
+            engine.owe(folder, version)
+            await self._tidy()
+            return {}
         keep = self.config.in_flight == "keep" and self.keeps_requests and not canary_first
         await self._fill_cache()
+        cut, dropped = engine.gate.cut, engine.gate.dropped
         try:
             with engine.gate.on_trial():
                 async with engine.frozen() if keep else engine.paused(self.config.drain_seconds) as seconds:
                     metrics["sync_seconds_pause"] = seconds
-                    restarts = engine.restarts  # one that came back before this was proven, and stands still too
-                    if canary_first:
-                        await self._load_canary(folder, version, expected)
-                    with _timed(metrics, "load"):
-                        await self._replace(folder, version)
-                    if engine.restarts > restarts:  # whatever was in flight has failed
-                        await self._load_canary(folder, version, expected)
-                        await self._replace(folder, version)
+                    await self._exchange(folder, version, metrics, canary_first)
                 with _timed(metrics, "verify"):
-                    check = await self._check(expected, version)
+                    check = await self._check(self._expected[folder], version)
         except SyncError as error:
             await asyncio.sleep(0)  # replies that have waited for this are dropped now
             if lost := engine.gate.dropped - dropped:
                 raise SyncError(f"{error}. Replies that were sampled since are dropped: {lost} so far") from error
             raise
+        except EngineUnavailable:
+            if not engine.alone:
+                engine.owe(folder, version)
+            raise
         metrics["sync_requests_kept"] = float(engine.kept if keep else 0)
         metrics["sync_requests_cut"] = float(engine.gate.cut - cut)
         shutil.rmtree(self.folder / CANARY, ignore_errors=True)
-        if self.folder in served.parents:
-            await asyncio.to_thread(shutil.rmtree, served, ignore_errors=True)
+        await self._tidy()
         return metrics | _as_metrics(check)
+
+    async def _prepare(self, version: int, metrics: dict[str, float]) -> Path:
+        """Exports the learner's weights and notes what it answers with them. Returns their folder."""
+        folder = self.folder / f"v{version:06d}"
+        if folder in self._engine.needed:  # the engine's files must not change under it
+            folder = folder.with_name(f"{folder.name}-again")
+        with _timed(metrics, "export"):
+            await asyncio.to_thread(self._write, folder)
+        with _timed(metrics, "score"):
+            expected = await self._trainer_logprobs()
+        needed = self._engine.needed
+        self._expected = {known: found for known, found in self._expected.items() if known in needed}
+        self._expected[folder] = expected
+        return folder
+
+    async def _exchange(self, folder: Path, version: int, metrics: dict[str, float], canary_first: bool) -> None:
+        """Loads a folder; other weights first where the engine is new."""
+        restarts, expected = self._engine.restarts, self._expected[folder]
+        if canary_first:
+            await self._load_canary(folder, version, expected)
+        with _timed(metrics, "load"):
+            await self._replace(folder, version)
+        if self._engine.restarts > restarts:  # whatever was in flight has failed
+            await self._load_canary(folder, version, expected)
+            await self._replace(folder, version)
+
+    async def _tidy(self) -> None:
+        """Removes exports that nobody needs any more."""
+        needed = self._engine.needed
+        for folder in [folder for folder in self.folder.glob("v*") if folder not in needed]:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _load_canary(self, folder: Path, version: int, expected: Logprobs) -> None:
         """Loads canary weights and requires that the engine's answers change."""
@@ -246,6 +269,8 @@ class WeightSync(ABC):
         try:
             return await self._conversation.engine_logprobs(self._engine)
         except EngineUnavailable:
+            if not self._engine.alone:
+                raise
             await self._engine.restart()
             return await self._conversation.engine_logprobs(self._engine)
 
