@@ -34,10 +34,8 @@ def _new(arguments: argparse.Namespace) -> int:
     print(f"made {folder}:")
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"  {path.relative_to(folder)}")
-    print(
-        "\nIt works as it is. Make it yours from environment.py on; check then names what README.md, pyproject.toml and"
-    )
-    print("tips.txt still say of the first question.\n\nnext:")
+    print("\nIt works as it is. Make it yours from environment.py on; check then names what README.md, pyproject.toml,")
+    print("tips.txt and the tests still say of the first question.\n\nnext:")
     if not found:
         print(f"  pip install -e {folder}")
     for command, purpose in (

@@ -24,6 +24,7 @@ EXAMPLES = """\
   rlm-env show outputs/NAME                     # the first rollout
   rlm-env show outputs/NAME rlm/eval-0-12/0     # or a part of the id
   rlm-env show outputs/NAME --failed            # the one that went worst
+  rlm-env show outputs first/rlm/eval-0-12/0    # of a folder of runs: their names stand before the ids
   rlm-env show outputs/NAME --failed --lines 0 | less -R
 """
 
@@ -39,7 +40,7 @@ def add_show(commands: Any) -> None:
         examples=EXAMPLES,
     )
     add = command.add_argument
-    add("folder", type=Path, metavar="RUN", help="the folder of a run, or a .jsonl file of rollouts")
+    add("folder", type=Path, metavar="RUN", help="the folder of a run or of several, or a .jsonl file of rollouts")
     add("rollout", nargs="?", metavar="ROLLOUT", help="its id or a part of it (default: the first)")
     add("--failed", action="store_true", help="only rollouts below the full score: errors first, then the lowest score")
     add("-n", "--count", dest="n", type=int, default=1, metavar="N", help="how many rollouts (default: 1)")
@@ -51,19 +52,23 @@ def _show(arguments: argparse.Namespace) -> int:
     from rlm_env.view.workplace import Workplace
 
     found: list[tuple[RolloutIndex, int, str]] = []
-    for run in Workplace([arguments.folder]).runs():
+    runs = Workplace([arguments.folder]).runs()
+    for run in runs:
         run.refresh()
-        found += [(source, number, key) for source in run.sources for key, number in source.lines.items()]
+        before = f"{run.name}/" if len(runs) > 1 else ""  # rollouts of two runs may have one id
+        found += [(source, number, before + key) for source in run.sources for key, number in source.lines.items()]
     if not found:
         raise ConfigError(f"{arguments.folder} holds no rollout yet")
     if arguments.failed:
-        found = [one for one in sorted(found, key=_badness) if _badness(one) < 1.0]
+        found = [one for one in sorted(found, key=_order) if _badness(one) < 1.0]
         if not found:
             say(Console(stderr=True), "every rollout has the full score")
             return 0
     chosen = found if arguments.rollout is None else _named(found, arguments.rollout)
     console = standard_output()
-    for source, number, _ in chosen[: arguments.n]:
+    for source, number, key in chosen[: arguments.n]:
+        if len(runs) > 1:
+            say(console, key, "bold")
         whole_rollout(source, number).show(console, lines=arguments.lines)
     _name_others([key for _, _, key in chosen[arguments.n :]], arguments)
     return 0
@@ -72,6 +77,11 @@ def _show(arguments: argparse.Namespace) -> int:
 def _badness(one: tuple[RolloutIndex, int, str]) -> float:
     score = one[0].stats[one[1]].score
     return -1.0 if score is None else score
+
+
+def _order(one: tuple[RolloutIndex, int, str]) -> tuple[float, bool]:
+    """The worst first; of equally bad ones those without a turn last, such as an overflow: there is nothing to see."""
+    return _badness(one), one[0].stats[one[1]].turns == 0
 
 
 def _named(found: list[tuple[RolloutIndex, int, str]], name: str) -> list[tuple[RolloutIndex, int, str]]:

@@ -1,4 +1,4 @@
-"""Prose that `rlm-env new` wrote and that nobody has changed, in a package that asks something else by now.
+"""Prose and tests that `rlm-env new` wrote and that nobody has changed, in a package that asks something else by now.
 
 As long as the question is the template's, so may be what is said about it.
 """
@@ -19,6 +19,7 @@ ABOUT_ITS_TASK = {
     "pyproject.toml": ("description = ",),
     "environment.py": ('"""How many pieces', "- `lines`:"),
     "tips.txt": ("- Lines come", "- Sort the lines"),
+    "test_environment.py": ("COUNTED = ", "def recounted("),
 }
 """A file in `template/` -> how those of its lines begin that are true of the template's own task alone."""
 PROSE = (".md", ".py", ".rst", ".toml", ".txt")
@@ -82,7 +83,10 @@ def _prose_files(package: Path, project: Path | None) -> dict[str, Path]:
     """The files that a package's author writes, by name: those of the package, and those beside it."""
     content = content_files(package)
     inside = content if package.is_file() else {f"{package.name}/{name}": path for name, path in content.items()}
-    beside = {} if project is None else {path.name: path for path in sorted(project.glob("*"))}
+    beside: dict[str, Path] = {}
+    if project is not None:
+        paths = [*sorted(project.glob("*")), *sorted(project.glob("tests/*"))]
+        beside = {path.relative_to(project).as_posix(): path for path in paths}
     return {name: path for name, path in (beside | inside).items() if path.suffix in PROSE and path.is_file()}
 
 

@@ -37,7 +37,7 @@ def made(tmp_path_factory) -> Path:
     assert done.returncode == 0, done.stderr
     assert "made environments/first_env_rlm:" in done.stdout
     assert "rlm-env validate first-env-rlm" in done.stdout
-    assert "check then names what README.md, pyproject.toml and\ntips.txt still say" in done.stdout
+    assert "check then names what README.md, pyproject.toml,\ntips.txt and the tests still say" in done.stdout
     return folder
 
 

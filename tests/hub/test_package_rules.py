@@ -291,11 +291,12 @@ def test_prose_that_is_left_from_the_template_is_found_once_the_question_is_anot
     assert list(found) == [
         "README.md, lines 5, 10, 34",
         "pyproject.toml, line 8",
+        "tests/test_environment.py, lines 14, 21",
         f"{package}/environment.py, lines 35, 40",
         f"{package}/tips.txt, lines 2, 3",
     ]
     assert "'- **Short description**: how many" in found["README.md, lines 5, 10, 34"].message
-    assert template_prose(origin.folder, None) == [one for where, one in found.items() if "/" in where]
+    assert template_prose(origin.folder, None) == [one for where, one in found.items() if where.startswith(package)]
     assert main(["validate", name]) == 1
     assert "template README.md, lines 5, 10, 34: left from rlm-env new" in " ".join(capsys.readouterr().out.split())
     for where in found:

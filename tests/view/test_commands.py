@@ -38,11 +38,27 @@ def test_show_failed_begins_with_the_worst(eval_run, tmp_path, capsys):
     assert main(["show", str(eval_run), "--failed"]) == 0
     printed = capsys.readouterr()
     assert "score 0," in printed.out
+    assert "turn 1" in printed.out
     assert f"{len(below) - 1} more below the full score" in printed.err
     full = next(one for one in rollouts if one.score.value == 1)
     (tmp_path / "full.jsonl").write_text(full.to_json() + "\n")
     assert main(["show", str(tmp_path / "full.jsonl"), "--failed"]) == 0
     assert "every rollout has the full score" in capsys.readouterr().err
+
+
+def test_show_names_the_run_of_a_rollout_where_there_are_several(eval_run, tmp_path, capsys):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rollouts.jsonl").symlink_to(eval_run / "rollouts.jsonl")
+    assert main(["show", str(tmp_path), "rlm/eval-0-5/0"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("first/rlm/eval-0-5/0\n")
+    assert "1 more: " in printed.err
+    assert "  second/rlm/eval-0-5/0\n" in printed.err
+    assert main(["show", str(tmp_path), "second/rlm/eval-0-5/0"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("second/rlm/eval-0-5/0\n")
+    assert "more" not in printed.err
 
 
 def test_show_without_the_context_says_what_is_missing(eval_run, tmp_path, capsys):
