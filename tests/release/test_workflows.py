@@ -38,6 +38,8 @@ def test_every_command_is_shell_that_can_be_read_and_every_script_is_there(path)
         assert subprocess.run(["bash", "-n"], input=plain, text=True, capture_output=True).stderr == ""
         for script in re.findall(r"\./(scripts/\S+\.sh)", command):
             assert (ROOT / script).stat().st_mode & 0o111
+        for script in re.findall(r"python (scripts/\S+)", command):
+            assert (ROOT / script).is_file()
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
