@@ -6,8 +6,8 @@ python scripts/results_tables.py training outputs/proof          # of scripts/pr
 python scripts/results_tables.py dspy                            # runs the bench and keeps what it prints
 python scripts/results_tables.py loop --peers FOLDER             # the same, with an option of the bench
 
-Benches: dspy, engine, loop, repl. A table stands between `<!-- table: NAME -->` and `<!-- end -->`; a test checks that
-all are up to date.
+Benches: dspy, engine, loop, repl, report, until, view. A table stands between `<!-- table: NAME -->` and
+`<!-- end -->`; a test checks that all are up to date.
 """
 
 from __future__ import annotations
@@ -34,13 +34,17 @@ from rlm_env.runs.tables import markdown_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "trl_dspy.md")
+PAGE_NAMES = ("trl_dspy", "viewing", "reports", "evaluating")
+PAGES = tuple(ROOT / name for name in ("README.md", *(f"docs/{page}.md" for page in PAGE_NAMES)))
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n\n).*?(\n<!-- end -->)", re.DOTALL)
 BENCHES = {
     "dspy": ("scripts/bench/dspy_interpreters.py",),
     "engine": ("scripts/bench/engine.py",),
     "loop": ("scripts/bench/loop.py", "--no-engine"),
     "repl": ("scripts/bench/repl.py", "--only", "opening,stepping"),
+    "report": ("scripts/bench/report.py",),
+    "until": ("scripts/simulate_until.py",),
+    "view": ("scripts/bench/view.py", "--inspect"),
 }
 
 
@@ -72,15 +76,20 @@ def kept(name: str) -> Any:
 
 
 def quickstart_table() -> str:
-    """The table by context length that the command prints."""
+    """The table by context length that the command prints, and the command."""
     groups = [SimpleNamespace(**{**one, "score": Estimate(**one["score"])}) for one in kept("quickstart")["lengths"]]
-    return markdown_tables([length_table(SimpleNamespace(lengths=groups))], []).strip()
+    each, lengths = groups[0].tasks, len({group.length for group in groups})
+    made_by = f"{each} tasks of each length, at temperature 1: `scripts/quickstart.sh -n {each * lengths}`."
+    return f"{markdown_tables([length_table(SimpleNamespace(lengths=groups))], []).strip()}\n\n{made_by}"
+
+
+NO_FIGURES = "(No figures are kept for this version: the command prints them.)"
 
 
 def dspy_table() -> str:
     """Milliseconds of each interpreter, and how many times ours."""
     if not (RESULTS / "dspy.json").exists():
-        return "(No figures are kept for this version: the command prints them.)"
+        return NO_FIGURES
     *timed, keeps = kept("dspy")["lines"]
     systems = list(dict.fromkeys(line["system"] for line in timed))
     rows = [["", *(f"`{system.removeprefix('dspy ')}`" if system != systems[0] else system for system in systems)]]
@@ -100,6 +109,76 @@ def _milliseconds(seconds: float, ratio: float) -> str:
 
 def _times(ratio: float) -> str:
     return f"{ratio:,.0f} x" if ratio >= 10 else f"{ratio:.1f} x"
+
+
+VIEWED = {
+    "first paint": "first paint",
+    "first rows": "first rows",
+    "all rows": "all rows",
+    "scores with intervals": "the numbers of all tables",
+    "filter by text, once more": "filter by text",
+    "sort": "sort",
+    "longest frame of scrolling": "scroll through all rows: the longest frame",
+    "text in everything": "a word that occurs nowhere, looked for in everything",
+    "open a rollout": "open a rollout",
+    "open a rollout with a long context": "open a rollout whose context has {long_context_megabytes} MB",
+    "its context": "show that context",
+    "another place of it": "another place of it",
+}
+"""Step of the bench -> its row."""
+INSPECTED = {
+    "its list of logs": "its list of logs",
+    "and the samples": "the samples of one log",
+    "open a sample": "a sample",
+}
+
+
+def view_table() -> str:
+    """Seconds of each step in the viewer, and of `inspect view` on the same rollouts."""
+    if not (RESULTS / "view.json").exists():
+        return NO_FIGURES
+    facts, *steps = kept("view")["lines"]
+    found = {(line["viewer"], line["step"]): line for line in steps}
+    rows = [[f"{facts['rollouts']:,} rollouts, {facts['megabytes']} MB", "seconds", "opened again"]]
+    for step, row in VIEWED.items():
+        line = found["rlm-env view", step]
+        again = _seconds(line["again_ms"]) if "again_ms" in line else ""
+        rows.append([row.format(**facts), _seconds(line["ms"]), again])
+    for step, row in INSPECTED.items():
+        rows.append([f"`inspect view` on the same rollouts: {row}", _seconds(found["inspect view", step]["ms"]), ""])
+    return _markdown(rows)
+
+
+def _seconds(milliseconds: float) -> str:
+    return f"{milliseconds / 1e3:.1f}" if milliseconds >= 1000 else f"{milliseconds / 1e3:.2f}"
+
+
+def report_table() -> str:
+    """Time and memory of a report, beside reading the same lines as JSON."""
+    if not (RESULTS / "report.json").exists():
+        return NO_FIGURES
+    floor, html = kept("report")["lines"]
+    what = f"{html['runs']} runs of {html['rollouts']:,} rollouts, {html['mb']:,} MB"
+    rows = [[what, "seconds of processor time", "memory"]]
+    for name, line in (("each line read as JSON, nothing kept", floor), ("`rlm-env report --html`", html)):
+        rows.append([name, f"{line['cpu_seconds']:.0f}", f"{line['peak_mb']} MB"])
+    return _markdown(rows)
+
+
+def until_table() -> str:
+    """How often the test that ends a run decides, and after how many tasks."""
+    if not (RESULTS / "until.json").exists():
+        return NO_FIGURES
+    lines = kept("until")["lines"]
+    rows = [[f"{lines[0]['runs']:,} runs each", "decided rightly", "decided wrongly", "tasks, mean", "tasks saved"]]
+    for line in lines:
+        if line["kind"] == "null":
+            rows.append([f"nothing to find: {line['differences']}", "", f"{100 * line['wrong']:.1f} %", "", ""])
+        else:
+            saved = f"{100 * (1 - line['tasks'] / line['most_tasks']):.0f} %"
+            shares = (f"{100 * line['right']:.1f} %", f"{100 * line['wrong']:.1f} %")
+            rows.append([f"rlm is better: {line['differences']}", *shares, f"{line['tasks']:.0f}", saved])
+    return _markdown(rows)
 
 
 def measured_table() -> str:
@@ -185,6 +264,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart": quickstart_table,
     "measured": measured_table,
     "dspy": dspy_table,
+    "view": view_table,
+    "report": report_table,
+    "until": until_table,
 }
 
 

@@ -2,13 +2,15 @@
 
 Usage: python scripts/simulate_until.py [--runs 10000] [--tasks 500] [--level 0.05]
 
-Each run draws the paired differences of its tasks and looks at the test after every task, as an eval does. Nulls have
-a mean of 0: every decision is wrong. In the others a decision for "less" is wrong.
+Prints one JSON object per line: shares of runs and numbers of tasks. Each run draws the paired differences of its tasks
+and looks at the test after every task, as an eval does. Nulls have a mean of 0: every decision is wrong. In the others
+a decision for "less" is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Callable
 
@@ -77,17 +79,14 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=500)
     parser.add_argument("--level", type=float, default=0.05)
     options = parser.parse_args()
-    print(f"{options.runs} runs of at most {options.tasks} tasks, level {options.level}")
-    print(f"\n{'nothing to find':34} wrong")
-    for name, draw in NULLS.items():
-        decided, _ = decisions(draw, options.runs, options.tasks, options.level)
-        print(f"{name:34} {np.mean(decided != 0):.4f}", flush=True)
-    print(f"\n{'ours is better':34} found   wrong   tasks, mean (median)   saved")
-    for name, draw in ALTERNATIVES.items():
-        decided, after = decisions(draw, options.runs, options.tasks, options.level)
-        found, wrong, mean = np.mean(decided == 1), np.mean(decided == -1), after.mean()
-        tasks = f"{mean:.0f} ({np.median(after):.0f})"
-        print(f"{name:34} {found:.3f}   {wrong:.4f}  {tasks:21}  {1 - mean / options.tasks:.0%}", flush=True)
+    facts = {"bench": "until", "runs": options.runs, "most_tasks": options.tasks, "level": options.level}
+    for kind, draws in (("null", NULLS), ("better", ALTERNATIVES)):
+        for name, draw in draws.items():
+            decided, after = decisions(draw, options.runs, options.tasks, options.level)
+            right = np.mean(decided == 1) if kind == "better" else 0.0
+            shares = {"right": float(right), "wrong": float(np.mean(decided != 0) - right)}
+            tasks = {"tasks": round(float(after.mean()), 1), "median": float(np.median(after))}
+            print(json.dumps({**facts, "kind": kind, "differences": name, **shares, **tasks}), flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -34,6 +34,8 @@ from view_material import OOLONG, ScriptedModel, make_eval, multiply
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 HOST, INSPECT_PORT = "127.0.0.1", 7999
+PATIENCE = 600_000
+"""Milliseconds after which a step has hung: far above what any takes on a busy machine."""
 ROWS = ".grid .row:not(.head)"
 NOTES = """
 window.times = {};
@@ -77,12 +79,29 @@ def report(step: str, milliseconds: float, viewer: str = "rlm-env view", **more:
     print(json.dumps({"bench": "view", "viewer": viewer, "step": step} | times), flush=True)
 
 
+async def new_page(browser: Browser) -> Page:
+    page = await browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(PATIENCE)
+    return page
+
+
+async def listening(port: int) -> None:
+    """Waits until a server listens at a port. Raises TimeoutError where none does."""
+    async with asyncio.timeout(PATIENCE / 1000):
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection(HOST, port)
+                writer.close()
+                return
+            await asyncio.sleep(0.2)
+
+
 async def opening(page: Page, url: str, rollouts: int) -> dict[str, float]:
     """Opens the run in a new page; milliseconds since the page was asked for."""
     await page.add_init_script(f"window.wanted = '{rollouts:,} of';{NOTES}")
     await page.goto(url)
-    await page.locator(".title-line", has_text=f"{rollouts:,} of").wait_for(timeout=120_000)
-    await page.locator(".card .value").first.wait_for(timeout=120_000)
+    await page.locator(".title-line", has_text=f"{rollouts:,} of").wait_for()
+    await page.locator(".card .value").first.wait_for()
     paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
     return {"first paint": await page.evaluate(paint), **await page.evaluate("window.times")}
 
@@ -101,7 +120,7 @@ async def look_everywhere(page: Page, rollouts: int) -> float:
     start = time.perf_counter()
     await everything.click()
     await search.fill("nowhere-at-all")
-    await page.get_by_text(f"0 of {rollouts:,} rollouts", exact=True).wait_for(timeout=120_000)
+    await page.get_by_text(f"0 of {rollouts:,} rollouts", exact=True).wait_for()
     took = 1000 * (time.perf_counter() - start)
     await everything.click()
     await search.fill("")
@@ -123,20 +142,21 @@ def long_context(folder: Path, megabytes: int) -> Path:
     return folder
 
 
-async def measure(large: Path, long: Path, rollouts: int) -> None:
+async def measure(large: Path, long: Path, rollouts: int, megabytes: int) -> None:
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     async with async_playwright() as started:
         browser = await started.chromium.launch(executable_path=program, args=FLAGS)
         size = (large / "rollouts.jsonl").stat().st_size / 1e6
-        print(json.dumps({"bench": "view", "rollouts": rollouts, "megabytes": round(size)}), flush=True)
+        facts = {"rollouts": rollouts, "megabytes": round(size), "long_context_megabytes": megabytes}
+        print(json.dumps({"bench": "view", **facts}), flush=True)
         found: list[dict[str, float]] = []
         for _ in range(3):
             server = ViewServer(Workplace([large]))  # a new one: nothing is indexed
             async with server.running():
-                page = await browser.new_page(viewport={"width": 1280, "height": 800})
+                page = await new_page(browser)
                 found.append(await opening(page, server.url, rollouts))
                 if len(found) == 3:
-                    again = await browser.new_page(viewport={"width": 1280, "height": 800})
+                    again = await new_page(browser)
                     found_again = await opening(again, server.url, rollouts)
                     for name in found[0]:
                         report(name, min(one[name] for one in found), again_ms=found_again[name])
@@ -151,7 +171,7 @@ async def measure(large: Path, long: Path, rollouts: int) -> None:
                     report("open a rollout", await timed(again, ROWS, ".rollout-head"))
         server = ViewServer(Workplace([long]))
         async with server.running():
-            page = await browser.new_page()
+            page = await new_page(browser)
             await page.goto(server.url)
             await page.locator(ROWS).first.wait_for()
             report("open a rollout with a long context", await timed(page, ROWS, ".coverage-sum"))
@@ -168,12 +188,12 @@ async def measure_inspect(logs: Path) -> None:
     quiet = asyncio.subprocess.DEVNULL
     viewer = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet)
     try:
-        await asyncio.sleep(10)  # until it listens
+        await listening(INSPECT_PORT)
         async with async_playwright() as started:
             browser = await started.chromium.launch(executable_path=program, args=FLAGS)
             found: dict[str, list[float]] = {"its list of logs": [], "and the samples": [], "open a sample": []}
             for _ in range(3):
-                page = await browser.new_page(viewport={"width": 1280, "height": 800})
+                page = await new_page(browser)
                 start = time.perf_counter()
                 await page.goto(f"http://{HOST}:{INSPECT_PORT}/")
                 await page.get_by_text("oolong-rlm").first.wait_for()
@@ -205,7 +225,7 @@ def main() -> None:
             source = make_eval(folder / "source", model, n=12, **OOLONG)
         large = multiply(source, folder / "large", rollouts)
         long = long_context(folder / "long", megabytes)
-        asyncio.run(measure(large, long, rollouts))
+        asyncio.run(measure(large, long, rollouts, megabytes))
         if arguments.inspect:
             logs = folder / "logs"
             with contextlib.redirect_stdout(sys.stderr):
