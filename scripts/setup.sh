@@ -146,6 +146,8 @@ for project in environments/*/pyproject.toml; do
     editable+=(-e "$(dirname "$project")")
 done
 step "installing the environments" pip install --progress-bar off --no-deps "${editable[@]}"
+# Once, for all processes: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each would compile it anew.
+"$venv/bin/python" -m compileall -q -j 0 rlm_env rewards
 {
     stamp "$extras"
     stamp "$core"

@@ -87,7 +87,7 @@ fi
 run "fast tests" -m "not vllm and not slow" --numprocesses 2 --dist worksteal "$@"
 if [ "$parts" = all ]; then
     # Each has half a core or more: threads that wait for work would take it from the others.
-    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
     background=()
     trap 'kill -INT "${background[@]}" 2>/dev/null || true; wait "${background[@]}" || true' EXIT
     beside engine -m "vllm and not slow" "$@"
