@@ -142,7 +142,10 @@ class ZygoteServer:
         """Carries out one request of the host."""
         try:
             if request["op"] == "self-test":
-                result = selftest.run_self_test(self.sandbox, request["host"])
+                try:
+                    result = selftest.run_self_test(self.sandbox, request["host"])
+                except OSError as error:
+                    result = {"errno": error.errno, "error": error.strerror}
                 self._send({"op": "self-tested", "id": request["id"], **result})
                 return None
             if request["op"] == "kill":
@@ -168,7 +171,7 @@ class ZygoteServer:
         except OSError as error:
             if reserved is not None:
                 reserved.release()
-            self._send({"op": "failed", "id": request["id"], "error": f"fork: {error.strerror}"})
+            self._send({"op": "failed", "id": request["id"], "errno": error.errno, "error": error.strerror})
             return None
         if pid:
             self._children[pid] = self._serial

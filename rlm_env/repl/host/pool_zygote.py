@@ -113,7 +113,9 @@ async def _start_zygote(
             raise SandboxError(f"the self-test got through: {', '.join(leaked)}")
     except TimeoutError:
         await zygote.close()
-        raise SandboxError(f"the self-test did not end within {config.start_timeout:g} s") from None
+        raise SandboxError(
+            f"the self-test did not end within {config.start_timeout:g} s: raise start_timeout"
+        ) from None
     except BaseException:
         await zygote.close()
         raise

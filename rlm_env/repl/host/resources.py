@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import resource
 from collections.abc import Iterator
 
@@ -17,7 +18,7 @@ _REMEDIES = {
     errno.EAGAIN: "no more processes or threads are allowed here: close REPLs, or raise `ulimit -u` or the container's "
     "pids limit",
     errno.ENOSPC: "memory files cannot grow: close REPLs, or give the machine more memory",
-    errno.ENOSYS: "the kernel lacks a call that is needed: use a newer one",
+    errno.ENOSYS: "the kernel lacks a call that is needed (Function not implemented): use a newer one",
 }
 
 
@@ -31,11 +32,22 @@ def resource_errors(what: str) -> Iterator[None]:
             raise
         raise ReplError(f"{what}: {_REMEDIES[errno.EAGAIN]}") from error
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0)
-        if remedy is None:
+        if error.errno not in _REMEDIES:
             raise
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        raise ReplError(f"{what}: {remedy.format(limit=limit)}") from error
+        raise ReplError(f"{what}: {in_words(error)}") from error
+
+
+def in_words(error: OSError) -> str:
+    """Why, and what to do where that is known; else what the error itself says."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    if remedy is None or error.strerror != os.strerror(error.errno or 0):
+        return error.strerror or str(error)
+    return remedy.format(limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def is_shortage(error: OSError) -> bool:
+    """Whether something has run out, of which there may be enough later."""
+    return error.errno in _REMEDIES and error.errno != errno.ENOSYS
 
 
 def is_want_of_threads(error: RuntimeError) -> bool:

@@ -23,9 +23,11 @@ from typing import Any
 
 from rlm_env.repl.bounds import MAX_ZYGOTE_MESSAGE
 from rlm_env.repl.config import ReplError, SandboxError
+from rlm_env.repl.host.resources import in_words, is_shortage
 
 END_SECONDS = 2.0
 """For a zygote to end by itself once its host has closed the connection."""
+_ANOTHER = "the next call starts another"
 _POLL = 0.002
 """Seconds between looks whether it has."""
 _BOOT = str(Path(__file__).parents[1] / "child" / "boot.py")
@@ -115,7 +117,7 @@ class ZygoteClient:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             errors = os.memfd_create("zygote-errors")
         except OSError as error:
-            raise SandboxError(f"the zygote cannot be started: {error.strerror}") from error
+            raise _cannot_start(error) from error
         try:
             # An empty environment: nothing of the host's is inherited. The hash seed is fixed so that the order of
             # sets of str, and with it a rollout, can be reproduced.
@@ -132,7 +134,7 @@ class ZygoteClient:
         except OSError as error:
             ours.close()
             os.close(errors)
-            raise SandboxError(f"the zygote cannot be started: {error}") from error
+            raise _cannot_start(error) from error
         finally:
             theirs.close()
         ours.setblocking(False)
@@ -154,7 +156,9 @@ class ZygoteClient:
             self.facts, _ = await asyncio.wait_for(self._waiting[0], limit)
         except TimeoutError:
             await self.close()
-            raise SandboxError(f"the zygote did not come up within {limit:g} s") from None
+            raise SandboxError(
+                f"the zygote did not come up within {limit:g} s: raise start_timeout, or preload fewer packages"
+            ) from None
         except BaseException:
             await self.close()
             raise
@@ -194,7 +198,7 @@ class ZygoteClient:
         """Asks for a child; ReplError where it cannot be forked."""
         reply, received = await self._ask(request, fds)
         if reply["op"] != "forked":
-            raise ReplError(f"no REPL can be forked: {reply['error']}")
+            raise ReplError(f"no REPL can be forked: {in_words(OSError(reply['errno'], reply['error']))}")
         if reply["pidfd"] and not received:  # the kernel drops what this process has no number left for
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         pidfd = received[0] if received else None
@@ -211,8 +215,11 @@ class ZygoteClient:
         return child
 
     async def self_test(self, limit: float) -> dict[str, Any]:
-        """Runs the sandbox's self-test (`sandbox/selftest.py`): {"attacks": ..., "error": ...}."""
+        """Runs the sandbox's self-test (`sandbox/selftest.py`): {"attacks": ..., "error": ...}. ReplError where it
+        could not be begun."""
         reply, _ = await asyncio.wait_for(self._ask({"op": "self-test", "host": os.getpid()}, ()), limit)
+        if "errno" in reply:
+            raise _cannot_start(OSError(reply["errno"], reply["error"]))
         return reply
 
     def request_signal(self, serial: int, number: int) -> None:
@@ -237,7 +244,7 @@ class ZygoteClient:
     async def _ask(self, request: dict[str, Any], fds: tuple[int, ...]) -> tuple[dict[str, Any], list[int]]:
         """Sends a request and waits for its reply."""
         if not self.alive:
-            raise ReplError("the zygote is gone")
+            raise ReplError(f"the zygote is gone; {_ANOTHER}")
         self._next_id += 1
         future = self._waiting[self._next_id] = self._loop.create_future()
         self._post(json.dumps({**request, "id": self._next_id}).encode(), fds)
@@ -258,7 +265,7 @@ class ZygoteClient:
         except BlockingIOError:
             return False
         except OSError as error:
-            self._lost(f"the zygote is gone ({error.strerror})")
+            self._lost(f"the zygote is gone ({error.strerror}); {_ANOTHER}")
         return True
 
     def _writable(self) -> None:
@@ -280,7 +287,8 @@ class ZygoteClient:
             except OSError:
                 data, fds = b"", []
             if not data:
-                self._lost(f"the zygote ended: {self._last_words()}")
+                words = f"the zygote ended ({self._last_words()})"
+                self._lost(f"{words}; {_ANOTHER}" if self.facts else f"{words} before it was up")
                 return
             message = json.loads(data)
             if message["op"] == "exit":
@@ -334,7 +342,13 @@ class ZygoteClient:
     def _last_words(self) -> str:
         """The last line that the zygote wrote to its standard error."""
         text = os.pread(self._errors, 16_384, 0).decode("utf-8", "replace").strip() if self._errors >= 0 else ""
-        return text.splitlines()[-1] if text else "no message"
+        return text.splitlines()[-1] if text else "without a message: it was killed, for example for want of memory"
+
+
+def _cannot_start(error: OSError) -> ReplError:
+    """Where something has run out, it says nothing about the isolation level, and no lower one is tried."""
+    kind = ReplError if is_shortage(error) else SandboxError
+    return kind(f"the zygote cannot be started: {in_words(error)}")
 
 
 async def _has_ended(process: subprocess.Popen[bytes], limit: float) -> bool:

@@ -57,7 +57,7 @@ class PrivateUids:
                 lock.close()
                 continue
             return Reserved(uid, lock)
-        raise OSError(errno.EAGAIN, "no user id is left for another REPL")
+        raise OSError(errno.EAGAIN, "no user id is left for another REPL: close some, of any pool of this machine")
 
 
 def uid_schemes() -> list[PrivateUids]:

@@ -28,10 +28,15 @@ _PTRACE = {"x86_64": 101, "aarch64": 117}
 
 def run_self_test(sandbox: PreparedSandbox, host: int) -> dict[str, Any]:
     """{"attacks": {name: outcome}, "error": why the sandbox could not be entered, or None}; outcomes are errno names,
-    or "leaked"."""
+    or "leaked". OSError where there is no process to be had."""
     reading, writing = os.pipe()
     parent = os.getpid()
-    pid = _fork_call()
+    try:
+        pid = _fork_call()
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        raise
     if pid == 0:
         os.close(reading)
         result: dict[str, Any] = {"attacks": {}, "error": None}
