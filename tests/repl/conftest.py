@@ -1,6 +1,7 @@
 """One pool for the tests of a module, a REPL for each. Such tests share an event loop, that of their module."""
 
 import gc
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -33,3 +34,13 @@ async def echo(prompts: list) -> list:
     """Answers with the prompt in brackets; prompts that begin with "fail" have no answer."""
     texts = [p if isinstance(p, str) else p.get("prompt") or p["messages"][-1]["content"] for p in prompts]
     return [SubError("told to fail") if text.startswith("fail") else f"<{text}>" for text in texts]
+
+
+def str_of(number: int) -> str:
+    """All digits, however many."""
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        return str(number)
+    finally:
+        sys.set_int_max_str_digits(limit)

@@ -16,9 +16,9 @@ REQUIRED = "RLM_ENV_REQUIRED_LEVELS"
 """Environment variable: levels that have to start, with blanks between them."""
 
 
-async def open_pool(level: str, **options) -> ReplPool:
-    """A started pool at exactly `level`, without preloaded packages. Close it yourself."""
-    config = ReplConfig(level=level, require=level, allow_unsafe=True, preload=(), **options)
+async def open_pool(level: str, preload: tuple[str, ...] = (), **options) -> ReplPool:
+    """A started pool at exactly `level`. Close it yourself."""
+    config = ReplConfig(level=level, require=level, allow_unsafe=True, preload=preload, **options)
     try:
         return await ReplPool(config).__aenter__()
     except SandboxError as error:

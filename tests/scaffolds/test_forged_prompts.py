@@ -10,7 +10,9 @@ from rlm_env.rollout import Rollout, StopReason
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
+from tests.repl.levels import does_not_start
 from tests.stubs import StubLLM, echo, fenced, script
+from tests.waiting import until
 
 SEND = """
 import os, struct, time
@@ -63,21 +65,30 @@ def stored_and_read(rollout: Rollout) -> Rollout:
 
 
 @pytest.mark.slow
-async def test_every_forged_prompt_leaves_a_rollout_that_can_be_stored(config: RLMConfig):
-    async with RLMEnv(Simple(), config) as env:
-        task = next(iter(env.tasks("eval")))
-        for name, (item, asked) in FORGED.items():
-            code = f"{SEND}send({item!r})\ntime.sleep(0.3)\nanswer['content'] = 'x'; answer['ready'] = True"
-            root = script(fenced(code))
-            rollout = stored_and_read(await env.rollout(task, root, echo()))
-            assert len(rollout.sub_calls) == asked, name
-            if asked:
-                assert rollout.stop_reason is StopReason.READY
-                assert set(rollout.sub_calls[0].messages[0]) == {"role", "content"}
-                assert "repl_ends" not in rollout.info
-            else:
-                assert "protocol" in rollout.info["repl_ends"][0], name
-                assert rollout.metrics["states_lost"] >= 1
+@pytest.mark.identity
+@pytest.mark.parametrize("level", ["guard", "sealed", "jail", "bare"])
+async def test_every_forged_prompt_leaves_a_rollout_that_can_be_stored(level: str):
+    repl = rlm_env.ReplConfig(preload=(), level=level, require=level, allow_unsafe=True)
+    async with RLMEnv(Simple(), RLMConfig(repl=repl, max_turns=2)) as env:
+        try:
+            await env._pool()
+        except rlm_env.SandboxError as error:
+            does_not_start(level, error.reasons[level])
+        await asyncio.gather(*(is_stored(env, *forged) for forged in FORGED.items()))
+
+
+async def is_stored(env: RLMEnv, name: str, forged: tuple[bytes, bool]) -> None:
+    item, asked = forged
+    code = f"{SEND}send({item!r})\ntime.sleep(0.3)\nanswer['content'] = 'x'; answer['ready'] = True"
+    rollout = stored_and_read(await env.rollout(next(iter(env.tasks("eval"))), script(fenced(code)), echo()))
+    assert len(rollout.sub_calls) == asked, name
+    if asked:
+        assert rollout.stop_reason is StopReason.READY
+        assert set(rollout.sub_calls[0].messages[0]) == {"role", "content"}
+        assert "repl_ends" not in rollout.info
+    else:
+        assert "protocol" in rollout.info["repl_ends"][0], name
+        assert rollout.metrics["states_lost"] >= 1
 
 
 async def test_what_passes_a_childs_own_checks_can_be_stored_as_well(config: RLMConfig):
@@ -106,18 +117,16 @@ def flood():
 threading.Thread(target=flood, daemon=True).start()
 """
 
-    async def thinks() -> None:
-        await asyncio.sleep(1.2)
-
     class Thinking(StubLLM):
         async def complete(self, messages, tools=None, sampling=None):
             if len(self.seen):
-                await thinks()
+                await until(lambda: any(repl.ends for repl in repls))
             return await super().complete(messages, tools, sampling)
 
     replies = [fenced(flood), fenced("answer['content'] = 'x'; answer['ready'] = True")]
     root = Thinking(lambda messages: replies[min(sum(m["role"] == "assistant" for m in messages), 1)])
     async with RLMEnv(Simple(), config) as env:
+        repls = (await env._pool())._zygote.repls
         task = next(iter(env.tasks("eval")))
         rollout = stored_and_read(await env.rollout(task, root, echo()))
     assert "flood" in rollout.info["repl_ends"][0]

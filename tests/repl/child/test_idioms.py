@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from rlm_env.repl import Repl, ReplConfig, ReplPool
+from rlm_env.repl import Repl, ReplPool
 from tests.repl.conftest import echo
 from tests.repl.levels import open_pool
 
@@ -63,9 +63,13 @@ THREADS = {
         "['<a>', '<b>']\n",
     ),
 }
+BY_IDENTITY = {"ThreadPool", "locks and queues of multiprocessing"}
+"""What has other ways of the kernel: semaphores and shared memory. The rest is the same code whoever runs it."""
 
 
-@pytest.mark.parametrize("idiom", THREADS)
+@pytest.mark.parametrize(
+    "idiom", [pytest.param(name, marks=pytest.mark.identity) if name in BY_IDENTITY else name for name in THREADS]
+)
 async def test_pools_of_threads(open_repl: ReplPool, idiom: str):
     code, output = THREADS[idiom]
     async with open_repl.open(llm_batch=echo) as repl:
@@ -79,6 +83,7 @@ async def test_a_pool_of_processes_is_still_refused_with_words(open_repl: ReplPo
         assert "single process" in step.error
 
 
+@pytest.mark.identity
 async def test_streams_can_be_reconfigured_and_printed_to_by_their_other_names(repl: Repl):
     code = (
         "import sys\nsys.stdout.reconfigure(encoding='utf-8', line_buffering=True)\n"
@@ -90,7 +95,13 @@ async def test_streams_can_be_reconfigured_and_printed_to_by_their_other_names(r
 
 
 @pytest.mark.parametrize(
-    "code", ["del llm_batch", "llm_batch = llm_batch(['x'])", "llm_batch = None", "globals().pop('llm_batch')"]
+    "code",
+    [
+        pytest.param("llm_batch = llm_batch(['x'])", marks=pytest.mark.identity),
+        "del llm_batch",
+        "llm_batch = None",
+        "globals().pop('llm_batch')",
+    ],
 )
 async def test_llm_batch_comes_back(repl: Repl, code: str):
     await repl.run(code)
@@ -147,33 +158,6 @@ async def test_maps_of_no_file_work(repl: Repl):
     assert step.output == "True True mmap\nread-only\n", step.error
 
 
-SCIENCE = """
-import numpy as np, scipy.linalg, scipy.stats, scipy.optimize, scipy.sparse.linalg, scipy.signal, scipy.interpolate
-import scipy.spatial.distance, scipy.integrate, scipy.special, scipy.ndimage, scipy.cluster.hierarchy, numpy.polynomial
-a = np.array([[2.0, 1.0], [1.0, 3.0]])
-print(
-    scipy.linalg.solve(a, [1, 2]).round(3).tolist(),
-    round(scipy.stats.norm.cdf(0), 3),
-    round(scipy.stats.ttest_ind([1, 2, 3], [2, 3, 4]).pvalue, 3),
-    round(scipy.optimize.minimize(lambda x: (x[0] - 1) ** 2, [0.0]).x[0], 3),
-    scipy.optimize.linprog([1, 1], A_ub=[[-1, -1]], b_ub=[-1]).fun,
-    round(scipy.integrate.quad(lambda x: x, 0, 1)[0], 3),
-    scipy.interpolate.interp1d([0, 1], [0, 2])(0.5).item(),
-    round(scipy.spatial.distance.cosine([1, 0], [0, 1]), 3),
-    scipy.sparse.linalg.spsolve(scipy.sparse.csc_matrix(a), [1, 2]).round(3).tolist(),
-    len(scipy.signal.find_peaks([0, 1, 0, 2, 0])[0]),
-)
-"""
-
-
-@pytest.mark.slow
-async def test_sealed_has_the_parts_of_scipy():
-    async with ReplPool(ReplConfig(level="sealed", require="sealed")) as pool, pool.open() as repl:
-        step = await repl.run(SCIENCE, timeout=60)
-        assert step.error is None, step.error
-        assert step.output == "[0.2, 0.6] 0.5 0.288 1.0 1.0 0.5 1.0 1.0 [0.2, 0.6] 2\n"
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[("guard", 0), ("guard", 64), ("jail", 64)])
 async def large_repl(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Repl, bool]]:
     """A REPL for large packages, and whether it has a temporary directory."""
@@ -204,6 +188,7 @@ async def test_large_packages_can_be_imported_and_used(large_repl, package: str)
     assert "3.0\n" in step.output
 
 
+@pytest.mark.identity
 async def test_a_temporary_file_is_refused_with_words(repl: Repl):
     step = await repl.run("import tempfile; tempfile.TemporaryFile()")
     assert "The sandbox denies this" in step.error

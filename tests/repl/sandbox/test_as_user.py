@@ -82,6 +82,9 @@ FILES = (
     "repl.host.test_fork",
     "repl.host.test_lateness",
     "repl.host.test_waits_and_resources",
+    "repl.child.test_idioms",
+    "repl.child.test_science",
+    "scaffolds.test_forged_prompts",
 )
 
 
@@ -100,7 +103,8 @@ def run(request: pytest.FixtureRequest, user_can_run: None) -> dict[str, Repeate
     folder.chmod(0o777)
     report = folder / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-m", "identity", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    command += [str(TESTS / "sandbox"), str(TESTS / "host")]
+    command += [str(TESTS / "sandbox"), str(TESTS / "host"), str(TESTS / "child")]
+    command += [str(TESTS.parent / "scaffolds" / "test_forged_prompts.py")]
     done = subprocess.run(
         as_nobody(command) if request.param == "nobody" else with_open_home(command),
         capture_output=True,

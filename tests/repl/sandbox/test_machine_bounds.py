@@ -201,9 +201,10 @@ print(os.getuid())
 """
 
 
-async def test_no_two_repls_have_one_user_id():
+@pytest.mark.parametrize("level", ["guard", pytest.param("sealed", marks=pytest.mark.slow)])
+async def test_no_two_repls_have_one_user_id(level: str):
     """Of groups, pools and forks alike; where the pool is root and other users can read Python."""
-    async with ReplPool(ReplConfig(preload=())) as first, ReplPool(ReplConfig(preload=())) as second:
+    async with await open_pool(level) as first, await open_pool(level) as second:
         detail = next(layer.detail for layer in first.report.layers if layer.name == "identity")
         if "private uid" not in detail:
             pytest.skip(f"no private user ids here: {detail}")
