@@ -7,8 +7,9 @@ covered: starting and closing engines (`rlm_env/runs/engines.py`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -74,6 +75,7 @@ class EngineEntry(Table):
             return self
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url must begin with http:// or https:// (or be '{LOCAL}'), got {self.base_url!r}")
+        endpoint_place(self.base_url)
         if self.server != EngineOptions():
             raise ValueError("the options of a local vLLM have no effect on the endpoint at base_url")
         if self.tokens and self.key_env:
@@ -97,6 +99,8 @@ class EngineEntry(Table):
 def by_role(entries: Sequence[EngineEntry]) -> dict[Role, EngineEntry]:
     """The engine of each role; `judge` only if there is one. Raises ValueError on missing and double roles."""
     _check_names(entries)
+    for problem in port_problems({f"engines.{entry.name}.server": entry.server for entry in entries}):
+        raise ValueError(problem)
     found: dict[Role, EngineEntry] = {}
     for entry in entries:
         for role in entry.roles:
@@ -113,3 +117,34 @@ def _check_names(entries: Iterable[EngineEntry]) -> None:
     names = [entry.name for entry in entries]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"engines: '{min(twice)}' is there twice; give each its own name")
+
+
+def port_problems(servers: Mapping[str, EngineOptions]) -> Iterator[str]:
+    """What is wrong with the ports of local vLLMs, one text each. `servers`: their options, by place in the config."""
+    at: dict[int, str] = {}
+    for where, options in servers.items():
+        if options.port and (other := at.setdefault(options.port, where)) != where:
+            yield f"{where}.port is that of {other} too: give each its own, or leave it out"
+
+
+def endpoint_place(base_url: str) -> tuple[str, int, str]:
+    """Host, port and path of an endpoint: the same for two spellings of one place. Raises ValueError for a port that is
+    none."""
+    parts = urlsplit(base_url)
+    host = (parts.hostname or "").lower()
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        raise ValueError(f"base_url: {base_url!r} has no port between 0 and 65535") from None
+    return "127.0.0.1" if host == "localhost" else host, port, parts.path.rstrip("/")
+
+
+def is_this_machine(base_url: str | None) -> bool:
+    """Whether an endpoint is a vLLM that is started here, or at an address of this machine alone."""
+    host = "127.0.0.1" if base_url is None else endpoint_place(base_url)[0]
+    return host in ("0.0.0.0", "::1", "::") or host.startswith("127.")
+
+
+def file_name(name: str) -> str:
+    """An engine's name as that of its files."""
+    return name.replace("/", "--")

@@ -39,9 +39,10 @@ def validation_problems(error: ValidationError, model: type[BaseModel]) -> list[
         key = ".".join(str(part) for part in detail["loc"])
         if detail["type"] == "default_factory_not_called":
             continue  # it follows from another mistake, which is named too
+        if detail["type"] == "too_short" and detail["input"]:
+            continue  # its items are wrong, which is said of each
         if detail["type"] == "extra_forbidden":
-            hint = near_matches(str(detail["loc"][-1]), _keys_at(model, detail["loc"][:-1]))
-            found.append(f"unknown key '{key}'{hint}")
+            found.append(f"unknown key '{key}'{_hint(str(detail['loc'][-1]), _table_at(model, detail['loc'][:-1]))}")
         elif detail["type"] == "missing":
             found.append(f"'{key}' is missing")
         elif detail["type"] == "value_error":
@@ -55,20 +56,30 @@ def _wanted(detail: ErrorDetails, model: type[BaseModel]) -> str:
     """What a key takes, in the words of a config."""
     key = ".".join(part for part in detail["loc"] if isinstance(part, str))
     if detail["type"] in ("tuple_type", "list_type"):
-        return f"a table for each is wanted, [[{key}]]" if _keys_at(model, detail["loc"]) else "a list is wanted, [...]"
+        return (
+            f"a table for each is wanted, [[{key}]]" if _table_at(model, detail["loc"]) else "a list is wanted, [...]"
+        )
     return f"a table is wanted, [{key}]" if detail["type"] in ("model_type", "dict_type") else detail["msg"]
 
 
-def _keys_at(model: type[BaseModel], path: Iterable[int | str]) -> Iterable[str]:
-    """The keys of the table at `path` within a model; none where that is not a model itself."""
+def _hint(key: str, table: type[BaseModel] | None) -> str:
+    """What was probably meant by an unknown key: one of a table inside of its own, or one that is spelled alike."""
+    fields = {} if table is None else table.model_fields
+    inner = {name: table_model(field.annotation) for name, field in fields.items()}
+    places = [f"'{name}.{key}'" for name, model in inner.items() if model is not None and key in model.model_fields]
+    return f"; did you mean {' or '.join(places)}?" if places else near_matches(key, fields)
+
+
+def _table_at(model: type[BaseModel], path: Iterable[int | str]) -> type[BaseModel] | None:
+    """The model of the table at `path` within a model; None where that is not a model itself."""
+    found: type[BaseModel] | None = model
     for part in path:
         if isinstance(part, int):
             continue  # an item of a tuple of models
-        inner = table_model(model.model_fields[part].annotation) if part in model.model_fields else None
-        if inner is None:
-            return ()
-        model = inner
-    return model.model_fields
+        if found is None or part not in found.model_fields:
+            return None
+        found = table_model(found.model_fields[part].annotation)
+    return found
 
 
 def table_model(annotation: Any) -> type[BaseModel] | None:

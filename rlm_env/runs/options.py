@@ -21,6 +21,8 @@ from rlm_env.spelling import near_matches
 
 MODEL_FOLDER = "@model"
 """An option of an environment with this value gets the folder of the run's model, so that it can count tokens."""
+UNNAMED = "vllm"
+"""The name of an engine that has neither a name nor a model."""
 
 
 class EngineOptions(Table):
@@ -118,12 +120,17 @@ def environment_options(options: Mapping[str, Any], model_folder: Path | str | N
 
 def _apply_to_engines(entries: Any, changes: Mapping[str, Any]) -> list[Any]:
     """Entries of `[[engines]]` with the changes to them, by name."""
-    named = {str(entry.get("name", entry.get("model"))): dict(entry) for entry in entries}
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return entries  # refused by validation
+    names = [str(entry.get("name") or entry.get("model") or UNNAMED) for entry in entries]
+    changed = [dict(entry) for entry in entries]
     for name, change in changes.items():
-        if name not in named:
-            raise ConfigError(f"engines.{name}: there is no engine of this name{near_matches(name, named)}")
-        named[name] = merge(named[name], change)
-    return list(named.values())
+        if name not in names:
+            raise ConfigError(f"engines.{name}: there is no engine of this name{near_matches(name, names)}")
+        if names.count(name) > 1:
+            raise ConfigError(f"engines: '{name}' is there twice; give each its own name")
+        changed[names.index(name)] = merge(changed[names.index(name)], change)
+    return changed
 
 
 def _apply_to_entry(entry: Any, overrides: Mapping[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from rlm_env.runs.engine_table import EngineEntry, by_role
+from rlm_env.runs.engine_table import EngineEntry, by_role, endpoint_place
 from rlm_env.runs.errors import ConfigError, validation_problems
 from rlm_env.runs.options import apply_overrides
 
@@ -45,12 +45,42 @@ def test_roles_that_do_not_fit_together(entries, said):
         ({"base_url": URL, "tokens": "folder", "key_env": "KEY"}, "key_env does not go with tokens"),
         ({"concurency": 3}, "unknown key 'concurency'; did you mean 'concurrency'?"),
         ({"timeout": 0}, "timeout"),
+        ({"devices": [0]}, "unknown key 'devices'; did you mean 'server.devices'?"),
+        ({"base_url": "http://host:port/v1"}, "has no port between 0 and 65535"),
     ],
 )
 def test_mistakes_in_an_entry_are_named(values, said):
     with pytest.raises(ValidationError) as error:
         EngineEntry.model_validate({"model": "m", **values})
     assert said in "; ".join(validation_problems(error.value, EngineEntry))
+
+
+def test_of_wrong_items_it_is_not_said_that_they_are_too_few():
+    with pytest.raises(ValidationError) as error:
+        EngineEntry.model_validate({"model": "m", "roles": ["teacher"]})
+    (problem,) = validation_problems(error.value, EngineEntry)
+    assert problem.startswith("roles.0: Input should be 'root', 'sub' or 'judge'")
+
+
+def test_two_local_engines_have_two_ports():
+    entries = [
+        EngineEntry(model=name, roles=(role,), server={"port": 8001}) for name, role in (("a", "root"), ("b", "sub"))
+    ]
+    with pytest.raises(ValueError, match=r"engines.b.server.port is that of engines.a.server too"):
+        by_role(entries)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("http://Host/v1", "http://host:80/v1/", True),
+        ("http://localhost:8000/v1", "http://127.0.0.1:8000/v1", True),
+        ("https://host/v1", "http://host/v1", False),
+        ("http://host/v1", "http://host/v2", False),
+    ],
+)
+def test_an_endpoint_is_one_place_however_it_is_written(one, other, same):
+    assert (endpoint_place(one) == endpoint_place(other)) is same
 
 
 def test_a_local_engine_costs_nothing_unless_it_has_a_price():

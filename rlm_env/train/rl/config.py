@@ -14,12 +14,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rlm_env.runs.config import config_differences, read_config_file, refuse_differences
 from rlm_env.runs.config_table import Table
+from rlm_env.runs.engine_table import is_this_machine
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.options import EngineOptions, EnvironmentEntry, RolloutTable, apply_overrides, check_labels
 from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, SamplesConfig
 from rlm_env.train.report.tracking import TensorboardConfig, WandbConfig
 from rlm_env.train.rl.advantage import AdvantageConfig
-from rlm_env.train.rl.engine_entries import ENGINE_ARGUMENTS, TrainEngineEntry, engine_problems
+from rlm_env.train.rl.engine_entries import ENGINE_ARGUMENTS, TrainEngineEntry, engine_problems, place_problems
 from rlm_env.train.rl.supervised_config import SupervisedConfig
 from rlm_env.train.rl.teacher_config import TeacherConfig
 from rlm_env.train.sync.config import LARGEST_ADAPTER_RANK, SyncConfig
@@ -190,7 +191,7 @@ class TrainConfig(Table):
 
     def engine_entries(self) -> tuple[TrainEngineEntry, ...]:
         """All engines: `[[engines]]`, or the one of `[engine]`."""
-        return self.engines or (TrainEngineEntry(name="vllm", server=self.engine),)
+        return self.engines or (TrainEngineEntry(server=self.engine),)
 
     def as_toml(self) -> dict[str, Any]:
         """The keys that are set, as plain values; `TrainConfig.model_validate` reads them back."""
@@ -241,6 +242,13 @@ def _contradictions(config: TrainConfig) -> Iterator[tuple[bool, str]]:
         "supervised.train_root and samples.train_sub_calls are both off: nothing of the rollouts would be trained",
     )
     yield from engine_problems(config.engines, config.engine, config.model, config.samples, config.sync.method)
+    yield from place_problems(config.engines, config.teacher)
+    elsewhere = [entry for entry in config.engines if entry.followed and not is_this_machine(entry.base_url)]
+    yield (
+        config.sync.method == "nccl" and bool(elsewhere) and is_this_machine(f"http://{config.sync.address}"),
+        f"sync.address: {config.sync.address} is not this machine for the engine at "
+        f"{elsewhere[0].base_url if elsewhere else ''}: give the address under which it reaches the trainer",
+    )
     for argument in config.engine.extra_args:
         name = argument.partition("=")[0]
         yield name in ENGINE_ARGUMENTS, f"engine.extra_args: {name} is not to be set: {ENGINE_ARGUMENTS.get(name)}"

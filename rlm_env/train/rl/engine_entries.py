@@ -11,9 +11,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlm_env.runs.engine_table import EngineEntry, Role
-from rlm_env.runs.options import EngineOptions
+from rlm_env.runs.engine_table import EngineEntry, Role, endpoint_place, file_name, port_problems
+from rlm_env.runs.options import UNNAMED, EngineOptions
 from rlm_env.train.learner.config import SamplesConfig
+from rlm_env.train.rl.teacher_config import TeacherConfig
 from rlm_env.train.sync.config import METHODS_OF_VLLM
 
 OF_TEXT_ENDPOINTS = ("key_env", "tokens", "window", "tools", "stream")
@@ -25,7 +26,7 @@ class TrainEngineEntry(EngineEntry):
 
     model: str = ""
     """What it serves: of a local one a model folder, at `base_url` the name there. Default: the run's `model`."""
-    name: str = Field(default_factory=lambda known: known.get("model") or "vllm", min_length=1, validate_default=True)
+    name: str = Field(default_factory=lambda known: known.get("model") or UNNAMED, min_length=1, validate_default=True)
     """Its name in messages and for `--set engines.NAME.key=value`. Default: `model`, or `vllm` without one."""
     weights: Literal["followed", "fixed"] = "followed"
     """`followed`: it gets the trainer's weights after every step. `fixed`: it keeps those it has, and nothing that it
@@ -54,6 +55,9 @@ def engine_problems(
     names = [entry.name for entry in entries]
     twice = {name for name in names if names.count(name) > 1}
     yield bool(twice), f"engines: '{min(twice, default='')}' is there twice; give each its own name"
+    files = [file_name(name) for name in names]
+    alike = [name for name in names if files.count(file_name(name)) > 1]
+    yield bool(alike) and not twice, f"engines: {' and '.join(alike)} would share one log; give them other names"
     for entry in entries:
         yield from _entry_problems(entry, model)
     following = [entry.name for entry in entries if entry.followed]
@@ -86,6 +90,7 @@ def _entry_problems(entry: TrainEngineEntry, model: str) -> Iterator[tuple[bool,
     """What is wrong with one engine."""
     where = f"engines.{entry.name}"
     default = type(entry).model_fields
+    yield entry.name in (".", ".."), f"{where}: '{entry.name}' cannot be a name"
     yield entry.prices is not None, f"{where}.prices has no effect in training, which counts no money"
     if entry.followed:
         yield "judge" in entry.roles, f'{where}: a judge that learns along would change the reward: weights = "fixed"'
@@ -121,3 +126,27 @@ ENGINE_ARGUMENTS = {
     "--worker-extension-cls": "the run has its own, which counts the tokens of requests in flight",
 }
 """Arguments of vLLM that a training run sets itself, with the remedy."""
+
+
+def place_problems(entries: Sequence[TrainEngineEntry], teacher: TeacherConfig | None) -> Iterator[tuple[bool, str]]:
+    """Whether two of these are one vLLM, of which one changes the weights, or want one port, and what to say then."""
+    at: dict[tuple[str, int, str], TrainEngineEntry] = {}
+    for entry in entries:
+        if entry.base_url is not None:
+            other = at.setdefault(endpoint_place(entry.base_url), entry)
+            yield (
+                other is not entry and (other.followed or entry.followed),
+                f"engines.{other.name} and engines.{entry.name} are one vLLM, at {entry.base_url}, whose weights the "
+                "run changes: name it once, with all its roles",
+            )
+    servers = {f"engines.{entry.name}.server": entry.server for entry in entries}
+    if teacher is not None:
+        same = at.get(endpoint_place(teacher.base_url)) if teacher.base_url else None
+        yield (
+            same is not None and same.followed,
+            f"teacher.base_url is engines.{same.name if same else ''}, which gets the weights that are trained: a "
+            "teacher has its own",
+        )
+        servers["teacher.server"] = teacher.server
+    for problem in port_problems(servers):
+        yield True, problem

@@ -32,7 +32,7 @@ from rlm_env.train.rl.engine_entries import TrainEngineEntry
 from rlm_env.train.rl.engines import check_fixed_models
 from rlm_env.train.rl.environment_mix import make_train_environment, rollout_config
 from rlm_env.train.rl.sampler import check_pools
-from rlm_env.train.rl.supervised import supervised_plan
+from rlm_env.train.rl.supervised import supervised_share
 from rlm_env.train.rl.teacher import check_teacher
 from rlm_env.train.sync.config import METHODS_OF_VLLM
 from rlm_env.train.sync.transfer_check import trainer_gpus, transfer_refusal
@@ -114,7 +114,8 @@ def preflight(config: TrainConfig, console: Console) -> None:
         found = _tasks(config, None)
     else:
         check_teacher(config.teacher, folder)
-        supervised_plan(config, folder)
+        if (supervised := supervised_share(config, folder)) is not None:
+            table.add_row("supervised", supervised.describe())
         kept = check_template(folder, config)
         table.add_row(
             "template", "a conversation is one sample" if kept else "rewrites earlier turns: a sample for each turn"

@@ -43,6 +43,8 @@ TEACHER = "teacher.jsonl"
 LOWEST = -20.0
 """A token that the teacher finds less likely than e to this power counts as that likely, so that one token cannot
 outweigh a step; vLLM reports -9999 for what cannot be sampled."""
+ROUNDING = 1e-3
+"""A log-probability may be above 0 by this much."""
 REQUEST_SAMPLES = 64
 """Most samples in one request."""
 REQUEST_TOKENS = 16_384
@@ -123,6 +125,8 @@ class Teacher:
         reply = await self._post(body)
         try:
             choices = sorted(reply["choices"], key=lambda choice: choice["index"])
+            if [choice["index"] for choice in choices] != list(range(len(samples))):
+                raise ValueError("not one choice for each prompt")
             found = [
                 _prompt_logprobs(choice["prompt_logprobs"], tokens) for choice, tokens in zip(choices, ids, strict=True)
             ]
@@ -135,8 +139,8 @@ class Teacher:
         except (LookupError, TypeError, ValueError, AttributeError):
             raise RunStopped(
                 "teacher unusable",
-                f"{self.endpoint.public_url} sent no prompt_logprobs of the token ids that it was given: the teacher "
-                "must be a vLLM",
+                f"{self.endpoint.public_url} sent no log-probability for each of the token ids that it was given: the "
+                "teacher must be a vLLM, and its weights finite",
                 3,
             ) from None
 
@@ -304,8 +308,10 @@ def _prompt_logprobs(found: Sequence[Mapping[str, Any] | None], ids: Sequence[in
     return values
 
 
-def _bounded(logprob: float) -> float:
-    """As it is used and stored: in the seven digits that float32 has."""
+def _bounded(logprob: Any) -> float:
+    """As it is used and stored: in the seven digits that float32 has. Raises ValueError for what is none."""
+    if type(logprob) not in (int, float) or not logprob <= ROUNDING:
+        raise ValueError(f"{logprob!r} is no log-probability")
     return float(f"{min(0.0, max(logprob, LOWEST)):.7g}")
 
 

@@ -42,10 +42,9 @@ from rlm_env.train.rl.journal import Journal
 from rlm_env.train.rl.preflight import check_model, check_samples_fit, check_template, check_window
 from rlm_env.train.rl.scheduler import Scheduler
 from rlm_env.train.rl.shown_rollouts import rollout_rows
-from rlm_env.train.rl.supervised import supervised_plan
+from rlm_env.train.rl.supervised import SupervisedShare, supervised_share
 from rlm_env.train.rl.teacher import Teacher, check_teacher, open_teacher
 from rlm_env.train.run_folder import ENGINE_EVENTS, MODEL, WEIGHTS, OpenRun, open_run
-from rlm_env.train.sft.trainer import Plan
 from rlm_env.train.sync.config import METHODS_OF_VLLM
 from rlm_env.train.sync.engine_watch import EngineWatch
 from rlm_env.train.sync.fleet import Fleet
@@ -89,7 +88,7 @@ def train(config: TrainConfig, console: Console, options: TrainOptions | None = 
     with distributed.process_group(device):
         leads = distributed.rank() == 0
         mix = None
-        supervised = supervised_plan(config, model) if leads else None
+        supervised = supervised_share(config, model) if leads else None
         pools = ReplPools()
         seat = JudgeSeat(config)
         if leads and options.from_samples is None:
@@ -114,6 +113,8 @@ def train(config: TrainConfig, console: Console, options: TrainOptions | None = 
                 fixed_inputs={} if supervised is None else {"supervised": ("supervised rollouts", supervised.sha256)},
             ) as opened,
         ):
+            if supervised is not None:
+                say_note(console, f"supervised share: {supervised.describe()}")
             run = _Run(opened, options, led, supervised)
             if options.from_samples is not None:
                 asyncio.run(interruptible(run.from_samples(options.from_samples)))
@@ -129,7 +130,7 @@ class _Run:
     opened: OpenRun[TrainConfig]
     options: TrainOptions
     learner: Learner
-    supervised: Plan | None = None
+    supervised: SupervisedShare | None = None
     """The supervised samples of each step."""
     saved: int = -1
     """Step of the newest checkpoint."""

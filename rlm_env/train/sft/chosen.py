@@ -36,6 +36,17 @@ class Chosen:
     dropped: Counter[str] = field(default_factory=Counter)
     """Number of dropped rollouts by reason."""
 
+    @property
+    def reasons(self) -> str:
+        """Why rollouts were dropped, the most frequent reason first."""
+        return "; ".join(f"{reason}: {count:,}" for reason, count in self.dropped.most_common())
+
+    @property
+    def nothing_left(self) -> str:
+        """What to say where no sample is left."""
+        why = f" ({self.reasons})" if self.dropped else ""
+        return f"none of the {self.read:,} rollouts is left to train{why}"
+
 
 def choose(config: SFTConfig, tokens: ChatTokens) -> Chosen:
     """Reads and filters rollouts and makes samples, in the order of the files.

@@ -62,18 +62,19 @@ class Plan:
         whole = self.steps_per_epoch * self.config.epochs
         return min(whole, self.config.max_steps or whole)
 
-    @property
-    def sha256(self) -> str:
-        """A hash of the samples, which must be the same when a run is resumed."""
-        return _hash_samples(self.samples)
-
     def batch(self, step: int) -> list[Sample]:
         """The samples of a step, counted from 0. An epoch's last batch can be smaller."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = list(range(len(self.samples)))
-        random.Random(f"{self.config.seed}/{epoch}").shuffle(order)
+        order = epoch_order(len(self.samples), self.config.seed, epoch)
         first = place * self.config.batch_size
         return [self.samples[index] for index in order[first : first + self.config.batch_size]]
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """The indices of so many samples in the order of an epoch."""
+    order = list(range(count))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return order
 
 
 def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | None:
@@ -95,7 +96,7 @@ def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | 
         if distributed.rank() > 0:
             distributed.follow(learner)
             return None
-        fixed_inputs = {"samples_sha256": ("rollouts", _hash_samples([*chosen.samples, *chosen.held_out]))}
+        fixed_inputs = {"samples_sha256": ("rollouts", hash_samples([*chosen.samples, *chosen.held_out]))}
         with (
             distributed.leading(learner) as led,
             open_run(config, led, console, check_sft_resume, resume=resume, fixed_inputs=fixed_inputs) as run,
@@ -132,11 +133,7 @@ def select_rollouts(config: SFTConfig, folder: Path, console: Console) -> Chosen
     if distributed.rank() == 0:
         console.print(_selection_table(chosen))
     if not chosen.samples:
-        reasons = "; ".join(f"{reason}: {count}" for reason, count in chosen.dropped.most_common())
-        raise ConfigError(
-            f"none of the {chosen.read} rollouts is left to train{f' ({reasons})' if reasons else ''}: loosen "
-            "[keep], or give other rollouts"
-        )
+        raise ConfigError(f"{chosen.nothing_left}: loosen [keep], or give other rollouts")
     return chosen
 
 
@@ -205,7 +202,7 @@ def _measure(held_out: Sequence[Sample], learner: Learner, run: OpenRun[SFTConfi
     say(run.console, f"held-out loss after {step} steps: {values['eval/loss']:.4f}", "cyan")
 
 
-def _hash_samples(samples: Sequence[Sample]) -> str:
+def hash_samples(samples: Sequence[Sample]) -> str:
     found = hashlib.sha256()
     for sample in samples:
         found.update(array("q", sample.token_ids))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_env.llm.base import EngineUnavailable
+from rlm_env.runs.engine_table import file_name
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.weight_stream import WeightStream
 from rlm_env.train.sync.canary import link_or_copy
@@ -40,7 +41,7 @@ class FleetSync:
         engines = fleet.followed
         shutil.rmtree(self._folder, ignore_errors=True)
         for engine in engines:
-            folder = self._folder if len(engines) == 1 else self._folder / engine.name.replace("/", "--")
+            folder = self._folder if len(engines) == 1 else self._folder / file_name(engine.name)
             self._syncs[engine] = make_sync(self._config, folder, self._dtype)
         publisher = learner if len(engines) == 1 else SharedPublisher(learner)
         found = await _all_of([sync.start(publisher, engine) for engine, sync in self._syncs.items()])

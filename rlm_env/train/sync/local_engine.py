@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlm_env.llm.vllm.install import is_cpu_build
+from rlm_env.runs.engine_table import file_name
 from rlm_env.runs.options import EngineOptions
 from rlm_env.train.sync.config import LARGEST_ADAPTER_RANK
 from rlm_env.train.sync.engine import ADAPTER, EngineGone, TrainEngine
@@ -47,7 +48,7 @@ class LocalEngine(TrainEngine):
         super().__init__(model, name=name, dtype=dtype, lora_rank=lora_rank)
         self._method = method
         self._log_folder = log_folder
-        self._log_name = "vllm" if name == "vllm" else f"vllm-{name.replace('/', '--')}"
+        self._log_name = "vllm" if name == "vllm" else f"vllm-{file_name(name)}"
         self._seed = seed
         self._max_restarts = max_restarts
         self._progress = progress

@@ -54,6 +54,13 @@ def test_the_sub_llm_is_the_root_llm_where_no_engine_has_its_role():
         lambda: config(ROOT, {**FIXED_SUB, "model": "gpt", "base_url": URL, "key_env": "KEY"}, **ROOT_ALONE),
         lambda: config({"model": "m", "server": {"devices": [4, 5]}}),
         lambda: config(ROOT, {"name": "s", "roles": ["sub"]}, **ROOT_ALONE),
+        lambda: config(
+            ROOT,
+            {**FIXED_SUB, "model": "small", "base_url": URL},
+            {"roles": ["judge"], "weights": "fixed", "model": "large", "base_url": URL},
+            **ROOT_ALONE,
+        ),
+        lambda: config({"base_url": URL}, sync={"method": "nccl", "address": "10.0.0.1"}),
     ],
     ids=[
         "root alone",
@@ -62,6 +69,8 @@ def test_the_sub_llm_is_the_root_llm_where_no_engine_has_its_role():
         "a sub-model behind an API",
         "named as the run's model",
         "a sub-LLM that follows",
+        "two fixed models of one endpoint",
+        "an engine elsewhere that knows where the trainer is",
     ],
 )
 def test_what_may_be_trained(made):
@@ -97,6 +106,38 @@ def test_what_may_be_trained(made):
         ),
         ([{"base_url": URL}], {"sync": {"method": "ipc"}}, "is for an engine that the run starts on the GPUs"),
         ([{}], {"samples": {"train_root": False, "train_sub_calls": False}}, "nothing would be trained"),
+        (
+            [{"name": "a", "base_url": URL}, {"name": "b", "base_url": "http://10.0.0.2:8000/v1/"}],
+            {},
+            "engines.a and engines.b are one vLLM",
+        ),
+        (
+            [
+                {**ROOT, "base_url": "http://localhost:80/v1"},
+                {**FIXED_SUB, "model": "m", "base_url": "http://127.0.0.1/v1"},
+            ],
+            ROOT_ALONE,
+            "engines.policy and engines.frozen are one vLLM",
+        ),
+        ([{"base_url": URL}], {"teacher": {"model": "t", "base_url": URL}}, "teacher.base_url is engines.vllm"),
+        (
+            [{"server": {"port": 8001}}, {"name": "b", "server": {"port": 8001}}],
+            {},
+            "engines.b.server.port is that of engines.vllm.server too",
+        ),
+        (
+            [{"server": {"port": 8001}}],
+            {"teacher": {"model": "t", "server": {"port": 8001}}},
+            "teacher.server.port is that of engines.vllm.server too",
+        ),
+        ([{"name": "a/b"}, {"name": "a--b"}], {}, "engines: a/b and a--b would share one log"),
+        ([{"name": ".."}], {}, "engines...: '..' cannot be a name"),
+        ([{"base_url": "http://x:port/v1"}], {}, "has no port between 0 and 65535"),
+        (
+            [{"base_url": URL}],
+            {"sync": {"method": "nccl"}},
+            "sync.address: 127.0.0.1 is not this machine for the engine",
+        ),
     ],
 )
 def test_what_contradicts_itself_is_refused(engines, changes, message):
@@ -110,6 +151,17 @@ def test_an_engine_is_changed_by_its_name_on_the_command_line():
     assert changed["engines"] == [{"name": "a"}, {"name": "b", "server": {"devices": [3]}}]
     with pytest.raises(ConfigError, match=r"engines\.c: there is no engine of this name"):
         apply_overrides(values, {"engines": {"c": {}}})
+
+
+def test_an_engine_without_a_name_is_changed_by_the_name_that_it_gets():
+    values = {"engines": [{"roles": ["root"]}, {"name": "b"}]}
+    changed = apply_overrides(values, {"engines": {"vllm": {"server": {"max_model_len": 512}}}})
+    assert changed["engines"] == [{"roles": ["root"], "server": {"max_model_len": 512}}, {"name": "b"}]
+    assert config(*changed["engines"]).engines[0].name == "vllm"
+    with pytest.raises(ConfigError, match="engines: 'vllm' is there twice"):
+        apply_overrides({"engines": [{}, {}, {"name": "b"}]}, {"engines": {"vllm": {}}})
+    three = {"engines": [{}, {}, {"name": "b"}]}
+    assert len(apply_overrides(three, {"engines": {"b": {"weights": "fixed"}}})["engines"]) == 3
 
 
 def test_a_resumed_run_may_have_other_engines_but_not_other_fixed_models():

@@ -22,7 +22,7 @@ from rlm_env.train.learner.sample_files import write_samples  # noqa: E402
 from rlm_env.train.learner.samples import Sample  # noqa: E402
 from rlm_env.train.report.metrics import read_metrics  # noqa: E402
 from rlm_env.train.rl.config import TrainConfig  # noqa: E402
-from rlm_env.train.rl.supervised import supervised_plan  # noqa: E402
+from rlm_env.train.rl.supervised import supervised_share  # noqa: E402
 from rlm_env.train.rl.supervised_config import SupervisedConfig  # noqa: E402
 from tests.packages import needs  # noqa: E402
 from tests.tiny_model import make_model  # noqa: E402
@@ -93,20 +93,34 @@ def test_the_gradient_is_that_of_the_policy_and_of_the_mean_likelihood(model, pr
 
 
 def test_the_samples_are_those_of_sft_and_go_round_in_a_seeded_order(model, rollouts, tmp_path):
-    plan = supervised_plan(config(model, rollouts, tmp_path), model)
-    assert len(plan.samples) == 8
-    assert {sample.rollout_id for sample in plan.samples} == {f"r{i}" for i in range(4)}
-    passes = [[id(s) for step in range(first, first + 3) for s in plan.batch(step)] for first in (0, 3)]
-    assert set(passes[0]) == set(passes[1]) == set(map(id, plan.samples))
-    assert passes[0] != passes[1]
-    again = supervised_plan(config(model, rollouts, tmp_path), model)
+    share = supervised_share(config(model, rollouts, tmp_path), model)
+    samples = share.chosen.samples
+    assert len(samples) == 8
+    assert {sample.rollout_id for sample in samples} == {f"r{i}" for i in range(4)}
+    drawn = [id(sample) for step in range(16) for sample in share.batch(step)]
+    assert all(len(share.batch(step)) == 3 for step in range(16))
+    rounds = [drawn[first : first + 8] for first in range(0, 48, 8)]
+    assert all(set(each) == set(map(id, samples)) for each in rounds)
+    assert rounds[0] != rounds[1]
+    again = supervised_share(config(model, rollouts, tmp_path), model)
     assert [[s.token_ids for s in again.batch(step)] for step in range(9)] == [
-        [s.token_ids for s in plan.batch(step)] for step in range(9)
+        [s.token_ids for s in share.batch(step)] for step in range(9)
     ]
     root_alone = config(model, rollouts, tmp_path).model_dump() | {"samples": {"train_sub_calls": False}}
-    assert len(supervised_plan(TrainConfig.model_validate(root_alone), model).samples) == 4
-    assert len(supervised_plan(config(model, rollouts, tmp_path, train_root=False), model).samples) == 4
-    assert supervised_plan(TrainConfig.model_validate({**root_alone, "supervised": None}), model) is None
+    assert len(supervised_share(TrainConfig.model_validate(root_alone), model).chosen.samples) == 4
+    assert len(supervised_share(config(model, rollouts, tmp_path, train_root=False), model).chosen.samples) == 4
+    assert supervised_share(TrainConfig.model_validate({**root_alone, "supervised": None}), model) is None
+
+
+def test_a_step_has_its_share_where_there_are_fewer_samples(model, rollouts, tmp_path):
+    share = supervised_share(config(model, rollouts, tmp_path, per_step=20), model)
+    assert [len(share.batch(step)) for step in range(3)] == [20, 20, 20]
+    assert {id(sample) for sample in share.batch(0)} == set(map(id, share.chosen.samples))
+
+
+def test_it_says_what_is_left_out(model, rollouts, tmp_path):
+    share = supervised_share(config(model, rollouts, tmp_path, keep={"min_score": 0.5}), model)
+    assert share.describe().startswith("8 samples of 4 of 5 rollouts (left out: ")
 
 
 @pytest.fixture

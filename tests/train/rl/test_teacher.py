@@ -251,6 +251,35 @@ async def test_an_endpoint_that_is_no_vllm_is_named(models, tmp_path):
             raise AssertionError
 
 
+@pytest.mark.parametrize("said", [float("nan"), float("inf"), 5.0, True, "-1.0", None])
+async def test_what_is_no_log_probability_is_never_taken_for_one(models, tmp_path, said):
+    stand_in = StandIn(models[1])
+
+    async def lies(request):
+        ids = (await request.json())["prompt"]
+        entries = [[None, *({str(token): {"logprob": said}} for token in each[1:])] for each in ids]
+        return web.json_response({"choices": [{"index": i, "prompt_logprobs": e} for i, e in enumerate(entries)]})
+
+    stand_in.completions = lies
+    async with teaching(models, tmp_path, served=stand_in) as (teacher, _):
+        with pytest.raises(RunStopped, match="no log-probability for each of the token ids"):
+            await teacher.read(1, samples())
+
+
+async def test_two_choices_for_one_prompt_are_refused(models, tmp_path):
+    stand_in = StandIn(models[1])
+    whole = stand_in.completions
+
+    async def doubled(request):
+        found = json.loads((await whole(request)).body)
+        return web.json_response({"choices": [{**choice, "index": 0} for choice in found["choices"]]})
+
+    stand_in.completions = doubled
+    async with teaching(models, tmp_path, served=stand_in) as (teacher, _):
+        with pytest.raises(RunStopped, match="no log-probability for each of the token ids"):
+            await teacher.read(1, samples())
+
+
 async def test_a_token_that_the_teacher_rules_out_is_bounded(models, tmp_path):
     async with teaching(models, tmp_path) as (teacher, stand_in):
         stand_in.weights.lm_head.weight.data *= 1e5
