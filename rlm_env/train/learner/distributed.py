@@ -100,13 +100,14 @@ def share(
     together: bool = True,
     cost: Callable[..., float] = _length,
     as_trees: bool = False,
+    on_card: bool = False,
 ) -> list[list[Sample]]:
     """This process's packs of `samples`; on several processes those of a round cost about the same. Every process gets
     the same number, because forward and backward are collective: missing packs are filled up with a sample of weight 0,
     which adds exactly 0. `budget` and `together`: see `pack_samples`; `cost`: of a sample, in any unit, as `Cost.of`
-    takes it; `as_trees`: packs for trees (`tree_packs`)."""
+    takes it; `as_trees`: packs for trees, `on_card`: on a GPU (`tree_packs`)."""
     if as_trees:
-        packs = tree_packs(samples, budget, world_size(), cost)
+        packs = tree_packs(samples, budget, world_size(), cost, on_card)
     elif world_size() == 1:
         packs = pack_samples(samples, budget, together)
     else:

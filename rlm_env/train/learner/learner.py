@@ -213,7 +213,8 @@ class Learner:
     def _packs(self, samples: list[Sample], weights: dict[int, float] | None = None) -> list[Pack]:
         """This process's packs of the samples. `weights`: by sample; None: each sample's own."""
         as_trees = self.shares and takes_trees(self.config, samples)
-        parts = distributed.share(samples, self.config.pack_tokens, self.packed, self.cost.of, as_trees)
+        on_card = self.device.type == "cuda"
+        parts = distributed.share(samples, self.config.pack_tokens, self.packed, self.cost.of, as_trees, on_card)
         return [self._collate(part, weights, as_trees) for part in parts]
 
     def _collate(self, samples: list[Sample], weights: dict[int, float] | None = None, as_tree: bool = False) -> Pack:

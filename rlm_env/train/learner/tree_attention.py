@@ -37,6 +37,42 @@ class AttentionBlock:
     """Which of `Branches.pieces` are the keys: the path before it, then its own tokens."""
 
 
+@dataclass(slots=True)
+class BlockSize:
+    """Of a block to which branches are added one after the other."""
+
+    before: int = 0
+    """Tokens of the path before it."""
+    tokens: int = 0
+    """Its own."""
+    needed: float = 0.0
+    """Pairs of tokens that its branches need."""
+
+    @property
+    def keys(self) -> int:
+        """Tokens that its queries are multiplied with."""
+        return self.before + self.tokens
+
+    def takes(self, length: int, common: int) -> bool:
+        """Whether it still multiplies out few enough pairs with a branch of so many tokens, of which so many are
+        `common` to the one before."""
+        tokens = self.tokens + length - common
+        most = max(FEW, WASTE * (self.needed + _pairs(length, common)))
+        return not self.tokens or tokens * (self.before + tokens) <= most
+
+    def add(self, length: int, common: int) -> None:
+        """Adds such a branch."""
+        if not self.tokens:
+            self.before = common
+        self.tokens += length - common
+        self.needed += _pairs(length, common)
+
+
+def _pairs(length: int, common: int) -> float:
+    own = length - common
+    return own * length if common else own * own / 2  # without a path before it, half is skipped
+
+
 @dataclass(frozen=True)
 class Branches:
     """Which computed tokens each token attends to. Made once per pack."""
@@ -122,15 +158,12 @@ class Branches:
 def _blocks(paths: Sequence[np.ndarray], shared: Sequence[int], starts: np.ndarray) -> tuple[AttentionBlock, ...]:
     """The branches in blocks. `starts`: where pieces begin, and the end."""
     found: list[AttentionBlock] = []
-    first, tokens, needed = 0, 0, 0.0
+    first, size = 0, BlockSize()
     for index, (path, common) in enumerate(zip(paths, shared, strict=True)):
-        own = len(path) - common
-        pairs = own * len(path) if common else own * own / 2  # without a path before it, half is skipped
-        together = (tokens + own) * (shared[first] + tokens + own)
-        if tokens and together > max(FEW, WASTE * (needed + pairs)):
+        if not size.takes(len(path), common):
             found.append(_block(paths, shared, starts, first, index))
-            first, tokens, needed = index, 0, 0.0
-        tokens, needed = tokens + own, needed + pairs
+            first, size = index, BlockSize()
+        size.add(len(path), common)
     return (*found, _block(paths, shared, starts, first, len(paths)))
 
 

@@ -1,5 +1,7 @@
 """Packs for trees: cut out of the samples in tree order, within the budget, few and of equal cost."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,9 +13,11 @@ from pydantic import ValidationError  # noqa: E402
 from rlm_env.train.learner.config import ModelConfig  # noqa: E402
 from rlm_env.train.learner.packing import collate  # noqa: E402
 from rlm_env.train.learner.samples import Sample  # noqa: E402
+from rlm_env.train.learner.tree import common_lengths  # noqa: E402
 from rlm_env.train.learner.tree_packing import (  # noqa: E402
     KEYS,
     PAYS,
+    _Keys,
     may_be_trees,
     shared_ratio,
     takes_trees,
@@ -68,9 +72,33 @@ def test_processes_get_packs_of_equal_cost():
 def test_many_short_samples_after_a_long_prompt_do_not_hold_its_keys_without_bound():
     prompt = list(range(90))
     samples = [make_sample([*prompt, 100 + index, 7]) for index in range(40)]
-    packs = tree_packs(samples, 200, 1, cost)
+    packs = tree_packs(samples, 200, 1, cost, on_card=True)
     assert max(len(pack) for pack in packs) <= 1 + KEYS * 200 // 92
     assert len(packs) == 5
+
+
+@pytest.mark.parametrize(("group", "prompt", "own"), [(8, 1000, 100), (64, 2000, 50), (200, 4000, 10), (500, 500, 4)])
+def test_on_a_cpu_a_prompt_is_computed_once_for_all_that_fit(group, prompt, own):
+    chance = random.Random(0)
+    begin = [chance.randrange(1000) for _ in range(prompt)]
+    samples = [make_sample(begin + [chance.randrange(1000) for _ in range(own)], str(i)) for i in range(group)]
+    whole = prompt + group * own
+    for budget in (whole, 16_384):
+        (pack,) = tree_packs(samples, budget, 1, cost)
+        assert computed(pack) <= whole
+
+
+@given(st.lists(st.lists(st.integers(0, 1), min_size=2, max_size=40), min_size=1, max_size=25))
+def test_keys_are_counted_as_attention_holds_them(rows):
+    (pack,) = tree_packs([make_sample(ids, str(index)) for index, ids in enumerate(rows)], 10_000, 1, cost)
+    tree = collate(pack, as_tree=True).tree
+    held = sum(tree.branches.pieces[piece] for block in tree.branches.blocks for piece in block.pieces)
+    keys = _Keys(on_card=False)
+    for sample, common in zip(pack, common_lengths(pack), strict=True):
+        expected = keys.with_branch(len(sample), common)
+        keys.add(len(sample), common)
+        assert keys.with_branch(1, 1) == expected
+    assert expected == held
 
 
 def test_a_sample_over_the_budget_is_named():
