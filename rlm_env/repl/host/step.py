@@ -48,7 +48,7 @@ class Step:
 
     def begin(self) -> None:
         """The cell was sent: from now on its limits are watched. Most cells end before the first look."""
-        limits = (limit for limit in (self._timeout, self._wall_timeout, _LONG) if limit is not None)
+        limits = [limit for limit in (self._timeout, self._wall_timeout, _LONG) if limit is not None]
         self._timer = self._loop.call_later(min(limits), self.watch)
 
     def watch(self) -> None:
