@@ -39,6 +39,9 @@ FORGED = {
     ),
     "a frame within the limit, of a million fields": "send(frame(b'\\xc0' * 2**20))",
     "a report within the limit, of a million fields": "send(frame(b'\\xa2ab' * 2**20), 3)",
+    "a report of more characters than can be": (
+        "send(frame(b'\\xa4done', number(2), text(b''), number(2**64 - 1), b'\\xc0', b'\\xc0', b'\\xc2', b'\\x00'), 3)"
+    ),
     "JSON of brackets": (
         "j = b'{\"messages\":[' + b'[],' * 5_000_000 + b'[]]}'; [send(batch(10**6, *[data(j)] * 3)) for _ in range(3)]"
     ),
