@@ -1,6 +1,8 @@
 """User ids of REPLs: no two processes of the machine get the same one."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -28,3 +30,13 @@ def test_where_ids_are_few_each_is_taken_once_on_the_machine():
     for reserved in taken:
         reserved.release()
     assert one.reserve().uid() not in {64_000}
+
+
+def test_a_namespace_without_other_users_is_told_as_that_and_not_as_a_closed_home():
+    """As of `unshare -r`: this Python may be readable by all."""
+    unshare = ["unshare", "--user", "--map-root-user"]
+    if subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("no user namespaces can be made here")
+    code = "import sys; from rlm_env.repl.sandbox.identity import others_can_read as f; print(f(sys.path, 64_000))"
+    told = subprocess.run([*unshare, sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "cannot become another user" in told
