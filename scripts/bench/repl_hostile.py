@@ -36,7 +36,7 @@ def queued() -> float:
         return int(stat.read().split()[1]) / 1e9
 
 
-class Neighbors:
+class HonestRepls:
     """Honest REPLs at work: their steps, and beside them the host's memory and the longest lag of its loop, without the
     time in which other programs had the machine's cores."""
 
@@ -47,7 +47,7 @@ class Neighbors:
         self.lag = 0.0
         self.memory = 0
 
-    async def __aenter__(self) -> Neighbors:
+    async def __aenter__(self) -> HonestRepls:
         self._before = resident()
         self._tasks = [asyncio.create_task(call) for call in (self._watch(), *map(self._work, self._repls))]
         await asyncio.sleep(0.1)
@@ -88,7 +88,7 @@ async def forged() -> None:
     async with pool(preload=()) as guarded:
         honest = await opened(guarded, 4)
         for name, part in FORGED.items():
-            async with guarded.open(llm_batch=echo) as repl, Neighbors(honest) as neighbors:
+            async with guarded.open(llm_batch=echo) as repl, HonestRepls(honest) as neighbors:
                 code = f"{SEND}send(struct.pack('<I', 64 * 2**20))\nfor _ in range(86): send({part})\ntime.sleep(20)"
                 step = await repl.run(code, timeout=20)
                 assert step.state_lost or step.error
@@ -112,7 +112,7 @@ def flood():
         send(b''.join(one(i) for i in range(n, n + 2000))); n += 2000
 threading.Thread(target=flood, daemon=True).start()"""
             assert (await repl.run(code)).error is None
-            async with Neighbors(honest) as neighbors:
+            async with HonestRepls(honest) as neighbors:
                 begin = time.perf_counter()
                 for _ in range(1000):
                     await asyncio.sleep(0.01)
@@ -137,7 +137,7 @@ async def polite() -> None:
         honest = await opened(guarded, 2)
         repls = [await guarded.open(llm_batch=count) for _ in range(16)]
         limit = guarded.config.pool_batch_mb * MEGABYTE
-        async with Neighbors(honest) as neighbors:
+        async with HonestRepls(honest) as neighbors:
             begin = time.perf_counter()
             code = f"llm_batch(['x' * 2**20] * {size}) == [str(2**20)] * {size}"
             steps = await asyncio.gather(*(repl.run(code, timeout=60) for repl in repls))
