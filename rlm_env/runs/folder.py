@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +28,8 @@ from rlm_env.toml_file import read_toml
 
 PLACE = ("repeat",)
 """Keys of `Rollout.info` that say which rollout of a run it is."""
+_ID = re.compile(r'\{"schema":\d+,"id":"([^"\\]*)"')
+"""How a stored rollout begins; a line that does not is read as a whole."""
 ROLLOUTS, CONFIG, SUMMARY, RESULTS = "rollouts.jsonl", "config.toml", "summary.json", "results.jsonl"
 
 
@@ -74,9 +77,18 @@ class RunFolder:
         """Returns when all rollouts are on the disk and not only in its cache."""
         self._log.sync()
 
-    def rollouts(self) -> Iterator[Rollout]:
-        """The rollouts stored so far, in the order of the file."""
-        return read_rollouts(self.path / ROLLOUTS)
+    def rollouts(self, ids: Container[str] | None = None) -> Iterator[Rollout]:
+        """The rollouts stored so far, in the order of the file. With `ids`, those alone: of a line with another id
+        nothing else is read, which takes a hundredth of the time."""
+        if ids is None:
+            return read_rollouts(self.path / ROLLOUTS)
+
+        def read(line: str) -> Rollout | None:
+            begin = _ID.match(line)
+            return None if begin and begin[1] not in ids else Rollout.from_json(line, self._contexts)
+
+        found = read_lines(self.path / ROLLOUTS, read, RecordError)
+        return (rollout for rollout in found if rollout is not None and rollout.id in ids)
 
     def replace_rollouts(self, rollouts: Iterable[Rollout]) -> None:
         """Replaces rollouts.jsonl as a whole; after a crash it holds either the old rollouts or the new ones.

@@ -69,6 +69,9 @@ class EnvironmentMix:
     def tasks(self, name, stage):
         return Tasks(lambda: self._scaffold.environment.tasks("train"), "train")
 
+    def any_task(self, name, stage):
+        return None
+
 
 class Engine:
     """Dead while `dead` is above 0; each restart takes one off."""

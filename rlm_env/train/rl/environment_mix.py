@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Tasks
 from rlm_env.train.rl.config import TrainConfig, TrainEnvironment
+from rlm_env.train.rl.sampler import AnyTask
 from rlm_env.train.rl.trainable_sampling import check_sampling
 
 
@@ -66,6 +68,11 @@ class EnvironmentMix:
     def tasks(self, label: str, stage: int) -> Tasks:
         """The training tasks of an environment at a stage."""
         return self.scaffold(label, stage).tasks("train")
+
+    def any_task(self, label: str, stage: int) -> AnyTask | None:
+        """What makes the training task at an index alone; None where that takes all before it."""
+        environment = self.scaffold(label, stage).environment
+        return partial(environment.task, "train") if environment.makes_any_task else None
 
     async def aclose(self) -> None:
         """Releases what scaffolds and environments hold."""

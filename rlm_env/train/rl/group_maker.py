@@ -18,7 +18,7 @@ from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
 from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.environment_mix import EnvironmentMix
-from rlm_env.train.rl.groups import RolloutGroup, member_of
+from rlm_env.train.rl.groups import RolloutGroup, member_of, rollout_id
 from rlm_env.train.rl.rollouts import RolloutEngine, all_of, scored_rollout
 from rlm_env.train.rl.sampler import TaskDraw
 
@@ -139,7 +139,7 @@ class GroupMaker:
             if progress.policy_version is None:
                 progress.policy_version = self._engine.version
             place = GroupMember(draw.environment, draw.group, member)
-            name = f"{draw.group:06}/{member}"
+            name = rollout_id(draw.group, member)
             rollout = await scored_rollout(name, scaffold, draw.task, self._engine, place, context, clock.stopped)
         group.rollouts.append(self._folder.append(rollout))
 

@@ -108,6 +108,11 @@ class Batch:
         return samples
 
 
+def rollout_id(group: int, member: int) -> str:
+    """The id of a group's rollout."""
+    return f"{group:06}/{member}"
+
+
 def oldest_version(rollout: Rollout) -> int:
     """Optimizer steps that the weights had seen that sampled its oldest token; where that is not known of a reply, when
     the rollout began."""

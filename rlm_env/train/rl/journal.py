@@ -14,18 +14,9 @@ from typing import Any, Self
 from rlm_env.lines import parse_record
 from rlm_env.runs.jsonl import NEVER, JsonLog, read_jsonl
 from rlm_env.train.rl.groups import DropReason
-from rlm_env.train.rl.sampler import TaskDraw
+from rlm_env.train.rl.sampler import TaskDraw, TaskPlace
 
 JOURNAL = "journal.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class TaskPlace:
-    """Where the task of a group comes from: what `TaskSampler.repeat` needs to draw it again."""
-
-    environment: str
-    stage: int
-    index: int
 
 
 @dataclass(slots=True)
@@ -36,6 +27,8 @@ class History:
     """Group number -> its task, in the order of the draws."""
     dropped: set[int] = field(default_factory=set)
     """Groups that were dropped."""
+    rewards: dict[int, float] = field(default_factory=dict)
+    """Group -> its mean reward; of a run with `groups.pools` alone."""
     batches: dict[int, list[int]] = field(default_factory=dict)
     """Step -> the groups that it trains."""
 
@@ -50,8 +43,11 @@ class History:
         a group that was not drawn."""
         match event["event"]:
             case "drawn":
-                place = TaskPlace(str(event["environment"]), _whole(event["stage"]), _whole(event["index"]))
-                self.drawn[_whole(event["group"])] = place
+                at = _whole(event["stage"]), _whole(event["index"])
+                self.drawn[_whole(event["group"])] = TaskPlace(str(event["environment"]), *at, event.get("pool"))
+            case "scored":
+                self._known([event["group"]])
+                self.rewards[event["group"]] = float(event["reward"])
             case "dropped":
                 self.dropped |= self._known([event["group"]])
             case "batch":
@@ -61,8 +57,8 @@ class History:
                 raise ValueError(f"unknown event {other!r}")
 
     def _known(self, groups: Iterable[int]) -> set[int]:
-        if unknown := set(groups) - self.drawn.keys():
-            raise ValueError(f"it names groups that were not drawn: {sorted(unknown)}")
+        if unknown := [group for group in groups if group not in self.drawn]:
+            raise ValueError(f"it names groups that were not drawn: {unknown}")
         return set(groups)
 
 
@@ -93,7 +89,13 @@ class Journal:
     def drawn(self, draw: TaskDraw) -> None:
         """A task was drawn and its group begins."""
         place = {"environment": draw.environment, "stage": draw.stage, "index": draw.index}
-        self._append({"event": "drawn", "group": draw.group, **place, "task_id": draw.task.id})
+        pool = {} if draw.pool is None else {"pool": draw.pool}
+        self._append({"event": "drawn", "group": draw.group, **place, "task_id": draw.task.id, **pool})
+
+    def scored(self, draw: TaskDraw, reward: float) -> None:
+        """A group has ended with this mean reward. Written where there are pools, which it counts for."""
+        if draw.pool is not None:
+            self._append({"event": "scored", "group": draw.group, "reward": reward})
 
     def dropped(self, group: int, reason: DropReason) -> None:
         """A group is dropped."""

@@ -7,9 +7,11 @@ The order is endless and seeded, and its draws can be repeated after a restart. 
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
 from rlm_env.runs.errors import ConfigError
@@ -21,6 +23,19 @@ MAX_SKIPPED = 1000
 
 TasksOf = Callable[[str, int], Tasks]
 """The `train` split of an environment, by label, at a stage of its curriculum (-1: before the first one)."""
+AnyTask = Callable[[int], Task]
+"""Makes the task at an index of a split alone. Raises IndexError behind the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlace:
+    """Where the task of a group comes from, and which pool its reward counts for."""
+
+    environment: str
+    stage: int
+    index: int
+    pool: str | None = None
+    """None: there are no pools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +51,16 @@ class TaskDraw:
     index: int
     """Index into the environment's `train` split at that stage; a finite split is repeated."""
     task: Task
+    pool: str | None = None
+    """The pool of tasks that its reward counts for; None where there are no pools."""
 
 
 class TaskSampler:
     """The order of training tasks. Equal seeds, steps and rewards give equal draws.
 
-    `tasks_of` is called once for every environment and stage that is reached. Not safe for use from two threads at
-    once.
+    `tasks_of` is called once for every environment and stage that is reached. `any_task_of` gives what makes a task by
+    its index alone, where an environment has it, so that a resumed run does not make all that come before. Not safe for
+    use from two threads at once.
     """
 
     def __init__(
@@ -51,9 +69,11 @@ class TaskSampler:
         tasks_of: TasksOf,
         seed: int,
         pools: DifficultyPools | None = None,
+        any_task_of: Callable[[str, int], AnyTask | None] | None = None,
     ) -> None:
         self._environments = list(environments)
         self._tasks_of = tasks_of
+        self._any_task_of = any_task_of or (lambda label, stage: None)
         self._seed = seed
         self._pools = None if pools is None else _Pools(pools)
         self._streams: dict[tuple[str, int], _Stream] = {}
@@ -71,51 +91,99 @@ class TaskSampler:
             if self._pools is None or self._pools.admits(entry.label, task, chance):
                 break
             index, task = stream.next()
-        return TaskDraw(group, entry.label, stage, index, task)
+        return TaskDraw(group, entry.label, stage, index, task, self._pool(entry.label, task))
 
-    def repeat(self, group: int, environment: str, stage: int, index: int) -> TaskDraw:
-        """Repeats a recorded draw. To be called in the order of the groups. Raises ValueError out of order."""
+    def skip(self, group: int, place: TaskPlace) -> None:
+        """Takes in a recorded draw whose task is not needed again: it is not made."""
         self._next_group = max(self._next_group, group + 1)
-        return TaskDraw(group, environment, stage, index, self._stream(environment, stage).at(index))
+        self._stream(place.environment, place.stage).skip(place.index)
 
-    def observe(self, draw: TaskDraw, reward: float) -> None:
+    def repeat(self, group: int, place: TaskPlace) -> TaskDraw:
+        """Repeats a recorded draw. To be called in the order of the groups. Raises ValueError out of order."""
+        self.skip(group, place)
+        task = self._stream(place.environment, place.stage).at(place.index)
+        pool = self._pool(place.environment, task)
+        return TaskDraw(group, place.environment, place.stage, place.index, task, pool)
+
+    def observe(self, draw: TaskDraw | TaskPlace, reward: float) -> None:
         """Takes in the mean reward of a group, which decides how often its pool is drawn from."""
-        if self._pools is not None:
-            self._pools.observe(draw.environment, draw.task, reward)
+        if self._pools is not None and draw.pool is not None:
+            self._pools.observe(draw.environment, draw.pool, reward)
+
+    def _pool(self, environment: str, task: Task) -> str | None:
+        return None if self._pools is None else self._pools.name(environment, task)
 
     def _stream(self, environment: str, stage: int) -> _Stream:
         key = (environment, stage)
         if key not in self._streams:
-            self._streams[key] = _Stream(environment, self._tasks_of(environment, stage))
+            self._streams[key] = _Stream(environment, self._tasks_of(*key), self._any_task_of(*key))
         return self._streams[key]
 
 
 class _Stream:
-    """One split as an endless sequence that only moves forward."""
+    """One split as an endless sequence that only moves forward. A task is made when it is asked for; where the
+    environment cannot make it alone, so are those before it."""
 
-    def __init__(self, name: str, tasks: Tasks) -> None:
+    def __init__(self, name: str, tasks: Tasks, any_task: AnyTask | None) -> None:
         self._name = name
         self._tasks = tasks
+        self._any_task = any_task
+        self._drawn = 0
+        """Index of the next task to draw."""
         self._iterator: Iterator[Task] = iter(tasks)
-        self._position = 0
+        self._made = 0
+        """Index of the next task of the iterator."""
+        self._begun = 0
+        """Index of the first task of its pass over the split."""
+        self._size: int | None = None
+        """Tasks of the split, where that is known of one whose tasks are made alone."""
+
+    def skip(self, index: int) -> None:
+        """The task at `index` is drawn."""
+        self._drawn = max(self._drawn, index + 1)
 
     def next(self) -> tuple[int, Task]:
-        task = next(self._iterator, None)
-        if task is None:
-            self._iterator = iter(self._tasks)
-            task = next(self._iterator, None)
-        if task is None:
-            raise ConfigError(f"environment {self._name} has no tasks in its split 'train'")
-        self._position += 1
-        return self._position - 1, task
+        index, self._drawn = self._drawn, self._drawn + 1
+        return index, self.at(index)
 
     def at(self, index: int) -> Task:
-        if index < self._position:
-            raise ValueError(f"draws must be repeated in order: {index} of {self._name} comes after {self._position}")
+        if self._any_task is not None and index != self._made:
+            return self._alone(self._any_task, index)
+        if index < self._made:
+            raise ValueError(f"draws must be repeated in order: {index} of {self._name} comes after {self._made}")
         while True:
-            position, task = self.next()
-            if position == index:
+            task = next(self._iterator, None)
+            if task is None:
+                size = self._made - self._begun
+                self._require(size)
+                self._iterator = iter(self._tasks)
+                self._made = self._begun = self._made + (index - self._made) // size * size  # whole passes are alike
+                continue
+            self._made += 1
+            if self._made == index + 1:
                 return task
+
+    def _alone(self, any_task: AnyTask, index: int) -> Task:
+        if self._size is None:
+            try:
+                return any_task(index)
+            except IndexError:
+                self._size = bisect_left(range(index), True, key=partial(_is_behind, any_task))
+                self._require(self._size)
+        return any_task(index % self._size)
+
+    def _require(self, size: int) -> None:
+        if not size:
+            raise ConfigError(f"environment {self._name} has no tasks in its split 'train'")
+
+
+def _is_behind(any_task: AnyTask, index: int) -> bool:
+    """Whether a split has no task at an index."""
+    try:
+        any_task(index)
+    except IndexError:
+        return True
+    return False
 
 
 class _Pools:
@@ -127,7 +195,7 @@ class _Pools:
 
     def admits(self, environment: str, task: Task, chance: random.Random) -> bool:
         """Whether a task may be drawn now: of easy and hard pools only some are."""
-        rewards = self._rewards.get(self._key(environment, task))
+        rewards = self._rewards.get((environment, self.name(environment, task)))
         if not rewards or len(rewards) < self._config.window:
             return True
         mean = fmean(rewards)
@@ -137,17 +205,17 @@ class _Pools:
             return chance.random() < self._config.keep_hard
         return True
 
-    def observe(self, environment: str, task: Task, reward: float) -> None:
+    def observe(self, environment: str, pool: str, reward: float) -> None:
         """Takes in the reward of a group."""
-        self._rewards[self._key(environment, task)].append(reward)
+        self._rewards[environment, pool].append(reward)
 
-    def _key(self, environment: str, task: Task) -> tuple[str, str]:
-        """The pool of a task."""
+    def name(self, environment: str, task: Task) -> str:
+        """The pool of a task, within its environment."""
         by = self._config.by
         if by is None:
-            return environment, task.id
+            return task.id
         check_pools(self._config, environment, task)
-        return environment, str(task.info[by])
+        return str(task.info[by])
 
 
 def check_pools(pools: DifficultyPools | None, environment: str, task: Task) -> None:

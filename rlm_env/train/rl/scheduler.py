@@ -57,7 +57,7 @@ class Scheduler:
         self._groups = config.groups
         self._folder = folder
         self._journal = journal
-        self._sampler = TaskSampler(config.environments, mix.tasks, config.seed, config.groups.pools)
+        self._sampler = TaskSampler(config.environments, mix.tasks, config.seed, config.groups.pools, mix.any_task)
         self._maker = GroupMaker(config, mix, engine, folder)
         self._lookahead = Lookahead(config.groups)
         self._trained = trained
@@ -272,6 +272,7 @@ class Scheduler:
         group = await self._maker.make(draw, self._work.rollouts.pop(draw.group, {}), progress)
         if group.scored:
             self._sampler.observe(draw, fmean(group.scored))
+            self._journal.scored(draw, fmean(group.scored))
         return group
 
     async def _draw(self) -> TaskDraw:

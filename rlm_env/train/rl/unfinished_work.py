@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
-from statistics import fmean
 
 from rlm_env.rollout import Rollout
-from rlm_env.runs.folder import RunFolder
+from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.folder import ROLLOUTS, RunFolder
 from rlm_env.train.rl.config import TrainConfig
-from rlm_env.train.rl.groups import Batch, RolloutGroup, member_of, reward_of
+from rlm_env.train.rl.groups import Batch, RolloutGroup, member_of, rollout_id
 from rlm_env.train.rl.journal import History
 from rlm_env.train.rl.sampler import TaskDraw, TaskSampler
 
@@ -29,33 +29,40 @@ class UnfinishedWork:
 def load_unfinished(
     config: TrainConfig, folder: RunFolder, history: History, sampler: TaskSampler, trained: int
 ) -> UnfinishedWork:
-    """Reads it, and brings the sampler to where it was. `trained`: steps that the weights have seen."""
+    """Reads it, and brings the sampler to where it was. `trained`: steps that the weights have seen.
+
+    Of groups that are trained or dropped, neither the task nor a rollout is needed again: no such task is made, and of
+    no such line of rollouts.jsonl more is read than the id. Raises ConfigError where rollouts are missing, and
+    RecordError for damaged ones.
+    """
     later = {step: numbers for step, numbers in history.batches.items() if step > trained}
-    unfinished = {number for numbers in later.values() for number in numbers} | set(history.open)
+    still_open = set(history.open)
+    unfinished = {number for numbers in later.values() for number in numbers} | still_open
     stored: defaultdict[int, dict[int, Rollout]] = defaultdict(dict)
-    rewards: defaultdict[int, list[float]] = defaultdict(list)
-    for rollout in folder.rollouts():
+    ids = {rollout_id(number, member) for number in unfinished for member in range(config.groups.size)}
+    for rollout in folder.rollouts(ids) if ids else ():
         place = member_of(rollout)
-        if place.group is None:
-            continue
         if place.group in unfinished and rollout.score is not None:
             stored[place.group][place.member] = rollout
-        if (reward := reward_of(rollout, config.groups.unfinished)) is not None:
-            rewards[place.group].append(reward)
     work = UnfinishedWork()
     for step, numbers in sorted(later.items()):
+        if lost := [number for number in numbers if number not in stored]:
+            raise ConfigError(
+                f"{folder.path / ROLLOUTS} has lost the rollouts of group {lost[0]}, which step {step} trained: the "
+                "run cannot go on as it was; choose another --out"
+            )
         groups = [
             RolloutGroup(number, history.drawn[number].environment, config, _in_order(stored.pop(number)))
             for number in numbers
         ]
         work.batches[step] = Batch(step, groups)
-    still_open = set(history.open)
     for number, place in history.drawn.items():
-        draw = sampler.repeat(number, place.environment, place.stage, place.index)
         if number in still_open:
-            work.draws.append(draw)
-        elif number in rewards:
-            sampler.observe(draw, fmean(rewards[number]))
+            work.draws.append(sampler.repeat(number, place))
+        else:
+            sampler.skip(number, place)
+            if number in history.rewards:
+                sampler.observe(place, history.rewards[number])
     work.rollouts = dict(stored)
     return work
 

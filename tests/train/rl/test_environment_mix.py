@@ -44,6 +44,9 @@ def test_two_entries_of_one_environment_have_labels_and_the_options_of_all_hold_
     assert [length(mix.scaffold("short", stage)) for stage in (-1, 0, 1)] == [256, 512, 768]
     assert length(mix.scaffold("long", -1)) == 1024
     assert length(mix.held_out("long"), "eval") == 2048
+    alone = mix.any_task("short", 1)
+    assert alone is not None
+    assert alone(2) == mix.tasks("short", 1).take(3)[2]
     with pytest.raises(ValueError, match="'oolong-rlm' is there twice"):
         config(OOLONG, OOLONG)
 

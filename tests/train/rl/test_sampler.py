@@ -1,6 +1,7 @@
 """The order of tasks: the mix, the curriculum, pools, repeating draws after a restart; and the journal."""
 
 from collections import Counter
+from itertools import islice
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,8 @@ from rlm_env.runs.errors import ConfigError
 from rlm_env.task import Task, Tasks
 from rlm_env.train.rl.config import DifficultyPools, TrainEnvironment
 from rlm_env.train.rl.groups import DropReason
-from rlm_env.train.rl.journal import Journal, TaskPlace, read_journal
-from rlm_env.train.rl.sampler import TaskSampler
+from rlm_env.train.rl.journal import Journal, read_journal
+from rlm_env.train.rl.sampler import TaskPlace, TaskSampler
 
 
 def tasks_of(sizes=None):
@@ -88,15 +89,78 @@ def test_easy_pools_are_asked_less_often():
         TaskSampler(environments(a=1), tasks_of(), seed=0, pools=lost).draw(0)
 
 
-@given(count=st.integers(1, 30), seed=st.integers(0, 5), step=st.integers(0, 30))
-def test_repeated_draws_are_the_same_and_what_follows_is_too(count, seed, step):
+def place_of(draw):
+    return TaskPlace(draw.environment, draw.stage, draw.index, draw.pool)
+
+
+def any_task_of(sizes):
+    """Of `a`, whose tasks can be made alone."""
+
+    def make(name, stage):
+        def task(index):
+            if index >= sizes[name]:
+                raise IndexError(index)
+            return next(islice(tasks_of(sizes)(name, stage), index, None))
+
+        return task if name == "a" else None
+
+    return make
+
+
+@given(
+    count=st.integers(1, 30),
+    seed=st.integers(0, 5),
+    step=st.integers(0, 30),
+    open_=st.sets(st.integers(0, 29)),
+    alone=st.booleans(),
+)
+def test_repeated_draws_are_the_same_and_what_follows_is_too(count, seed, step, open_, alone):
+    """Whichever of them are needed again, and whether or not tasks can be made alone."""
     mix = [TrainEnvironment(name="a", curriculum=({"from_step": 15, "options": {}},)), TrainEnvironment(name="b")]
-    sampler = TaskSampler(mix, tasks_of({"a": 7, "b": 1000}), seed)
+    sizes, pools = {"a": 7, "b": 1000}, DifficultyPools(by="length")
+    sampler = TaskSampler(mix, tasks_of(sizes), seed, pools)
     draws = [sampler.draw(step + group) for group in range(count + 5)]
-    resumed = TaskSampler(mix, tasks_of({"a": 7, "b": 1000}), seed)
-    again = [resumed.repeat(d.group, d.environment, d.stage, d.index) for d in draws[:count]]
-    again += [resumed.draw(step + group) for group in range(count, count + 5)]
-    assert again == draws
+    resumed = TaskSampler(mix, tasks_of(sizes), seed, pools, any_task_of(sizes) if alone else None)
+    for draw in draws[:count]:
+        if draw.group in open_:
+            assert resumed.repeat(draw.group, place_of(draw)) == draw
+        else:
+            resumed.skip(draw.group, place_of(draw))
+    assert [resumed.draw(step + group) for group in range(count, count + 5)] == draws[count:]
+
+
+def test_what_is_trained_is_not_made_again():
+    """Of a hundred thousand drawn tasks, those are made that are needed."""
+    made = []
+
+    def tasks(name, stage):
+        def make():
+            for index in range(100):
+                made.append(index)
+                yield Task(f"{index}")
+
+        return Tasks(make, "train")
+
+    def task(index):
+        made.append(index)
+        if index >= 300:
+            raise IndexError(index)
+        return Task(f"{index}")
+
+    alone = TaskSampler(environments(a=1), tasks, 0, None, lambda name, stage: task)
+    in_order = TaskSampler(environments(a=1), tasks, 0)
+    for sampler, index in ((alone, 99_999 % 300), (in_order, 99_999 % 100)):
+        for group in range(99_999):
+            sampler.skip(group, TaskPlace("a", -1, group))
+        assert not made
+        draw = sampler.draw(0)
+        assert (draw.group, draw.index, draw.task.question) == (99_999, 99_999, str(index))
+        assert len(made) <= 200  # the length is found by bisection, or in one pass; then there is one more
+        made.clear()
+    empty = TaskSampler(environments(a=1), tasks, 0, None, lambda name, stage: list[Task]().__getitem__)
+    empty.skip(0, TaskPlace("a", -1, 0))
+    with pytest.raises(ConfigError, match="a has no tasks"):
+        empty.draw(0)
 
 
 def test_the_journal_says_which_groups_are_open(tmp_path):
@@ -128,6 +192,8 @@ def test_the_journal_says_which_groups_are_open(tmp_path):
         '{"event":"batch","step":1,"groups":[0,1]}',
         '{"event":"batch","step":1,"groups":7}',
         '{"event":"batch","step":null,"groups":[0]}',
+        '{"event":"scored","group":1,"reward":0.5}',
+        '{"event":"scored","group":0,"reward":null}',
         "nonsense",
         "[]",
         "null",

@@ -6,8 +6,9 @@ import pytest
 
 from rlm_env.llm.base import EngineUnavailable
 from rlm_env.rollout import read_rollouts
-from rlm_env.runs.errors import RunStopped
+from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.folder import RunFolder
+from rlm_env.task import Task
 from rlm_env.train.rl.groups import DropReason
 from rlm_env.train.rl.journal import read_journal
 from rlm_env.train.rl.sampler import TaskSampler
@@ -240,9 +241,9 @@ async def test_a_killed_run_goes_on_with_nothing_trained_twice_or_lost(tmp_path,
 
 
 async def test_what_groups_scored_counts_for_the_pools_after_a_restart(tmp_path, monkeypatch):
-    observed: dict[int, float] = {}
-    settings = config(max_off_policy_steps=0)
-    monkeypatch.setattr(TaskSampler, "observe", lambda _, draw, reward: observed.update({draw.group: reward}))
+    observed: dict[str, float] = {}
+    settings = config(max_off_policy_steps=0, pools={})
+    monkeypatch.setattr(TaskSampler, "observe", lambda _, draw, reward: observed.update({draw.pool: reward}))
     scaffold = Scaffold(
         reply=lambda task, member: "gone" if member == 0 else member / (1 + int(task.id.removeprefix("task-")))
     )
@@ -250,7 +251,34 @@ async def test_what_groups_scored_counts_for_the_pools_after_a_restart(tmp_path,
         for _ in range(2):
             await train_one(scheduler, engine)
         await asyncio.sleep(0.02)
-    before = {group: observed[group] for group in (0, 1, 2, 3)}
+    before = {f"task-{group}": observed[f"task-{group}"] for group in (0, 1, 2, 3)}
     observed.clear()
     async with scheduling(tmp_path, settings, Scaffold(delay=lambda task, member: 60.0), trained=2):
-        assert {group: observed[group] for group in before} == pytest.approx(before)
+        assert {pool: observed[pool] for pool in before} == pytest.approx(before)
+
+
+async def test_of_what_is_trained_no_rollout_is_read_and_no_task_made_again(tmp_path, monkeypatch):
+    """Of groups 0 to 3 nothing is: their lines may even be damaged behind the id. Of a group that is needed again
+    they may not, and its rollouts may not be gone."""
+    settings = config(max_off_policy_steps=0)
+    async with scheduling(tmp_path, settings, Scaffold()) as (scheduler, engine):
+        for _ in range(3):
+            await train_one(scheduler, engine)
+    path = tmp_path / "rollouts.jsonl"
+    lines = path.read_text().splitlines()
+    trained = [line for line in lines if any(f'"id":"00000{group}/' in line for group in range(4))]
+    later = [line for line in lines if line not in trained]
+    path.write_text("".join(f"{line[:60]}\n" for line in trained) + "".join(f"{line}\n" for line in later))
+    scaffold = Scaffold()
+    made = []
+    monkeypatch.setattr(Task, "__post_init__", lambda task: made.append(task.id))
+    async with scheduling(tmp_path, settings, scaffold, trained=2) as (scheduler, engine):
+        assert scheduler.replaying
+        batch = await train_one(scheduler, engine)
+        assert numbers(batch) == [4, 5]
+        assert not made
+        await train_one(scheduler, engine)
+    path.write_text("".join(f"{line}\n" for line in lines if '"id":"000005/' not in line))
+    with pytest.raises(ConfigError, match=r"rollouts\.jsonl has lost the rollouts of group 5, which step 3 trained"):
+        async with scheduling(tmp_path, settings, scaffold, trained=2):
+            pass
