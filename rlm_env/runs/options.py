@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
 
+from rlm_env.contexts import CONTEXTS
 from rlm_env.runs.config import merge
 from rlm_env.runs.config_table import Table
 from rlm_env.runs.errors import ConfigError, validation_problems
+from rlm_env.runs.folder import CONFIG, RESULTS, ROLLOUTS, SUMMARY
 from rlm_env.scaffolds import SCAFFOLDS, config_type
 from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.spelling import near_matches
@@ -65,6 +67,12 @@ ScaffoldRolloutTable = Annotated[dict[str, Any], AfterValidator(check_scaffold_t
 """`[rollout]` where several scaffolds run: also `[rollout.SCAFFOLD]`, for one of them alone."""
 
 
+OF_METRICS = frozenset({"mean"})
+"""Names that stand where labels do: `reward/mean`, `turns/mean` beside `reward/<label>`, `turns/<label>`."""
+OF_FILES = frozenset({CONFIG, CONTEXTS, RESULTS, ROLLOUTS, SUMMARY})
+"""Names in the folder of several runs, where each label is that of a folder."""
+
+
 class EnvironmentEntry(Table):
     """One of `[[environments]]`."""
 
@@ -76,6 +84,15 @@ class EnvironmentEntry(Table):
     """Options of the environment, over the config's `[options]`. `"@model"` stands for the model's folder."""
     rollout: RolloutTable = Field(default_factory=dict)
     """For this environment alone, over the config's `[rollout]`."""
+
+    @field_validator("label")
+    @classmethod
+    def _is_free(cls, value: str) -> str:
+        if value in OF_METRICS:
+            raise ValueError(f"{value!r} is the name of a metric, reward/{value}: give the environment another label")
+        if value in OF_FILES or value.startswith("."):
+            raise ValueError(f"{value!r} is a name that a run's folder uses: give the environment another label")
+        return value
 
 
 def check_labels(entries: Iterable[EnvironmentEntry]) -> None:

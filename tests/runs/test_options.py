@@ -42,6 +42,25 @@ def test_the_label_of_an_environment_is_its_name_unless_it_is_given():
 
 
 @pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("mean", "'mean' is the name of a metric, reward/mean: give the environment another label"),
+        ("..", "a name that a run's folder uses"),
+        (".hidden", "a name that a run's folder uses"),
+        ("summary.json", "a name that a run's folder uses"),
+        ("contexts", "a name that a run's folder uses"),
+        ("a/b", "should match pattern"),
+        ("", "should match pattern"),
+    ],
+)
+def test_a_label_takes_no_name_that_a_run_uses(label, message):
+    with pytest.raises(ValueError, match=message):
+        EnvironmentEntry(name="oolong-rlm", label=label)
+    for free in ("all", "loss", "max", "v1.2", "root"):
+        assert EnvironmentEntry(name="oolong-rlm", label=free).label == free
+
+
+@pytest.mark.parametrize(
     ("rollout", "message"),
     [
         ({"max_turn": 3}, "x.toml: rollout: unknown key 'max_turn'; did you mean 'max_turns'"),

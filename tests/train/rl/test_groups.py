@@ -4,6 +4,7 @@ import pytest
 
 from rlm_env.messages import Usage
 from rlm_env.rollout import GroupMember, Rollout, Score, StopReason, SubCall, Turn
+from rlm_env.runs.options import OF_METRICS
 from rlm_env.train.rl.batch_metrics import batch_metrics
 from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.groups import Batch, DropReason, RolloutGroup
@@ -21,7 +22,7 @@ def rollout(score=None, calls=0, stop=StopReason.READY, version=0, environment="
         root_usage=Usage(10, 5),
         sub_usage=Usage(3 * calls, 2 * calls),
         score=None if score is None else Score(score),
-        group=GroupMember("a", policy_version=version),
+        group=GroupMember(environment, policy_version=version),
     )
 
 
@@ -136,6 +137,19 @@ def test_metrics_of_a_batch():
     }
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
     assert "dropped_failed/reward" not in metrics
+
+
+def test_no_label_can_be_the_name_of_a_metric():
+    """Whatever else is named like the metrics of an environment is no label."""
+    groups = [
+        RolloutGroup(n, label, config(), [rollout(1.0, calls=1, environment=label), rollout(0.0, environment=label)])
+        for n, label in enumerate("xy")
+    ]
+    batch = Batch(1, groups)
+    names = [name.rpartition("/") for name in batch_metrics(batch, batch.samples())]
+    with_label = {space for space, _, last in names if last in ("x", "y")}
+    assert with_label == {"reward", "turns", "tokens/per_rollout"}
+    assert {last for space, _, last in names if space in with_label} - {"x", "y"} == OF_METRICS
 
 
 def test_what_a_group_s_time_limit_cut_off_is_told():
