@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlm_env.environment import Environment
 from rlm_env.llm.base import EngineUnavailable
-from rlm_env.rollout import Rollout, Score, StopReason, Turn
+from rlm_env.rollout import Rollout, Score, StopReason, SubCall, Turn
 from rlm_env.runs.folder import RunFolder
 from rlm_env.task import Task, Tasks
 from rlm_env.train.rl.config import TrainConfig
@@ -31,11 +31,14 @@ class Scripted(Environment):
 
 
 class Scaffold:
-    """`reply(task, member)` -> a score, an exception to raise, or an error's text; `delay` says after how long."""
+    """`reply(task, member)` -> a score, an exception to raise, or an error's text; `delay` says after how long, `calls`
+    after how many sub-calls."""
 
-    def __init__(self, reply=lambda task, member: float(member % 2), delay=lambda task, member: 0.0):
+    def __init__(
+        self, reply=lambda task, member: float(member % 2), delay=lambda task, member: 0.0, calls=lambda member: 0
+    ):
         self.environment = Scripted()
-        self.reply, self.delay = reply, delay
+        self.reply, self.delay, self.calls = reply, delay, calls
         self.begun: list[str] = []
 
     def open_record(self, task, id):
@@ -51,7 +54,8 @@ class Scaffold:
         if isinstance(reply, str):
             return Rollout(id=id, task_id=task.id, stop_reason=StopReason.ERROR, error=reply)
         turn = Turn(prompt_ids=[1, 2], completion_ids=[3], logprobs=[-0.5])
-        return Rollout(id=id, task_id=task.id, answer=str(reply), turns=[turn])
+        calls = [SubCall(index, 0, 0, []) for index in range(self.calls(member))]
+        return Rollout(id=id, task_id=task.id, answer=str(reply), turns=[turn], sub_calls=calls)
 
     async def judge(self, task, rollout):
         pass
@@ -90,9 +94,10 @@ class Engine:
         self.restarts += 1
 
 
-def config(steps=4, **groups) -> TrainConfig:
+def config(steps=4, advantage=None, **groups) -> TrainConfig:
     groups = {"size": 4, "per_step": 2, "max_off_policy_steps": 1, "concurrency": 64, **groups}
     values = {"model": "m", "out": "o", "environments": [{"name": "scripted"}], "steps": steps, "groups": groups}
+    values |= {"advantage": advantage} if advantage else {}
     return TrainConfig.model_validate(values)
 
 

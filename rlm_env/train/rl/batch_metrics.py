@@ -24,7 +24,8 @@ def batch_metrics(batch: Batch, samples: Sequence[Sample]) -> dict[str, float]:
       rollout, not per token. `score/mean`: the environments' scores, which differ
       from them where `groups.unfinished` says so. `pass@1`, `pass@<size>`: a reward of 1 is correct.
     - shares of the groups made for this step: `groups/dropped_zero_advantage`, `groups/dropped_off_policy`,
-      `groups/dropped_failed`, and `groups/zero_advantage` (dropped or trained).
+      `groups/dropped_failed`, and `groups/zero_advantage` (dropped or trained). `groups/cost_alone`: share of the
+      trained groups that would have no advantage if costs did not count.
     - `dropped_<reason>/reward`, `dropped_<reason>/tokens`, `dropped_<reason>/off_policy_steps`: mean reward, sampled
       tokens and age of the scored rollouts in dropped groups, to be compared with those of the trained ones.
     - shares of the rollouts: `rollouts/failed`, `rollouts/truncated`, `rollouts/ready`. `rollouts/cut_off`: share of
@@ -74,6 +75,7 @@ def _groups(batch: Batch) -> dict[str, float]:
     metrics = {f"groups/dropped_{reason}": len(batch.dropped[reason]) / made for reason in DropReason}
     zero_advantage = sum(group.is_zero_advantage for group in batch.groups)
     metrics["groups/zero_advantage"] = (zero_advantage + len(batch.dropped[DropReason.ZERO_ADVANTAGE])) / made
+    metrics["groups/cost_alone"] = mean_or_zero(group.differs_in_cost_alone for group in batch.groups)
     for reason, groups in batch.dropped.items():
         if rollouts := _rewarded(groups):
             metrics[f"dropped_{reason}/reward"] = mean_or_zero(reward for group in groups for reward in group.scored)

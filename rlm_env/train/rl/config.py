@@ -97,7 +97,8 @@ class GroupsConfig(Table):
     concurrency: int = Field(default=64, ge=1)
     """Most rollouts in flight."""
     replace_zero_advantage: bool = True
-    """Dynamic sampling: a group without advantages teaches nothing and is replaced."""
+    """Dynamic sampling: a group without advantages teaches nothing and is replaced. So is one that differs in cost
+    alone (`advantage.cost_weight`), where half of the step's groups do already."""
     min_advantage: float = Field(default=0.01, ge=0)
     """A group whose largest advantage (in absolute value) is not above this counts as one without advantages. Without
     it, small differences in cost would pass for something to learn."""

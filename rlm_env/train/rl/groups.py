@@ -25,7 +25,8 @@ class DropReason(StrEnum):
     """Why a group is not trained."""
 
     ZERO_ADVANTAGE = "zero_advantage"
-    """None of its advantages is above `groups.min_advantage`, so that it would teach next to nothing."""
+    """None of its advantages is above `groups.min_advantage`, so that it would teach next to nothing; or it differs in
+    cost alone, as enough groups of the step do already (`Scheduler`)."""
     OFF_POLICY = "off_policy"
     """Its weights were more than `max_off_policy_steps` updates old. Only a resumed run has such groups."""
     FAILED = "failed"
@@ -66,6 +67,14 @@ class RolloutGroup:
         if self.config.teacher is not None:
             return False
         return max(map(abs, self.advantages), default=0.0) <= self.config.groups.min_advantage
+
+    @property
+    def differs_in_cost_alone(self) -> bool:
+        """True where the group has advantages, and would have none if costs did not count."""
+        if not self.config.advantage.cost_weight or self.config.teacher is not None or self.is_zero_advantage:
+            return False
+        free = self.config.advantage.model_copy(update={"cost_weight": 0.0})
+        return max(map(abs, group_advantages(self.rewards, free))) <= self.config.groups.min_advantage
 
     @property
     def oldest_policy_version(self) -> int:

@@ -31,6 +31,8 @@ from rlm_env.train.rl.rollouts import RolloutEngine
 from rlm_env.train.rl.sampler import TaskDraw, TaskSampler
 from rlm_env.train.rl.unfinished_work import UnfinishedWork, load_unfinished
 
+COST_ALONE = 0.5
+"""Share of the groups of a step that may differ in cost alone; more are replaced, as those without advantages are."""
 FAILED_PER_STEP = 3
 """A run stops where more than this many times `per_step` groups of one step fail."""
 
@@ -202,11 +204,21 @@ class Scheduler:
                     raise _too_many_failures(batch.dropped[DropReason.FAILED])
             elif self._is_too_old(group):
                 self._keep(group, batch, DropReason.OFF_POLICY)
-            elif len(batch.dropped[DropReason.ZERO_ADVANTAGE]) < replaceable and group.is_zero_advantage:
+            elif len(batch.dropped[DropReason.ZERO_ADVANTAGE]) < replaceable and self._teaches_little(group):
                 self._keep(group, batch, DropReason.ZERO_ADVANTAGE)
             else:
                 self._keep(group, batch)
         self._fill()
+
+    def _teaches_little(self, group: RolloutGroup) -> bool:
+        """Whether a group is to be replaced: it has no advantages, or differs in cost alone as every other group that
+        is ready does. Under a cost penalty hardly two rollouts are equal: without this bound, groups that all solve
+        would crowd out those that scores can be learned from."""
+        if group.is_zero_advantage:
+            return True
+        alike = sum(other.differs_in_cost_alone for other in self._ready)
+        room = max(self._groups.per_step, len(self._ready) + 1)
+        return alike >= math.ceil(room * COST_ALONE) and group.differs_in_cost_alone
 
     def _keep(self, group: RolloutGroup, batch: Batch, reason: DropReason | None = None) -> None:
         """Keeps the group, or drops it for a reason."""

@@ -97,6 +97,18 @@ def test_a_small_difference_in_cost_is_no_advantage():
         config(advantage={"cost_weight": 0.1, "mode": "grpo_std"})
 
 
+def test_a_group_of_equal_scores_differs_in_cost_alone():
+    solved = [rollout(1.0, calls=calls) for calls in (10, 12, 14)]
+    penalty = config(advantage={"cost_weight": 0.1})
+    assert RolloutGroup(0, "a", penalty, solved).differs_in_cost_alone
+    assert not RolloutGroup(0, "a", config(), solved).differs_in_cost_alone
+    assert not RolloutGroup(0, "a", penalty, [*solved, rollout(0.0)]).differs_in_cost_alone
+    assert not RolloutGroup(0, "a", penalty, solved[:1] * 3).differs_in_cost_alone  # it has no advantage at all
+    assert not RolloutGroup(0, "a", penalty, [rollout(None)]).differs_in_cost_alone
+    batch = Batch(1, [RolloutGroup(0, "a", penalty, group) for group in (solved, [*solved, rollout(0.0)])])
+    assert batch_metrics(batch, batch.samples())["groups/cost_alone"] == 0.5
+
+
 def test_metrics_of_a_batch():
     groups = [
         RolloutGroup(

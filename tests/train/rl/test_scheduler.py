@@ -143,6 +143,27 @@ async def test_zero_advantage_groups_are_replaced_and_their_number_is_bounded(tm
     assert all(sample.advantage == 0 for sample in batch.samples())
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+async def test_a_cost_penalty_does_not_switch_dynamic_sampling_off(tmp_path, weight):
+    """Three of four tasks are solved by all, at other costs each time. Scores teach as much with a penalty as without,
+    and what differs in cost alone is half of a step at most."""
+
+    def reply(task, member):
+        return float(int(task.id.removeprefix("task-")) % 4 > 0 or member % 2)
+
+    settings = config(steps=3, per_step=4, advantage={"cost_weight": weight})
+    async with scheduling(tmp_path, settings, Scaffold(reply=reply, calls=lambda member: 10 + member)) as (
+        scheduler,
+        engine,
+    ):
+        for _ in range(3):
+            batch = await train_one(scheduler, engine)
+            alone = [group.differs_in_cost_alone for group in batch.groups]
+            mixed = [len(set(group.scored)) > 1 for group in batch.groups]
+            assert sum(mixed) >= 2
+            assert sum(alone) == (4 - sum(mixed) if weight else 0)
+
+
 async def test_a_rollout_that_hangs_does_not_hold_up_its_group_for_ever(tmp_path):
     scaffold = Scaffold(delay=lambda task, member: 60.0 if member == 3 else 0.0)
     async with scheduling(tmp_path, config(timeout=0.2), scaffold) as (scheduler, _):
