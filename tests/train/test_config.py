@@ -1,13 +1,87 @@
 """Configuration of samples, advantages and loss; and that none of it needs torch."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 from pydantic import ValidationError
 
+from rlm_env.runs.config import merge
+from rlm_env.runs.errors import explain_validation
 from rlm_env.train.learner.config import PRESETS, LossConfig, SamplesConfig
 from rlm_env.train.rl.advantage import AdvantageConfig
+from rlm_env.train.rl.config import TrainConfig
+
+COSTS = {"advantage": {"cost_weight": 0.1}}
+TEACHER = {"model": "teacher"}
+WITHOUT_EFFECT = [  # the settings, what is said of them, and a change with which they have an effect
+    (
+        {"loss": {"preset": "gspo", "norm": "token"}},
+        r'one ratio per sequence; loss\.norm = "token" would weigh it by its length',
+        {"loss": {"preset": "gspo", "norm": "sequence"}},
+    ),
+    (
+        {"loss": {"preset": "gspo", "norm": "constant", "norm_tokens": 100}},
+        r'one ratio per sequence; loss\.norm = "constant" would weigh it by its length',
+        {"loss": {"preset": "dr_grpo", "norm_tokens": 100}},
+    ),
+    ({"loss": {"norm_tokens": 100}}, "norm_tokens has no effect with norm 'token'", {"loss": {"norm": "constant"}}),
+    ({"loss": {"kl_estimator": "k3"}}, "no effect without kl_weight", {"loss": {"kl_estimator": "k3", "kl_weight": 1}}),
+    (
+        {"loss": {"preset": "cispo", "ratio_cap": 9.0}},
+        "ratio_cap has no effect with preset 'cispo'",
+        {"loss": {"preset": "cispo", "ratio_cap": 9.0, "kl_weight": 0.1}},
+    ),
+    (
+        {"samples": {"max_sub_calls": 8, "train_sub_calls": False}},
+        "samples: max_sub_calls has no effect with train_sub_calls = false",
+        {"samples": {"train_sub_calls": True}},
+    ),
+    (
+        {"samples": {"sub_weight": 0.5, "train_sub_calls": False}},
+        "samples: sub_weight has no effect with train_sub_calls = false",
+        {"samples": {"train_sub_calls": True}},
+    ),
+    (
+        {"samples": {"sub_weight": 0.5, "train_root": False}},
+        r"samples\.sub_weight has no effect with samples\.train_root = false",
+        {"samples": {"train_root": True}},
+    ),
+    ({"groups": {"cost": "tokens"}}, r"groups\.cost = \"tokens\" has no effect without advantage\.cost_weight", COSTS),
+    (
+        {**COSTS, "rollout": {"max_sub_calls": 0}},
+        r"advantage\.cost_weight has no effect with rollout\.max_sub_calls = 0",
+        {"groups": {"cost": "tokens"}},
+    ),
+    (
+        {**COSTS, "teacher": TEACHER},
+        r"\[advantage\] has no effect with teacher\.reward_weight = 0",
+        {"teacher": {**TEACHER, "reward_weight": 0.5}},
+    ),
+    (
+        {"trainer": {"packing": "tree", "attention": "sdpa"}},
+        'packing = "tree" needs attention = "auto"',
+        {"trainer": {"packing": "auto"}},
+    ),
+    ({"sync": {"address": "10.0.0.1"}}, r"sync\.address has no effect", {"sync": {"method": "nccl"}}),
+    ({"sync": {"drain_seconds": 9}}, r"sync\.drain_seconds has no effect", {"sync": {"in_flight": "drain"}}),
+    ({"sync": {"method": "lora"}}, r"needs trainer\.lora", {"trainer": {"lora": {}}}),
+    (
+        {"optimizer": {"final_fraction": 0.1}},
+        r"optimizer\.final_fraction has no effect",
+        {"optimizer": {"schedule": "linear"}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "message", "change"), WITHOUT_EFFECT, ids=str)
+def test_what_has_no_effect_on_a_run_is_refused(settings, message, change):
+    values = {"model": "m", "out": "o", "environments": [{"name": "a"}], **settings}
+    with pytest.raises(ValidationError) as refused:
+        TrainConfig.model_validate(values)
+    assert re.search(message, explain_validation(refused.value, TrainConfig, ""))
+    TrainConfig.model_validate(merge(values, change))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

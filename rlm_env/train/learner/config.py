@@ -139,6 +139,9 @@ class SamplesConfig(Table):
     def _something(self) -> Self:
         if not self.train_root and not self.train_sub_calls:
             raise ValueError("train_root and train_sub_calls are both off: nothing would be trained")
+        for name in ("max_sub_calls", "sub_weight"):
+            if not self.train_sub_calls and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect with train_sub_calls = false, which trains no sub-call at all")
         return self
 
 

@@ -66,6 +66,8 @@ class MetricsLog:
         kept = [line for line in lines if line["step"] <= trained or _is_evaluation(line)]
         self._steps = {_place(line) for line in kept}
         self._tracked = {_place(line) for line in lines}
+        self._shown = {line["step"] for line in lines if not _is_evaluation(line)}
+        """Steps whose rollouts an earlier process has shown."""
         write_jsonl(self.path, kept)
         self._log = JsonLog(self.path)
         self._trackers = start_trackers(folder, wandb, tensorboard, config or {})
@@ -99,8 +101,11 @@ class MetricsLog:
                 tracker.log(line)
 
     def show_rollouts(self, step: int, rows: Callable[[int], Sequence[Row]]) -> None:
-        """Gives rollouts of a step to the trackers that want them. `rows`: returns at most so many."""
+        """Gives rollouts of a step to the trackers that want them, and do not have them from before a crash. `rows`:
+        returns at most so many. To be called after `write`."""
         for tracker in self._trackers:
+            if step in self._shown and not tracker.fresh:
+                continue
             config = tracker.config
             due = config.rollouts and (step == 1 or step % config.rollouts_every == 0)
             if due and (found := rows(config.rollouts)):

@@ -220,9 +220,9 @@ def _contradictions(config: TrainConfig) -> Iterator[tuple[bool, str]]:
         'loss.norm = "constant" needs loss.norm_tokens: the most tokens that one rollout may train',
     )
     yield (
-        loss.preset == "gspo" and loss.norm == "token",
-        'loss.preset = "gspo" has one ratio per sequence; loss.norm = "token" would weigh it by its length: '
-        'use "sequence"',
+        loss.preset == "gspo" and loss.norm in ("token", "constant"),
+        f'loss.preset = "gspo" has one ratio per sequence; loss.norm = "{loss.norm}" would weigh it by its length: use '
+        '"sequence", or "rollout" or "role"',
     )
     yield (
         config.advantage.cost_weight > 0 and config.advantage.mode == "grpo_std",
@@ -233,15 +233,12 @@ def _contradictions(config: TrainConfig) -> Iterator[tuple[bool, str]]:
         optimizer.warmup_steps > config.steps,
         f"optimizer.warmup_steps is {optimizer.warmup_steps}, but the run has {config.steps} steps",
     )
-    yield (
-        optimizer.schedule == "constant" and optimizer.final_fraction > 0,
-        'optimizer.final_fraction has no effect with schedule = "constant"; use "linear" or "cosine"',
-    )
     supervised = config.supervised
     yield (
         supervised is not None and not supervised.train_root and not config.samples.train_sub_calls,
         "supervised.train_root and samples.train_sub_calls are both off: nothing of the rollouts would be trained",
     )
+    yield from _without_effect(config)
     yield from engine_problems(config.engines, config.engine, config.model, config.samples, config.sync.method)
     yield from place_problems(config.engines, config.teacher)
     elsewhere = [entry for entry in config.engines if entry.followed and not is_this_machine(entry.base_url)]
@@ -253,6 +250,43 @@ def _contradictions(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     for argument in config.engine.extra_args:
         name = argument.partition("=")[0]
         yield name in ENGINE_ARGUMENTS, f"engine.extra_args: {name} is not to be set: {ENGINE_ARGUMENTS.get(name)}"
+
+
+def _without_effect(config: TrainConfig) -> Iterator[tuple[bool, str]]:
+    """Settings that another one leaves without any effect: whether that is so, and what to say then. Those of one table
+    are refused by the table itself."""
+    groups, advantage, teacher, sync = config.groups, config.advantage, config.teacher, config.sync
+    yield (
+        config.optimizer.schedule == "constant" and config.optimizer.final_fraction > 0,
+        'optimizer.final_fraction has no effect with schedule = "constant"; use "linear" or "cosine"',
+    )
+    yield (
+        not config.samples.train_root and config.samples.sub_weight != 1.0 and config.loss.norm != "constant",
+        "samples.sub_weight has no effect with samples.train_root = false: there is no root token to weigh against",
+    )
+    yield (
+        groups.cost != "sub_calls" and not advantage.cost_weight,
+        f'groups.cost = "{groups.cost}" has no effect without advantage.cost_weight',
+    )
+    calls = [{**config.rollout, **entry.rollout}.get("max_sub_calls") for entry in config.environments]
+    yield (
+        advantage.cost_weight > 0 and groups.cost == "sub_calls" and set(calls) == {0},
+        "advantage.cost_weight has no effect with rollout.max_sub_calls = 0, since no rollout has a sub-call: set "
+        'groups.cost = "tokens"',
+    )
+    yield (
+        teacher is not None and not teacher.reward_weight and advantage != AdvantageConfig(),
+        "the table [advantage] has no effect with teacher.reward_weight = 0, with which the teacher alone decides: set "
+        "teacher.reward_weight, or leave [advantage] out",
+    )
+    yield (
+        sync.address != SyncConfig().address and sync.method != "nccl",
+        f'sync.address has no effect with sync.method = "{sync.method}"; it belongs to "nccl"',
+    )
+    yield (
+        sync.drain_seconds != SyncConfig().drain_seconds and sync.in_flight == "keep" and sync.method != "lora",
+        'sync.drain_seconds has no effect with sync.in_flight = "keep", which lets nothing end first; use "drain"',
+    )
 
 
 def load_train_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:

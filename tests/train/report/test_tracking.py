@@ -100,11 +100,14 @@ def test_a_step_that_is_done_again_is_logged_once_and_a_new_tracker_gets_all(tmp
     with MetricsLog(tmp_path, quiet()) as metrics:
         metrics.write(1, {"loss": 1.0})
         metrics.write(2, {"loss": 2.0})
-    for trained in (1, 1):  # killed twice before the second step was in a checkpoint
-        with MetricsLog(tmp_path, quiet(), trained=trained, wandb=OFFLINE) as metrics:
-            metrics.write(2, {"loss": 2.0})
-            metrics.write(3, {"loss": 3.0})
-    assert [(line["step"], line["loss"]) for line in wandb_run.logged] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    for last in (3, 4):  # killed twice before the second step was in a checkpoint
+        with MetricsLog(tmp_path, quiet(), trained=1, wandb=OFFLINE) as metrics:
+            for step in range(2, last + 1):
+                metrics.write(step, {"loss": float(step)})
+                metrics.show_rollouts(step, lambda count: rollout_rows(batch(), count))
+    numbers = [(line["step"], line["loss"]) for line in wandb_run.logged if "rollouts" not in line]
+    assert numbers == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+    assert [line["step"] for line in wandb_run.logged if "rollouts" in line] == [2, 4]
 
 
 def test_tensorboard_has_the_same_numbers_and_the_rollouts(tmp_path):
@@ -112,20 +115,20 @@ def test_tensorboard_has_the_same_numbers_and_the_rollouts(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    shown = TensorboardConfig(rollouts=2)
+    shown = TensorboardConfig(rollouts=2, rollouts_every=2)
     for trained in (0, 1):
         with MetricsLog(tmp_path, quiet(), trained=trained, tensorboard=shown) as metrics:
-            metrics.write(1, {"loss": 0.25})
-            metrics.write(2, {"loss": 0.5})
+            for step in (1, 2):
+                metrics.write(step, {"loss": step / 4})
+                metrics.show_rollouts(step, lambda count: rollout_rows(batch(), count))
             metrics.write(1 + trained, {"eval/e/score": 0.75})
-            if not trained:
-                metrics.show_rollouts(1, lambda count: rollout_rows(batch(), count))
     found = EventAccumulator(str(tmp_path / "tensorboard"))
     found.Reload()
     assert [(event.step, event.value) for event in found.Scalars("loss")] == [(1, 0.25), (2, 0.5)]
     assert [event.step for event in found.Scalars("eval/e/score")] == [1, 2]
     texts = [tag for tag in found.Tags()["tensors"] if tag.startswith("rollouts/")]
     assert len(texts) == 2
+    assert [event.step for event in found.Tensors(texts[0])] == [1, 2]
     text = found.Tensors(texts[0])[0].tensor_proto.string_val[0].decode()
     assert "print(1)" in text
     assert "reward" in text
