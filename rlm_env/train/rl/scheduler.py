@@ -211,14 +211,14 @@ class Scheduler:
         self._fill()
 
     def _teaches_little(self, group: RolloutGroup) -> bool:
-        """Whether a group is to be replaced: it has no advantages, or differs in cost alone as every other group that
-        is ready does. Under a cost penalty hardly two rollouts are equal: without this bound, groups that all solve
+        """Whether a group is to be replaced: it has no advantages, or differs in cost alone, as half of those that are
+        ready do already. Under a cost penalty hardly two rollouts are equal: without this bound, groups that all solve
         would crowd out those that scores can be learned from."""
-        if group.is_zero_advantage:
-            return True
+        if not group.differs_in_cost_alone:
+            return group.is_zero_advantage
         alike = sum(other.differs_in_cost_alone for other in self._ready)
         room = max(self._groups.per_step, len(self._ready) + 1)
-        return alike >= math.ceil(room * COST_ALONE) and group.differs_in_cost_alone
+        return alike >= math.ceil(room * COST_ALONE)
 
     def _keep(self, group: RolloutGroup, batch: Batch, reason: DropReason | None = None) -> None:
         """Keeps the group, or drops it for a reason."""
