@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
 import subprocess
@@ -118,20 +119,30 @@ def rlm_env(*arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.vllm
-@pytest.mark.timeout(900)
-def test_the_environment_is_evaluated_and_trained_on_the_real_engine(word_count, vllm_server):
-    """The evaluation asks the session's engine: that the command starts one is shown in tests/evals/test_vllm.py."""
-    flags = ("--model", "tiny-rlm", "-n", "3", "--scaffolds", "rlm", "--out", "evaluated")
-    engine = ("--base-url", vllm_server.base_url, "--tokens", "tiny-rlm")
-    said = rlm_env("eval", "readme-count", *flags, *engine, "--set", "rollout.max_turns=2")
-    assert "rollouts: error │ 0" in " ".join(said.split())
+def evaluate_and_train(base_url: str) -> tuple[str, str]:
+    """What both commands say, on an engine that runs already."""
+    asked = "eval readme-count --model tiny-rlm -n 3 --scaffolds rlm --out evaluated --set rollout.max_turns=2"
+    evaluated = rlm_env(*asked.split(), "--base-url", base_url, "--tokens", "tiny-rlm")
     Path("train.toml").write_text(
         'model = "tiny-rlm"\nsteps = 1\nout = "trained"\n[[environments]]\nname = "readme-count"\n'
         "[rollout]\nmax_turns = 2\n[rollout.sub]\ntemperature = 1.0\n[groups]\nsize = 2\nper_step = 2\n"
         'replace_zero_advantage = false\n[trainer]\ndevice = "cpu"\ndtype = "float32"\npack_tokens = 1024\n'
+        f'[[engines]]\nname = "session"\nbase_url = "{base_url}"\n'
     )
-    said = rlm_env("train", "train.toml")
-    for stage in ("loading tiny-rlm ...", "starting vLLM with tiny-rlm ...", "comparing it with the trainer ..."):
-        assert stage in said
+    return evaluated, rlm_env("train", "train.toml")
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(900)
+@pytest.mark.asyncio(loop_scope="session")
+async def test_the_environment_is_evaluated_and_trained_on_the_real_engine(word_count, vllm_server, tiny_model_path):
+    """On the session's engine: that the commands start one is shown in tests/evals/test_vllm.py and
+    tests/train/rl/test_live.py."""
+    try:
+        evaluated, trained = await asyncio.to_thread(evaluate_and_train, vllm_server.base_url)
+    finally:
+        await vllm_server.reload_weights(tiny_model_path)
+    assert "rollouts: error │ 0" in " ".join(evaluated.split())
+    for stage in ("loading tiny-rlm ...", "comparing it with the trainer ..."):
+        assert stage in " ".join(trained.split())
     assert (word_count / "trained" / "model" / "config.json").is_file()

@@ -77,6 +77,7 @@ def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
         run.kill()
         run.wait()
     assert wait_for(lambda: not any(map(exists, engine)), 30.0), "an engine dies with its run"
+    assert "starting vLLM with tiny-rlm ..." in (tmp_path / "stderr").read_text()
     assert main([*command, "--resume"]) == 0
 
     assert steps() == [1, 2, 3, 4]
