@@ -177,3 +177,12 @@ def test_dspy_rlm_runs_on_it():
         result = rlm(context="spam ham spam", question="How often?")
     assert result.answer == "spam2"
     assert any("which word?" in text for text in lm.asked)
+
+
+def test_after_a_run_whose_process_died_the_next_begins_anew():
+    lm = ScriptedLM("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "SUBMIT(answer=context)")
+    rlm = dspy.RLM("context, question -> answer", interpreter_factory=lambda: RLMInterpreter(config=PLAIN), max_iters=4)
+    with dspy.context(lm=lm):
+        with pytest.raises(CodeInterpreterError):
+            rlm(context="spam", question="?")
+        assert rlm(context="ham", question="?").answer == "ham"
