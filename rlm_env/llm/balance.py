@@ -1,20 +1,21 @@
 """Several engines that answer as one `LLM`: each request goes to the least loaded of those that are up.
 
 A conversation stays with the engine that has its beginning in the prefix cache, unless that one is busier than others
-by more than `SLACK` and `SHARE`. A request whose engine dies is asked of another. Whether an engine is up again is
-decided by whoever owns it (for training `rlm_env/train/sync/fleet.py`).
+by more than `SLACK` and `SHARE`. A request whose engine dies is asked of another, as is one that an endpoint of others
+could not answer for now; such an endpoint is spared for a while (`seat.py`). Whether an engine is up again is decided
+by whoever owns it (for training `rlm_env/train/sync/fleet.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rlm_env.llm.base import LLM, EngineUnavailable, LLMError, Request, Sampling, ToolSchema
-from rlm_env.llm.http import EndpointError
+from rlm_env.llm.http import EndpointError, NoReply
+from rlm_env.llm.seat import Seat
 from rlm_env.messages import Completion, Message
 
 SLACK = 4
@@ -27,35 +28,26 @@ LOOK_BACK = 8
 """Messages by which a conversation may have grown and still be recognized."""
 
 
-@dataclass(eq=False, slots=True)
-class Seat:
-    """An engine among others."""
-
-    name: str
-    llm: LLM
-    load: int = 0
-    """Prompts in flight, of all roles."""
-    up: bool = True
-    """Whether it is asked."""
-    error: EngineUnavailable | None = None
-    """Why it is not."""
-    healthy: Callable[[], Awaitable[bool]] | None = None
-    """Asks it whether it is well, where it has answered with an error of its own; None: it cannot be asked."""
-
-
 class BalancedLLM(LLM):
     """The LLM of a role that several engines answer.
 
     `seats`: the engines, which other roles may share; all have the same model, or ones that answer alike. `lost`:
     called with an engine that was found dead, and why; it is to set `up` to False, and to True when it is back.
+    `rests`: called with one that begins to rest, and why, and with one that has answered again, and None.
     Requests raise EngineUnavailable while none is up.
     """
 
-    def __init__(self, seats: Sequence[Seat], lost: Callable[[Seat, EngineUnavailable], None]) -> None:
+    def __init__(
+        self,
+        seats: Sequence[Seat],
+        lost: Callable[[Seat, EngineUnavailable], None],
+        rests: Callable[[Seat, LLMError | None], None] = lambda *_: None,
+    ) -> None:
         if not seats:
             raise ValueError("no engine")
         self.seats = list(seats)
         self._lost = lost
+        self._rests = rests
         self._places: OrderedDict[int, Seat] = OrderedDict()
         first = seats[0].llm
         self.name = first.name
@@ -68,28 +60,29 @@ class BalancedLLM(LLM):
     async def complete(
         self, messages: list[Message], tools: list[ToolSchema] | None = None, sampling: Sampling | None = None
     ) -> Completion:
-        request = Request(messages, tools, sampling)
+        request, failed = Request(messages, tools, sampling), set[Seat]()
         while True:
-            (seat,) = self._choose([request])
+            (seat,) = self._choose([(request, failed)])
             try:
                 completion = await seat.llm.complete(messages, tools, sampling)
             except LLMError as error:
-                if not await self._found_dead(seat, error):
+                if not await self._another_is_asked(seat, error, failed):
                     raise
             else:
-                self._remember(request, seat)
+                self._answered(request, seat)
                 return completion
             finally:
                 self._release(seat, 1)
 
     async def complete_many(self, requests: Sequence[Request]) -> list[Completion | LLMError]:
-        """Answers a batch, each part of it on one engine. What an engine leaves unanswered by its death goes to the
-        others."""
+        """Answers a batch, each part of it on one engine. What an engine leaves unanswered by its death, or cannot
+        answer for now, goes to the others."""
         results: list[Completion | LLMError] = [LLMError("not asked")] * len(requests)
+        failed = [set[Seat]() for _ in requests]
         open_places = list(range(len(requests)))
         while open_places:
             try:
-                seats = self._choose([requests[place] for place in open_places])
+                seats = self._choose([(requests[place], failed[place]) for place in open_places])
             except EngineUnavailable as error:
                 for place in open_places:
                     results[place] = error
@@ -97,7 +90,7 @@ class BalancedLLM(LLM):
             parts: dict[Seat, list[int]] = {}
             for place, seat in zip(open_places, seats, strict=True):
                 parts.setdefault(seat, []).append(place)
-            left = await asyncio.gather(*(self._part(seat, parts[seat], requests, results) for seat in parts))
+            left = await asyncio.gather(*(self._part(seat, parts[seat], requests, results, failed) for seat in parts))
             open_places = sorted(place for places in left for place in places)
         return results
 
@@ -113,9 +106,14 @@ class BalancedLLM(LLM):
         return described[0] if len(described) == 1 else {**described[0], "engines": len(described)}
 
     async def _part(
-        self, seat: Seat, places: Sequence[int], requests: Sequence[Request], results: list[Completion | LLMError]
+        self,
+        seat: Seat,
+        places: Sequence[int],
+        requests: Sequence[Request],
+        results: list[Completion | LLMError],
+        failed: Sequence[set[Seat]],
     ) -> list[int]:
-        """Asks one engine for its part of a batch; returns the places that its death leaves open."""
+        """Asks one engine for its part of a batch; returns the places that another is to be asked for."""
         try:
             answers = await seat.llm.complete_many([requests[place] for place in places])
         finally:
@@ -124,21 +122,25 @@ class BalancedLLM(LLM):
         for place, answer in zip(places, answers, strict=True):
             results[place] = answer
             if isinstance(answer, Completion):
-                self._remember(requests[place], seat)
-            elif await self._found_dead(seat, answer):
+                self._answered(requests[place], seat)
+            elif await self._another_is_asked(seat, answer, failed[place]):
                 left.append(place)
         return left
 
-    def _choose(self, requests: Iterable[Request]) -> list[Seat]:
-        """An engine for each request, which counts as in flight there from now on. Raises EngineUnavailable."""
+    def _choose(self, asked: Iterable[tuple[Request, set[Seat]]]) -> list[Seat]:
+        """An engine for each request, which counts as in flight there from now on: if possible none of those that have
+        failed in it, and none that rests. Raises EngineUnavailable."""
         up = [seat for seat in self.seats if seat.up]
         if not up:
             raise EngineUnavailable("; ".join(dict.fromkeys(str(seat.error) for seat in self.seats)))
+        now = asyncio.get_running_loop().time()
         chosen = []
-        for request in requests:
-            best = min(up, key=lambda seat: seat.load)
-            cached = self._with_prefix(request) if len(up) > 1 else None
-            if cached is not None and cached.up and cached.load <= best.load * (1 + SHARE) + SLACK:
+        for request, failed in asked:
+            unfailed = [seat for seat in up if seat not in failed] or up
+            able = [seat for seat in unfailed if seat.may_be_asked(now)] or unfailed
+            best = min(able, key=lambda seat: seat.load)
+            cached = self._with_prefix(request) if len(able) > 1 else None
+            if cached is not None and cached in able and cached.load <= best.load * (1 + SHARE) + SLACK:
                 best = cached
             best.load += 1
             chosen.append(best)
@@ -152,7 +154,7 @@ class BalancedLLM(LLM):
     async def _found_dead(self, seat: Seat, error: LLMError) -> bool:
         """Whether an error is that of a dead engine. What it left unanswered can be asked of another."""
         if not isinstance(error, EngineUnavailable):
-            if not (isinstance(error, EndpointError) and error.status >= 500):
+            if not (isinstance(error, NoReply) or (isinstance(error, EndpointError) and error.status >= 500)):
                 return False
             if seat.up and (seat.healthy is None or await seat.healthy()):
                 return False
@@ -162,8 +164,23 @@ class BalancedLLM(LLM):
             self._lost(seat, error)
         return True
 
-    def _remember(self, request: Request, seat: Seat) -> None:
+    async def _another_is_asked(self, seat: Seat, error: LLMError, failed: set[Seat]) -> bool:
+        """Whether a request that an engine left unanswered goes to another. `failed`: those that cannot answer it for
+        now, as this one if it is an endpoint of others with an error that may pass."""
+        if await self._found_dead(seat, error):
+            return True
+        others = [other for other in self.seats if other.up and other is not seat]
+        if not others or not seat.lets_down(error):
+            return False
+        failed.add(seat)
+        if seat.rest(error, asyncio.get_running_loop().time()):
+            self._rests(seat, error)
+        return any(other not in failed for other in others)
+
+    def _answered(self, request: Request, seat: Seat) -> None:
         """The engine has computed this prompt."""
+        if seat.answered(asyncio.get_running_loop().time()):
+            self._rests(seat, None)
         if len(self.seats) > 1:
             self._places[_beginnings(request)[-1]] = seat
             while len(self._places) > REMEMBERED:

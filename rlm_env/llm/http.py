@@ -48,6 +48,10 @@ class EndpointError(LLMError):
         """Seconds that the endpoint asks to wait before the next try."""
 
 
+class NoReply(LLMError):
+    """The endpoint was silent until the time-out. It may be busy, or hang."""
+
+
 class Endpoint:
     """A client of one base URL. Safe to use from several event loops, one after the other or at once.
 
@@ -56,8 +60,8 @@ class Endpoint:
     `hint`: appended to the message of EngineUnavailable, for example the path of a log. The proxy that the environment
     names is used, but not for this machine.
 
-    All requests raise EndpointError for an error status, EngineUnavailable if nothing answers, and LLMError after a
-    time-out or for a reply that is not JSON.
+    All requests raise EndpointError for an error status, EngineUnavailable if nothing answers, NoReply after a
+    time-out, and LLMError for a reply that is not JSON.
     """
 
     def __init__(
@@ -200,7 +204,7 @@ class Endpoint:
                     reason = self._clean(str(error) or type(error).__name__)
                     raise EngineUnavailable(f"no engine at {self.public_url}: {reason}{self._hint}") from None
             except TimeoutError:  # no other try: it would take as long again
-                raise LLMError(f"{self.public_url}: no reply to {path} within {self._timeout:g} s") from None
+                raise NoReply(f"{self.public_url}: no reply to {path} within {self._timeout:g} s") from None
             await asyncio.sleep(wait)
         raise AssertionError("unreachable")
 

@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from rlm_env.llm.balance import BalancedLLM, Seat
+from rlm_env.llm.balance import BalancedLLM
 from rlm_env.llm.base import LLM, ContextOverflow, EngineUnavailable, LLMError, Request, ToolsRefused
-from rlm_env.llm.http import EndpointError
+from rlm_env.llm.http import EndpointError, NoReply
+from rlm_env.llm.seat import Seat
 from rlm_env.messages import Completion
 
 
@@ -50,7 +51,12 @@ class Several:
         self.engines = [Answering(name) for name in "abcd"[:count]]
         self.seats = [Seat(engine.name, engine) for engine in self.engines]
         self.lost: list[tuple[str, str]] = []
-        self.llm = BalancedLLM(self.seats, lambda seat, error: self.lost.append((seat.name, str(error))))
+        self.rests: list[tuple[str, str]] = []
+        self.llm = BalancedLLM(
+            self.seats,
+            lambda seat, error: self.lost.append((seat.name, str(error))),
+            lambda seat, error: self.rests.append((seat.name, str(error))),
+        )
 
     async def ask(self, *texts: str) -> str:
         return (await self.llm.complete([user(text) for text in texts])).text
@@ -135,6 +141,94 @@ async def test_an_error_of_the_engine_itself_is_a_death_only_if_it_is_not_well(w
     (answer,) = await several.llm.complete_many([Request([user("one")])])
     assert several.lost == told
     assert isinstance(answer, EndpointError) if well else answer.text == "b"
+
+
+@pytest.mark.parametrize(("well", "told"), [(True, []), (False, [("a", "no reply within 1800 s")])])
+async def test_a_time_out_is_a_death_only_of_an_engine_that_is_not_well(well, told):
+    several = Several(2)
+
+    async def healthy() -> bool:
+        return well
+
+    several.seats[0].healthy = healthy
+    several.engines[0].errors = [NoReply("no reply within 1800 s")] * 2
+    answers = await several.llm.complete_many(
+        [Request([user("one")]), Request([user("two")]), Request([user("three")])]
+    )
+    assert (several.lost, several.rests) == (told, [])
+    assert [isinstance(answer, NoReply) for answer in answers] == [well, False, well]
+
+
+PASSING = [
+    EndpointError("bad gateway", 502, "bad gateway"),
+    EndpointError("too many requests", 429, "too many requests"),
+    NoReply("no reply within 60 s"),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=str)
+async def test_what_an_endpoint_cannot_answer_for_now_is_asked_of_another_and_it_rests(error, monkeypatch):
+    monkeypatch.setattr("rlm_env.llm.seat.FIRST_REST", 100.0)
+    several = Several(2)
+    several.engines[0].errors = [error] * 99
+    assert [await several.ask(str(n)) for n in range(4)] == ["b"] * 4
+    answers = await several.llm.complete_many([Request([user(f"batch {n}")]) for n in range(6)])
+    assert [answer.text for answer in answers] == ["b"] * 6
+    assert several.engines[0].asked == ["0"]  # then it rests
+    assert (several.rests, several.lost) == ([("a", str(error))], [])
+    several.seats[0].rest_ends = 0.0
+    answers = await several.llm.complete_many([Request([user(f"later {n}")]) for n in range(6)])
+    assert [answer.text for answer in answers] == ["b"] * 6
+    assert len(several.engines[0].asked) == 2  # of a batch one prompt is tried on it
+    assert several.seats[0].rest_seconds == 200.0
+    several.engines[0].errors, several.seats[0].rest_ends = [], 0.0
+    assert await several.ask("again") == "a"
+    assert several.rests == [("a", str(error)), ("a", "None")]
+    assert [seat.load for seat in several.seats] == [0, 0]
+
+
+async def test_a_batch_of_which_an_endpoint_answers_a_part_loses_none():
+    several = Several(2)
+    several.engines[0].errors = PASSING[:1] * 2
+    answers = await several.llm.complete_many([Request([user(str(n))]) for n in range(8)])
+    assert sorted(answer.text for answer in answers) == ["a"] * 2 + ["b"] * 6
+
+
+async def test_where_all_endpoints_fail_each_is_asked_once_and_the_error_is_told():
+    several = Several(2)
+    for engine in several.engines:
+        engine.errors = PASSING[:1] * 99
+    with pytest.raises(EndpointError, match="bad gateway"):
+        await several.ask("one")
+    assert [engine.asked for engine in several.engines] == [["one"], ["one"]]
+    several.engines[1].errors = []
+    assert await several.ask("two") == "b"  # both rest, and are asked all the same
+    answers = await several.llm.complete_many([Request([user("three")])] * 4)
+    assert [answer.text for answer in answers] == ["b"] * 4
+
+
+async def test_the_only_endpoint_does_not_rest():
+    several = Several(1)
+    several.engines[0].errors = PASSING[:1]
+    with pytest.raises(EndpointError, match="bad gateway"):
+        await several.ask("one")
+    assert await several.ask("two") == "a"
+    assert several.rests == []
+
+
+def test_a_rest_is_as_long_as_the_endpoint_asks_for_and_short_again_after_long_service():
+    seat = Seat("a", Answering("a"))
+    error = EndpointError("too many requests", 429, "too many requests")
+    error.retry_after = 60.0
+    assert seat.rest(error, 100.0)
+    assert (seat.may_be_asked(159.0), seat.may_be_asked(160.0)) == (False, True)
+    assert not seat.answered(120.0)  # it was in flight
+    assert seat.answered(161.0)
+    assert seat.rest(PASSING[0], 200.0)
+    assert seat.rest_seconds == 10.0
+    assert seat.answered(211.0)
+    assert seat.rest(PASSING[0], 600.0)
+    assert seat.rest_seconds == 5.0
 
 
 @pytest.mark.parametrize("error", [ContextOverflow(120, 100), EndpointError("bad request", 400, "bad request")])

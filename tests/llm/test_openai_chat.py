@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from rlm_env.llm import ContextOverflow, EngineUnavailable, LLMError, OpenAIChat, Request, Sampling
+from rlm_env.llm.http import NoReply
 from tests.stub_endpoint import stub_endpoint
 
 KEY = "sk-very-secret-0123456789"
@@ -276,7 +277,7 @@ async def test_time_out_and_nonsense_are_errors_of_one_line() -> None:
 
     async with stub_endpoint(slow) as stub:
         llm = client(stub, timeout=0.05)
-        with pytest.raises(LLMError, match="no reply"):
+        with pytest.raises(NoReply, match="no reply"):
             await llm.complete(HELLO)
         await llm.aclose()
     for nonsense in (web.Response(text="<html>proxy</html>"), {"choices": []}, {"choices": [{}]}, [1]):

@@ -26,6 +26,7 @@ from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.profile import load_profile
 from rlm_env.train.sync.config import LARGEST_ADAPTER_RANK
 from rlm_env.train.sync.request_gate import GatedLLM, RequestGate
+from rlm_env.train.sync.while_healthy import Result, while_healthy
 
 if TYPE_CHECKING:
     from rlm_env.llm.vllm.control import VLLMControl
@@ -156,8 +157,12 @@ class TrainEngine(ABC):
             self._require_presence()
             async with self._lifecycle:  # an engine that is being proven must answer
                 restarts = self.restarts
-                with contextlib.suppress(EngineUnavailable):  # the body finds that out, and starts it again
-                    await self._running().pause()
+                try:
+                    await self._watched(self._running().pause())
+                except EngineUnavailable:
+                    if not self.alone:
+                        raise
+                    # the body finds that out, and starts it again
             try:
                 yield time.monotonic() - start
                 if self.restarts == restarts:
@@ -173,14 +178,15 @@ class TrainEngine(ABC):
     async def _go_on(self) -> None:
         """The end of a pause. A death shows in what is asked next."""
         with contextlib.suppress(EngineUnavailable):
-            tokens = await self._running().tokens_in_flight()
+            tokens = await self._watched(self._running().tokens_in_flight())
             self.kept = self.policy.weights_changed(self.version, tokens)
-            await self._running().resume()
+            await self._watched(self._running().resume())
 
     async def try_on(self, folder: Path) -> None:
         """Serves the weights or the adapter in `folder` for a moment; only in `prove`. Raises LLMError."""
         server = self._running()
-        await (server.reload_weights(folder) if self._adapter is None else server.load_adapter(ADAPTER, folder))
+        whole = self._adapter is None
+        await self._watched(server.reload_weights(folder) if whole else server.load_adapter(ADAPTER, folder))
 
     async def load(self, folder: Path, version: int) -> None:
         """Serves the weights in `folder` from now on; only while paused. An engine that turns out to be dead is
@@ -188,7 +194,7 @@ class TrainEngine(ABC):
         dead and others take them."""
         self._require_presence()
         async with self._lifecycle:
-            alive = await self._survives(lambda server: server.reload_weights(folder))
+            alive = await self._survives(lambda server: self._watched(server.reload_weights(folder)))
             self.served, self.version = folder, version
             if not alive:
                 await self._come_back_at_once()
@@ -230,7 +236,7 @@ class TrainEngine(ABC):
             raise RuntimeError("the engine was started without lora_rank and takes no adapter")
         self._require_presence()
         async with self._lifecycle:
-            alive = await self._survives(lambda server: server.load_adapter(ADAPTER, folder))
+            alive = await self._survives(lambda server: self._watched(server.load_adapter(ADAPTER, folder)))
             self.served, self.version, self._adapter = folder, version, folder
             if not alive:
                 await self._come_back_at_once()
@@ -258,14 +264,15 @@ class TrainEngine(ABC):
         return await self._running().is_healthy(within)
 
     async def statistics(self) -> str:
-        """vLLM's counters and gauges, in the text format of Prometheus. Raises LLMError."""
-        return await self._running().statistics()
+        """vLLM's counters and gauges, in the text format of Prometheus. Raises EngineUnavailable where it hangs or is
+        dead, or another LLMError."""
+        return await self._watched(self._running().statistics())
 
     async def completions(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """vLLM's reply to a request to `/v1/completions`, past the gate. Raises EngineUnavailable or another
         LLMError."""
         try:
-            return await self.policy.raw_completions(body)
+            return await self._watched(self.policy.raw_completions(body))
         except EndpointError as error:
             raise EngineUnavailable(str(error)) if await self._is_dead_after(error) else error from None
 
@@ -273,6 +280,10 @@ class TrainEngine(ABC):
         if self._server is None:
             raise EngineUnavailable("vLLM is not running")
         return self._server
+
+    async def _watched(self, asked: Awaitable[Result]) -> Result:
+        """The answer to what was asked; EngineUnavailable where the engine hangs."""
+        return await while_healthy(asked, self.is_healthy, HEALTH_SECONDS)
 
     async def _survives(self, change: Callable[[VLLMControl], Awaitable[None]]) -> bool:
         """Applies `change`; returns False if the engine is dead. Raises LLMError where a living engine refuses."""
@@ -303,6 +314,7 @@ class TrainEngine(ABC):
         """Replaces the engine if it does not answer, and lets requests in when it is proven, on the newest weights."""
         async with self._lifecycle:
             if await self._must_be_replaced():
+                self.gate.abandon()  # one that hangs would never answer them
                 self._proven = self.prove is None
                 self._take_what_is_owed()
                 await self._replace()

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from rlm_env.llm.balance import BalancedLLM, Seat
+from rlm_env.llm.balance import BalancedLLM
 from rlm_env.llm.base import LLM, EngineRefused, EngineUnavailable, LLMError, Sampling
+from rlm_env.llm.http import NoReply
+from rlm_env.llm.seat import Seat
 from rlm_env.llm.vllm.install import VLLMStartError
 from rlm_env.runs.engine_table import Role
 from rlm_env.train.sync.config import RETURN_SECONDS
@@ -46,6 +48,8 @@ class FixedEndpoint:
             await self.llm.complete([{"role": "user", "content": "Hello"}], None, Sampling(max_tokens=1))
         except EngineUnavailable:
             raise
+        except NoReply as error:
+            raise EngineUnavailable(str(error)) from None
         except LLMError:
             return  # it is there, and dislikes the question
 
@@ -97,7 +101,7 @@ class Fleet:
         self._llms: dict[Role, BalancedLLM] = {}
         for role in ("root", "sub", "judge"):
             if seats := [member.seat for member in self.members if role in member.roles]:
-                self._llms[role] = BalancedLLM(seats, self._lost)
+                self._llms[role] = BalancedLLM(seats, self._lost, self._rests)
 
     @property
     def llm(self) -> LLM:
@@ -192,6 +196,14 @@ class Fleet:
         self._note(member, f"does not answer ({error}); {wait}")
         self._returning[seat] = asyncio.create_task(self._bring_back(member))
 
+    def _rests(self, seat: Seat, error: LLMError | None) -> None:
+        """An endpoint answers with errors, for which others are asked, or answers again (None)."""
+        member = next(member for member in self.members if member.seat is seat)
+        if error is None:
+            self._note(member, "answers again after errors")
+        else:
+            self._note(member, f"answers with errors ({error}) and rests; others are asked meanwhile")
+
     async def _bring_back(self, member: Member) -> None:
         """Starts a local engine again, and looks after others until they answer; gives up after `return_seconds` where
         nobody else has its role."""
@@ -205,7 +217,7 @@ class Fleet:
                         await member.engine.restart()
                 except (EngineGone, EngineRefused) as error:
                     return await self._give_up(member, error)
-                except EngineUnavailable as error:
+                except (EngineUnavailable, NoReply) as error:
                     waited = clock.time() - left_at
                     if waited > self._return_seconds and not self._has_stand_ins(member):
                         limit = f"sync.return_seconds = {self._return_seconds:g}"

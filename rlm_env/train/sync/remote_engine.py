@@ -87,18 +87,30 @@ class RemoteEngine(TrainEngine):
         """Connects anew and gives it the run's weights."""
         if not await self._running().is_healthy(HEALTH_SECONDS):
             raise EngineUnavailable(f"{self.name} at {self._url} does not answer: start it again")
+        await self._end_what_it_does()
         await self._stop()
         try:
             await self._start()
             if self._adapter is None:
-                await self._running().reload_weights(self.served)
+                await self._watched(self._running().reload_weights(self.served))
             else:
-                await self._running().load_adapter(ADAPTER, self._adapter)
+                await self._watched(self._running().load_adapter(ADAPTER, self._adapter))
                 await self._connect(ADAPTER)
         except BaseException:
             await self._disconnect()
             raise
         self.restarts += 1
+
+    async def _end_what_it_does(self) -> None:
+        """One that has only hung still has its requests, which nobody waits for, and stands still if that was in an
+        update."""
+        try:
+            await self._watched(self._running().pause("abort"))
+            await self._watched(self._running().resume())
+        except EngineUnavailable:
+            raise
+        except LLMError:
+            return  # without these routes it cannot stand still
 
     async def _start(self) -> None:
         """Checks that it can be trained with, and connects. Raises ConfigError and EngineUnavailable."""

@@ -47,7 +47,8 @@ class RequestGate:
         self._open.set()
         self._closing = asyncio.Lock()
         self._inside: set[asyncio.Future[Any]] = set()
-        self._cut: set[asyncio.Future[Any]] = set()
+        self._cut: dict[asyncio.Future[Any], LLMError] = {}
+        """Requests that are being cut off, and what they raise."""
 
     @property
     def inside(self) -> int:
@@ -56,7 +57,7 @@ class RequestGate:
 
     async def run(self, request: Callable[[], Awaitable[Result]]) -> Result:
         """Calls `request()` as soon as the gate is open, and returns its result. Raises RequestCut where draining took
-        too long, ReplyDropped where the engine's weights failed their trial, EngineUnavailable where it died in it."""
+        too long, ReplyDropped where the engine's weights failed their trial, EngineUnavailable where it died."""
         while not self._open.is_set():
             await self._open.wait()
         self._require_trust()
@@ -72,10 +73,15 @@ class RequestGate:
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if task in self._cut and not (caller and caller.cancelling()):
-                raise RequestCut("cut off: the engine took new weights before the reply was complete") from None
+                raise self._cut[task] from None
             raise
         finally:
-            self._cut.discard(task)
+            self._cut.pop(task, None)
+
+    def abandon(self) -> None:
+        """Requests in flight raise EngineUnavailable: their engine is dead, and one that hangs does not say so."""
+        for task in self._inside:
+            self._cut_off(task, EngineUnavailable("the engine did not answer any more"))
 
     @contextlib.asynccontextmanager
     async def shut(self) -> AsyncIterator[None]:
@@ -127,10 +133,13 @@ class RequestGate:
         _, slow = await asyncio.wait(self._inside, timeout=seconds)
         if slow:
             self.cut += len(slow)
-            self._cut |= slow
             for task in slow:
-                task.cancel()
+                self._cut_off(task, RequestCut("cut off: the engine took new weights before the reply was complete"))
             await asyncio.wait(slow)
+
+    def _cut_off(self, task: asyncio.Future[Any], error: LLMError) -> None:
+        self._cut[task] = error
+        task.cancel()
 
 
 class GatedLLM(LLM):

@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from rlm_env.llm.base import LLM, EngineRefused, EngineUnavailable, LLMError
+from rlm_env.llm.base import LLM, EngineRefused, EngineUnavailable, LLMError, Request
+from rlm_env.llm.http import EndpointError, NoReply
 from rlm_env.llm.vllm.install import VLLMStartError
 from rlm_env.messages import Completion
 from rlm_env.train.sync import fleet as module
@@ -214,6 +215,58 @@ async def test_an_endpoint_that_dislikes_the_question_is_there():
             raise LLMError("max_tokens must be at least 16")
 
     await FixedEndpoint(Picky("api")).restart()
+
+
+async def test_an_endpoint_that_is_silent_is_not_there():
+    class Silent(Answering):
+        async def complete(self, messages, tools=None, sampling=None):
+            raise NoReply("no reply within 600 s")
+
+    with pytest.raises(EngineUnavailable, match="no reply within 600 s"):
+        await FixedEndpoint(Silent("api")).restart()
+
+
+async def test_an_endpoint_behind_a_proxy_whose_engine_has_died_rests_and_no_sub_call_fails(folder):
+    class Proxy(Answering):
+        async def complete(self, messages, tools=None, sampling=None):
+            if self.dead:
+                raise EndpointError("api: /chat/completions answered 502: Bad Gateway", 502, "Bad Gateway")
+            return Completion(self.name)
+
+    proxy, told = Proxy("proxy"), []
+    root, subs = Engine("policy", folder), [proxy, Answering("good")]
+    seats = [Member(llm.name, FixedEndpoint(llm), ("sub",), followed=False) for llm in subs]
+    fleet = Fleet([Member("policy", root, ("root",)), *seats], told.append)
+    proxy.dead = True
+    assert {(await fleet.sub.complete(HELLO)).text for _ in range(20)} == {"good"}
+    answers = await fleet.sub.complete_many([Request(HELLO)] * 40)
+    assert {answer.text for answer in answers} == {"good"}
+    proxy.dead, seats[0].seat.rest_ends = False, 0.0
+    seats[1].seat.load = 1
+    assert (await fleet.sub.complete([{"role": "user", "content": "Another"}])).text == "proxy"
+    assert told == [
+        "engine proxy answers with errors (api: /chat/completions answered 502: Bad Gateway) and rests; others are "
+        "asked meanwhile",
+        "engine proxy answers again after errors",
+    ]
+    assert [event["engine"] for event in fleet.events] == ["proxy"] * 2
+
+
+async def test_a_time_out_on_the_way_back_is_not_the_end(folder, monkeypatch):
+    """It has answered /health, and hangs again."""
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    run = Several(folder, "ab")
+    run.engines["a"].end = NoReply("no reply to /v1/models within 120 s")
+    run.engines["a"].may.set()
+    run.kill("a")
+    assert await run.ask() == "b"
+    await asyncio.sleep(0.03)
+    assert not run.fleet.is_gone(run.engines["a"])
+    run.engines["a"].end = None
+    async with asyncio.timeout(5):
+        while not run.fleet.members[0].seat.up:  # noqa: ASYNC110  what is waited for tells nobody
+            await asyncio.sleep(0.01)
+    await run.fleet.aclose()
 
 
 async def test_a_frozen_sub_model_has_engines_of_its_own(folder):

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("renderers")
@@ -40,7 +41,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class Slow(StandInVLLM):
-    """Waits with its start until it may."""
+    """Waits with its start until it may. One that `hangs` answers nothing, /health neither."""
+
+    hangs = False
 
     may: asyncio.Event
     loaded: list[tuple[int, str]]
@@ -50,7 +53,28 @@ class Slow(StandInVLLM):
         await self.may.wait()
         return await super().__aenter__()
 
+    async def is_healthy(self, within: float) -> bool:
+        await self._unless_it_hangs(within)
+        return await super().is_healthy(within) and not self.hangs
+
+    async def pause(self, mode: str = "keep") -> None:
+        await self._unless_it_hangs()
+        await super().pause(mode)
+
+    async def statistics(self) -> str:
+        await self._unless_it_hangs()
+        return ""
+
+    async def _completions(self, request: web.Request) -> web.Response:
+        await self._unless_it_hangs()
+        return await super()._completions(request)
+
+    async def _unless_it_hangs(self, seconds: float = 1000.0) -> None:
+        if self.hangs:
+            await asyncio.sleep(seconds)
+
     async def reload_weights(self, folder: Path) -> None:
+        await self._unless_it_hangs()
         self.loaded.append((self.made.index(self), folder.name))
         await super().reload_weights(folder)
 
@@ -154,6 +178,31 @@ async def test_an_update_that_finds_one_engine_dead_goes_to_the_other(pair: Pair
     assert (await differences(pair.sync._syncs[pair.a])).mean_abs < 1e-5
     assert (await pair.update())["sync_mean_abs"] < 1e-5
     assert pair.a.version == 2
+
+
+async def test_an_update_goes_on_without_an_engine_that_hangs(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked of it is asked of the other one, and it is ended and started again."""
+    monkeypatch.setattr("rlm_env.train.sync.engine.HEALTH_SECONDS", 0.1)
+    victim = StandInVLLM.made[0]
+    victim.hangs = True
+    asked = asyncio.create_task(pair.ask(6))
+    await until(lambda: pair.a.gate.inside > 0)
+    assert (await pair.update())["sync_mean_abs"] < 1e-5
+    assert (pair.a.away, pair.b.version) == (True, 1)
+    assert len(await asyncio.wait_for(asked, 20)) == 6
+    assert "engine a does not answer (it hangs" in pair.told[0]
+    await pair.until_a_is_back()
+    assert not victim.alive
+    assert pair.a.version == 1
+    assert (await differences(pair.sync._syncs[pair.a])).mean_abs < 1e-5
+
+
+async def test_an_engine_that_hangs_is_found_by_its_counters(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlm_env.train.sync.engine.HEALTH_SECONDS", 0.05)
+    assert await pair.a.statistics() == ""
+    StandInVLLM.made[0].hangs = True
+    with pytest.raises(EngineUnavailable, match="hangs"):
+        await pair.a.statistics()
 
 
 async def test_an_engine_that_comes_back_during_an_update_takes_part_in_it(

@@ -81,6 +81,19 @@ async def test_what_does_not_end_is_cut_off_and_nothing_else() -> None:
     assert await gate.run(quick) == "quick"  # and the gate is open again
 
 
+async def test_requests_of_an_engine_that_hangs_are_abandoned_as_those_of_a_dead_one() -> None:
+    gate, held = RequestGate(), Held()
+    asked = [asyncio.create_task(gate.run(lambda: held.request("asked"))) for _ in range(2)]
+    await inside(gate)
+    gate.abandon()
+    for one in asked:
+        with pytest.raises(EngineUnavailable):
+            await one
+    assert (gate.inside, gate.cut) == (0, 0)
+    held.release.set()
+    assert await gate.run(lambda: held.request("later")) == "later"
+
+
 async def test_a_caller_that_is_cancelled_is_cancelled_even_while_its_request_is_cut() -> None:
     gate, held = RequestGate(), Held()
     slow = asyncio.create_task(gate.run(lambda: held.request("slow")))
