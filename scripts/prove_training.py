@@ -36,6 +36,7 @@ from typing import Any
 
 from rlm_env.evals.stats import CORRECT, Estimate, paired_difference
 from rlm_env.rollout import Rollout, read_rollouts
+from rlm_env.runs.folder import read_run_config
 from rlm_env.train.report.metrics import read_metrics
 
 CONFIG = "configs/train/tiny.toml"
@@ -231,7 +232,13 @@ def _trained(folder: Path) -> dict[str, float] | None:
         for fact in ("reward/mean", "sub_calls/mean", "sub_calls/solved", "rollouts/ready", "seconds/step"):
             values = [line[fact] for line in some if fact in line]
             found[f"{fact} {moment}"] = fmean(values) if values else float("nan")
-    return found | {"first_step_log_ratio": steps[0]["log_ratio_abs"], "minutes": sum(_seconds(lines)) / 60}
+    found |= {"first_step_log_ratio": steps[0]["log_ratio_abs"], "minutes": sum(_seconds(lines)) / 60}
+    return found | {"in_flight": _in_flight(folder)}
+
+
+def _in_flight(folder: Path) -> int:
+    """The number of rollouts that the run kept in flight: its file may have changed since."""
+    return read_run_config(folder)["groups"]["concurrency"]
 
 
 def _curve(folder: Path) -> list[dict[str, float]]:
@@ -242,13 +249,13 @@ def _curve(folder: Path) -> list[dict[str, float]]:
     for line in sorted((line for line in lines if SCORE in line), key=lambda line: line["step"]):
         before = [other for other in lines if "loss" in other and other["step"] <= line["step"]]
         sums = {name: sum(other.get(key, 0.0) for other in before) for name, key in TOKENS.items()}
-        points.append({"step": line["step"], **sums, "score": line[SCORE]})
+        points.append({"step": line["step"], **sums, "score": line[SCORE], "in_flight": _in_flight(folder)})
     return points
 
 
 def _mean_point(points: Sequence[dict[str, float]]) -> dict[str, Any]:
     """One evaluation over seeds."""
-    means = {name: fmean(point[name] for point in points) for name in ("step", *TOKENS)}
+    means = {name: fmean(point[name] for point in points) for name in ("in_flight", "step", *TOKENS)}
     return {**means, "scores": [point["score"] for point in points]}
 
 
@@ -295,24 +302,30 @@ def _markdown(results: dict[str, Any], seeds: list[int]) -> str:
     lines = [f"Seeds: {', '.join(map(str, seeds))}; mean and standard deviation over seeds.", ""]
     if RUNS.keys() & results:
         lines += [
-            "| training | held-out score before | after | sub-calls per correct rollout before | after | minutes |"
+            "| training | rollouts in flight | held-out score before | after "
+            "| sub-calls per correct rollout before | after | minutes |"
         ]
-        lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
+        lines += ["| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for name, title in RUNS.items():
         if name in results:
             run = results[name]
             facts = ("score_before", "score_after", "sub_calls_solved_before", "sub_calls_solved_after", "minutes")
-            lines.append(f"| {title} | {' | '.join(_spread(run[fact]) for fact in facts)} |")
+            in_flight = ", ".join(str(count) for count in sorted(set(run["in_flight"])))
+            lines.append(f"| {title} | {in_flight} | {' | '.join(_spread(run[fact]) for fact in facts)} |")
     for first, second in PAIRS:
         if difference := results.get(f"{first}_minus_{second}"):
             mean, low, high = (difference[key] for key in ("mean", "low", "high"))
             lines += ["", f"`{first}` minus `{second}`, paired by task: {mean:+.3f} [{low:+.3f}, {high:+.3f}]."]
     if "distill_by_tokens" in results:
-        lines += ["", "| training | steps | tokens sampled | tokens that the teacher was asked | held-out score |"]
-        lines += ["| --- | ---: | ---: | ---: | ---: |"]
+        lines += [
+            "",
+            "| training | rollouts in flight | steps | tokens sampled | tokens that the teacher was asked "
+            "| held-out score |",
+        ]
+        lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
         for name, title in (("learn", "by reward"), ("distill", "by distillation")):
             for point in results.get(f"{name}_by_tokens", []):
-                counts = (f"{point[key]:,.0f}" for key in ("step", *TOKENS))
+                counts = (f"{point[key]:,.0f}" for key in ("in_flight", "step", *TOKENS))
                 lines.append(f"| {title} | {' | '.join(counts)} | {_spread(point['scores'])} |")
     for part, title in (("length", "trained families, by length"), ("unseen", "families never trained on")):
         for moment, runs in results.get(part, {}).items():
