@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,10 @@ from rlm_env.llm.weight_versions import Stretches, WeightVersions
 NEUTRAL_SAMPLING: dict[str, Any] = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Sent with every request. Otherwise vLLM takes defaults from the model's generation_config.json, and samples from
 another distribution than the one that was asked for."""
+LARGEST_ID = 2**31
+"""Token ids are below it, whatever the model."""
+ROUNDING = 1e-3
+"""A log-probability may be above 0 by so much, and is 0 then."""
 REFUSED = frozenset({400, 413, 422})
 """Statuses about the content of a request: a part of it may be accepted."""
 
@@ -67,16 +72,25 @@ class TokenJob:
 class TokenBatches:
     """One served model behind one endpoint.
 
-    `stop_ids` end a completion (they stay in its ids). `largest`: most prompts of one request.
+    `stop_ids` end a completion (they stay in its ids). `largest`: most prompts of one request. `vocabulary`: sampled
+    ids are below it; None: it is not known.
     """
 
     def __init__(
-        self, endpoint: Endpoint, model: str, *, stop_ids: list[int], largest: int, batches: bool = True
+        self,
+        endpoint: Endpoint,
+        model: str,
+        *,
+        stop_ids: list[int],
+        largest: int,
+        batches: bool = True,
+        vocabulary: int | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._model = model
         self._stop_ids = stop_ids
         self._largest = largest
+        self._vocabulary = vocabulary or LARGEST_ID
         self.batches = batches
         """Whether the endpoint takes many prompts in one request. Set to False once it has refused that and then
         accepted the same prompts one by one."""
@@ -107,7 +121,7 @@ class TokenBatches:
         try:
             with self.versions.request(jobs) as known_by:
                 reply = await self._endpoint.post("/completions", self._body(jobs) | known_by)
-            _read(reply, jobs)
+            _read(reply, jobs, self._vocabulary)
             self._batch_succeeded |= len(jobs) > 1
         except EndpointError as error:
             if len(jobs) > 1 and error.status in REFUSED:
@@ -151,15 +165,12 @@ class TokenBatches:
         return {name: value for name, value in body.items() if value is not None}
 
 
-def _read(reply: dict[str, Any], jobs: list[TokenJob]) -> None:
+def _read(reply: dict[str, Any], jobs: list[TokenJob], vocabulary: int) -> None:
     """Adds one choice of the reply to each job. Raises LookupError, TypeError or ValueError before it changes any."""
     choices = sorted(reply["choices"], key=lambda choice: choice["index"])
     if len(choices) != len(jobs):
         raise ValueError(f"{len(choices)} choices for {len(jobs)} prompts")
-    sampled = [(choice["token_ids"], choice["logprobs"]["token_logprobs"]) for choice in choices]
-    for token_ids, logprobs in sampled:
-        if len(token_ids) != len(logprobs) or None in logprobs:
-            raise ValueError("not one logprob for each sampled token")
+    sampled = [(choice["token_ids"], _logprobs(choice, vocabulary)) for choice in choices]
     details = (reply.get("usage") or {}).get("prompt_tokens_details") or {}
     for job, choice, (token_ids, logprobs) in zip(jobs, choices, sampled, strict=True):
         if len(jobs) == 1 and not job.completion_ids:  # for many prompts vLLM reports only the last one's
@@ -170,6 +181,21 @@ def _read(reply: dict[str, Any], jobs: list[TokenJob]) -> None:
         job.finish_reason = choice["finish_reason"]
         if job.finish_reason == "abort":
             job.error = LLMError("the engine aborted the request")
+
+
+def _logprobs(choice: dict[str, Any], vocabulary: int) -> list[float]:
+    """Of each sampled token. Raises LookupError, TypeError or ValueError where a trainer could not use them or the
+    token ids."""
+    token_ids, logprobs = choice["token_ids"], choice["logprobs"]["token_logprobs"]
+    if len(token_ids) != len(logprobs) or None in logprobs:
+        raise ValueError("not one logprob for each sampled token")
+    lowest, largest = min(token_ids, default=0), max(token_ids, default=0)
+    if not set(map(type, token_ids)) <= {int} or not 0 <= lowest <= largest < vocabulary:
+        raise ValueError("token ids that are none of its model")
+    highest = max(logprobs, default=0.0)
+    if not math.isfinite(sum(logprobs)) or highest > ROUNDING:
+        raise ValueError("logprobs that are none")
+    return logprobs if highest <= 0 else [min(0.0, logprob) for logprob in logprobs]
 
 
 def _fail(jobs: list[TokenJob], error: LLMError) -> None:

@@ -41,6 +41,7 @@ class TokenPolicy(LLM):
     `batches=False`: one prompt per request.
     `concurrency`: upper limit of requests in flight. `timeout`: seconds for one of them. `retries`, `hint`: see
     `Endpoint`. `engine_version`, `logprobs_mode`: recorded by `describe`, which asks for the version if it is None.
+    `vocabulary`: sampled ids are below it, otherwise a request fails; None: not known.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class TokenPolicy(LLM):
         engine_version: str | None = None,
         logprobs_mode: str | None = None,
         hint: str | None = None,
+        vocabulary: int | None = None,
     ) -> None:
         self.name = model
         self.context_window = context_window
@@ -69,7 +71,12 @@ class TokenPolicy(LLM):
         self.supports_tools = self.tokens.supports_tools
         self._endpoint = Endpoint(base_url, concurrency=concurrency, timeout=timeout, retries=retries, hint=hint)
         self._engine = TokenBatches(
-            self._endpoint, model, stop_ids=self.tokens.stop_token_ids, largest=max_batch, batches=batches
+            self._endpoint,
+            model,
+            stop_ids=self.tokens.stop_token_ids,
+            largest=max_batch,
+            batches=batches,
+            vocabulary=vocabulary,
         )
         self._coalesce_max_tokens = coalesce_max_tokens if coalesce_ms > 0 else 0
         self._coalescer = Coalescer(self._engine.run, seconds=coalesce_ms / 1000, largest=max_batch)

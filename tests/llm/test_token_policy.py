@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,12 @@ async def test_wrong_credentials_are_not_asked_one_by_one(folder: Path) -> None:
         lambda reply: reply["choices"][0].update(logprobs=None),
         lambda reply: reply.pop("choices"),
         lambda reply: reply["choices"][0].update(finish_reason="abort"),
+        lambda reply: reply["choices"][0]["token_ids"].__setitem__(0, -1),
+        lambda reply: reply["choices"][0]["token_ids"].__setitem__(0, 5.0),
+        lambda reply: reply["choices"][0]["token_ids"].__setitem__(0, 1000),
+        lambda reply: reply["choices"][0]["logprobs"]["token_logprobs"].__setitem__(0, 3.0),
+        lambda reply: reply["choices"][0]["logprobs"]["token_logprobs"].__setitem__(0, "-1"),
+        lambda reply: reply["choices"][0]["logprobs"]["token_logprobs"].__setitem__(0, -math.inf),
     ],
 )
 async def test_reply_without_ids_or_logprobs_is_an_error(folder: Path, spoil: Any) -> None:
@@ -255,9 +262,19 @@ async def test_reply_without_ids_or_logprobs_is_an_error(folder: Path, spoil: An
         spoil(reply)
         return reply
 
-    async with stub_endpoint(answer) as stub, policy_on(stub, folder) as policy:
+    async with stub_endpoint(answer) as stub, policy_on(stub, folder, vocabulary=1000) as policy:
         with pytest.raises(LLMError, match=r"unknown shape|aborted"):
             await policy.complete(ask("a"), sampling=SHORT)
+
+
+async def test_a_logprob_that_rounding_has_put_above_0_is_0(folder: Path) -> None:
+    def answer(_: str, body: dict[str, Any]) -> Any:
+        reply = vllm_completions(body, echo, IM_END)
+        reply["choices"][0]["logprobs"]["token_logprobs"][0] = 1e-7
+        return reply
+
+    async with stub_endpoint(answer) as stub, policy_on(stub, folder) as policy:
+        assert max((await policy.complete(ask("a"), sampling=SHORT)).logprobs) == 0.0
 
 
 async def test_connect_asks_for_name_window_and_logprobs(folder: Path) -> None:

@@ -36,8 +36,17 @@ class ModelFolder:
     @property
     def context_window(self) -> int | None:
         """The config's `max_position_embeddings`, in tokens."""
-        text = self.config.get("text_config") or self.config
-        return text.get("max_position_embeddings")
+        return self._text.get("max_position_embeddings")
+
+    @property
+    def vocabulary(self) -> int | None:
+        """The config's `vocab_size`: token ids are below it."""
+        return self._text.get("vocab_size")
+
+    @property
+    def _text(self) -> dict[str, Any]:
+        """What the config says of a language model."""
+        return self.config.get("text_config") or self.config
 
 
 def find_model(model: str | os.PathLike[str]) -> ModelFolder:

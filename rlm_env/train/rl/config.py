@@ -283,8 +283,10 @@ def _without_effect(config: TrainConfig) -> Iterator[tuple[bool, str]]:
         sync.address != SyncConfig().address and sync.method != "nccl",
         f'sync.address has no effect with sync.method = "{sync.method}"; it belongs to "nccl"',
     )
+    by_url = any(entry.followed and entry.base_url for entry in config.engines)  # which may have to be drained
+    keeps = sync.in_flight == "keep" and sync.method != "lora" and not by_url
     yield (
-        sync.drain_seconds != SyncConfig().drain_seconds and sync.in_flight == "keep" and sync.method != "lora",
+        sync.drain_seconds != SyncConfig().drain_seconds and keeps,
         'sync.drain_seconds has no effect with sync.in_flight = "keep", which lets nothing end first; use "drain"',
     )
 
@@ -301,15 +303,21 @@ def load_train_config(path: Path, overrides: dict[str, Any] | None = None) -> Tr
 
 PLACE = frozenset({"base_url", "key_env", "concurrency", "timeout", "patience", "server"})
 """Keys of `[teacher]` that may change on resume."""
+WAITING = frozenset({"address", "check_tolerance", "return_seconds", "drain_seconds"})
+"""Keys of `[sync]` that may change on resume."""
 RESUMABLE = frozenset({"steps", "out", "wandb", "tensorboard", "checkpoint", "held_out", "engine", "engines"})
 """Keys that may change on resume; `steps` may only grow, and only under a constant schedule; of `engines` what is
 fixed stays."""
 
 
 def _without_places(values: dict[str, Any]) -> dict[str, Any]:
-    """Without the keys that say where the teacher is, and not what it says."""
-    teacher = {key: value for key, value in values.get("teacher", {}).items() if key not in PLACE}
-    return {**values, "teacher": teacher} if teacher else values
+    """Without the keys that say where teacher and engines are and how long they are waited for, and not what they
+    say."""
+    found = dict(values)
+    for table, keys in (("teacher", PLACE), ("sync", WAITING)):
+        if table in found:
+            found[table] = {key: value for key, value in found[table].items() if key not in keys}
+    return found
 
 
 def check_train_resume(recorded: dict[str, Any], config: TrainConfig) -> None:
@@ -327,4 +335,5 @@ def check_train_resume(recorded: dict[str, Any], config: TrainConfig) -> None:
 def _fixed(values: dict[str, Any]) -> list[dict[str, Any]]:
     """What decides the answers of the engines that do not follow: their models and roles."""
     entries = (entry for entry in values.get("engines", ()) if entry["weights"] == "fixed")
-    return [{"model": entry["model"], "roles": sorted(entry["roles"])} for entry in entries]
+    found = {(entry["model"], *sorted(entry["roles"])) for entry in entries}  # of replicas the number may change
+    return [{"model": model, "roles": roles} for model, *roles in sorted(found)]

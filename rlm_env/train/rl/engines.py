@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from rlm_env.llm.base import LLM, EngineUnavailable
-from rlm_env.runs.console import stage
+from rlm_env.runs.console import say_note, stage
 from rlm_env.runs.engines import connect
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.judge import CountedJudge
@@ -25,10 +25,16 @@ from rlm_env.train.rl.engine_entries import TrainEngineEntry, engines_for
 from rlm_env.train.sync.engine import TrainEngine
 from rlm_env.train.sync.fleet import FixedEndpoint, Fleet, Member
 from rlm_env.train.sync.local_engine import LocalEngine
-from rlm_env.train.sync.remote_engine import RemoteEngine
+from rlm_env.train.sync.remote_engine import EXTENSION, RemoteEngine
 
 SEEDS = 1000
 """Between the seeds of two local engines, so that none repeats another's samples; a restart adds one."""
+
+NOT_COUNTED = (
+    "engines.{}: it does not tell how many tokens requests in flight have, so they end before each update; to let them "
+    "go on, start it with --worker-extension-cls {}"
+)
+"""Said at the start of a run."""
 
 
 class JudgeSeat:
@@ -95,6 +101,9 @@ async def open_fleet(
                     start.cancel()
                 await asyncio.gather(*starts, return_exceptions=True)
         fleet = Fleet(members, tell, config.sync.return_seconds)
+        for engine in fleet.followed:
+            if config.sync.in_flight == "keep" and not engine.counts_tokens:
+                say_note(console, NOT_COUNTED.format(engine.name, EXTENSION))
         try:
             yield fleet
         finally:

@@ -46,6 +46,8 @@ class RolloutEngine(Protocol):
 
     async def restart(self) -> None: ...
 
+    async def judge_is_up(self) -> None: ...
+
 
 async def scored_rollout(
     name: str,
@@ -60,8 +62,8 @@ async def scored_rollout(
     scorer failed.
 
     A rollout that failed each time has an `error` and no score. Its `group` is `place` with the versions of the weights
-    that it began and ended with. A dead engine is waited for, within `away`. Raises what `engine.restart` raises, and
-    CancelledError.
+    that it began and ended with. A dead engine is waited for, within `away`, and a dead judge before what it judges is
+    scored again. Raises what `engine.restart` and `engine.judge_is_up` raise, and CancelledError.
     """
     for attempt in range(1, ATTEMPTS + 1):
         version = engine.version
@@ -75,14 +77,20 @@ async def scored_rollout(
             rollout = failed(scaffold.open_record(task, name), error)
         rollout.group = replace(place, policy_version=version, last_policy_version=engine.newest_version)
         if rollout.stop_reason not in (StopReason.ERROR, StopReason.CANCELLED):
-            await _score(scaffold, task, rollout)
+            await _score(scaffold, task, rollout, engine, away)
             return rollout
         if attempt == ATTEMPTS:
             return rollout
     raise AssertionError("unreachable: the last attempt returns")
 
 
-async def _score(scaffold: RLMEnv, task: Task, rollout: Rollout) -> None:
+async def _score(
+    scaffold: RLMEnv,
+    task: Task,
+    rollout: Rollout,
+    engine: RolloutEngine,
+    away: Callable[[], AbstractContextManager[None]],
+) -> None:
     """Scores a rollout in place. Where judge or scorer fail each time, it has an error and no score."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -92,6 +100,9 @@ async def _score(scaffold: RLMEnv, task: Task, rollout: Rollout) -> None:
                 role = "judge" if isinstance(error, LLMError) else "scorer"
                 rollout.error = f"{role}: {describe_exception(error)}"
                 rollout.info[TRACEBACK] = traceback_text(error)
+            elif isinstance(error, EngineUnavailable):
+                with away():
+                    await engine.judge_is_up()
         else:
             return
 

@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,7 @@ class _Run:
             found = await sync.start(self.learner, engines)
         agreement = f"mean |difference| of log-probabilities {found['sync_mean_abs']:.1e}"
         say(self.console, f"engine and trainer agree: {agreement}")
-        watch = EngineWatch(*(engine.statistics for engine in engines.followed))
+        watch = EngineWatch(*(partial(engines.statistics, engine) for engine in engines.followed))
         with HeldOut(config, mix, engines, config.out) as held_out, Journal(config.out) as journal:
             scheduler = Scheduler(config, mix, engines, self.opened.folder, journal, self.learner.version)
             self.evaluations = Evaluations(config.held_out, held_out, self.opened.metrics, scheduler.fail)

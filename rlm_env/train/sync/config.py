@@ -28,7 +28,8 @@ class SyncConfig(Table):
     in_flight: Literal["keep", "drain"] = "keep"
     """Requests in flight at an update. `keep`: they stop where they are and go on under the new weights, which compute
     their prompt and tokens again; each reply records which weights sampled what. `drain`: they end first, on the
-    weights that they began with, while the engine empties; `lora` always drains."""
+    weights that they began with, while the engine empties; `lora` always drains, and so does an engine by URL that was
+    started without the run's worker extension."""
     check_tolerance: float | None = Field(default=None, gt=0)
     """Largest mean difference, in nats, between the log-probabilities of engine and trainer; None: by type."""
     return_seconds: float = Field(default=RETURN_SECONDS, ge=0)

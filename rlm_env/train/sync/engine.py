@@ -80,6 +80,8 @@ class TrainEngine(ABC):
         self._owed: tuple[Path, int] | None = None
         """Weights of updates that it missed, and their version."""
         self._proven = True
+        self.counts_tokens = True
+        """It tells how many tokens requests in flight have, so that they may go on across an update."""
         self.dtype = dtype
         self.limits: Mapping[str, Any] = {}
         """Options of its client that are not the usual ones: `concurrency`, `timeout`, `retries`."""
@@ -354,7 +356,10 @@ class TrainEngine(ABC):
         """Makes `policy` a client of the engine that runs. Raises ConfigError if its log-probabilities are before
         temperature."""
         renderer = load_profile(self.model.path).get("renderer")
-        policy = self._running().policy(name, tokenizer=self.model.path, renderer=renderer, **self.limits)
+        model = self.model
+        policy = self._running().policy(
+            name, tokenizer=model.path, renderer=renderer, vocabulary=model.vocabulary, **self.limits
+        )
         try:
             mode = await policy.measure_logprobs_mode()
             if mode != "processed_logprobs":

@@ -147,12 +147,12 @@ class Fleet:
     async def restart(self) -> None:
         """Returns when root and sub-LLM have an engine that is up. Raises what is wrong with the last one of a role,
         EngineUnavailable for most, where none is left."""
-        for llm in (self._llms["root"], self._llms.get("sub", self._llms["root"])):
-            while not any(seat.up for seat in llm.seats):
-                waiting = [self._returning[seat] for seat in llm.seats if seat in self._returning]
-                if not waiting:
-                    raise self._none_left(llm.seats)
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await self._role_is_up("root")
+        await self._role_is_up("sub")
+
+    async def judge_is_up(self) -> None:
+        """The same for the judge, if the run has one."""
+        await self._role_is_up("judge")
 
     def lose(self, engine: TrainEngine, error: EngineUnavailable) -> None:
         """An engine was found dead by something else than a request."""
@@ -160,6 +160,16 @@ class Fleet:
         if seat.up:
             seat.up, seat.error = False, error
             self._lost(seat, error)
+
+    async def statistics(self, engine: TrainEngine) -> str:
+        """Its counters, see `TrainEngine.statistics`. One that does not answer has died: if it was started again by
+        somebody else and was asked nothing meanwhile, it would answer the next request with the weights that it was
+        started on. Raises LLMError."""
+        try:
+            return await engine.statistics()
+        except EngineUnavailable as error:
+            self.lose(engine, error)
+            raise
 
     def is_gone(self, engine: TrainEngine) -> bool:
         """Whether it will not come back."""
@@ -176,6 +186,14 @@ class Fleet:
         for task in self._returning.values():
             task.cancel()
         await asyncio.gather(*self._returning.values(), return_exceptions=True)
+
+    async def _role_is_up(self, role: Role) -> None:
+        seats = self._llms[role].seats if role in self._llms else []
+        while seats and not any(seat.up for seat in seats):
+            waiting = [self._returning[seat] for seat in seats if seat in self._returning]
+            if not waiting:
+                raise self._none_left(seats)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
 
     @property
     def _one_for_both(self) -> bool:

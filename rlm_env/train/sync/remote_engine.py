@@ -115,7 +115,7 @@ class RemoteEngine(TrainEngine):
     async def _start(self) -> None:
         """Checks that it can be trained with, and connects. Raises ConfigError and EngineUnavailable."""
         facts = await read_facts(self._url, self._served_name, self.name)
-        self.dtype = facts.dtype
+        self.dtype, self.counts_tokens = facts.dtype, facts.extension == EXTENSION
         self._check(facts)
         self._server = VLLMControl(
             self._url,

@@ -146,7 +146,8 @@ class GatedLLM(LLM):
     """The LLM that `current()` returns, behind a gate. It stays the same object when the LLM behind it is replaced.
 
     A request passes as a whole, including its continuations. `current` may raise EngineUnavailable, and then the
-    request raises it.
+    request raises it. So does one that began on an LLM which is not the current one any more: at the address of a dead
+    engine another may answer its retries, with other weights.
     """
 
     def __init__(self, gate: RequestGate, current: Callable[[], LLM], facts: LLM) -> None:
@@ -162,19 +163,23 @@ class GatedLLM(LLM):
     async def complete(
         self, messages: list[Message], tools: list[ToolSchema] | None = None, sampling: Sampling | None = None
     ) -> Completion:
-        return await self._gate.run(lambda: self._current().complete(messages, tools, sampling))
+        return await self._gate.run(lambda: self._asked(lambda llm: llm.complete(messages, tools, sampling)))
 
     async def complete_many(self, requests: Sequence[Request]) -> list[Completion | LLMError]:
-        async def answer() -> list[Completion | LLMError]:
-            return await self._current().complete_many(requests)
-
         try:
-            return await self._gate.run(answer)
+            return await self._gate.run(lambda: self._asked(lambda llm: llm.complete_many(requests)))
         except LLMError as error:
             return [error] * len(requests)
 
     def count_tokens(self, messages: list[Message], tools: list[ToolSchema] | None = None) -> int | None:
         return self._facts.count_tokens(messages, tools)
+
+    async def _asked(self, question: Callable[[LLM], Awaitable[Result]]) -> Result:
+        llm = self._current()
+        result = await question(llm)
+        if self._current() is not llm:
+            raise EngineUnavailable("the engine was started again while it was asked")
+        return result
 
     async def describe(self) -> dict[str, Any]:
         return await self._facts.describe()

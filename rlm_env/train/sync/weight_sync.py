@@ -141,7 +141,8 @@ class WeightSync(ABC):
             engine.owe(folder, version)
             await self._tidy()
             return {}
-        keep = self.config.in_flight == "keep" and self.keeps_requests and not canary_first
+        may_keep = self.keeps_requests and engine.counts_tokens  # else nobody knows which weights sampled what
+        keep = self.config.in_flight == "keep" and may_keep and not canary_first
         await self._fill_cache()
         cut, dropped = engine.gate.cut, engine.gate.dropped
         try:

@@ -170,4 +170,14 @@ def test_a_resumed_run_may_have_other_engines_but_not_other_fixed_models():
     check_train_resume(old, config(*more, **ROOT_ALONE))
     with pytest.raises(ConfigError, match="engines was"):
         check_train_resume(old, config(ROOT, {**FIXED_SUB, "model": "other"}, **ROOT_ALONE))
+    check_train_resume(old, config(ROOT, FIXED_SUB, {**FIXED_SUB, "name": "replica"}, **ROOT_ALONE))
     check_train_resume(config().as_toml(), config({"name": "a"}, {"name": "b"}))
+
+
+def test_a_resumed_run_may_wait_longer_and_be_elsewhere_but_brings_weights_as_before():
+    drains = {"method": "nccl", "in_flight": "drain"}
+    old = config(sync={**drains, "return_seconds": 9}).as_toml()
+    where = {"return_seconds": 900, "drain_seconds": 9, "address": "10.0.0.9", "check_tolerance": 0.1}
+    check_train_resume(old, config(sync={**drains, **where}))
+    with pytest.raises(ConfigError, match=r"sync was .*in_flight"):
+        check_train_resume(old, config(sync={"method": "nccl"}))

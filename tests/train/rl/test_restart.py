@@ -217,6 +217,21 @@ async def test_requests_in_flight_go_on_under_the_new_weights(
     assert (await engine.llm.complete(QUESTION, None, GREEDY)).weight_versions == [[0, 1]]
 
 
+async def test_requests_end_before_an_update_of_an_engine_that_does_not_count_their_tokens(
+    engine: TrainEngine, followed: tuple[StandIn, WeightSync]
+) -> None:
+    """So that no reply says of tokens that they are of other weights than they are."""
+    trainer, sync = followed
+    engine.counts_tokens = False
+    asked = asyncio.create_task(engine.llm.complete(QUESTION, None, Sampling(max_tokens=40, temperature=1.0)))
+    while not StandInVLLM.made[-1].sampled:  # noqa: ASYNC110  the stand-in tells nobody
+        await asyncio.sleep(0)
+    trainer.step()
+    assert (await sync.publish(trainer.version))["sync_requests_kept"] == 0
+    assert (await asked).weight_versions == [[0, 0]]
+    assert (await engine.llm.complete(QUESTION, None, GREEDY)).weight_versions == [[0, 1]]
+
+
 async def test_what_weights_sampled_that_fail_their_check_is_dropped(
     engine: TrainEngine, followed: tuple[StandIn, WeightSync]
 ) -> None:

@@ -1,7 +1,10 @@
 """One scored rollout of a training run: what is tried again, and what is kept where something fails for good."""
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
+
+import pytest
 
 from rlm_env.environment import Environment
 from rlm_env.llm.base import EngineUnavailable
@@ -44,14 +47,18 @@ class Failing(Environment):
         return float(rollout.answer == task.gold)
 
 
-async def made(environment: Failing) -> tuple[Rollout, int, int]:
-    """The rollout, how often the model was asked, and how often the engine was started again."""
+async def made(environment: Failing, judge: Callable[[], None] = lambda: None) -> tuple[Rollout, int, int]:
+    """The rollout, how often the model was asked, and how often the engine was started again. `judge`: what comes of
+    waiting for the judge."""
     root, restarts = script(DONE), []
 
     async def restart() -> None:
         restarts.append(1)
 
-    engine = SimpleNamespace(version=7, newest_version=7, llm=root, sub=None, restart=restart)
+    async def judge_is_up() -> None:
+        judge()
+
+    engine = SimpleNamespace(version=7, newest_version=7, llm=root, sub=None, restart=restart, judge_is_up=judge_is_up)
     async with RLMEnv(environment) as env:
         rollout = await scored_rollout("r", env, TASK, engine, GroupMember("x"))
     assert rollout.group == GroupMember("x", policy_version=7, last_policy_version=7)
@@ -71,9 +78,17 @@ async def test_a_scorer_that_fails_for_good_costs_the_score_alone():
     assert (rollout.answer, rollout.stop_reason, asked) == ("1", StopReason.READY, 1)
 
 
-async def test_a_judge_that_does_not_answer_is_not_our_engine():
-    rollout, asked, restarts = await made(Failing(judge=[EngineUnavailable("the judge is gone")]))
-    assert (rollout.score.value, asked, restarts) == (1.0, 1, 0)
+async def test_a_judge_that_has_died_is_waited_for_and_one_that_is_gone_for_good_ends_the_run():
+    gone = [EngineUnavailable("the judge is gone")]
+    waited: list[int] = []
+    rollout, asked, restarts = await made(Failing(judge=[*gone]), lambda: waited.append(1))
+    assert (rollout.score.value, rollout.error, asked, restarts, waited) == (1.0, None, 1, 0, [1])
+
+    def for_good() -> None:
+        raise EngineUnavailable("none of 2 engines is left")
+
+    with pytest.raises(EngineUnavailable, match="none of 2"):
+        await made(Failing(judge=[*gone]), for_good)
 
 
 async def test_a_rollout_that_does_not_begin_says_what_it_was_about():

@@ -103,6 +103,37 @@ async def test_an_engine_that_dies_is_left_out_until_it_is_back(folder):
     await run.fleet.aclose()
 
 
+async def test_an_engine_that_died_with_nothing_in_flight_is_found_out_by_its_statistics(folder):
+    """Otherwise one by URL that was started again would answer the next request with its first weights."""
+    run = Several(folder, "ab")
+
+    async def statistics():
+        raise EngineUnavailable("connection refused")
+
+    run.engines["a"].statistics = statistics
+    with pytest.raises(EngineUnavailable):
+        await run.fleet.statistics(run.engines["a"])
+    assert run.engines["a"].away
+    assert run.told == ["engine a does not answer (connection refused); 1 other engines go on"]
+    await run.fleet.aclose()
+
+
+async def test_the_judge_is_waited_for_on_its_own(folder):
+    judge = Engine("judge", folder)
+    run = Several(folder, "a", more=[Member("judge", judge, ("judge",), followed=False)])
+    await run.fleet.judge_is_up()
+    judge.answering.dead = True
+    with pytest.raises(EngineUnavailable):
+        await run.fleet.judge.complete(HELLO)
+    waiting = asyncio.create_task(run.fleet.judge_is_up())
+    await settle()
+    assert not waiting.done()
+    judge.may.set()
+    await asyncio.wait_for(waiting, 1)
+    assert await run.fleet.judge.complete(HELLO)
+    await Several(folder, "a").fleet.judge_is_up()  # a run without one
+
+
 async def test_with_none_left_a_rollout_waits_for_the_first_that_is_back(folder):
     run = Several(folder, "ab")
     run.kill("a"), run.kill("b")

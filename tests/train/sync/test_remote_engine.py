@@ -174,6 +174,7 @@ async def test_a_gpu_build_needs_no_extension(folder):
     async with running(folder, device="cuda", extension="") as theirs, engine(theirs, folder) as far:
         theirs.seen.append(folder)
         await far.load(folder, 1)
+        assert not far.counts_tokens  # so that requests end before an update
     assert theirs.called == [f"reload_weights {folder.name}"]
 
 

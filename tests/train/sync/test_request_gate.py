@@ -182,6 +182,22 @@ async def test_without_an_engine_requests_fail_at_once() -> None:
     assert isinstance(answer, LLMError)
 
 
+async def test_a_reply_from_the_address_of_an_engine_that_was_replaced_is_none() -> None:
+    """Its retries may have reached another engine, with other weights than the record says."""
+    old, new = (StubLLM(lambda _, name=name: name, delay=0.02) for name in ("old", "new"))
+    gate, current = RequestGate(), [old]
+    llm = GatedLLM(gate, lambda: current[0], old)
+    question = [{"role": "user", "content": "a"}]
+    asked = asyncio.create_task(llm.complete(question))
+    batch = asyncio.create_task(llm.complete_many([Request(question)] * 2))
+    await inside(gate)
+    current[0] = new
+    with pytest.raises(EngineUnavailable, match="started again"):
+        await asked
+    assert all(isinstance(answer, EngineUnavailable) for answer in await batch)
+    assert (await llm.complete(question)).text == "new"
+
+
 async def test_replies_wait_while_weights_are_on_trial() -> None:
     gate, held = RequestGate(), Held()
     with gate.on_trial():
