@@ -7,9 +7,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from rlm_env.train.learner.attention import BY_SAMPLE, Layout
+from rlm_env.train.learner.config import ModelError
 from rlm_env.train.learner.logprobs import TokenLogprobs, token_logprobs
 from rlm_env.train.learner.packing import Pack
 from rlm_env.train.learner.tree_attention import Branches
+
+UNSUPPORTED = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError)
+"""What a model's own code raises where it is not built as the learner needs it."""
 
 
 def pack_logprobs(
@@ -46,19 +50,42 @@ def last_hidden_state(
 
 
 def vocabulary_head(model: nn.Module) -> Tensor:
-    """The weight [vocab, width] of the model's head. Raises ValueError where the head is more than that matrix: with a
+    """The weight [vocab, width] of the model's head. Raises ModelError where the head is more than that matrix: with a
     bias, or under an adapter, whose gradient would be lost."""
     head = base_model(model).get_output_embeddings()
     if not isinstance(head, nn.Linear) or head.bias is not None:
-        raise ValueError(
-            f"{type(model).__name__} cannot be trained: its vocabulary head is a {type(head).__name__}, not one plain "
-            "matrix; keep adapters off the head"
+        name = type(base_model(model)).__name__
+        raise ModelError(
+            f"{name} cannot be trained: its vocabulary head is a {type(head).__name__}, not one plain matrix; keep "
+            "adapters off the head"
         )
     return head.weight
 
 
 def input_embeddings(model: nn.Module) -> nn.Embedding:
     return base_model(model).get_input_embeddings()
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The layers of the decoder. Raises ModelError where it has no list of that name."""
+    base = base_model(model)
+    layers = getattr(base.get_decoder(), "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise ModelError(
+            f"{type(base).__name__}: its decoder has no list `layers`, which several processes and trainer.compile "
+            "need; train it on one process, without compile"
+        )
+    return layers
+
+
+def unsupported(model: str, what: str, error: Exception) -> str:
+    """What is said where transformers' own code of a model cannot do `what`."""
+    reason = f"{type(error).__name__}: {error}"
+    return (
+        f"{model} cannot be trained: {what} fails ({reason}). Needed is a decoder that leaves attention to the "
+        "implementation that is asked for and takes packs without a mask, as those of Qwen, Llama, Mistral, Gemma 3 "
+        "and OLMo do; train another architecture"
+    )
 
 
 def base_model(model: nn.Module) -> Any:

@@ -26,7 +26,7 @@ from rlm_env.train.learner.adapter import merged_weights, write_adapter
 from rlm_env.train.learner.checkpoint import atomic_folder
 from rlm_env.train.learner.config import LossConfig, ModelConfig, OptimizerConfig
 from rlm_env.train.learner.cost import Cost
-from rlm_env.train.learner.forward import base_model, input_embeddings
+from rlm_env.train.learner.forward import decoder_layers, input_embeddings
 from rlm_env.train.learner.loading import empty_model, fill
 from rlm_env.train.learner.logprobs import TokenLogprobs
 from rlm_env.train.learner.loss import distilled_advantages, loss_denominator, sample_weights, token_losses
@@ -115,7 +115,7 @@ class Learner:
             fill(few, self.folder, self.config, self.device, seed)
             found = self._checked(few.to(dtype), dtype)
         self.packed, self.shares = distributed.gather(found)[0]
-        distributed.shard(self.root, list(base_model(self.model).get_decoder().layers), dtype, self.device)
+        distributed.shard(self.root, list(decoder_layers(self.model)), dtype, self.device)
         fill(self.model, self.folder, self.config, self.device, seed)
         self.root.to(self.device)  # buffers
         return split_masters(self.root, torch.float32)

@@ -15,6 +15,7 @@ import torch
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.adapter import adapter_targets
 from rlm_env.train.learner.config import LoraConfig, ModelConfig, ModelError
+from rlm_env.train.learner.forward import UNSUPPORTED, decoder_layers, unsupported
 from rlm_env.train.learner.logprobs import chunk_elements
 from rlm_env.train.learner.model import compute_dtype, read_model_config
 from rlm_env.train.learner.packing_check import shallow_copy
@@ -60,10 +61,7 @@ def require_memory(folder: Path, config: ModelConfig, device: torch.device, *, r
     sharers = distributed.local_world_size()
     available = available_memory(device) // (1 if device.type == "cuda" else sharers)
     if need.total > available:
-        raise ModelError(
-            f"training {folder} needs about {need.total / GIB:.2f} GiB on {device} ({need}), and "
-            f"{available / GIB:.2f} GiB are free; {_remedies(config)}"
-        )
+        raise ModelError(memory_refusal(need, available, folder, config, device))
     available = available_memory(torch.device("cpu"))
     if need.loading > available:
         raise ModelError(
@@ -73,13 +71,31 @@ def require_memory(folder: Path, config: ModelConfig, device: torch.device, *, r
     return need
 
 
+def memory_refusal(need: Memory, available: int, folder: Path, config: ModelConfig, device: torch.device) -> str:
+    """What is said where the device has less than is needed."""
+    return (
+        f"training {folder} needs about {need.total / GIB:.2f} GiB on {device} ({need}), and "
+        f"{available / GIB:.2f} GiB are free; {_remedies(config)}"
+    )
+
+
 def training_memory(model_config: Any, config: ModelConfig, processes: int = 1, *, reference: bool = False) -> Memory:
     """An estimate for a model of this (Hugging Face) configuration. `reference`: with a KL term to the initial
-    weights. Allocates nothing."""
+    weights. Allocates nothing. Raises ModelError where it is no decoder of a kind that can be trained."""
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(model_config)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(model_config)
+        return memory_of(model, config, processes, reference=reference)
+    except ModelError:
+        raise
+    except (ValueError, ImportError, *UNSUPPORTED) as error:
+        raise ModelError(unsupported(model_config.model_type, "estimating its memory", error)) from error
+
+
+def memory_of(model: Any, config: ModelConfig, processes: int = 1, *, reference: bool = False) -> Memory:
+    """`training_memory` of a model that is there already, on the meta device for example."""
     total = sum(parameter.numel() for parameter in model.parameters())
     width = compute_dtype(config).itemsize
     trained = _adapter_size(model, config.lora) if config.lora else total
@@ -89,14 +105,14 @@ def training_memory(model_config: Any, config: ModelConfig, processes: int = 1, 
     if processes == 1:
         copies = width * trained if width < 4 else 0
     else:  # gathered: parameters outside of layers during the whole pass, and two layers at a time
-        layers = model.get_decoder().layers
+        layers = decoder_layers(model)
         layer = sum(parameter.numel() for parameter in layers[0].parameters())
         copies = gathered = width * (total - layer * (len(layers) - 2))
     return Memory(
         weights=(masters + frozen * width) // processes + copies,
         gradients=4 * trained // processes,
         moments=8 * trained // processes,
-        activations=_activations(model_config.get_text_config(), config, width),
+        activations=_activations(model.config.get_text_config(), config, width),
         reference=width * total // processes + gathered if reference and not config.lora else 0,
         loading=masters + frozen * width if processes == 1 else _loaded_by_the_first(model, config),
     )

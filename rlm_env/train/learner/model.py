@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlm_env.spelling import near_matches
 from rlm_env.train.learner import attention
 from rlm_env.train.learner.adapter import AdapterTargets, adapter_targets, add_adapter, unwrapped_name
 from rlm_env.train.learner.config import ModelConfig, ModelError
-from rlm_env.train.learner.forward import base_model, pack_logprobs
+from rlm_env.train.learner.forward import UNSUPPORTED, base_model, decoder_layers, pack_logprobs, unsupported
 from rlm_env.train.learner.logprobs import TokenLogprobs
 from rlm_env.train.learner.packing import Pack
 from rlm_env.train.learner.quietly import quietly
@@ -58,7 +59,10 @@ def read_model_config(folder: Path) -> Any:
 
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is not a model folder: it has no config.json")
-    model_config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    try:
+        model_config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (ValueError, OSError, *UNSUPPORTED) as error:  # an architecture that is unknown here, or broken JSON
+        raise ModelError(f"{folder / 'config.json'} cannot be used: {error}") from error
     for part in {id(part): part for part in (model_config, model_config.get_text_config())}.values():
         for name, value in part.to_dict().items():
             if isinstance(value, float) and name.endswith(("dropout", "_drop", "_pdrop", "dropout_prob")):
@@ -93,6 +97,8 @@ def from_pretrained(folder: Path, config: ModelConfig, dtype: torch.dtype | None
             )
     except (ValueError, ImportError) as error:  # an attention that is unknown, not installed or not for this model
         raise ModelError(f"{folder} cannot be loaded with trainer.attention = {config.attention!r}: {error}") from error
+    except UNSUPPORTED as error:
+        raise ModelError(_not_built(read_model_config(folder), config, error)) from error
     model, report = loaded
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if missing:
@@ -118,6 +124,20 @@ def model_without_values(model_config: Any, config: ModelConfig, dtype: torch.dt
             )
     except (ValueError, ImportError) as error:
         raise ModelError(f"trainer.attention = {config.attention!r}: {error}") from error
+    except UNSUPPORTED as error:
+        raise ModelError(_not_built(model_config, config, error)) from error
+
+
+def _not_built(model_config: Any, config: ModelConfig, error: Exception) -> str:
+    """Why a model of this (Hugging Face) configuration cannot be made."""
+    name = (model_config.architectures or [model_config.model_type])[0]
+    wanted = _implementation(config)
+    if isinstance(error, KeyError) and error.args == (wanted,):
+        return (
+            f"{name} has code of its own in place of the attention that is asked for (trainer.attention = "
+            f'{config.attention!r}); "eager" may be right, else train another architecture'
+        )
+    return unsupported(name, "making it", error)
 
 
 def prepare(model: Any, config: ModelConfig, seed: int) -> nn.Module:
@@ -127,8 +147,11 @@ def prepare(model: Any, config: ModelConfig, seed: int) -> nn.Module:
     if config.lora:
         model = add_adapter(model, config.lora, seed)
     if config.gradient_checkpointing:
-        with quietly():
-            base_model(model).gradient_checkpointing_enable({"use_reentrant": False})
+        try:
+            with quietly():
+                base_model(model).gradient_checkpointing_enable({"use_reentrant": False})
+        except ValueError as error:
+            raise ModelError(f"trainer.gradient_checkpointing: {error}; set it to false") from error
     return model.train()
 
 
@@ -142,7 +165,7 @@ def compile_layers(model: nn.Module) -> None:
     Not the layer as a whole: attention differs with the lengths of every pack, and around a part that the compiler must
     leave out, a layer that is recomputed in the backward pass falls back to no compilation at all.
     """
-    for layer in base_model(model).get_decoder().layers:
+    for layer in decoder_layers(model):
         for part in layer.children():
             attends = hasattr(part, "is_causal")
             for module in part.children() if attends else [part]:
@@ -160,6 +183,17 @@ def check_buildable(model_config: Any, config: ModelConfig) -> AdapterTargets | 
     targets = adapter_targets(model, config.lora)
     add_adapter(model, config.lora, 0)
     return targets
+
+
+def check_attention(config: ModelConfig) -> None:
+    """Raises ModelError for a name that no model has as its attention. Needs no model."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    known = {"auto", "eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()}
+    if config.attention not in known and "/" not in config.attention:  # with one it is a kernel of the Hub
+        raise ModelError(
+            f"trainer.attention = {config.attention!r} is not known{near_matches(config.attention, known)}"
+        )
 
 
 def _implementation(config: ModelConfig) -> str:

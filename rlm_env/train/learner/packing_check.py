@@ -24,10 +24,13 @@ from torch import Tensor, nn
 
 from rlm_env.train.learner.attention import AttentionError
 from rlm_env.train.learner.forward import (
+    UNSUPPORTED,
     base_model,
+    decoder_layers,
     input_embeddings,
     last_hidden_state,
     pack_logprobs,
+    unsupported,
     vocabulary_head,
 )
 from rlm_env.train.learner.packing import Pack, collate
@@ -99,8 +102,7 @@ def can_pack(model: nn.Module, wanted: Wanted, tolerance: float) -> bool:
 def shallow_copy(model: nn.Module) -> nn.Module:
     """A copy with the fewest first layers among which every kind of layer occurs. It packs as the whole model does, and
     fits a device that the whole model does not."""
-    decoder = base_model(model).get_decoder()
-    layers = decoder.layers
+    decoder, layers = base_model(model).get_decoder(), decoder_layers(model)
     types = getattr(decoder.config, "layer_types", None) or [None] * len(layers)
     kinds = [(kind, *map(type, layer.modules())) for kind, layer in zip(types, layers, strict=False)]
     decoder.layers = layers[: max(map(kinds.index, kinds)) + 1]
@@ -146,6 +148,8 @@ def check_packing(
             )
     except AttentionError as error:
         raise PackingError(str(error)) from error
+    except UNSUPPORTED as error:
+        raise PackingError(unsupported(type(base_model(model)).__name__, "a forward over a pack", error)) from error
     finally:
         model.zero_grad(set_to_none=True)
     _judge(check, model, tolerance or TOLERANCES.get(parameters[0].dtype, 0.1), as_tree)
