@@ -102,13 +102,12 @@ def performance(tokens: int, work: float, seconds: float, device: torch.device) 
     """prime-rl's names. `tokens`: those of all samples; `work`: floating-point operations, of all processes.
 
     `perf/throughput`: tokens a second of the update, over all processes. `perf/mfu`: percent of the cards' rate in
-    bfloat16, where it is known. `perf/peak_memory`: GiB of this process so far.
+    bfloat16, where it is known. `perf/peak_memory`: the most GiB that this process has held so far; on a card, as in
+    prime-rl, with what torch's allocator keeps free for itself, since an engine beside it cannot have that.
     """
     on_card = device.type == "cuda"
     used = (
-        torch.cuda.max_memory_allocated(device)
-        if on_card
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        torch.cuda.max_memory_reserved(device) if on_card else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
     found = {"perf/throughput": tokens / seconds, "perf/peak_memory": used / 2**30}
     peak = peak_flops(torch.cuda.get_device_name(device)) if on_card else None

@@ -630,7 +630,8 @@ def test_performance_is_under_prime_rls_names(folder):
 
 
 def test_the_rate_of_a_card_is_used_in_percent(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 2**31)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _: 2**31)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100 80GB HBM3")
     found = performance(1000, 989e12, 2.0, torch.device("cuda"))
     assert found == {"perf/throughput": 500.0, "perf/peak_memory": 2.0, "perf/mfu": 50.0}
