@@ -1,15 +1,15 @@
 """What the trainer does on this card: whether it is right, and how far from the limit. One command, under 8 minutes.
 
     python scripts/bench/gpu.py                              # a CUDA card, real shapes
-    python scripts/bench/gpu.py --quick                      # the CPU, tiny shapes: so that this file cannot rot
+    python scripts/bench/gpu.py --quick                      # the CPU, tiny shapes (tests/train/test_gpu_bench.py)
 
 Needs torch, transformers, pydantic and this repository; downloads nothing. Weights are random, shapes are real.
 Prints one JSON object a line, flushed, so that a run that is cut off still says what it knows; ends with exit code 1
 where a check failed. Stages, each with a deadline and caught on its own: `probe` (card, versions, rates), `check`
 (correctness against float32 on the CPU), `tree` (prefix trees: right, and how much faster than flat packs), `attention`
-and `head` (kernels beside the alternatives), `step` (whole optimizer steps), `export`, `sync` (weights into a vLLM
-through a folder, by CUDA IPC and by NCCL; left out, with the reason, where there is no vLLM or card for it, and with
---no-engine).
+and `head` (kernels beside the alternatives), `step` (whole optimizer steps), `trl` (TRL's step on the first of these
+batches, where it is installed), `export`, `sync` (weights into a vLLM through a folder, by CUDA IPC and by NCCL; left
+out, with the reason, where there is no vLLM or card for it, and with --no-engine).
 
 MFU is model FLOPs (6 per parameter and token, attention without masked blocks, recomputation not counted) over the
 rate of a matrix product measured on this card in the same run.
@@ -39,12 +39,14 @@ import gpu_checks
 import gpu_kernels
 import gpu_sync
 import gpu_tree
+import gpu_trl
 from gpu_shapes import SHAPES, make_folder, rlm_samples
 
 from rlm_env.train.learner.config import LoraConfig, LossConfig, ModelConfig, OptimizerConfig
 from rlm_env.train.learner.learner import Learner
 from rlm_env.train.learner.memory import GIB, training_memory
 from rlm_env.train.learner.model import read_model_config
+from rlm_env.train.learner.samples import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +179,9 @@ def model_config(run: Run, device: torch.device) -> ModelConfig:
     )
 
 
-def step(bench: Bench, run: Run, folder: Path) -> None:
-    """Whole optimizer steps of the learner, on samples with RLM lengths of which a third of the tokens is trained."""
+def step(bench: Bench, run: Run, folder: Path) -> tuple[list[Sample], float] | None:
+    """Whole optimizer steps of the learner, on samples with RLM lengths of which a third of the tokens is trained.
+    Returns them and the milliseconds of a step; None where it does not fit."""
     what = {
         "model": run.shape,
         "lora": run.lora,
@@ -189,7 +192,8 @@ def step(bench: Bench, run: Run, folder: Path) -> None:
     config = model_config(run, bench.device)
     estimate = training_memory(read_model_config(folder), config).total / GIB
     if bench.device.type == "cuda" and estimate > 0.95 * torch.cuda.mem_get_info()[0] / GIB:
-        return bench.say("step", **what, skipped="does not fit", estimated_gib=estimate)
+        bench.say("step", **what, skipped="does not fit", estimated_gib=estimate)
+        return None
     bench.forget_peak()
     start = time.monotonic()
     learner = Learner(folder, config, OptimizerConfig(lr=1e-6), LossConfig(), total_steps=100)
@@ -220,7 +224,7 @@ def step(bench: Bench, run: Run, folder: Path) -> None:
     )
     if bench.device.type == "cuda":
         bench.check(f"{run.shape}: peak memory is within the estimate", bench.peak_gib() / estimate, 1.1)
-    return None
+    return samples, ms
 
 
 def export(bench: Bench, folder: Path, shape: str) -> None:
@@ -258,14 +262,21 @@ def main() -> int:
             stage(bench)
     with tempfile.TemporaryDirectory(prefix="rlm-env-gpu-") as root:
         folders: dict[str, Path] = {}
+        first: tuple[str, list[Sample], float] | None = None
         for run in STEPS[shapes]:
             if bench.seconds_left < 0:
                 bench.say("step", stopped="deadline")
                 break
+            done = None
             with bench.caught("step", model=run.shape, attention=run.attention):
                 if run.shape not in folders:
                     folders[run.shape] = make_folder(run.shape, Path(root) / run.shape, device)
-                step(bench, run, folders[run.shape])
+                done = step(bench, run, folders[run.shape])
+            if done is not None and first is None:
+                first = (run.shape, *done)
+        if first is not None and bench.seconds_left > 0:
+            with bench.caught("trl"):
+                gpu_trl.run(bench, folders[first[0]], *first)
         if folders and bench.seconds_left > 0:
             shape, folder = next(iter(folders.items()))
             with bench.caught("export"):
