@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError, model_validator
 
+from rlm_env.llm.vllm.arguments import set_elsewhere
 from rlm_env.runs.config_table import Table
 from rlm_env.runs.engine_table import LOCAL, EngineEntry, Role, by_role
 from rlm_env.runs.errors import validation_problems
@@ -74,6 +75,10 @@ class EngineKeys(Table):
             roles = by_role(self.engine_entries())
         except ValidationError as error:
             raise ValueError("; ".join(validation_problems(error, EngineEntry))) from error
+        for entry in roles.values():
+            for problem in set_elsewhere(entry.server.extra_args):
+                where = f"engines.{entry.name}.server" if self.engines else "engine"
+                raise ValueError(f"{where}.extra_args: {problem}")
         if self.engine != EngineOptions() and all(entry.base_url for entry in roles.values()):
             raise ValueError("[engine] is for a local vLLM; it has no effect on the endpoint at base_url")
         return roles

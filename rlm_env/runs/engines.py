@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 
 from rlm_env.llm.base import LLM, EngineRefused, EngineUnavailable, LLMError, Sampling
+from rlm_env.llm.vllm.arguments import argument_names
 from rlm_env.messages import Usage
 from rlm_env.runs.console import stage
 from rlm_env.runs.engine_table import EngineEntry, Role
@@ -207,7 +208,7 @@ def server_options(options: EngineOptions, sharing: int) -> dict[str, Any]:
     """Keyword arguments of `VLLMServer`. `sharing` servers on one GPU get equal parts of its memory, unless
     `extra_args` says otherwise: by default each would take nine tenths, and the second would not start."""
     values = options.model_dump()
-    if sharing > 1 and "--gpu-memory-utilization" not in options.extra_args:
+    if sharing > 1 and "--gpu-memory-utilization" not in argument_names(options.extra_args):
         values["extra_args"] += ("--gpu-memory-utilization", f"{0.9 / sharing:.2f}")
     return values
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
 
@@ -34,8 +34,8 @@ class EngineOptions(Table):
     """0: any free one."""
     max_model_len: int | None = Field(default=None, ge=1)
     """The context window in tokens; None: the model's own."""
-    dtype: str = "auto"
-    """As vLLM names it: `bfloat16`, `float32`, ...; `auto`: the model's own."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "half", "float"] = "auto"
+    """As vLLM names it; `auto`: the model's own."""
     eager: bool | None = None
     """Run without CUDA graphs; None: as the server decides for the device."""
     devices: tuple[int | str, ...] | None = Field(default=None, min_length=1)

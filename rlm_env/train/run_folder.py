@@ -6,6 +6,7 @@ other is decided in `rl/config.py` and `sft/config.py`.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,7 +26,7 @@ from rlm_env.train.learner.checkpoint import Checkpoints
 from rlm_env.train.learner.config import CheckpointConfig
 from rlm_env.train.learner.learner import Learner
 from rlm_env.train.report.metrics import MetricsLog
-from rlm_env.train.report.tracking import TENSORBOARD, TensorboardConfig, WandbConfig
+from rlm_env.train.report.tracking import TENSORBOARD, TensorboardConfig, WandbConfig, check_trackers
 
 CHECKPOINTS, WEIGHTS, MODEL = "checkpoints", "weights", "model"
 """Folders within that of a run: what it resumes from, what an engine serves, and the trained model."""
@@ -102,6 +103,19 @@ class OpenRun(Generic[Config]):
         self.check_applied(learner, last=True)
         learner.export(self.config.out / MODEL)
         self.folder.write_summary({"status": "complete", "steps": learner.version, "model": MODEL})
+
+
+def check_run_folder(config: RunConfig) -> None:
+    """Raises ConfigError, before anything is loaded, where the run's folder cannot be written to, or a tracker that is
+    configured is not installed. Writes nothing."""
+    there = config.out.absolute()
+    while not (there.exists() or there.is_symlink()):
+        there = there.parent
+    if not there.is_dir():
+        raise ConfigError(f"out: {config.out} cannot be a folder, since {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"out: {config.out} cannot be written to, since {there} does not allow it")
+    check_trackers(config.wandb, config.tensorboard)
 
 
 @contextmanager

@@ -70,6 +70,7 @@ def test_a_typo_names_the_key_the_file_and_near_matches(tmp_path, key, said):
         ({"scaffolds": "rlm,rlm"}, "a scaffold is named twice"),
         ({"max_cost": 1.0}, "max_cost needs prices"),
         ({"max_cost": 0}, "max_cost: "),
+        ({"engine": {"extra_args": ["--host=0.0.0.0"]}}, "engine.extra_args: --host is not to be set"),
         ({"tokens": "folder"}, "tokens goes with base_url"),
         ({"api_key_env": "KEY"}, "api_key_env goes with base_url"),
         ({"base_url": "http://x/v1", "engine": {"dtype": "float32"}}, "no effect on the endpoint"),

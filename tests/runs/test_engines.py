@@ -15,8 +15,9 @@ def config(**values):
 def test_servers_that_share_a_gpu_share_its_memory():
     assert server_options(EngineOptions(), 1)["extra_args"] == ()
     assert server_options(EngineOptions(), 2)["extra_args"] == ("--gpu-memory-utilization", "0.45")
-    own = EngineOptions(extra_args=("--gpu-memory-utilization", "0.3"))
-    assert server_options(own, 2)["extra_args"] == own.extra_args
+    for words in (("--gpu-memory-utilization", "0.3"), ("--gpu_memory_utilization=0.3",)):
+        own = EngineOptions(extra_args=words)
+        assert server_options(own, 2)["extra_args"] == words
 
 
 @pytest.mark.parametrize(

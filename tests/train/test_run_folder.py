@@ -8,10 +8,12 @@ from rich.console import Console
 
 pytest.importorskip("torch")
 
+from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.folder import read_run_config
+from rlm_env.train import run_folder
 from rlm_env.train.rl import trainer
 from rlm_env.train.rl.config import TrainConfig
-from rlm_env.train.run_folder import open_run
+from rlm_env.train.run_folder import check_run_folder, open_run
 
 
 @pytest.fixture
@@ -49,3 +51,32 @@ async def test_a_resumed_run_goes_on_with_the_events_of_its_engines(config, monk
     assert len(fleets) == 2
     record = read_run_config(config.out)["record"]
     assert [event["what"] for event in record["engine_events"]] == ["dies", "is back"] * 2
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "locked").mkdir()
+    base = {"model": "tiny-rlm", "environments": [{"name": "n"}]}
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder.os, "access", lambda path, _: path.name != "locked")  # which root may write to
+        for out, message in (
+            ("file", "cannot be a folder"),
+            ("file/a/b", "file is a file"),
+            ("locked/a", "locked does not allow it"),
+        ):
+            with pytest.raises(ConfigError, match=message):
+                check_run_folder(TrainConfig.model_validate({**base, "out": tmp_path / out}))
+    check_run_folder(TrainConfig.model_validate({**base, "out": tmp_path / "new" / "run"}))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "tensorboard"])
+def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, tracker):
+    values = {"model": "tiny-rlm", "environments": [{"name": "n"}], "out": tmp_path}
+    values[tracker] = {"project": "p"} if tracker == "wandb" else {}
+    config = TrainConfig.model_validate(values)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    check_run_folder(config)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=rf"{tracker} is configured and not installed: pip install"):
+        check_run_folder(config)

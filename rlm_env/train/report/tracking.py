@@ -6,6 +6,7 @@ Both draw over optimizer steps. What is logged when is decided in `metrics.py`; 
 
 from __future__ import annotations
 
+import importlib.util
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ Row = Mapping[str, Any]
 """A rollout as a row of a table: column -> value."""
 ROLLOUTS = "rollouts"
 """The name of the table of sampled rollouts."""
+NOT_INSTALLED = "{0} is configured and not installed: pip install 'rlm-env[{0}]'"
 TENSORBOARD = "tensorboard"
 """The folder of TensorBoard's files, within that of the run."""
 
@@ -78,7 +80,7 @@ class WandbTracker:
         try:
             import wandb
         except ImportError as error:
-            raise ConfigError("wandb is configured and not installed: pip install 'rlm-env[wandb]'") from error
+            raise ConfigError(NOT_INSTALLED.format("wandb")) from error
         id_file = folder / "wandb-id"
         self.config = config
         self.fresh = not id_file.exists()
@@ -118,9 +120,7 @@ class TensorboardTracker:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ConfigError(
-                "tensorboard is configured and not installed: pip install 'rlm-env[tensorboard]'"
-            ) from error
+            raise ConfigError(NOT_INSTALLED.format("tensorboard")) from error
         self.config = config
         self.fresh = not (folder / TENSORBOARD).exists()
         self._writer = SummaryWriter(str(folder / TENSORBOARD))
@@ -140,6 +140,13 @@ class TensorboardTracker:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def check_trackers(wandb: WandbConfig | None, tensorboard: TensorboardConfig | None) -> None:
+    """Raises ConfigError where one that is configured is not installed."""
+    for name, config in (("wandb", wandb), ("tensorboard", tensorboard)):
+        if config is not None and importlib.util.find_spec(name) is None:
+            raise ConfigError(NOT_INSTALLED.format(name))
 
 
 def start_trackers(

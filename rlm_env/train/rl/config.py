@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from rlm_env.llm.vllm.arguments import set_elsewhere
 from rlm_env.runs.config import config_differences, read_config_file, refuse_differences
 from rlm_env.runs.config_table import Table
 from rlm_env.runs.engine_table import is_this_machine
@@ -20,7 +21,8 @@ from rlm_env.runs.options import EngineOptions, EnvironmentEntry, RolloutTable, 
 from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, SamplesConfig
 from rlm_env.train.report.tracking import TensorboardConfig, WandbConfig
 from rlm_env.train.rl.advantage import AdvantageConfig
-from rlm_env.train.rl.engine_entries import ENGINE_ARGUMENTS, TrainEngineEntry, engine_problems, place_problems
+from rlm_env.train.rl.engine_arguments import argument_problems
+from rlm_env.train.rl.engine_entries import TrainEngineEntry, engine_problems, place_problems
 from rlm_env.train.rl.supervised_config import SupervisedConfig
 from rlm_env.train.rl.teacher_config import TeacherConfig
 from rlm_env.train.sync.config import LARGEST_ADAPTER_RANK, SyncConfig
@@ -247,9 +249,11 @@ def _contradictions(config: TrainConfig) -> Iterator[tuple[bool, str]]:
         f"sync.address: {config.sync.address} is not this machine for the engine at "
         f"{elsewhere[0].base_url if elsewhere else ''}: give the address under which it reaches the trainer",
     )
-    for argument in config.engine.extra_args:
-        name = argument.partition("=")[0]
-        yield name in ENGINE_ARGUMENTS, f"engine.extra_args: {name} is not to be set: {ENGINE_ARGUMENTS.get(name)}"
+    for problem in argument_problems(config.engine.extra_args):
+        yield True, f"engine.extra_args: {problem}"
+    if config.teacher is not None:
+        for problem in set_elsewhere(config.teacher.server.extra_args):
+            yield True, f"teacher.server.extra_args: {problem}"
 
 
 def _without_effect(config: TrainConfig) -> Iterator[tuple[bool, str]]:

@@ -11,9 +11,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from rlm_env.llm.vllm.arguments import set_elsewhere
 from rlm_env.runs.engine_table import EngineEntry, Role, endpoint_place, file_name, port_problems
 from rlm_env.runs.options import UNNAMED, EngineOptions
 from rlm_env.train.learner.config import SamplesConfig
+from rlm_env.train.rl.engine_arguments import argument_problems
 from rlm_env.train.rl.teacher_config import TeacherConfig
 from rlm_env.train.sync.config import METHODS_OF_VLLM
 
@@ -91,6 +93,9 @@ def _entry_problems(entry: TrainEngineEntry, model: str) -> Iterator[tuple[bool,
     where = f"engines.{entry.name}"
     default = type(entry).model_fields
     yield entry.name in (".", ".."), f"{where}: '{entry.name}' cannot be a name"
+    check = argument_problems if entry.followed else set_elsewhere
+    for problem in check(entry.server.extra_args):
+        yield True, f"{where}.server.extra_args: {problem}"
     yield entry.prices is not None, f"{where}.prices has no effect in training, which counts no money"
     if entry.followed:
         yield "judge" in entry.roles, f'{where}: a judge that learns along would change the reward: weights = "fixed"'
@@ -100,32 +105,11 @@ def _entry_problems(entry: TrainEngineEntry, model: str) -> Iterator[tuple[bool,
         )
         given = [key for key in OF_TEXT_ENDPOINTS if getattr(entry, key) != default[key].default]
         yield bool(given), f"{where}.{', '.join(given)}: has no effect on a vLLM that follows the trainer"
-        for argument in entry.server.extra_args:
-            name = argument.partition("=")[0]
-            yield (
-                name in ENGINE_ARGUMENTS,
-                f"{where}.server.extra_args: {name} is not to be set: {ENGINE_ARGUMENTS.get(name)}",
-            )
     else:
         yield (
             entry.base_url is not None and not entry.model,
             f"{where}.model: name the model that is asked at {entry.base_url}",
         )
-
-
-ENGINE_ARGUMENTS = {
-    "--logprobs-mode": "log-probabilities before temperature cannot be trained on",
-    "--model": "set model",
-    "--dtype": "set engine.dtype",
-    "--max-model-len": "set engine.max_model_len",
-    "--port": "set engine.port",
-    "--host": "the engine is local",
-    "--seed": "set seed",
-    "--served-model-name": "the run names it",
-    "--weight-transfer-config": "set sync.method",
-    "--worker-extension-cls": "the run has its own, which counts the tokens of requests in flight",
-}
-"""Arguments of vLLM that a training run sets itself, with the remedy."""
 
 
 def place_problems(entries: Sequence[TrainEngineEntry], teacher: TeacherConfig | None) -> Iterator[tuple[bool, str]]:

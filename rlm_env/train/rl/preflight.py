@@ -23,17 +23,33 @@ from rlm_env.runs.models import resolve_folder
 from rlm_env.runs.options import MODEL_FOLDER
 from rlm_env.runs.profile import load_profile, rollout_profile
 from rlm_env.train.learner.config import ModelError
-from rlm_env.train.learner.memory import GIB, available_memory, training_memory
-from rlm_env.train.learner.model import check_buildable, model_without_values, pick_device, read_model_config
+from rlm_env.train.learner.memory import GIB, available_memory, memory_refusal, training_memory
+from rlm_env.train.learner.model import (
+    check_attention,
+    check_buildable,
+    model_without_values,
+    pick_device,
+    read_model_config,
+)
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.weight_stream import stacked_experts
 from rlm_env.train.rl.config import CurriculumStage, TrainConfig
 from rlm_env.train.rl.engine_entries import TrainEngineEntry
+from rlm_env.train.rl.engine_fit import (
+    PromptFit,
+    check_gpus,
+    check_parser,
+    check_servers,
+    gpus_here,
+    local_servers,
+    own_window,
+)
 from rlm_env.train.rl.engines import check_fixed_models
 from rlm_env.train.rl.environment_mix import make_train_environment, rollout_config
 from rlm_env.train.rl.sampler import check_pools
 from rlm_env.train.rl.supervised import supervised_share
 from rlm_env.train.rl.teacher import check_teacher
+from rlm_env.train.run_folder import check_run_folder
 from rlm_env.train.sync.config import METHODS_OF_VLLM
 from rlm_env.train.sync.transfer_check import trainer_gpus, transfer_refusal
 from rlm_env.train.sync.weight_sync import NOT_RUN
@@ -101,6 +117,8 @@ def preflight(config: TrainConfig, console: Console) -> None:
     table.add_column(overflow="fold")
     groups = config.groups
     rollouts = groups.size * groups.per_step
+    check_run_folder(config)
+    check_parser(config)
     table.add_row("run", f"{config.steps} steps of {groups.per_step} groups x {groups.size} = {rollouts} rollouts")
     table.add_row("policy", f"{config.model}, {_how_trained(config)}")
     table.add_row("loss", f"{config.loss.preset}, divided by {config.loss.norm}; advantages {config.advantage.mode}")
@@ -111,6 +129,7 @@ def preflight(config: TrainConfig, console: Console) -> None:
     if folder is None:
         note = f"not on this disk (hf download {config.model}): template, memory and tasks that need it are unchecked"
         table.add_row("model", note)
+        _check_without_model(config)
         found = _tasks(config, None)
     else:
         check_teacher(config.teacher, folder)
@@ -148,9 +167,9 @@ def _objectives(config: TrainConfig) -> list[str]:
     return found
 
 
-def check_model(config: TrainConfig, folder: Path, *, live: bool = True) -> None:
+def check_model(config: TrainConfig, folder: Path, *, live: bool = True, dry: bool = False) -> None:
     """Raises ConfigError where the model cannot be trained as configured. `live`: with an engine, whose window must fit
-    into a pack. Allocates nothing."""
+    into a pack. `dry`: see `check_servers`. Allocates nothing."""
     try:
         pick_device(config.trainer)
         model_config = read_model_config(folder)
@@ -163,19 +182,36 @@ def check_model(config: TrainConfig, folder: Path, *, live: bool = True) -> None
             'to vLLM as it is; use "disk", which sends merged weights, or trainer.lora.targets = ["q_proj", "v_proj"]'
         )
     if live:
-        _check_transfer(config, model_config)
+        if config.sync.method in METHODS_OF_VLLM:
+            _check_transfer(config, _stacked(config, model_config))
         longest = getattr(model_config.get_text_config(), "max_position_embeddings", None)
         here = [entry.server.max_model_len or longest for entry in config.engine_entries() if _is_ours(entry)]
         check_window(config, max((window for window in here if window is not None), default=None))
         check_fixed_models(config)
+        check_servers(config, dry=dry)
 
 
-def _check_transfer(config: TrainConfig, model_config: Any) -> None:
-    """Raises ConfigError where weights cannot go from memory to memory as configured."""
-    if config.sync.method not in METHODS_OF_VLLM:
-        return
+def _check_without_model(config: TrainConfig) -> None:
+    """`check_model`, as far as it can be told without one."""
+    try:
+        pick_device(config.trainer)
+        check_attention(config.trainer)
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
+    if config.sync.method in METHODS_OF_VLLM:
+        _check_transfer(config, ())
+    for where, options, _ in local_servers(config):
+        check_gpus(where, options, dry=True)
+
+
+def _stacked(config: TrainConfig, model_config: Any) -> list[str]:
+    """The model's weights that are not in memory as in its files."""
     with torch.device("meta"):
-        stacked = stacked_experts(model_without_values(model_config, config.trainer))
+        return stacked_experts(model_without_values(model_config, config.trainer))
+
+
+def _check_transfer(config: TrainConfig, stacked: Sequence[str]) -> None:
+    """Raises ConfigError where weights cannot go from memory to memory as configured."""
     engine = next(entry for entry in config.engine_entries() if entry.followed)
     elsewhere = engine.base_url is not None
     devices = () if elsewhere else engine.server.devices
@@ -193,14 +229,21 @@ def _check_transfer(config: TrainConfig, model_config: Any) -> None:
 
 def _memory(config: TrainConfig, folder: Path) -> list[tuple[str, str]]:
     """The lines of `--dry-run` about memory; refuses what does not fit."""
-    check_model(config, folder)
+    check_model(config, folder, dry=True)
     device = pick_device(config.trainer)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     with_reference = bool(config.loss.kl_weight)
-    need = training_memory(read_model_config(folder), config.trainer, processes, reference=with_reference)
+    try:
+        need = training_memory(read_model_config(folder), config.trainer, processes, reference=with_reference)
+    except ModelError as error:  # of an architecture that cannot be shared out over processes
+        raise ConfigError(str(error)) from error
     free = available_memory(device)
     each = f" in each of {processes} processes" if processes > 1 else ""
     lines = [("memory", f"about {need.total / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB free on {device} ({need})")]
+    if need.total > free and (device.type == "cuda" or config.trainer.device == "cpu"):
+        raise ConfigError(memory_refusal(need, free, folder, config.trainer, device))
+    if need.total > free:
+        lines.append(("", "too much for this machine, which has no GPU: the run would be refused here"))
     if device.type == "cuda" or processes > 1:
         free = available_memory(torch.device("cpu"))
         who = " by the first process" if processes > 1 else ""
@@ -235,6 +278,7 @@ def _engines(config: TrainConfig) -> list[tuple[str, str]]:
             what += f", {' and '.join(entry.roles)}, {entry.weights}"
         if entry.server.devices is not None:
             what += f", on GPUs {', '.join(map(str, entry.server.devices))}"
+            what += " (there is none here, so that they are unchecked)" if gpus_here() == set() else ""
             shared = [device for device in entry.server.devices if str(device) in map(str, range(trainers))]
             if shared and trainers > 1:
                 what += f" (the trainer is on {', '.join(map(str, shared))} too)"
@@ -261,6 +305,7 @@ def _tasks(config: TrainConfig, model: Path | None) -> list[tuple[str, str]]:
     tasks that need it are left out."""
     total = sum(entry.weight for entry in config.environments)
     profile = rollout_profile(model)
+    prompts = _prompt_fit(config, model)
     lines = []
     for entry in config.environments:
         for held_out in (False, True):
@@ -274,6 +319,8 @@ def _tasks(config: TrainConfig, model: Path | None) -> list[tuple[str, str]]:
                 lines.append((name, f"{what}; its tasks need the model"))
                 continue
             environment = make_train_environment(config, entry, model, options)
+            settings = rollout_config(config, entry, profile, what == "held out")
+            prompts.check(entry.label, environment, settings)
             try:
                 task = next(iter(environment.tasks("eval" if what == "held out" else "train")))
                 check_pools(config.groups.pools, entry.label, task)
@@ -285,6 +332,21 @@ def _tasks(config: TrainConfig, model: Path | None) -> list[tuple[str, str]]:
                 raise ConfigError(f"environment {entry.label} cannot make its tasks: {error}") from error
             lines.append((name, f"{what}; for example: {task.question[:100]!r}"))
     return lines
+
+
+def _prompt_fit(config: TrainConfig, model: Path | None) -> PromptFit:
+    """What the prompts of rollouts are held against: the smallest window of an engine that plays the root."""
+    servers = local_servers(config, "root")
+    sizes = [(server.max_model_len, where) for where, server, _ in servers if server.max_model_len]
+    if model is None:
+        tokens = own = None
+    else:
+        tokens = ChatTokens(model, load_profile(model).get("renderer"))
+        own = own_window(read_model_config(model))
+    size, where = min(sizes, default=(None, ""))
+    if size is None:
+        return PromptFit(own, f"model = {config.model}", tokens)
+    return PromptFit(size, f"{where}.max_model_len", tokens)
 
 
 def _from_step(config: TrainConfig, stage: CurriculumStage) -> str:

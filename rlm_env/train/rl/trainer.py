@@ -45,7 +45,7 @@ from rlm_env.train.rl.scheduler import Scheduler
 from rlm_env.train.rl.shown_rollouts import rollout_rows
 from rlm_env.train.rl.supervised import SupervisedShare, supervised_share
 from rlm_env.train.rl.teacher import Teacher, check_teacher, open_teacher
-from rlm_env.train.run_folder import ENGINE_EVENTS, MODEL, WEIGHTS, OpenRun, open_run
+from rlm_env.train.run_folder import ENGINE_EVENTS, MODEL, WEIGHTS, OpenRun, check_run_folder, open_run
 from rlm_env.train.sync.config import METHODS_OF_VLLM
 from rlm_env.train.sync.engine_watch import EngineWatch
 from rlm_env.train.sync.fleet import Fleet
@@ -81,6 +81,7 @@ def train(config: TrainConfig, console: Console, options: TrainOptions | None = 
     options = options or TrainOptions()
     if options.from_samples is not None and options.dump_samples is not None:
         raise ConfigError("--dump-samples has no effect with --from-samples, whose samples are on disk already")
+    check_run_folder(config)
     model = resolve_folder(config.model)
     check_model(config, model, live=options.from_samples is None)
     if options.from_samples is None:

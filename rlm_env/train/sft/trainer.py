@@ -29,7 +29,7 @@ from rlm_env.train.learner.memory import GIB, available_memory, training_memory
 from rlm_env.train.learner.model import pick_device, read_model_config
 from rlm_env.train.learner.packing_check import PackingError
 from rlm_env.train.learner.samples import Sample, SampleKind
-from rlm_env.train.run_folder import MODEL, OpenRun, open_run
+from rlm_env.train.run_folder import MODEL, OpenRun, check_run_folder, open_run
 from rlm_env.train.sft.chosen import Chosen, choose
 from rlm_env.train.sft.config import SFTConfig, check_sft_resume
 
@@ -84,6 +84,7 @@ def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | 
     written, RunStopped on disk errors and where gradients are not finite. After KeyboardInterrupt the run can be
     resumed from its last checkpoint.
     """
+    check_run_folder(config)
     folder = model_folder(config.model)
     with distributed.process_group(pick_device(config.trainer, distributed.local_rank())):
         chosen = select_rollouts(config, folder, console)
@@ -108,6 +109,7 @@ def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | 
 def preview_sft(config: SFTConfig, console: Console) -> None:
     """Selects the rollouts, checks everything else and shows a summary. Trains and writes nothing. Raises
     ConfigError."""
+    check_run_folder(config)
     folder = model_folder(config.model)
     plan = Plan(select_rollouts(config, folder, console).samples, config)
     device = pick_device(config.trainer)

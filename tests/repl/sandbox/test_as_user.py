@@ -127,7 +127,7 @@ def run(request: pytest.FixtureRequest, user_can_run: None) -> dict[str, Repeate
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # each of the repeated tests has its own
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", FILES)
 def test_as_another(run: dict[str, Repeated], name: str):
     assert not run[name].failures, "\n".join(run[name].failures)

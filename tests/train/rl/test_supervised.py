@@ -191,5 +191,5 @@ def test_what_cannot_be_trained_is_refused_by_name(model, rollouts, tmp_path, ca
     off = ["--set", "supervised.train_root=false", "--set", "samples.train_sub_calls=false"]
     assert main(["train", str(path), "--dry-run", *off]) == 2
     assert "supervised.train_root and samples.train_sub_calls are both off" in capsys.readouterr().err
-    assert main(["train", str(path), "--dry-run"]) == 0
+    assert main(["train", str(path), "--dry-run", "--set", "rollout.prompt=tiny"]) == 0
     assert "3 supervised samples a step" in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,116 @@
+"""What can be known of an engine before it is started: its window, its GPUs, what its arguments ask of them."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from rlm_env.runs.errors import ConfigError  # noqa: E402
+from rlm_env.runs.options import EngineOptions  # noqa: E402
+from rlm_env.train.rl import engine_fit  # noqa: E402
+from rlm_env.train.rl.config import TrainConfig  # noqa: E402
+from rlm_env.train.rl.engine_fit import check_gpus, check_parser, check_servers, gpus_here, own_window  # noqa: E402
+
+LISTED = """\
+GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-aaaa1111-0000)
+GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-bbbb2222-0000)
+  MIG 1g.10gb     Device  0: (UUID: MIG-cccc3333-0000)
+"""
+
+
+@pytest.fixture
+def two_gpus(tmp_path, monkeypatch):
+    """A machine whose driver lists two GPUs, whatever torch sees."""
+    command = tmp_path / "bin" / "nvidia-smi"
+    command.parent.mkdir()
+    command.write_text(f"#!/bin/sh\ncat <<'END'\n{LISTED}END\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:/usr/bin:/bin")
+
+
+@pytest.fixture
+def no_gpus(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def config(**values):
+    return TrainConfig.model_validate({"model": "tiny-rlm", "out": "o", "environments": [{"name": "n"}], **values})
+
+
+def test_gpus_are_those_of_the_machine_and_not_those_that_are_visible(two_gpus, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert gpus_here() == {"0", "1", "GPU-aaaa1111-0000", "GPU-bbbb2222-0000", "MIG-cccc3333-0000"}
+    for devices in ((0, 1), ("GPU-bbbb",), ("MIG-cccc3333-0000",)):
+        check_gpus("engine", EngineOptions(devices=devices))
+
+
+@pytest.mark.parametrize("dry", [False, True])
+@pytest.mark.parametrize("devices", [(4, 5), ("GPU-dddd",), (1, 2)])
+def test_gpus_that_are_not_there_are_refused(two_gpus, devices, dry):
+    with pytest.raises(ConfigError, match=r"engine\.devices: there is no GPU .*; there are: 0, 1"):
+        check_gpus("engine", EngineOptions(devices=devices), dry=dry)
+
+
+def test_a_machine_without_gpus_may_check_a_run_for_another_but_not_begin_it(no_gpus):
+    check_gpus("engine", EngineOptions(devices=(0,)), dry=True)
+    with pytest.raises(ConfigError, match="there is no GPU 0 here; there are: none"):
+        check_gpus("engine", EngineOptions(devices=(0,)))
+
+
+@pytest.mark.parametrize(
+    ("devices", "words", "fits"),
+    [
+        ((0, 1), ("-tp", "2"), True),
+        ((0, 1), ("--tensor-parallel-size=2", "--pipeline_parallel_size", "2"), False),
+        ((0,), ("-pp", "2"), False),
+    ],
+)
+def test_an_engine_gets_as_many_gpus_as_it_asks_for(no_gpus, devices, words, fits):
+    options = EngineOptions(devices=devices, extra_args=words)
+    if fits:
+        check_gpus("engine", options, dry=True)
+        return
+    with pytest.raises(ConfigError, match=r"asks for \d GPUs .* has \d"):
+        check_gpus("engine", options, dry=True)
+
+
+def test_a_window_beyond_the_models_own_is_refused(monkeypatch):
+    with pytest.raises(ConfigError, match=r"engine\.max_model_len is 5,000, but the window of tiny-rlm is 1,024"):
+        check_servers(config(engine={"max_model_len": 5000}))
+    teacher = {"model": "tiny-rlm", "server": {"max_model_len": 5000}}
+    with pytest.raises(ConfigError, match=r"teacher\.server\.max_model_len is 5,000"):
+        check_servers(config(teacher=teacher))
+    fixed = [{"name": "a", "roles": ["root"]}, {"name": "b", "roles": ["sub"], "weights": "fixed", "model": "tiny-rlm"}]
+    fixed[1]["server"] = {"max_model_len": 5000}
+    with pytest.raises(ConfigError, match=r"engines\.b\.server\.max_model_len is 5,000"):
+        check_servers(config(engines=fixed, samples={"train_sub_calls": False}))
+    check_servers(config(engine={"max_model_len": 1024}))
+    monkeypatch.setenv("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")
+    check_servers(config(engine={"max_model_len": 5000}))
+
+
+@pytest.mark.parametrize(
+    ("rope", "window"),
+    [
+        (None, 1000),
+        ({"rope_type": "default", "rope_theta": 1e4}, 1000),
+        ({"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}, 4000),
+    ],
+)
+def test_a_window_that_rotation_stretches_counts_in_full(rope, window):
+    given = {} if rope is None else {"rope_parameters": rope}
+    assert own_window(transformers.Qwen3Config(max_position_embeddings=1000, **given)) == window
+
+
+def test_the_parser_is_asked_only_about_engines_that_are_not_trained(monkeypatch):
+    asked = []
+    monkeypatch.setattr(engine_fit, "parser_complaint", lambda words: asked.append(words) or "unrecognized")
+    monkeypatch.setattr(engine_fit, "vllm_version", lambda: "0.30.0")
+    check_parser(config(engine={"extra_args": ["--block-size", "8"]}))
+    assert asked == []
+    teacher = {"model": "tiny-rlm", "server": {"extra_args": ["--blok-size", "8"]}}
+    with pytest.raises(ConfigError, match=r"teacher\.server\.extra_args: vLLM 0\.30\.0 does not .*: unrecognized"):
+        check_parser(config(teacher=teacher))
+    assert asked == [("--blok-size", "8")]
