@@ -31,7 +31,8 @@ def test_train_configs_pass_the_dry_run(path, capsys):
     assert "rollouts" in capsys.readouterr().out
     # With a model that is here, so that environments, options and tasks are checked too; its window and heads are few.
     config = load_train_config(path)
-    smaller = [] if config.engines else ["--set", "engine={max_model_len=1024,extra_args=[]}"]
+    one_gpu = ",devices=[0]" if config.engine.devices else ""
+    smaller = [] if config.engines else ["--set", f"engine={{max_model_len=1024,extra_args=[]{one_gpu}}}"]
     assert main(["train", str(path), "--dry-run", "--set", "model=tiny-rlm", *smaller]) == 0
     told = capsys.readouterr().out
     for environment in config.environments:

@@ -16,7 +16,7 @@ import torch
 
 from rlm_env.environment import Environment
 from rlm_env.llm.chat_tokens import ChatTokens
-from rlm_env.llm.vllm.arguments import parser_complaint, server_arguments
+from rlm_env.llm.vllm.arguments import argument_names, parser_complaint, server_arguments
 from rlm_env.llm.vllm.install import is_cpu_build, vllm_version
 from rlm_env.messages import Message
 from rlm_env.protocol import user_message
@@ -31,6 +31,7 @@ from rlm_env.train.learner.config import ModelError
 from rlm_env.train.learner.model import read_model_config
 from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.engine_entries import TrainEngineEntry
+from rlm_env.train.sync.transfer_check import trainer_gpus
 
 TOKEN_CHARS = 8
 """Characters of a token, without a tokenizer to count with: twice the usual, so that no prompt that fits is refused."""
@@ -38,8 +39,10 @@ LONG_WINDOWS = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 """The environment variable that lets vLLM run a model beyond its own window."""
 GPU = re.compile(r"(?:GPU (?P<number>\d+): .*|\s+MIG .*)\(UUID:\s*(?P<id>[^)\s]+)\)")
 """A line of `nvidia-smi -L`."""
-RANKS = ("--tensor-parallel-size", "--pipeline-parallel-size")
+RANKS = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
 """Arguments whose product is the number of GPUs that a vLLM takes."""
+MEMORY_LIMITS = {"--gpu-memory-utilization", "--kv-cache-memory-bytes"}
+"""Arguments that say how much memory of a GPU a vLLM may have."""
 
 
 def local_servers(config: TrainConfig, role: Role | None = None) -> Iterator[tuple[str, EngineOptions, str]]:
@@ -68,6 +71,46 @@ def check_servers(config: TrainConfig, *, dry: bool = False) -> None:
             continue  # vLLM knows architectures that transformers does not; the policy's own was read before
         _check_window(where, options, model, model_config)
         _check_heads(where, options, model_config)
+    _check_shares(config)
+    _check_teacher_window(config)
+
+
+def _check_shares(config: TrainConfig) -> None:
+    """Raises ConfigError where two vLLMs would each want nearly all memory of one GPU: the second would not start."""
+    at: dict[str, tuple[str, bool]] = {}
+    for where, options, _ in local_servers(config):
+        limited = bool(argument_names(options.extra_args) & MEMORY_LIMITS)
+        for gpu in _gpus_of(options):
+            other, other_limited = at.setdefault(gpu, (where, limited))
+            if other != where and not (limited and other_limited):
+                raise ConfigError(
+                    f"{other} and {where} are both on GPU {gpu}, and each would take nine tenths of its memory: give "
+                    f'each its part, such as "--gpu-memory-utilization", "0.4", in extra_args, or devices of its own'
+                )
+
+
+def _gpus_of(options: EngineOptions) -> list[str]:
+    """The GPUs of a vLLM, as far as they are known here."""
+    if options.devices is not None:
+        return [str(device) for device in options.devices]
+    return trainer_gpus(_ranks(options, *RANKS)) if torch.cuda.is_available() and not is_cpu_build() else []
+
+
+def _check_teacher_window(config: TrainConfig) -> None:
+    """Raises ConfigError where a teacher that is started here could not be asked about the policy's longest samples."""
+    if config.teacher is None or config.teacher.base_url is not None:
+        return
+    windows = {"teacher.server": 0, **{where: 0 for where, _, _ in local_servers(config, "root")}}
+    for where, options, model in local_servers(config):
+        if where in windows:
+            windows[where] = options.max_model_len or own_window(read_model_config(model_folder(model))) or 0
+    own = windows.pop("teacher.server")
+    where, longest = max(windows.items(), key=lambda item: item[1], default=("", 0))
+    if 0 < own < longest:
+        raise ConfigError(
+            f"teacher.server.max_model_len: the teacher's window of {own:,} tokens is below that of the policy, "
+            f"{longest:,}: raise it, or lower {where}.max_model_len"
+        )
 
 
 def check_parser(config: TrainConfig) -> None:
@@ -138,6 +181,11 @@ def check_gpus(where: str, options: EngineOptions, *, dry: bool = False) -> None
             numbers = ", ".join(sorted(found for found in here if found.isdigit())) or "none"
             if missing := [name for name in names if not _is_one_of(name, here)]:
                 raise ConfigError(f"{where}.devices: there is no GPU {', '.join(missing)} here; there are: {numbers}")
+        if ranks < len(names):
+            raise ConfigError(
+                f"{where}.devices has {len(names)} GPUs, and vLLM would use {ranks}: name fewer, or add "
+                f'"--tensor-parallel-size", "{len(names)}" to {where}.extra_args'
+            )
     elif torch.cuda.is_available() and ranks > torch.cuda.device_count() and not is_cpu_build():
         raise ConfigError(
             f"{where}.extra_args asks for {ranks} GPUs ({' x '.join(RANKS)}), and {torch.cuda.device_count()} are here"

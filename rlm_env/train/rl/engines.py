@@ -61,8 +61,12 @@ class JudgeSeat:
 
 
 def check_fixed_models(config: TrainConfig) -> None:
-    """Raises ConfigError where a model that a fixed engine serves, or its tokenizer, is not on this machine."""
+    """Raises ConfigError where a model that a fixed engine serves, its tokenizer, or its key is not on this machine."""
     for entry in config.engine_entries():
+        try:
+            entry.key()
+        except ConfigError as error:
+            raise ConfigError(f"engines.{entry.name}.key_env: {error}") from error
         named = entry.tokens if entry.base_url else entry.model
         if named and not entry.followed:
             try:

@@ -29,6 +29,8 @@ from rlm_env.train.rl.config import TrainConfig, TrainEnvironment
 from rlm_env.train.rl.sampler import AnyTask
 from rlm_env.train.rl.trainable_sampling import check_sampling
 
+NO_JUDGED = "no environment of the run has an option judge: the judge is asked nothing"
+
 
 class EnvironmentMix:
     """The environments of a run, by label. All are made, and checked, before anything is started."""
@@ -51,11 +53,6 @@ class EnvironmentMix:
             for stage in range(-1, len(entry.curriculum))
         }
         self._held_out = {entry.label: self._make(entry, entry.eval_options, True) for entry in config.environments}
-
-    @property
-    def judged(self) -> bool:
-        """Whether an environment asks the judge."""
-        return any(takes_option(entry.name, "judge") for entry in self._config.environments)
 
     def scaffold(self, label: str, stage: int) -> RLMEnv:
         """The scaffold for the training tasks of an environment at a stage (-1: before the first one)."""
@@ -82,6 +79,11 @@ class EnvironmentMix:
         """A scaffold over an environment with its options."""
         environment = make_train_environment(self._config, entry, self._model, further_options, self._judge)
         return RLMEnv(environment, rollout_config(self._config, entry, self._profile, held_out), pools=self._pools)
+
+
+def any_judged(config: TrainConfig) -> bool:
+    """Whether an environment asks the judge."""
+    return any(takes_option(entry.name, "judge") for entry in config.environments)
 
 
 def make_train_environment(

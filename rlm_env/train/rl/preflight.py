@@ -34,7 +34,7 @@ from rlm_env.train.learner.model import (
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.weight_stream import stacked_experts
 from rlm_env.train.rl.config import CurriculumStage, TrainConfig
-from rlm_env.train.rl.engine_entries import TrainEngineEntry
+from rlm_env.train.rl.engine_entries import TrainEngineEntry, engines_for
 from rlm_env.train.rl.engine_fit import (
     PromptFit,
     check_gpus,
@@ -45,7 +45,7 @@ from rlm_env.train.rl.engine_fit import (
     own_window,
 )
 from rlm_env.train.rl.engines import check_fixed_models
-from rlm_env.train.rl.environment_mix import make_train_environment, rollout_config
+from rlm_env.train.rl.environment_mix import NO_JUDGED, any_judged, make_train_environment, rollout_config
 from rlm_env.train.rl.sampler import check_pools
 from rlm_env.train.rl.supervised import supervised_share
 from rlm_env.train.rl.teacher import check_teacher
@@ -268,7 +268,7 @@ def _is_ours(entry: TrainEngineEntry) -> bool:
 
 def _engines(config: TrainConfig) -> list[tuple[str, str]]:
     """The lines of `--dry-run` about engines. Asks none of them."""
-    trainers = int(os.environ.get("WORLD_SIZE", "1"))
+    trainers = trainer_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     lines = []
     for entry in config.engine_entries():
         what = f"vLLM at {entry.base_url}" if entry.base_url else "vLLM"
@@ -279,10 +279,12 @@ def _engines(config: TrainConfig) -> list[tuple[str, str]]:
         if entry.server.devices is not None:
             what += f", on GPUs {', '.join(map(str, entry.server.devices))}"
             what += " (there is none here, so that they are unchecked)" if gpus_here() == set() else ""
-            shared = [device for device in entry.server.devices if str(device) in map(str, range(trainers))]
-            if shared and trainers > 1:
+            shared = [device for device in entry.server.devices if str(device) in trainers]
+            if shared and len(trainers) > 1:
                 what += f" (the trainer is on {', '.join(map(str, shared))} too)"
         lines.append(("" if lines else "engine", f"{entry.name}: {what}" if config.engines else what))
+    if engines_for("judge", config.engine_entries()) and not any_judged(config):
+        lines.append(("", NO_JUDGED))
     return lines
 
 

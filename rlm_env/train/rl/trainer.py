@@ -36,7 +36,7 @@ from rlm_env.train.learner.samples import Sample
 from rlm_env.train.rl.batch_metrics import batch_metrics
 from rlm_env.train.rl.config import TrainConfig, check_train_resume
 from rlm_env.train.rl.engines import JudgeSeat, open_fleet
-from rlm_env.train.rl.environment_mix import EnvironmentMix
+from rlm_env.train.rl.environment_mix import NO_JUDGED, EnvironmentMix, any_judged
 from rlm_env.train.rl.evaluations import Evaluations
 from rlm_env.train.rl.held_out import HeldOut
 from rlm_env.train.rl.journal import Journal
@@ -95,8 +95,8 @@ def train(config: TrainConfig, console: Console, options: TrainOptions | None = 
         seat = JudgeSeat(config)
         if leads and options.from_samples is None:
             mix = EnvironmentMix(config, model, pools, seat.judge)
-            if seat.judge is not None and not mix.judged:
-                say_note(console, "no environment of the run has an option judge: the judge is asked nothing")
+            if seat.judge is not None and not any_judged(config):
+                say_note(console, NO_JUDGED)
             if not check_template(model, config):
                 say_note(console, "the chat template rewrites earlier turns; each turn becomes a sample of its own")
         try:

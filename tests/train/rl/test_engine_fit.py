@@ -12,6 +12,7 @@ from rlm_env.runs.options import EngineOptions  # noqa: E402
 from rlm_env.train.rl import engine_fit  # noqa: E402
 from rlm_env.train.rl.config import TrainConfig  # noqa: E402
 from rlm_env.train.rl.engine_fit import check_gpus, check_parser, check_servers, gpus_here, own_window  # noqa: E402
+from rlm_env.train.rl.engines import check_fixed_models  # noqa: E402
 
 LISTED = """\
 GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-aaaa1111-0000)
@@ -42,7 +43,8 @@ def config(**values):
 def test_gpus_are_those_of_the_machine_and_not_those_that_are_visible(two_gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert gpus_here() == {"0", "1", "GPU-aaaa1111-0000", "GPU-bbbb2222-0000", "MIG-cccc3333-0000"}
-    for devices in ((0, 1), ("GPU-bbbb",), ("MIG-cccc3333-0000",)):
+    check_gpus("engine", EngineOptions(devices=(0, 1), extra_args=("-tp", "2")))
+    for devices in (("GPU-bbbb",), ("MIG-cccc3333-0000",)):
         check_gpus("engine", EngineOptions(devices=devices))
 
 
@@ -114,3 +116,50 @@ def test_the_parser_is_asked_only_about_engines_that_are_not_trained(monkeypatch
     with pytest.raises(ConfigError, match=r"teacher\.server\.extra_args: vLLM 0\.30\.0 does not .*: unrecognized"):
         check_parser(config(teacher=teacher))
     assert asked == [("--blok-size", "8")]
+
+
+def test_gpus_that_would_be_idle_are_named(no_gpus):
+    with pytest.raises(ConfigError, match=r'has 4 GPUs, and vLLM would use 1: .*"--tensor-parallel-size", "4"'):
+        check_gpus("engine", EngineOptions(devices=(4, 5, 6, 7)), dry=True)
+    check_gpus("engine", EngineOptions(devices=(4, 5), extra_args=("--data-parallel-size", "2")), dry=True)
+
+
+PART = ("--gpu-memory-utilization", "0.4")
+JUDGE = {"name": "j", "roles": ["judge"], "weights": "fixed"}
+
+
+@pytest.mark.parametrize(
+    ("engines", "teacher"),
+    [
+        ([{"server": {"devices": [0]}}, {**JUDGE, "server": {"devices": [0]}}], None),
+        ([{"server": {"devices": [0], "extra_args": PART}}, {**JUDGE, "server": {"devices": [0]}}], None),
+        ([{"server": {"devices": [0]}}], {"model": "tiny-rlm", "server": {"devices": [0], "extra_args": PART}}),
+    ],
+    ids=["none says how much", "one says how much", "the teacher's neighbor does not say"],
+)
+def test_two_engines_on_one_gpu_say_how_much_each_may_have(no_gpus, engines, teacher):
+    values = {"engines": engines} | ({} if teacher is None else {"teacher": teacher})
+    with pytest.raises(ConfigError, match=r"are both on GPU 0, and each would take nine tenths of its memory"):
+        check_servers(config(**values), dry=True)
+    parts = {"devices": [0], "extra_args": PART}
+    both = [{"server": parts}, {**JUDGE, "server": parts}]
+    check_servers(config(engines=both), dry=True)
+    check_servers(config(engines=[{"server": {"devices": [0]}}, {**JUDGE, "server": {"devices": [1]}}]), dry=True)
+
+
+def test_a_local_teacher_sees_all_that_the_policy_writes():
+    teacher = {"model": "tiny-rlm", "server": {"max_model_len": 512}}
+    with pytest.raises(
+        ConfigError, match=r"teacher\.server\.max_model_len: the teacher's window of 512 tokens is below"
+    ):
+        check_servers(config(teacher=teacher))
+    check_servers(config(teacher=teacher, engine={"max_model_len": 512}))
+
+
+def test_a_key_that_is_not_set_is_missed_before_anything_is_started(monkeypatch):
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    judge = {**JUDGE, "model": "m", "base_url": "http://10.0.0.2/v1", "key_env": "SOME_KEY"}
+    with pytest.raises(ConfigError, match=r"engines\.j\.key_env: the environment variable SOME_KEY is not set"):
+        check_fixed_models(config(engines=[{}, judge]))
+    monkeypatch.setenv("SOME_KEY", "k")
+    check_fixed_models(config(engines=[{}, judge]))
