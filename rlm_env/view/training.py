@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rlm_env.evals.rollout_stats import RolloutStats, stats_of
+from rlm_env.lines import parse_record
 from rlm_env.rollout import Rollout
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
@@ -164,10 +165,16 @@ class ViewedTraining(ViewedRun):
 
 
 def _read_journal(path: Path) -> _Fate:
+    """Raises ConfigError where a line is damaged."""
     fate = _Fate()
-    for event in read_jsonl(path):
+
+    def add(line: str) -> None:
+        event = parse_record(line)
         if event.get("event") == "batch":
             fate.steps |= dict.fromkeys(event["groups"], event["step"])
         elif event.get("event") == "dropped":
             fate.dropped[event["group"]] = event["reason"]
+
+    for _ in read_jsonl(path, add):
+        pass
     return fate

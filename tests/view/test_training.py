@@ -120,3 +120,14 @@ def test_a_run_that_has_only_begun_is_shown(train_run, tmp_path):
     assert {group["step"] for group in api.get(["runs", name, "groups"], {})["groups"]} == {None}
     with pytest.raises(NotFound):
         api.get(["runs", name, "rollouts", "000000/0", "samples", "7", "0"], {})
+
+
+def test_a_damaged_line_of_the_journal_is_named(train_run, tmp_path):
+    for name in ("config.toml", "rollouts.jsonl"):
+        (tmp_path / name).write_bytes((train_run / name).read_bytes())
+    broken, whole = '{"event": "batch", "step": 1}', '{"event": "batch", "step": 1, "groups": [0]}'
+    (tmp_path / "journal.jsonl").write_text(f"{broken}\n{whole}\n")
+    api = Api(Workplace([tmp_path]))
+    name = api.get(["runs"], {})["runs"][0]["name"]
+    with pytest.raises(NotFound, match=r"journal\.jsonl, line 1 is damaged"):
+        api.get(["runs", name, "groups"], {})
