@@ -311,6 +311,7 @@ class TrainEngine(ABC):
         if not self.alone:
             raise EngineUnavailable(f"{self.name} died while it took weights")
         await self._replace()
+        self._proven = True  # by the update, before a reply passes the gate, also where a restart before has failed
 
     async def _restart(self) -> None:
         """Replaces the engine if it does not answer, and lets requests in when it is proven, on the newest weights."""

@@ -103,6 +103,27 @@ async def test_death_at_any_moment_of_an_update(engine: TrainEngine, followed: t
     assert (engine.version, engine.restarts) == (2, 2)
 
 
+async def test_an_update_brings_back_an_engine_whose_restart_has_failed(
+    engine: TrainEngine, followed: tuple[StandIn, WeightSync], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The update proves it: it answers at once, and is not started once more."""
+    trainer, sync = followed
+    await StandInVLLM.made[-1].kill()
+
+    async def start(server: StandInVLLM) -> StandInVLLM:
+        raise VLLMStartError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StandInVLLM, "__aenter__", start)
+        with pytest.raises(VLLMStartError, match="no memory"):
+            await engine.restart()
+    trainer.step()
+    assert (await sync.publish(trainer.version))["sync_mean_abs"] < 1e-5
+    assert (await engine.llm.complete(QUESTION, None, GREEDY)).completion_ids
+    await engine.restart()
+    assert (engine.version, engine.restarts) == (1, 2)
+
+
 async def test_an_update_waits_for_an_engine_that_is_coming_back(
     engine: TrainEngine, followed: tuple[StandIn, WeightSync], monkeypatch: pytest.MonkeyPatch
 ) -> None:
