@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 POLL_SECONDS = 0.2
 STOP_SECONDS = 60.0
+NO_TOKENS: dict[str, list[Any]] = {"prompt_ids": [0], "completion_ids": [0], "logprobs": [0.0], "env_mask": [0]}
+"""The row of a rollout in which nothing was sampled: TRL wants a token, and trains none that is masked."""
 
 
 def unused_reward(completions: Sequence[Any], **_: Any) -> list[float]:
@@ -101,6 +103,7 @@ class RLMBackend:
         self._thread = threading.Thread(target=self._loop.run_forever, name="rlm-env", daemon=True)
         self._work: asyncio.Task[None] | None = None
         self._pause: contextlib.AbstractAsyncContextManager[float] | None = None
+        self._played: set[RLMEnv] = set()
         self._version = 0
         self._last_sample = time.monotonic()
         self.failure: BaseException | None = None
@@ -117,6 +120,8 @@ class RLMBackend:
     ) -> None:
         try:
             self.stop()
+            for env in self._played:
+                self._run(env.aclose())
             self._run(self._engine.__aexit__(None, None, None))
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -256,11 +261,7 @@ class RLMBackend:
     def _trl_sample(
         self, sample: Sample, rollout: Rollout, advantage: float, group: int, facts: dict[str, float]
     ) -> RolloutSample:
-        if sample.temperature != self._temperature:
-            raise ValueError(
-                f"the {sample.kind} LLM is sampled at temperature {sample.temperature:g}, but TRL trains at "
-                f"{self._temperature:g}: give the environment {sample.kind}=Sampling(temperature={self._temperature:g})"
-            )
+        self._require_temperature(sample)
         return RolloutSample(
             prompt=[{"role": "user", "content": rollout.question}],
             completion=[{"role": "assistant", "content": rollout.answer}],
@@ -274,9 +275,23 @@ class RLMBackend:
             enqueued_at=time.time(),
         )
 
+    def _require_temperature(self, sample: Sample) -> None:
+        if sample.temperature != self._temperature:
+            raise ValueError(
+                f"the {sample.kind} LLM is sampled at temperature {sample.temperature:g}, but TRL trains at "
+                f"{self._temperature:g}: give the environment {sample.kind}=Sampling(temperature={self._temperature:g})"
+            )
+
+    # For GRPOTrainer
+
     def root_rollouts(self, env: RLMEnv, tasks: Sequence[Task]) -> dict[str, list[Any]]:
         """One rollout of each task in the shape that `GRPOTrainer`'s `rollout_func` returns, and `reward`, which goes
-        to its reward functions. The root LLM's first sample only: `GRPOTrainer` has one row per prompt."""
+        to its reward functions: None where a rollout failed, which TRL leaves out of its group. The root LLM's first
+        sample only: `GRPOTrainer` has one row per prompt. The environment is closed with the backend.
+
+        Raises ValueError where the root LLM is sampled at another temperature than TRL's.
+        """
+        self._played.add(env)
 
         async def play(task: Task) -> Rollout:
             rollout = await env.rollout(task, self._engine.llm)
@@ -286,18 +301,35 @@ class RLMBackend:
         async def play_all() -> list[Rollout]:
             return list(await asyncio.gather(*map(play, tasks)))
 
-        columns: dict[str, list[Any]] = {
-            name: [] for name in ("prompt_ids", "completion_ids", "logprobs", "env_mask", "reward")
-        }
-        for rollout in self._run(play_all()):
-            sample = rollout_samples(rollout, SamplesConfig(train_sub_calls=False))[0]
-            first = sample.mask.index(True)
-            columns["prompt_ids"].append(sample.token_ids[:first])
-            columns["completion_ids"].append(sample.token_ids[first:])
-            columns["logprobs"].append(sample.behavior_logprobs[first:])
-            columns["env_mask"].append([int(trained) for trained in sample.mask[first:]])
-            columns["reward"].append(rollout.score.value if rollout.score else 0.0)
+        return self._columns(self._run(play_all()))
+
+    def _columns(self, rollouts: Sequence[Rollout]) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {name: [] for name in (*NO_TOKENS, "reward")}
+        for rollout in rollouts:
+            samples = rollout_samples(rollout, SamplesConfig(train_sub_calls=False))
+            for name, value in (self._row(samples[0]) if samples else NO_TOKENS).items():
+                columns[name].append(value)
+            columns["reward"].append(rollout.score.value if rollout.score else None)
         return columns
+
+    def _row(self, sample: Sample) -> dict[str, list[Any]]:
+        self._require_temperature(sample)
+        first = sample.mask.index(True)
+        return {
+            "prompt_ids": sample.token_ids[:first],
+            "completion_ids": sample.token_ids[first:],
+            "logprobs": sample.behavior_logprobs[first:],
+            "env_mask": [int(trained) for trained in sample.mask[first:]],
+        }
+
+    def update_weights(self, model: torch.nn.Module) -> None:
+        """Serves the weights of a model from now on; requests in flight end first. For `GRPOTrainer`, which does not
+        send them by itself. Raises LLMError where vLLM refuses them."""
+        self.pause()
+        try:
+            self.send_weights((name, weight.detach()) for name, weight in model.named_parameters())
+        finally:
+            self.resume()
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Runs a coroutine in the backend's own event loop."""

@@ -159,6 +159,82 @@ def test_another_temperature_than_the_trainers_is_refused(backend):
         backend._hand_over([scored(1.0, 0.7), scored(0.0, 0.7)], 0)
 
 
+def test_a_row_of_the_synchronous_trainer_is_the_roots_first_sample(backend):
+    columns = backend._columns([scored(0.5)])
+    assert columns == {
+        "prompt_ids": [[1, 2]],
+        "completion_ids": [[3, 4]],
+        "logprobs": [[-0.5, -0.25]],
+        "env_mask": [[1, 1]],
+        "reward": [0.5],
+    }
+    with pytest.raises(ValueError, match=r"root=Sampling\(temperature=1\)"):
+        backend._columns([scored(1.0, 0.7)])
+
+
+def test_a_failed_rollout_has_no_reward_and_may_have_no_tokens(backend):
+    failed = scored(0.5)
+    failed.score, failed.error = None, "the engine died"
+    columns = backend._columns([failed, Rollout(error="no engine at http://127.0.0.1:1")])
+    assert columns["reward"] == [None, None]
+    assert columns["env_mask"] == [[1, 1], [0]]
+    assert {len(values) for values in columns.values()} == {2}
+
+
+@pytest.mark.timeout(600)
+def test_the_synchronous_trainer_moves_on_root_samples_and_leaves_failed_rollouts_out(backend, monkeypatch, tmp_path):
+    """Without an engine: the rollouts are made up, the trainer and its two updates are real."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    asked, seen = [], []
+
+    def rollouts(prompts, trainer):
+        asked.append((len(prompts), trainer.state.global_step))
+        made = [scored(number % 4 / 4) for number in range(len(prompts))]
+        made[1].score, made[1].error = None, "the engine died"
+        made[2] = Rollout(error="no engine at http://127.0.0.1:1")
+        return backend._columns(made)
+
+    def reward(completions, reward, **_):
+        seen.extend(reward)
+        return reward
+
+    options = {"num_generations": 4, "max_steps": 2, "per_device_train_batch_size": 8, "learning_rate": 3e-4}
+    quiet = {"report_to": [], "save_strategy": "no", "disable_tqdm": True, "use_cpu": True, "bf16": False}
+    trainer = GRPOTrainer(
+        model=SHIPPED,
+        args=GRPOConfig(output_dir=str(tmp_path), temperature=1.0, logging_steps=1, **options, **quiet),
+        rollout_func=rollouts,
+        reward_funcs=[reward],
+        train_dataset=Dataset.from_list([{"prompt": f"train-{number}"} for number in range(16)]),
+    )
+    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+    trainer.train()
+    moved = max((weight - before[name]).abs().max().item() for name, weight in trainer.model.named_parameters())
+    assert moved > 1e-5
+    assert asked == [(8, 0), (8, 1)]
+    assert seen[:8] == [0.0, None, None, 0.75, 0.0, 0.25, 0.5, 0.75]
+    logged = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
+    assert logged[0] == pytest.approx((0.0 + 0.75 + 0.0 + 0.25 + 0.5 + 0.75) / 6), "failed rollouts are in no mean"
+
+
+def test_new_weights_are_sent_while_requests_wait_and_those_go_on_after_a_refusal(backend, monkeypatch):
+    steps = []
+    monkeypatch.setattr(backend, "pause", lambda: steps.append("pause"))
+    monkeypatch.setattr(backend, "resume", lambda: steps.append("resume"))
+
+    def send(weights):
+        steps.append([name for name, _ in weights])
+        raise ValueError("refused")
+
+    monkeypatch.setattr(backend, "send_weights", send)
+    with pytest.raises(ValueError, match="refused"):
+        backend.update_weights(torch.nn.Linear(1, 1))
+    assert steps == ["pause", ["weight", "bias"], "resume"]
+
+
 def test_rollouts_that_ended_or_fell_silent_are_told(backend):
     backend.check_health(10)
     backend._last_sample = time.monotonic() - 20

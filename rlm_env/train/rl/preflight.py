@@ -18,6 +18,7 @@ from rich.table import Table
 from rlm_env.llm.chat_tokens import ChatTokens
 from rlm_env.llm.vllm.install import is_cpu_build
 from rlm_env.messages import Completion, Message
+from rlm_env.readable.words import start_of
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.models import resolve_folder
 from rlm_env.runs.options import MODEL_FOLDER
@@ -332,7 +333,7 @@ def _tasks(config: TrainConfig, model: Path | None) -> list[tuple[str, str]]:
                 raise ConfigError(f"environment {entry.label} has no tasks ({what})") from None
             except (TypeError, ValueError, OSError) as error:
                 raise ConfigError(f"environment {entry.label} cannot make its tasks: {error}") from error
-            lines.append((name, f"{what}; for example: {task.question[:100]!r}"))
+            lines.append((name, f'{what}; for example: "{start_of(task.question, 100)}"'))
     return lines
 
 
