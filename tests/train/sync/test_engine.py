@@ -44,27 +44,32 @@ async def test_an_engine_that_answers_is_not_restarted(train_engine: TrainEngine
     assert train_engine.llm.context_window == 1024
 
 
-@pytest.mark.parametrize("victim", ["supervisor", "EngineCore"])
+async def die_in_a_batch(engine: TrainEngine, victim: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills it while it samples: that batch and what comes after it fail, it is not restarted beyond its limit, and the
+    try leaves none of its processes."""
+    batch = asyncio.create_task(engine.llm.complete_many([Request(ask("Count."), sampling=ENDLESS)] * 16))
+    await asyncio.sleep(0.5)
+    pids = group_of(engine._server)
+    kill(engine, victim)
+    assert all(isinstance(answer, LLMError) for answer in await asyncio.wait_for(batch, 60))
+    with pytest.raises(EngineUnavailable, match=str(engine.log_path)):
+        await engine.llm.complete(ask("still there?"), None, GREEDY)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_max_restarts", engine.restarts)
+        with pytest.raises(VLLMStartError, match=r"has died \d+ times"):
+            await engine.restart()
+    assert not any(map(exists, pids))
+
+
 async def test_killed_engine_comes_back_with_the_weights_last_published(
-    train_engine: TrainEngine, trainer: StandIn, sync: WeightSync, victim: str, monkeypatch: pytest.MonkeyPatch
+    train_engine: TrainEngine, trainer: StandIn, sync: WeightSync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await sync.start(trainer, train_engine)
     trainer.step(0.2)
     await sync.publish(trainer.version)
     llm, restarts = train_engine.llm, train_engine.restarts
     expected = await llm.complete_many([Request(ask(f"line {n}"), sampling=GREEDY) for n in range(8)])
-    batch = asyncio.create_task(llm.complete_many([Request(ask("Count."), sampling=ENDLESS)] * 16))
-    await asyncio.sleep(0.5)
-    pids = group_of(train_engine._server)
-    kill(train_engine, victim)
-    assert all(isinstance(answer, LLMError) for answer in await asyncio.wait_for(batch, 60))
-    with pytest.raises(EngineUnavailable, match=str(train_engine.log_path)):
-        await llm.complete(ask("still there?"), None, GREEDY)
-    with monkeypatch.context() as patch:
-        patch.setattr(train_engine, "_max_restarts", restarts)
-        with pytest.raises(VLLMStartError, match=r"has died \d+ times"):
-            await train_engine.restart()
-    assert not any(map(exists, pids))
+    await die_in_a_batch(train_engine, "supervisor", monkeypatch)
     restarting = [asyncio.create_task(train_engine.restart()) for _ in range(8)]
     await asyncio.sleep(0.2)
     with pytest.raises(EngineUnavailable):  # at once: nobody waits for a start of a minute
@@ -80,13 +85,15 @@ async def test_killed_engine_comes_back_with_the_weights_last_published(
     assert (await sync.publish(trainer.version))["sync_mean_abs"] < 1e-5
 
 
-async def test_engine_that_dies_before_an_update_comes_back_with_the_new_weights(
-    train_engine: TrainEngine, trainer: StandIn, sync: WeightSync
+async def test_engine_whose_core_dies_before_an_update_comes_back_with_the_new_weights(
+    train_engine: TrainEngine, trainer: StandIn, sync: WeightSync, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await sync.start(trainer, train_engine)
+    restarts = train_engine.restarts
+    await die_in_a_batch(train_engine, "EngineCore", monkeypatch)
     trainer.step()
-    kill(train_engine, "api_server")
     found = await sync.publish(trainer.version)
     assert found["sync_mean_abs"] < 1e-5
+    assert train_engine.restarts == restarts + 1
     assert train_engine.version == trainer.version
     assert (await train_engine.llm.complete(ask("there?"), None, GREEDY)).completion_ids
