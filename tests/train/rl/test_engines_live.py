@@ -1,5 +1,5 @@
-"""A short live run with two engines, one started by the run and one by somebody else. The first is killed on the way:
-the run goes on, and what is sampled has the versions of the engines that sampled it."""
+"""A short live run with two engines, one started by the run and one by somebody else, which is the session's. The first
+is killed on the way: the run goes on, and what is sampled has the versions of the engines that sampled it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from rlm_env.llm import VLLMServer
 from rlm_env.rollout import read_rollouts
 from rlm_env.runs.folder import read_run_config
 from rlm_env.train.report.metrics import read_metrics
+from rlm_env.train.sync.engine_watch import parse_statistics
 from tests.train.rl.test_live import REPOSITORY, kill
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200), pytest.mark.asyncio(loop_scope="session")]
 
 SETTINGS = ["steps=4", "groups.size=4", "groups.per_step=2", "held_out.n=2", "held_out.every=0"]
 
@@ -48,17 +49,24 @@ def train_and_kill(config: Path, out: Path) -> tuple[int, bool, str]:
     return run.returncode, killed, said.read_text()
 
 
-async def test_a_run_on_two_engines_loses_one_of_them(tiny_model_path: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    async with VLLMServer(tiny_model_path, served_name="theirs", log_path=tmp_path / "theirs.log") as theirs:
-        config = tmp_path / "two.toml"
-        entries = f'[[engines]]\nname = "ours"\n[[engines]]\nname = "theirs"\nbase_url = "{theirs.base_url}"\n'
-        config.write_text((REPOSITORY / "configs/train/tiny.toml").read_text() + entries)
+async def tokens_served(server: VLLMServer) -> float:
+    return parse_statistics(await server.statistics())["generation_tokens"]
+
+
+async def test_a_run_on_two_engines_loses_one_of_them(
+    vllm_server: VLLMServer, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    out, config = tmp_path / "out", tmp_path / "two.toml"
+    entries = f'[[engines]]\nname = "ours"\n[[engines]]\nname = "theirs"\nbase_url = "{vllm_server.base_url}"\n'
+    config.write_text((REPOSITORY / "configs/train/tiny.toml").read_text() + entries)
+    before = await tokens_served(vllm_server)
+    try:
         code, killed, said = await asyncio.to_thread(train_and_kill, config, out)
-        assert code == 0, said
-        assert killed
-        served = (await theirs.statistics()).splitlines()
-    assert sum(float(line.split()[-1]) for line in served if line.startswith("vllm:generation_tokens_total")) > 0
+    finally:
+        await vllm_server.reload_weights(tiny_model_path)
+    assert code == 0, said
+    assert killed
+    assert await tokens_served(vllm_server) > before
 
     assert steps_of(out) == [1, 2, 3, 4]
     record = read_run_config(out)["record"]
