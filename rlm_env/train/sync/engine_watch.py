@@ -36,13 +36,15 @@ class EngineWatch:
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Reads while the body runs."""
+        """Reads while the body runs. An error of a reading other than LLMError is raised at the end."""
         task = asyncio.create_task(self._watch())
         try:
             yield
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            (ended,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(ended, Exception):
+                raise ended
 
     async def look(self) -> None:
         """One reading of each."""

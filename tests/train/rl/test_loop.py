@@ -65,7 +65,8 @@ class Engine(scheduling.Engine):
     def followed(self):
         return [self]
 
-    async def statistics(self):
+    async def statistics(self, engine):
+        assert engine is self
         return text(running=2.0, queries=10.0, hits=5.0)
 
 

@@ -95,6 +95,15 @@ async def test_it_reads_until_the_end():
     assert readings == before
 
 
+async def test_a_reading_that_cannot_work_is_not_passed_over():
+    async def read(engine):
+        raise AssertionError
+
+    with pytest.raises(TypeError, match="engine"):
+        async with EngineWatch(read, seconds=0.001).watching():
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.vllm
 async def test_the_real_engine_has_all_of_them(train_engine):
     await train_engine.completions({"model": train_engine.policy.name, "prompt": [[1, 2, 3]], "max_tokens": 4})
