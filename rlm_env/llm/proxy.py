@@ -15,7 +15,7 @@ def proxy_for(url: str) -> str | None:
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
-    if _is_this_machine(host):
+    if is_this_machine(host):
         return None
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -25,8 +25,9 @@ def proxy_for(url: str) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _is_this_machine(host: str) -> bool:
-    """True for addresses of this machine, for which no proxy is used."""
+def is_this_machine(host: str) -> bool:
+    """True for names and addresses by which a machine reaches itself alone. No proxy is used for them."""
+    host = host.lower()
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

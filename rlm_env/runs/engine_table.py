@@ -139,12 +139,6 @@ def endpoint_place(base_url: str) -> tuple[str, int, str]:
     return "127.0.0.1" if host == "localhost" else host, port, parts.path.rstrip("/")
 
 
-def is_this_machine(base_url: str | None) -> bool:
-    """Whether an endpoint is a vLLM that is started here, or at an address of this machine alone."""
-    host = "127.0.0.1" if base_url is None else endpoint_place(base_url)[0]
-    return host in ("0.0.0.0", "::1", "::") or host.startswith("127.")
-
-
 def file_name(name: str) -> str:
     """An engine's name as that of its files."""
     return name.replace("/", "--")

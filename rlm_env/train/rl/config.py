@@ -12,10 +12,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from rlm_env.llm.proxy import is_this_machine
 from rlm_env.llm.vllm.arguments import set_elsewhere
 from rlm_env.runs.config import config_differences, read_config_file, refuse_differences
 from rlm_env.runs.config_table import Table
-from rlm_env.runs.engine_table import is_this_machine
+from rlm_env.runs.engine_table import endpoint_place
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.options import EngineOptions, EnvironmentEntry, RolloutTable, apply_overrides, check_labels
 from rlm_env.train.learner.config import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, SamplesConfig
@@ -243,11 +244,12 @@ def _contradictions(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     yield from _without_effect(config)
     yield from engine_problems(config.engines, config.engine, config.model, config.samples, config.sync.method)
     yield from place_problems(config.engines, config.teacher)
-    elsewhere = [entry for entry in config.engines if entry.followed and not is_this_machine(entry.base_url)]
+    by_url = [entry.base_url for entry in config.engines if entry.followed and entry.base_url is not None]
+    elsewhere = [url for url in by_url if not is_this_machine(endpoint_place(url)[0])]
     yield (
-        config.sync.method == "nccl" and bool(elsewhere) and is_this_machine(f"http://{config.sync.address}"),
+        config.sync.method == "nccl" and bool(elsewhere) and is_this_machine(config.sync.address),
         f"sync.address: {config.sync.address} is not this machine for the engine at "
-        f"{elsewhere[0].base_url if elsewhere else ''}: give the address under which it reaches the trainer",
+        f"{elsewhere[0] if elsewhere else ''}: give the address under which it reaches the trainer",
     )
     for problem in argument_problems(config.engine.extra_args):
         yield True, f"engine.extra_args: {problem}"

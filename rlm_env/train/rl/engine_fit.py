@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,7 @@ def _model_of(entry: TrainEngineEntry, config: TrainConfig) -> str:
 def check_servers(config: TrainConfig, *, dry: bool = False) -> None:
     """Raises ConfigError where a vLLM of the run cannot be started as configured. `dry`: the run may be meant for
     another machine, so that GPUs are not missed where there are none at all."""
+    windows: dict[str, int] = {}
     for where, options, model in local_servers(config):
         check_gpus(where, options, dry=dry)
         try:
@@ -71,8 +72,9 @@ def check_servers(config: TrainConfig, *, dry: bool = False) -> None:
             continue  # vLLM knows architectures that transformers does not; the policy's own was read before
         _check_window(where, options, model, model_config)
         _check_heads(where, options, model_config)
+        windows[where] = options.max_model_len or own_window(model_config) or 0
     _check_shares(config)
-    _check_teacher_window(config)
+    _check_teacher_window(config, windows)
 
 
 def _check_shares(config: TrainConfig) -> None:
@@ -96,16 +98,12 @@ def _gpus_of(options: EngineOptions) -> list[str]:
     return trainer_gpus(_ranks(options, *RANKS)) if torch.cuda.is_available() and not is_cpu_build() else []
 
 
-def _check_teacher_window(config: TrainConfig) -> None:
-    """Raises ConfigError where a teacher that is started here could not be asked about the policy's longest samples."""
-    if config.teacher is None or config.teacher.base_url is not None:
-        return
-    windows = {"teacher.server": 0, **{where: 0 for where, _, _ in local_servers(config, "root")}}
-    for where, options, model in local_servers(config):
-        if where in windows:
-            windows[where] = options.max_model_len or own_window(read_model_config(model_folder(model))) or 0
-    own = windows.pop("teacher.server")
-    where, longest = max(windows.items(), key=lambda item: item[1], default=("", 0))
+def _check_teacher_window(config: TrainConfig, windows: Mapping[str, int]) -> None:
+    """Raises ConfigError where a teacher that is started here could not be asked about the policy's longest samples.
+    `windows`: in tokens, of the vLLMs that are started here, by place in the config; 0 or left out: not known."""
+    own = windows.get("teacher.server", 0)
+    roots = {where: windows.get(where, 0) for where, _, _ in local_servers(config, "root")}
+    where, longest = max(roots.items(), key=lambda item: item[1], default=("", 0))
     if 0 < own < longest:
         raise ConfigError(
             f"teacher.server.max_model_len: the teacher's window of {own:,} tokens is below that of the policy, "

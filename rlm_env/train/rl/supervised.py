@@ -37,7 +37,7 @@ class SupervisedShare:
         the beginning of the next, and where there are fewer samples than `per_step`, some of them twice."""
         samples = self.chosen.samples
         places = [divmod(place, len(samples)) for place in range(step * self.per_step, (step + 1) * self.per_step)]
-        orders = {round_: epoch_order(len(samples), self.seed, round_) for round_, _ in places}
+        orders = {round_: epoch_order(len(samples), self.seed, round_) for round_ in {round_ for round_, _ in places}}
         return [samples[orders[round_][index]] for round_, index in places]
 
     def describe(self) -> str:

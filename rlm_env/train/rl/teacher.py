@@ -22,7 +22,7 @@ from rlm_env.lines import parse_record
 from rlm_env.llm.base import LLMError
 from rlm_env.llm.http import Endpoint, EndpointError
 from rlm_env.llm.retries import is_passing
-from rlm_env.llm.token_batches import NEUTRAL_SAMPLING
+from rlm_env.llm.token_batches import NEUTRAL_SAMPLING, ROUNDING
 from rlm_env.llm.vllm.install import VLLMStartError, is_cpu_build
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.folder import plain
@@ -43,8 +43,6 @@ TEACHER = "teacher.jsonl"
 LOWEST = -20.0
 """A token that the teacher finds less likely than e to this power counts as that likely, so that one token cannot
 outweigh a step; vLLM reports -9999 for what cannot be sampled."""
-ROUNDING = 1e-3
-"""A log-probability may be above 0 by this much."""
 REQUEST_SAMPLES = 64
 """Most samples in one request."""
 REQUEST_TOKENS = 16_384
