@@ -18,7 +18,8 @@ class Shell:
         self.commands: list[list[str]] = []
         self.environ = {**os.environ, "HOME": str(folder), "NO_COLOR": "1"}
         self.environ |= {"TWINE_USERNAME": "any", "TWINE_PASSWORD": "any", **variables}
-        self.environ["PIP_COMPILE"] = "0"  # most of what is installed is never imported
+        self.environ["PIP_COMPILE"] = "0"  # most of what is installed is never imported,
+        self.environ["PYTHONDONTWRITEBYTECODE"] = ""  # and what is imported is compiled once, not by each command
         self.environ.pop("HF_HUB_OFFLINE", None)
 
     def __call__(self, *command: object, code: int = 0) -> str:
