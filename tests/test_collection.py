@@ -49,3 +49,9 @@ def test_marks_that_the_text_hides_end_the_run(text: str, marks: list[str], tmp_
     )
     with pytest.raises(pytest.UsageError, match="test_it has the marks"):
         conftest.pytest_collection_modifyitems([item])
+
+
+def test_no_other_hook_leaves_files_out():
+    """With one in a folder of its own, a file of tests with an engine was in none of the runs of `scripts/test.sh`."""
+    hooks = [path for path in conftest.ROOT.glob("*/**/conftest.py") if "ignore_collect" in path.read_text("utf-8")]
+    assert hooks == []
