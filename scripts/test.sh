@@ -2,8 +2,8 @@
 # Sets everything up, then runs the tests.
 #   scripts/test.sh           all of them: the fast ones in two processes, then four runs side by side: those that share
 #                             a real local vLLM (lines that begin with "engine |"), those that start one of their own
-#                             ("engines |"), the slow ones of the REPL, which mostly wait, and of evaluations ("repl |"),
-#                             the other slow ones
+#                             ("engines |"), the slow ones of the REPL, which mostly wait, of evaluations and of adapters
+#                             ("repl |"), the other slow ones
 #   scripts/test.sh --fast    those that need no engine and take no more than seconds
 # Further arguments go to pytest, to each run of it, for example: scripts/test.sh --fast -k protocol
 # With a path among them the slow tests are one run.
@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 
 level=full
 parts=all
-repl=(tests/repl tests/evals) # as long as the other runs
+repl=(tests/repl tests/evals tests/train/sync/test_lora_sync.py) # as long as the other runs
 if [ "${1:-}" = --fast ]; then
     shift
     level=core
@@ -94,7 +94,7 @@ if [ "$parts" = all ]; then
     beside engines -m "vllm and slow" "${repl[@]/#/--ignore=}" "$@"
     if [ ${#repl[@]} != 0 ]; then beside repl -m slow "${repl[@]}" "$@"; fi
     run "slow tests" -m "slow and not vllm" "${repl[@]/#/--ignore=}" "$@"
-    if [ ${#repl[@]} != 0 ]; then collect "slow tests of REPL and evaluations" "${background[2]}"; fi
+    if [ ${#repl[@]} != 0 ]; then collect "slow tests of REPL, evaluations and adapters" "${background[2]}"; fi
     collect "tests that share an engine" "${background[0]}"
     collect "tests with engines of their own" "${background[1]}"
     trap - EXIT

@@ -12,15 +12,16 @@ import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "test.sh"
 FAST = ["-m", "not vllm and not slow", "--numprocesses", "2", "--dist", "worksteal"]
-ELSEWHERE = ["--ignore=tests/repl", "--ignore=tests/evals"]
+FOLDERS = ["tests/repl", "tests/evals", "tests/train/sync/test_lora_sync.py"]
+ELSEWHERE = [f"--ignore={path}" for path in FOLDERS]
 SLOW = ["-m", "slow and not vllm", *ELSEWHERE]
-REPL = ["-m", "slow", "tests/repl", "tests/evals"]
+REPL = ["-m", "slow", *FOLDERS]
 ENGINE = ["-m", "vllm and not slow"]
 ENGINES = ["-m", "vllm and slow", *ELSEWHERE]
 NAMES = [
     "fast tests",
     "slow tests",
-    "slow tests of REPL and evaluations",
+    "slow tests of REPL, evaluations and adapters",
     "tests that share an engine",
     "tests with engines of their own",
 ]
