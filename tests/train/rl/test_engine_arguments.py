@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
-from rlm_env.llm.vllm.arguments import SET_BY_US, SHORT, argument_names, server_arguments
+from rlm_env.llm.vllm.arguments import SET_BY_US, SHORT, argument_names, parser_complaint, server_arguments
 from rlm_env.train.rl.engine_arguments import ALLOWED, FLAG, REASONS, SEVERAL, argument_problems
 
 
@@ -83,42 +79,28 @@ def test_arguments_are_named_in_full():
     assert [a.values for a in server_arguments(["--watermark", "-1", "--block-size=8"])] == [("-1",), ("8",)]
 
 
-PARSER = """
-import json
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-from rlm_env.llm.vllm.arguments import parser_complaint
-found = {
-    name: [action.nargs, [str(c) for c in action.choices] if action.choices else None, action.option_strings]
-    for action in make_arg_parser(FlexibleArgumentParser())._actions for name in action.option_strings
-}
-said = [parser_complaint(words) for words in (["--block-size", "8"], ["--blok-size", "8"], ["--block-size", "x"])]
-print(json.dumps([found, said]))
-"""
-
-
 @pytest.mark.slow
-def test_the_installed_vllm_takes_each_allowed_argument_as_it_is_listed():
-    """Names, flags, choices and short names are compared with its own parser, in a process of its own."""
+def test_the_installed_vllm_takes_each_allowed_argument_as_it_is_listed(monkeypatch):
+    """Names, flags, choices and short names are compared with its own parser. Importing it takes seconds, once for this
+    test and tests/train/sync/test_transfer_contract.py."""
     pytest.importorskip("vllm")
-    import json
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    done = subprocess.run(
-        [sys.executable, "-c", PARSER], capture_output=True, text=True, env=os.environ | {"VLLM_LOGGING_LEVEL": "ERROR"}
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    known, said = json.loads(done.stdout.splitlines()[-1])
+    actions = make_arg_parser(FlexibleArgumentParser())._actions
+    known = {name: action for action in actions for name in action.option_strings}
     listed = ALLOWED.keys() | SET_BY_US.keys() | REASONS.keys()
     assert listed <= known.keys(), listed - known.keys()
     for short, name in SHORT.items():
-        assert short == "-O" or name in known[short][2]
+        assert short == "-O" or name in known[short].option_strings
     for name, kind in ALLOWED.items():
-        nargs, choices, spellings = known[name]
-        assert (nargs == 0) == (kind == FLAG), name
-        assert kind != FLAG or f"--no-{name[2:]}" in spellings, name
-        assert (nargs == "+") == (name in SEVERAL), name
-        assert not isinstance(kind, tuple) or choices is None or set(kind) <= set(choices), name
-    assert said[0] is None
-    assert "--blok-size" in said[1]
-    assert "--block-size" in said[2]
-    assert set(known["--dtype"][1]) == {"auto", "bfloat16", "float16", "float32", "half", "float"}
+        action = known[name]
+        assert (action.nargs == 0) == (kind == FLAG), name
+        assert kind != FLAG or f"--no-{name[2:]}" in action.option_strings, name
+        assert (action.nargs == "+") == (name in SEVERAL), name
+        assert not isinstance(kind, tuple) or not action.choices or {*kind} <= {*map(str, action.choices)}, name
+    assert parser_complaint(["--block-size", "8"]) is None
+    assert "--blok-size" in parser_complaint(["--blok-size", "8"])
+    assert "--block-size" in parser_complaint(["--block-size", "x"])
+    assert {*map(str, known["--dtype"].choices)} == {"auto", "bfloat16", "float16", "float32", "half", "float"}
