@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,3 +45,11 @@ async def test_right_answers_score_1_and_none_scores_less(name):
         await task.finalize(trace, None)
         await task.score(trace)
         assert trace.reward < 1.0
+
+
+def test_the_command_validates_right_answers(tmp_path):
+    command = [Path(sys.executable).with_name("vf-validate"), "needle-rlm", "-n", "4", "--runtime.type", "subprocess"]
+    command += ["--taskset.options", json.dumps({"profile": "tiny"})]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert json.loads(done.stdout[done.stdout.index("{") :])["valid_rate"] == 1.0

@@ -173,10 +173,3 @@ async def test_samples_over_the_wire_are_those_of_our_trainer(vllm_server: VLLMS
     assert total["rollouts"] == 12
     assert total["sub_calls"] > 12
     assert total["samples"] == total["branches"]
-
-
-def test_the_command_validates_right_answers(tmp_path):
-    options = json.dumps({"profile": "tiny"})
-    where = ("--taskset.options", options, "--runtime.type", "subprocess")
-    output = run(tmp_path, "vf-validate", "needle-rlm", "-n", "4", *where)
-    assert json.loads(output[output.index("{") :])["valid_rate"] == 1.0

@@ -240,6 +240,7 @@ async def test_the_same_engine_as_an_openai_endpoint(vllm_server: VLLMServer) ->
     await llm.aclose()
 
 
+@pytest.mark.slow  # a start of its own, which fails
 async def test_window_that_the_model_lacks(tiny_model_path: Path, tmp_path: Path) -> None:
     with pytest.raises(VLLMStartError, match=r"max_model_len") as caught:
         await VLLMServer(tiny_model_path, max_model_len=1_000_000, log_path=tmp_path / "vllm.log").__aenter__()
