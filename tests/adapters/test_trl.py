@@ -1,7 +1,7 @@
-"""TRL's real AsyncGRPOTrainer trains on our rollouts, root and sub-LLM samples alike, and our vLLM gets its weights.
+"""TRL's real trainers make updates on our rollouts, and our vLLM gets their weights.
 
-Two parts of TRL do not run on a CPU and are replaced, in this test alone: its attention kernel, by torch's own on each
-sequence, and the peak rate of the device.
+Two parts of its asynchronous trainer do not run on a CPU and are replaced, in these tests alone: the attention kernel,
+by torch's own on each sequence, and the peak rate of the device.
 """
 
 import time
@@ -68,57 +68,112 @@ def make_env(model):
     )
 
 
+@pytest.fixture(scope="module")
+def live(adapter, tiny_model_path):
+    """A backend with its vLLM, for both of TRL's trainers."""
+    options = {"group_size": 4, "groups": 4, "dtype": "float32"}
+    with adapter.RLMBackend(tiny_model_path, make_env(tiny_model_path), **options) as backend:
+        yield backend
+
+
+TWO_STEPS = {
+    "max_steps": 2,
+    "per_device_train_batch_size": 16,
+    "learning_rate": 3e-4,
+    "temperature": 1.0,
+    "report_to": [],
+    "use_cpu": True,
+    "bf16": False,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "disable_tqdm": True,
+}
+
+
+def train(trainer):
+    """Trains, and shows that the weights have moved."""
+    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+    trainer.train()
+    moved = max((weight - before[name]).abs().max().item() for name, weight in trainer.model.named_parameters())
+    assert moved > 1e-5
+
+
+def differences(backend, model, folder):
+    """Of the log-probabilities of a fixed prompt: those of the backend's engine minus those of a model's weights."""
+    from transformers import AutoModelForCausalLM
+
+    prompt = list(range(5, 25))
+    body = {"model": backend._engine.policy.name, "prompt": [prompt], "max_tokens": 1, "prompt_logprobs": 0}
+    reply = backend._run(backend._engine.completions(body))
+    told = [next(iter(entry.values()))["logprob"] for entry in reply["choices"][0]["prompt_logprobs"][1:]]
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    plain.load_state_dict(model.state_dict())  # the attention of TRL's asynchronous trainer takes packed samples only
+    with torch.no_grad():
+        logits = plain(torch.tensor([prompt])).logits[0, :-1]
+    expected = logits.log_softmax(-1).gather(-1, torch.tensor(prompt[1:])[:, None])[:, 0]
+    return (torch.tensor(told) - expected).abs()
+
+
 @pytest.mark.vllm
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_trainer_moves_on_our_samples_and_the_engine_follows(adapter, tiny_model_path, trl_on_cpu, tmp_path):
-    from transformers import AutoModelForCausalLM
+def test_the_trainer_moves_on_our_samples_and_the_engine_follows(adapter, live, tiny_model_path, trl_on_cpu, tmp_path):
     from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
 
-    options = {"group_size": 4, "groups": 4, "dtype": "float32"}
-    with adapter.RLMBackend(tiny_model_path, make_env(tiny_model_path), **options) as backend:
-        put, seen = backend.rollout_buffer.put_nowait, []
-        backend.rollout_buffer.put_nowait = lambda sample: (seen.append(sample), put(sample))
-        args = AsyncGRPOConfig(
-            output_dir=str(tmp_path),
-            max_steps=2,
-            per_device_train_batch_size=16,
-            learning_rate=3e-4,
-            temperature=1.0,
-            report_to=[],
-            use_cpu=True,
-            bf16=False,
-            logging_steps=1,
-            save_strategy="no",
-            disable_tqdm=True,
-            vllm_server_base_url=backend.url,
-        )
-        trainer = AsyncGRPOTrainer(
-            model=str(tiny_model_path),
-            reward_funcs=[adapter.unused_reward],
-            args=args,
-            train_dataset=adapter.placeholder_dataset(),
-            rollout_worker=backend,
-            weight_transfer=backend,
-        )
-        before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
-        trainer.train()
-        moved = max((weight - before[name]).abs().max().item() for name, weight in trainer.model.named_parameters())
-        assert moved > 1e-5
-        assert {sample.metrics["sub_sample"] for sample in seen} == {0.0, 1.0}
-        assert {sample.advantage for sample in seen} - {0.0}
-        prompt = list(range(5, 25))
-        body = {"model": backend._engine.policy.name, "prompt": [prompt], "max_tokens": 1, "prompt_logprobs": 0}
-        reply = backend._run(backend._engine.completions(body))
-        told = [next(iter(entry.values()))["logprob"] for entry in reply["choices"][0]["prompt_logprobs"][1:]]
-        plain = AutoModelForCausalLM.from_pretrained(tiny_model_path, dtype=torch.float32)
-        plain.load_state_dict(trainer.model.state_dict())  # TRL's attention takes packed samples only
-        with torch.no_grad():
-            logits = plain(torch.tensor([prompt])).logits[0, :-1]
-        expected = logits.log_softmax(-1).gather(-1, torch.tensor(prompt[1:])[:, None])[:, 0]
-        assert told == pytest.approx(expected.tolist(), abs=2e-4), "the engine has the trainer's last weights"
-        logged = {key for entry in trainer.state.log_history for key in entry}
-        assert any("rollout/groups_total" in key for key in logged)
+    put, seen = live.rollout_buffer.put_nowait, []
+    live.rollout_buffer.put_nowait = lambda sample: (seen.append(sample), put(sample))
+    trainer = AsyncGRPOTrainer(
+        model=str(tiny_model_path),
+        reward_funcs=[adapter.unused_reward],
+        args=AsyncGRPOConfig(output_dir=str(tmp_path), vllm_server_base_url=live.url, **TWO_STEPS),
+        train_dataset=adapter.placeholder_dataset(),
+        rollout_worker=live,
+        weight_transfer=live,
+    )
+    train(trainer)
+    assert {sample.metrics["sub_sample"] for sample in seen} == {0.0, 1.0}
+    assert {sample.advantage for sample in seen} - {0.0}
+    assert differences(live, trainer.model, tiny_model_path).max() < 2e-4, "the engine has the trainer's last weights"
+    logged = {key for entry in trainer.state.log_history for key in entry}
+    assert any("rollout/groups_total" in key for key in logged)
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_synchronous_trainer_moves_on_our_rows_and_the_engine_follows(live, tiny_model_path, monkeypatch, tmp_path):
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    env = make_env(tiny_model_path)()
+    tasks = {task.id: task for task in env.tasks("train").take(16)}
+    served, rows = [], []
+
+    def rollouts(prompts, trainer):
+        live.update_weights(trainer.model)
+        served.append((trainer.state.global_step, differences(live, trainer.model, tiny_model_path).max().item()))
+        columns = live.root_rollouts(env, [tasks[prompt] for prompt in prompts])
+        rows.extend(zip(prompts, *columns.values(), strict=True))
+        return columns
+
+    options = TWO_STEPS | {"num_generations": 4, "per_device_train_batch_size": 32}
+    trainer = GRPOTrainer(
+        model=str(tiny_model_path),
+        args=GRPOConfig(output_dir=str(tmp_path), **options),
+        rollout_func=rollouts,
+        reward_funcs=[lambda completions, reward, **_: reward],
+        train_dataset=Dataset.from_list([{"prompt": name} for name in tasks]),
+    )
+    train(trainer)
+    assert [step for step, _ in served] == [0, 1]
+    assert max(difference for _, difference in served) < 2e-4, "the engine has the weights that each step begins with"
+    assert differences(live, trainer.model, tiny_model_path).max() > 2e-4, "the last step's are not sent yet"
+    live.update_weights(trainer.model)
+    assert differences(live, trainer.model, tiny_model_path).max() < 2e-4
+    assert len(rows) == 64
+    assert len({row[0] for row in rows}) == 16, "eight tasks a step, four rollouts each"
+    assert len({row[-1] for row in rows}) > 1, "rewards differ"
 
 
 SHIPPED = rlm_env.__path__[0] + "/models/tiny-rlm"
@@ -201,19 +256,15 @@ def test_the_synchronous_trainer_moves_on_root_samples_and_leaves_failed_rollout
         seen.extend(reward)
         return reward
 
-    options = {"num_generations": 4, "max_steps": 2, "per_device_train_batch_size": 8, "learning_rate": 3e-4}
-    quiet = {"report_to": [], "save_strategy": "no", "disable_tqdm": True, "use_cpu": True, "bf16": False}
+    options = TWO_STEPS | {"num_generations": 4, "per_device_train_batch_size": 8}
     trainer = GRPOTrainer(
         model=SHIPPED,
-        args=GRPOConfig(output_dir=str(tmp_path), temperature=1.0, logging_steps=1, **options, **quiet),
+        args=GRPOConfig(output_dir=str(tmp_path), **options),
         rollout_func=rollouts,
         reward_funcs=[reward],
         train_dataset=Dataset.from_list([{"prompt": f"train-{number}"} for number in range(16)]),
     )
-    before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
-    trainer.train()
-    moved = max((weight - before[name]).abs().max().item() for name, weight in trainer.model.named_parameters())
-    assert moved > 1e-5
+    train(trainer)
     assert asked == [(8, 0), (8, 1)]
     assert seen[:8] == [0.0, None, None, 0.75, 0.0, 0.25, 0.5, 0.75]
     logged = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
