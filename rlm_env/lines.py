@@ -31,11 +31,16 @@ def read_lines(path: str | Path, parse: Callable[[str], T], error: type[ValueErr
 
 
 def parse_record(line: str | bytes) -> dict[str, Any]:
-    """The JSON object in a line. Raises ValueError where there is none, or one that is nested too deeply to be read."""
+    """The JSON object in a line. Raises ValueError where there is none, or one that is nested too deeply to be read, or
+    holds numbers that are not finite, which are no JSON."""
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_constant=_refuse)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(record, dict):
         raise ValueError(f"it holds a {type(record).__name__}, not a JSON object")
     return record
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"it holds {constant}, which is no JSON")

@@ -25,6 +25,11 @@ class Usage:
         """Of prompts and completions."""
         return self.prompt_tokens + self.completion_tokens
 
+    @property
+    def untold(self) -> bool:
+        """The engine was called and told no tokens: they are unknown and not 0, for no prompt is empty."""
+        return self.calls > 0 and self.prompt_tokens == 0
+
     def __iadd__(self, other: Usage) -> Usage:
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens

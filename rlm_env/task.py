@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 Split = Literal["train", "eval"]
 MOST_ROWS, MOST_CHARS = 100_000, 10**9
 """Tasks, and characters of their contexts, beyond which `Tasks.to_dataset` takes a split without limit for endless."""
+LENGTH = "length_tokens"
+"""Key of a task's info: about how many tokens its context has. Reports group tasks by it."""
+MOST_TOKENS = 10**15
+"""More than any context has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,13 @@ class Task:
                 f"Task.context must be str, bytes, list, dict or pathlib.Path, got {type(self.context).__name__}; "
                 "convert it first (a DataFrame: df.to_dict('records'), an iterator: list(...))"
             )
+
+
+def context_length(info: Mapping[str, Any]) -> int | None:
+    """Tokens of the context of the task with this info; None where it does not tell a number of tokens."""
+    value = info.get(LENGTH)
+    told = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+    return round(value) if told else None
 
 
 class Tasks:

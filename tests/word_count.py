@@ -45,7 +45,8 @@ class WordCount(Environment):
             if self.spoilt == "ids":
                 yield Task("How often?", "spam", "1", id="same")
                 continue
-            info = {"length_tokens": float("nan") if self.spoilt == "info" else len(words)}
+            spoilt_length = {"info": float("nan"), "length": "4k"}
+            info = {"length_tokens": spoilt_length.get(self.spoilt, len(words))}
             yield Task("How often does spam occur?", " ".join(words), gold, info=info)
 
     def baselines(self):
@@ -117,6 +118,8 @@ class EvalEndpoint:
         """Answers 400 to everything but the first small question of a run."""
         self.answer: Callable[[dict], web.Response | None] = lambda body: None
         """Answers a request in place of what follows."""
+        self.untold: Callable[[dict], bool] = lambda body: False
+        """Replies to which requests do not tell their tokens."""
         self.version: str | None = None
         """What `/version` tells, as a vLLM does; None: nothing."""
         self._loop = asyncio.new_event_loop()
@@ -189,6 +192,7 @@ class EvalEndpoint:
         else:
             text = str(len(re.findall("spam", prompt)) - 1)  # the question has the word once
         usage = {"prompt_tokens": words, "completion_tokens": len(text.split()), "total_tokens": words}
+        usage = None if self.untold(body) else usage
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         return web.json_response({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage})
 

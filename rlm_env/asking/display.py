@@ -32,6 +32,7 @@ from rlm_env.readable import visible
 from rlm_env.readable.words import counted, money, start_of
 from rlm_env.replies import visible_text
 from rlm_env.rollout import Rollout, Turn
+from rlm_env.runs.prices import total_cost
 
 LINES_SHOWN = 6
 """Lines of code and of output that are shown of a cell."""
@@ -105,8 +106,8 @@ class Display:
 
     @property
     def cost(self) -> float | None:
-        """US dollars so far; None without prices."""
-        return self.prices and self.prices.root.of(self.root) + self.prices.sub.of(self.sub)
+        """US dollars so far; None without prices, and where an engine tells no tokens."""
+        return self.prices and total_cost(self.prices.root.of(self.root), self.prices.sub.of(self.sub))
 
     @property
     def failed_at_once(self) -> bool:

@@ -26,8 +26,8 @@ def detail_notes(summary: EvalSummary) -> list[str]:
         )
     if summary.lengths and all(group.cost is None for group in summary.scaffolds):
         lines.append(
-            "No prices are known (--prices, or `prices` of an engine; a vLLM of your own has none), so that there is "
-            "no money in the tables."
+            "No prices are known (--prices, or `prices` of an engine; a vLLM of your own has none), or an endpoint does "
+            "not tell tokens, so that there is no money in the tables."
         )
     return lines
 
@@ -42,7 +42,8 @@ def cost_table(summary: EvalSummary) -> Cells:
         numbers = [NONE] * 4
         if g.ran:
             root, sub = tokens_of(g)
-            numbers = [f"{root:,.0f}", f"{sub:,.0f}", f"{g.sub_calls:,.1f}", f"{g.seconds['total']:.2f}"]
+            known = [f"{root:,.0f}" if root else NONE, f"{sub:,.0f}" if sub or not g.sub_calls else NONE]
+            numbers = [*known, f"{g.sub_calls:,.1f}", f"{g.seconds['total']:.2f}"]
         score = f"{g.score.mean:.2f}" if g.score else NONE
         each = NONE if g.cost_each is None else f"{g.cost_each:.5f}"
         table.rows.append([length if length != last else "", g.scaffold, score, *numbers, each])
@@ -73,7 +74,7 @@ def program_table(summary: EvalSummary) -> Cells:
                 f"{one.rollouts / totals[one.scaffold]:.0%}",
                 NONE if one.score is None else str(one.score),
                 f"{one.sub_calls:,.1f}",
-                f"{one.tokens:,.0f}",
+                f"{one.tokens:,.0f}" if one.tokens else NONE,
                 f"{one.seconds:.2f}",
             ]
         )

@@ -17,7 +17,7 @@ from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.rollout_stats import Key, RolloutStats
 from rlm_env.evals.stats import student_quantile
 from rlm_env.evals.summary import SAME_LENGTH
-from rlm_env.task import Task
+from rlm_env.task import Task, context_length
 
 QUANTITIES: dict[str, Callable[[RolloutStats], float | None]] = {
     "calls": lambda one: one.root.calls + one.sub.calls,
@@ -106,7 +106,7 @@ def length_of_tasks(tasks: Sequence[Task]) -> dict[str, int]:
     """Task id -> its context length in tokens, that of the shortest of the same group; 0 where it is unknown."""
     found: dict[str, int] = {}
     shortest = 0
-    known = {task.id: int(task.info.get("length_tokens") or 0) for task in tasks}
+    known = {task.id: context_length(task.info) or 0 for task in tasks}
     for task_id, length in sorted(known.items(), key=lambda pair: pair[1]):
         if length > SAME_LENGTH * shortest:
             shortest = length

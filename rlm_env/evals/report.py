@@ -32,7 +32,7 @@ def scaffold_table(summary: EvalSummary, title: str) -> Cells:
         if any(value != NONE for value in values):
             table.rows.append([name, *values])
 
-    add("score [95 % interval]", [_estimate(g.score) for g in scaffolds])
+    table.rows.append(["score [95 % interval]", *(_estimate(g.score) for g in scaffolds)])
     add("  over rollouts (tasks)", [f"{g.scored} ({g.score.tasks if g.score else 0})" for g in scaffolds])
     for k in sorted({k for g in scaffolds for k in g.pass_at_k}):
         add(f"pass@{k}", [_estimate(g.pass_at_k.get(k)) for g in scaffolds])
@@ -63,12 +63,21 @@ def scaffold_table(summary: EvalSummary, title: str) -> Cells:
         if outcome not in RARE or any(g.outcomes[outcome] for g in scaffolds):
             add(f"rollouts: {outcome}", values)
     add("turns", [_number(g.turns, g) for g in scaffolds])
-    add("root prompt tokens, longest", [f"{g.longest_prompt:,}" if g.ran else NONE for g in scaffolds])
-    add("root prompt tokens", [_number(g.root_prompt_tokens, g) for g in scaffolds])
-    add("root completion tokens", [_number(g.root_completion_tokens, g) for g in scaffolds])
+    add(
+        "root prompt tokens, longest",
+        [_longest_prompt(g) for g in scaffolds],
+    )
+    add("root prompt tokens", [_told(g.root_prompt_tokens, g.root_prompt_tokens, g) for g in scaffolds])
+    add(
+        "root completion tokens",
+        [_told(g.root_completion_tokens, g.root_prompt_tokens, g) for g in scaffolds],
+    )
     add("sub-calls (failed)", [_sub_calls(g) for g in scaffolds])
-    add("sub prompt tokens", [_number(g.sub_prompt_tokens, g) if g.sub_calls else NONE for g in scaffolds])
-    add("sub completion tokens", [_number(g.sub_completion_tokens, g) if g.sub_calls else NONE for g in scaffolds])
+    add("sub prompt tokens", [_told(g.sub_prompt_tokens, g.sub_prompt_tokens, g) for g in scaffolds])
+    add(
+        "sub completion tokens",
+        [_told(g.sub_completion_tokens, g.sub_prompt_tokens, g) for g in scaffolds],
+    )
     add("seconds", [_seconds(g.seconds["total"], g) for g in scaffolds])
     for part, name in (("root", "root LLM"), ("sub", "sub-LLMs"), ("code", "code"), ("setup", "REPL set-up")):
         add(f"  {name}", [_seconds(g.seconds[part], g) if g.seconds[part] else NONE for g in scaffolds])
@@ -94,7 +103,13 @@ def length_table(summary: EvalSummary) -> Cells:
     last = None
     for g in summary.lengths:
         length = f"{g.length:,}" if g.length is not None else NONE
-        prompt = f"{g.longest_prompt:,}" if g.ran else f"needs {g.needed_prompt:,}" if g.needed_prompt else NONE
+        prompt = (
+            f"{g.longest_prompt:,}"
+            if g.ran and g.longest_prompt
+            else f"needs {g.needed_prompt:,}"
+            if g.needed_prompt
+            else NONE
+        )
         table.rows.append(
             [
                 length if length != last else "",
@@ -230,6 +245,15 @@ def _number(value: float, group: ScaffoldSummary) -> str:
     if not group.ran:
         return NONE
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _told(tokens: float, prompt_tokens: float, group: ScaffoldSummary) -> str:
+    """A mean of tokens, as text; none where no engine told those of a prompt, which is never empty."""
+    return _number(tokens, group) if prompt_tokens else NONE
+
+
+def _longest_prompt(group: ScaffoldSummary) -> str:
+    return f"{group.longest_prompt:,}" if group.ran and group.longest_prompt else NONE
 
 
 def _seconds(value: float, group: ScaffoldSummary) -> str:

@@ -16,6 +16,7 @@ from rlm_env.evals.usage import rollout_usage
 from rlm_env.messages import Usage
 from rlm_env.rollout import Rollout, StopReason, Timing
 from rlm_env.runs.prices import Price, rollout_cost
+from rlm_env.task import context_length
 
 Key = tuple[str, str, int]
 """(scaffold, task id, repeat): identifies a rollout within a run."""
@@ -64,6 +65,8 @@ class RolloutStats:
         """Tokens of the root LLM, including a prompt that did not fit or was not answered in time; None if the length
         of that prompt is unknown. Otherwise a scaffold that cannot even start would look cheap."""
         spent = self.root.prompt_tokens + self.root.completion_tokens
+        if self.root.untold:
+            return None
         if self.outcome is Outcome.OVERFLOW:
             missing = self.needed_prompt or self.length
             return None if missing is None else spent + missing
@@ -109,7 +112,7 @@ def stats_of(rollout: Rollout, prices: tuple[Price, Price] | None = None, *, rea
         answer=rollout.answer,
         error=rollout.error or sub_calls_failed(rollout),
         unscored=is_unscored(rollout),
-        length=rollout.info.get("task", {}).get("length_tokens"),
+        length=context_length(rollout.info.get("task", {})),
         turns=len(rollout.turns),
         root=rollout.root_usage,
         sub=rollout.sub_usage,

@@ -35,6 +35,7 @@ from rlm_env.evals.setup import (
     price_notes,
     role_prices,
 )
+from rlm_env.evals.spending import Spending
 from rlm_env.evals.stored import EvalResult, holds_pilot, run_title, stored_baselines
 from rlm_env.evals.summary import EvalSummary, summarize
 from rlm_env.evals.until import Stopping, UntilTest, measured_tasks, until_test
@@ -52,8 +53,15 @@ from rlm_env.runs.errors import RunStopped
 from rlm_env.runs.folder import RunFolder, read_run_config, read_summary, refuse_foreign
 from rlm_env.runs.judge import CountedJudge
 from rlm_env.runs.models import ModelRef, resolve_engines
-from rlm_env.runs.prices import CostLimit
-from rlm_env.runs.record import adaptation_notes, check_record, make_record, record_adaptations, record_engines
+from rlm_env.runs.prices import CostLimit, total_cost
+from rlm_env.runs.record import (
+    adaptation_notes,
+    check_record,
+    make_record,
+    record_adaptations,
+    record_engines,
+    take_record,
+)
 from rlm_env.scaffolds import Scaffold
 from rlm_env.task import Task
 
@@ -115,13 +123,14 @@ async def prepare_run(
         with RunFolder(config.out, resume=resume) as folder:
             if resume:
                 old = read_run_config(config.out)
-                old_record = old.pop(RECORD, {})
+                old_record = take_record(old, config.out)
                 check_eval_resume(old, config, config.out, pilot=of_pilot)
                 for warning in check_record(old_record, record, tasks, config.out):
                     say_note(console, warning)
                 record |= {key: old_record[key] for key in ("started", "engines") if key in old_record}
+            spent = Spending(cost)
             run = EvalRun(
-                config, record, environment, tasks, scaffolds, folder, console, prices, cost, engines, hooks, judge
+                config, record, environment, tasks, scaffolds, folder, console, prices, spent, engines, hooks, judge
             )
             run.load_stored()
             await run.try_scorer()
@@ -141,7 +150,7 @@ class EvalRun:
     folder: RunFolder
     console: Console
     prices: RolePrices | None
-    cost: CostLimit
+    spending: Spending
     pool: EnginePool
     hooks: Hooks
     judge: CountedJudge | None
@@ -149,10 +158,6 @@ class EvalRun:
     baselines: list[Baseline] = field(default_factory=list)
     baselines_complete: bool = False
     """They were measured on all tasks."""
-    spent: float = 0.0
-    """US dollars, by this run alone."""
-    side_costs: dict[str, float] = field(default_factory=dict)
-    """US dollars besides the rollouts, by what they were spent on."""
     guard: Guard = field(default_factory=Guard)
     test: UntilTest = field(init=False)
     """The test that ends the run once it has decided."""
@@ -173,8 +178,8 @@ class EvalRun:
         self.test = until_test(self.config, self.tasks)
         self.test.advance(self.stats)
         stored = read_summary(self.config.out) if self.stats else {}
-        for purpose, cost in stored.get("side_costs_usd", {}).items():
-            self._spend(purpose, cost)
+        for purpose, cost in stored.get("side_costs_usd", {}).items() if not self.spending.sides else ():
+            self.spending.add_side(purpose, cost)
         measured = len(measured_tasks(self.test, self.tasks, self.stats))
         if stored.get("baselines_over") == measured:
             self.baselines = stored_baselines(stored)
@@ -183,14 +188,8 @@ class EvalRun:
     def _count(self, stats: RolloutStats) -> None:
         """Adds a stored rollout to the numbers and to what was spent."""
         self.stats[stats.key] = stats
-        self.spent += stats.cost or 0.0
-        self.cost.spent += stats.cost or 0.0
-
-    def _spend(self, purpose: str, cost: float) -> None:
-        """Counts dollars that were not spent on a rollout."""
-        self.side_costs[purpose] = self.side_costs.get(purpose, 0.0) + cost
-        self.spent += cost
-        self.cost.spent += cost
+        if self.prices is not None:
+            self.spending.add_rollout(stats.cost)
 
     def planned(self) -> list[PlannedRollout]:
         """The rollouts left to do, in their order."""
@@ -209,6 +208,7 @@ class EvalRun:
             return
         with self.console.status("trying the scorer"):
             warning = await try_scorer(self.environment, self.tasks[0])
+        self._count_judge()
         if warning:
             say_note(self.console, warning)
 
@@ -218,7 +218,7 @@ class EvalRun:
         try:
             if self.unscored:
                 await self._score_stored()
-            if (planned := self.planned()) and not self.cost.reached:
+            if (planned := self.planned()) and not self.spending.limit.reached:
                 engines = await self.pool.engines()
                 await self._record_engines(engines)
                 await self._preflight(engines)
@@ -227,7 +227,7 @@ class EvalRun:
                 finally:
                     await self._record_adaptations(engines)
             done = "pilot" if self.hooks.pilot else "complete"
-            status = "stopped by max-cost" if self.cost.reached and self.planned() else done
+            status = "stopped by max-cost" if self.spending.limit.reached and self.planned() else done
             if self.test.decided:
                 status = "decided"
                 self.record["stopping"] = self.test.record()
@@ -254,7 +254,7 @@ class EvalRun:
     def _count_judge(self) -> None:
         """Counts what the judge has cost since the last call."""
         if self.judge is not None and self.prices is not None and self.prices.judge is not None:
-            self._spend("judge", self.prices.judge.of(self.judge.take_usage()))
+            self.spending.add_side("judge", self.prices.judge.of(self.judge.take_usage()))
 
     async def _preflight(self, engines: Engines) -> None:
         """Asks every engine one small question. Raises RunStopped if one refuses."""
@@ -263,7 +263,7 @@ class EvalRun:
             usage = await ask_each(engines, {"root": config.root, "sub": config.sub})
         if self.prices is not None:
             root, sub = usage.get("root", Usage()), usage.get("sub", Usage())
-            self._spend("preflight", self.prices.root.of(root) + self.prices.sub.of(sub))
+            self.spending.add_side("preflight", total_cost(self.prices.root.of(root), self.prices.sub.of(sub)))
 
     async def _score_stored(self) -> None:
         """Scores the stored rollouts whose scorer or judge failed."""
@@ -277,8 +277,8 @@ class EvalRun:
                 concurrency=self.config.concurrency,
                 report=report,
             )
-        self.cost.spent -= self.spent
-        self.spent, self.stats, self.side_costs = 0.0, {}, {}
+        self.spending.forget_rollouts()
+        self.stats = {}
         self.load_stored()
 
     async def _measure_baselines(self) -> None:
@@ -337,8 +337,8 @@ class EvalRun:
     async def _worker(self, left: Iterator[PlannedRollout], engines: Engines, progress: Progress) -> None:
         decided = self.test.decided  # then what is left are scaffolds that the test does not compare
         for planned in left:
-            await self.test.turn(planned[1].id, self.config.concurrency, lambda: self.cost.reached)
-            if self.cost.reached or (self.test.decided and not decided):
+            await self.test.turn(planned[1].id, self.config.concurrency, lambda: self.spending.limit.reached)
+            if self.spending.limit.reached or (self.test.decided and not decided):
                 self.test.wake()
                 return
             rollout, task = await make_rollout(planned, engines, self.hooks.on_event), planned[1]
@@ -393,8 +393,8 @@ class EvalRun:
             "title": self.title,
             "rollouts_planned": len(self.tasks) * self.config.repeats * len(self.scaffolds),
             "rollouts_stored": len(self.stats if stats is None else stats),
-            "spent_usd": self.spent if self.prices else None,
-            "side_costs_usd": self.side_costs,
+            "spent_usd": self.spending.total if self.prices else None,
+            "side_costs_usd": self.spending.sides,
             "baselines_over": len(measured_tasks(self.test, self.tasks, self.stats)) if self.baselines_complete else 0,
             **self.summarize(stats, stopping).to_dict(),
         }

@@ -37,7 +37,7 @@ from rlm_env.runs.folder import CONFIG, RunFolder, read_run_config, read_summary
 from rlm_env.runs.judge import CountedJudge
 from rlm_env.runs.models import ModelRef, resolve_model
 from rlm_env.runs.options import MODEL_FOLDER, apply_overrides
-from rlm_env.runs.record import adaptation_notes, hash_tasks, versions
+from rlm_env.runs.record import adaptation_notes, hash_tasks, take_record, versions
 from rlm_env.task import Task
 
 AnyConfig = TypeVar("AnyConfig", bound=EvalConfig)
@@ -92,7 +92,7 @@ async def _score_run(
 ) -> None:
     """Scores the stored rollouts of one run."""
     values = read_run_config(path)
-    record = values.pop(RECORD, {})
+    record = take_record(values, path)
     config = _config(EvalRunConfig, values, overrides, path)
     old = _config(EvalRunConfig, values, {}, path)
     ask_judge = ask_judge or _judge(old) != _judge(config)
@@ -161,8 +161,10 @@ async def _summarize(
         over = len(measured) if complete else 0
         if judge is not None and prices is not None and prices.judge is not None:
             cost, costs = prices.judge.of(judge.take_usage()), dict(old.get("side_costs_usd", {}))
-            costs["judge"] = costs.get("judge", 0.0) + cost
-            old = {**old, "spent_usd": (old.get("spent_usd") or 0.0) + cost, "side_costs_usd": costs}
+            if cost is not None:
+                costs["judge"] = costs.get("judge", 0.0) + cost
+            spent = None if cost is None else (old.get("spent_usd") or 0.0) + cost
+            old = {**old, "spent_usd": spent, "side_costs_usd": costs}
         folder.write_summary({**old, "baselines_over": over, **summary.to_dict()})
         folder.write_results(one.result() for one in stats.values())
 

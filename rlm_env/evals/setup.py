@@ -29,7 +29,7 @@ from rlm_env.runs.prices import Price, price_of
 from rlm_env.runs.profile import rollout_profile
 from rlm_env.scaffolds import Scaffold, config_type, make_scaffold
 from rlm_env.scoring.errors import describe_exception
-from rlm_env.task import Task, Tasks
+from rlm_env.task import LENGTH, Task, Tasks, context_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,8 @@ def load_tasks(config: EvalRunConfig, environment: Environment) -> list[Task]:
             json.dumps(task.info, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"task {task.id}: its info cannot be written as JSON: {error}") from error
+        if (length := task.info.get(LENGTH)) is not None and context_length(task.info) is None:
+            raise ConfigError(f"task {task.id}: {LENGTH} in its info is no number of tokens: {length!r}")
     return tasks
 
 

@@ -23,6 +23,7 @@ from rlm_env.rollout import RecordError, Rollout
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError, explain_validation
 from rlm_env.runs.folder import CONFIG, ROLLOUTS, read_run_config, read_summary, run_status
+from rlm_env.runs.record import take_record
 
 DONE = ("complete", "decided", "pilot")
 """Words for a run with nothing left to do."""
@@ -92,7 +93,7 @@ def open_stored(path: Path, prices_of: EvalRunConfig | None = None) -> StoredRun
     """The eval in a folder. `prices_of`: a config whose prices count instead of the stored ones. Raises ConfigError if
     the folder holds none, or one on several environments."""
     stored = read_run_config(path)
-    record = stored.pop(RECORD, {})
+    record = take_record(stored, path)
     try:
         config = EvalRunConfig.model_validate(stored)
     except ValidationError as error:

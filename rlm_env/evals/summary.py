@@ -28,6 +28,7 @@ from rlm_env.evals.stats import (
 from rlm_env.evals.until import Stopping
 from rlm_env.evals.usage import NAMES
 from rlm_env.repl.bounds import first_line
+from rlm_env.runs.prices import total_cost
 
 SAME_LENGTH = 1.5
 """Context lengths within this factor of the shortest one are reported together."""
@@ -109,7 +110,8 @@ class ScaffoldSummary:
     sandboxes: tuple[str, ...]
     """The isolation levels of the REPLs; empty for a scaffold without a REPL."""
     cost: float | None
-    """US dollars of all rollouts together, failed ones included; None where a price is not known."""
+    """US dollars of all rollouts together, failed ones included; None where a price, or the tokens of one, are not
+    known."""
     sub_call_bins: list[CountBin]
     """Numbers of sub-calls, over the rollouts that ran: 0, 1, 2 to 3, 4 to 7 and so on; empty where there were none."""
     traits: dict[str, int]
@@ -257,7 +259,6 @@ def _summarize_scaffold(
     errors = Counter(
         first_line(one.error or "") or "no reason was recorded" for one in stats if one.outcome is Outcome.ERROR
     )
-    costs = [one.cost for one in stats if one.cost is not None]
     return ScaffoldSummary(
         scaffold=scaffold,
         length=length,
@@ -292,7 +293,7 @@ def _summarize_scaffold(
         usage={name: mean_or_zero([one.usage[name] for one in ran]) for name in NAMES},
         score_per_1k_root_tokens=_efficiency(stats),
         sandboxes=tuple(sorted({one.sandbox for one in stats if one.sandbox})),
-        cost=math.fsum(costs) if costs else None,
+        cost=total_cost(*(one.cost for one in stats)) if stats else None,
         sub_call_bins=count_bins([one.sub_calls for one in ran]),
         traits=_traits(stats),
     )

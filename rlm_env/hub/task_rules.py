@@ -14,7 +14,7 @@ from rlm_env.environment import Environment
 from rlm_env.hub.findings import Finding
 from rlm_env.hub.guarded import environment_code, raised
 from rlm_env.hub.sameness import context_digest
-from rlm_env.task import Split, Task, Tasks
+from rlm_env.task import LENGTH, Split, Task, Tasks, context_length
 
 LISTED_TASKS, LISTED_SECONDS = 1000, 1.0
 """Tasks of a split whose ids are looked at, and the time for them."""
@@ -51,13 +51,17 @@ def unreadable_contexts(tasks: list[Task]) -> list[Finding]:
 
 
 def unstorable_info(tasks: list[Task]) -> list[Finding]:
-    """A finding for each task whose info cannot be stored as JSON."""
+    """A finding for each task whose info cannot be stored as JSON, or tells no number as the context's length."""
     found: list[Finding] = []
     for task in tasks:
         try:
             json.dumps(task.info, allow_nan=False)
         except (TypeError, ValueError) as error:
             found.append(Finding("tasks", task.id, f"info cannot be written as JSON: {error}", "use plain JSON values"))
+            continue
+        if (length := task.info.get(LENGTH)) is not None and context_length(task.info) is None:
+            remedy = "give the number of tokens, an estimate will do"
+            found.append(Finding("tasks", task.id, f"{LENGTH} in its info is no number of tokens: {length!r}", remedy))
     return found
 
 

@@ -36,6 +36,7 @@ OUT_OF_RANGE = re.compile(
     re.IGNORECASE,
 )
 POSITIVE = re.compile(r"strictly positive|greater than 0|> ?0|must be positive|larger than 0", re.IGNORECASE)
+UNTOLD = "its replies do not tell how many tokens they took, so that tokens and money are unknown"
 SMALLEST_TEMPERATURE = 0.01
 """In place of 0, where an endpoint wants a positive number."""
 TOGETHER = re.compile(
@@ -175,6 +176,11 @@ class Adaptations:
         if self.most_output is None or most < self.most_output:
             self.most_output = most
             self._tell(f"max_tokens is at most {most:,}", error)
+
+    def note_untold_tokens(self) -> None:
+        """Remembers that replies do not say how many tokens they took."""
+        if UNTOLD not in self.sentences:
+            self.sentences.append(UNTOLD)
 
     def note_returned(self, fields: Iterable[str]) -> None:
         """Remembers fields that the endpoint put into a reply."""

@@ -213,6 +213,8 @@ class OpenAIChat(LLM):
             told.usage = error.usage
             raise told from None
         self._refusals.success()
+        if completion.usage.untold:
+            self._learned.note_untold_tokens()
         fields = set(completion.returned_fields)
         for call in completion.tool_calls:
             fields |= (call.keys() | call["function"].keys()) - {"id", "type", "function", "name", "arguments"}

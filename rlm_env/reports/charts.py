@@ -134,7 +134,7 @@ def _score(group: ScaffoldSummary, x: float) -> Point | None:
 
 
 def _tokens(group: ScaffoldSummary, x: float) -> Point | None:
-    return Point(x, sum(tokens_of(group))) if group.ran else None
+    return Point(x, sum(tokens_of(group))) if group.root_prompt_tokens else None
 
 
 def _seconds(group: ScaffoldSummary, x: float) -> Point | None:

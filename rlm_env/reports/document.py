@@ -167,8 +167,7 @@ def _facts_of(run: RunFacts) -> dict[str, str]:
         facts[f"{role} model"] = " ".join([str(model.get("name")), *_hash(model.get("sha256"))])
     if isinstance(model := record.get("model"), Mapping):
         facts["model"] = " ".join([str(model.get("name")), *_hash(model.get("sha256"))])
-    package = record.get("package") or {}
-    if package:
+    if package := _table(record.get("package")):
         shown = f"{package.get('name')} {package.get('version')}"
         facts["environment"] = " ".join([shown, *_hash(package.get("sha256"))])
     if "tasks_sha256" in record:
@@ -176,11 +175,15 @@ def _facts_of(run: RunFacts) -> dict[str, str]:
     for scaffold, described in _tables(record.get("scaffolds")).items():
         if "prompt_sha256" in described:
             facts[f"prompt of {scaffold}"] = " ".join(_hash(described["prompt_sha256"]))
-    return facts | {package: str(version) for package, version in (record.get("versions") or {}).items()}
+    return facts | {package: str(version) for package, version in _table(record.get("versions")).items()}
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _tables(value: Any) -> dict[str, Mapping[str, Any]]:
-    return {key: one for key, one in (value or {}).items() if isinstance(one, Mapping)}
+    return {key: one for key, one in _table(value).items() if isinstance(one, Mapping)}
 
 
 def _hash(sha256: Any) -> list[str]:

@@ -15,6 +15,7 @@ They are used only where they are asked for, since prices change. A price that n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -44,8 +45,10 @@ class Price(BaseModel):
     source: str | None = None
     """Where it was looked up."""
 
-    def of(self, usage: Usage) -> float:
-        """Dollars for this usage."""
+    def of(self, usage: Usage) -> float | None:
+        """Dollars for this usage; None where the engine told no tokens and they are not free."""
+        if usage.untold and (self.prompt or self.completion):
+            return None
         cached_price = self.prompt if self.cached is None else self.cached
         fresh = max(0, usage.prompt_tokens - usage.cached_tokens)
         return (
@@ -90,9 +93,15 @@ def load_prices(path: Path) -> Prices:
     return prices
 
 
-def rollout_cost(rollout: Rollout, root_price: Price, sub_price: Price) -> float:
-    """US dollars that a rollout cost."""
-    return root_price.of(rollout.root_usage) + sub_price.of(rollout.sub_usage)
+def total_cost(*costs: float | None) -> float | None:
+    """The sum of costs; None where one is unknown."""
+    known = [cost for cost in costs if cost is not None]
+    return math.fsum(known) if len(known) == len(costs) else None
+
+
+def rollout_cost(rollout: Rollout, root_price: Price, sub_price: Price) -> float | None:
+    """US dollars that a rollout cost; None where an engine told no tokens."""
+    return total_cost(root_price.of(rollout.root_usage), sub_price.of(rollout.sub_usage))
 
 
 def price_of(prices: Mapping[str, Price], model: str) -> Price:

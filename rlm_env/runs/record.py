@@ -18,9 +18,10 @@ from typing import Any
 from rlm_env import __version__
 from rlm_env.llm.base import LLM
 from rlm_env.origin import Origin
+from rlm_env.runs.config import RECORD
 from rlm_env.runs.engine_table import Role
 from rlm_env.runs.errors import ConfigError
-from rlm_env.runs.folder import plain
+from rlm_env.runs.folder import CONFIG, plain
 from rlm_env.runs.models import ModelRef
 from rlm_env.scaffolds import Scaffold
 from rlm_env.task import Task
@@ -48,6 +49,17 @@ def make_record(
         models={role: describe_model(ref) for role, ref in models.items()},
         scaffolds={name: scaffold.describe() for name, scaffold in scaffolds.items()},
     )
+
+
+def take_record(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The record of an eval on one environment, taken out of the values of its config.toml. Raises ConfigError where it
+    was lost."""
+    record, parts = values.pop(RECORD, None), {"tasks": int, "tasks_sha256": str, "scaffolds": dict}
+    held = record if isinstance(record, dict) else {}
+    lost = [name for name, kind in parts.items() if not isinstance(held.get(name), kind)]
+    if lost:
+        raise ConfigError(f"{path / CONFIG} has lost {', '.join(lost)} of its table [{RECORD}], which a run writes")
+    return held
 
 
 def new_record(**parts: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +18,7 @@ NONE = "-"
 """A cell without a value."""
 WRAPPED = ("outcomes",)
 """Columns with these headings may be broken into lines in every table."""
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
 BORDER, PADDING = 1, 3
 """Characters at the end of a printed line, and beside each cell."""
 
@@ -131,11 +133,16 @@ def markdown_tables(tables: Iterable[Cells], notes: Iterable[str]) -> str:
         lines = [[_pad(cell) for cell in row] for row in [cells.header, *cells.rows]]
         rule = ["---" if name in TEXT_COLUMNS else "---:" for name in cells.header]
         table = "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
-        blocks.append(f"**{cells.title}**\n\n{table}")
-    return "\n\n".join([*blocks, "\n".join(f"- {visible(note)}" for note in notes)]) + "\n"
+        blocks.append(f"**{markdown_text(cells.title)}**\n\n{table}")
+    return "\n\n".join([*blocks, "\n".join(f"- {markdown_text(visible(note))}" for note in notes)]) + "\n"
+
+
+def markdown_text(text: str) -> str:
+    """The text in one line, without what would be HTML, a link or a picture: names and errors may be a model's."""
+    return _TAG.sub("&lt;", " ".join(text.split("\n"))).replace("](", "]\\(")
 
 
 def _pad(cell: str) -> str:
     """Two leading blanks indent a row below the one it belongs to; Markdown would drop them."""
-    cell = cell.replace("|", "\\|")
+    cell = markdown_text(cell).replace("|", "\\|")
     return "&nbsp;&nbsp;" + cell[2:] if cell.startswith("  ") else cell

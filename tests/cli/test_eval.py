@@ -275,6 +275,21 @@ def test_max_cost_without_a_price_for_the_model(run):
     assert 'no entry for "stub"' in err
 
 
+def test_what_an_endpoint_does_not_tell_the_tokens_of_has_an_unknown_cost(run, endpoint):
+    Path("prices.toml").write_text('["stub"]\nprompt = 1.0\ncompletion = 1.0\n')
+    endpoint.untold = lambda body: True
+    arguments = ("-n", "2", "--prices", "prices.toml")
+    code, _, err = run(*arguments, "--max-cost", "1")
+    assert code == 2
+    assert "max_cost cannot hold: replies (preflight) do not tell how many tokens they took" in err
+    assert len(endpoint.requests) == 1, "found before anything else is paid"
+    code, out, _ = run(*arguments, "--resume")
+    assert code == 0
+    assert summary()["spent_usd"] is None
+    assert [scaffold["cost"] for scaffold in summary()["scaffolds"]] == [None, None]
+    assert "root and sub LLM stub, adapted to its endpoint: its replies do not tell how many tokens they took" in out
+
+
 def test_a_report_from_disk_is_the_table_again(run, capfd):
     _, out, _ = run("-n", "2")
     assert main(["report", "out"]) == 0
@@ -307,6 +322,7 @@ def test_an_unfinished_run_can_be_reported(run, capfd):
         (("--set", "options.spoilt=context"), "Task.context must be str, bytes, list, dict or pathlib.Path, got int"),
         (("--set", "options.spoilt=ids"), "two tasks with the id 'same'"),
         (("--set", "options.spoilt=info"), "cannot be written as JSON"),
+        (("--set", "options.spoilt=length"), "task eval-0: length_tokens in its info is no number of tokens: '4k'"),
         (("--api-key-env", "RLM_ENV_TEST_NO_SUCH_KEY"), "RLM_ENV_TEST_NO_SUCH_KEY"),
     ],
 )

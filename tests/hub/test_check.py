@@ -82,6 +82,11 @@ MISTAKES = {
         "'page'",
     ),
     "baselines": ("def baselines(self):\n    return {'cheat': lambda task: task.gold}", "not a str|gold is hidden"),
+    "tasks": (
+        "def made(self, split, index, numbers, gold):\n"
+        "    return Task('?', str(numbers), gold, f'{split}-{index}', {'length_tokens': '4k'})",
+        "length_tokens in its info is no number of tokens: '4k'",
+    ),
     "ids": (
         "def made(self, split, index, numbers, gold):\n    return Task('?', str(numbers), gold, str(index))",
         "2 tasks",

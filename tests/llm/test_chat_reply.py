@@ -108,7 +108,10 @@ def test_usage(raw, read) -> None:
     usage = read_usage(raw)
     assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == read
     assert usage.calls == 1
-    assert Price(prompt=3.0, cached=0.3, completion=15.0).of(usage) >= 0
+    cost = Price(prompt=3.0, cached=0.3, completion=15.0).of(usage)
+    assert (cost is None) == (read[0] == 0), "no prompt is empty: its tokens are not told"
+    assert cost is None or cost > 0
+    assert Price(prompt=0.0, completion=0.0).of(usage) == 0, "whatever it took"
 
 
 def test_a_cost_is_never_negative() -> None:

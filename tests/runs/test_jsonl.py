@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_env.evals.outline import outline
-from rlm_env.lines import read_lines
+from rlm_env.lines import parse_record, read_lines
 from rlm_env.rollout import RecordError, Rollout, read_rollouts
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.folder import latest_rollouts
@@ -26,6 +26,12 @@ def test_a_line_is_in_the_file_when_append_returns(tmp_path):
         for number in range(3):
             log.append({"number": number})
             assert [record["number"] for record in read_jsonl(path)] == list(range(number + 1))
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_are_not_finite_are_no_json(constant):
+    with pytest.raises(ValueError, match=f"it holds {constant}, which is no JSON"):
+        parse_record(f'{{"reward/mean": {constant}}}')
 
 
 def test_text_of_any_kind_comes_back(tmp_path):

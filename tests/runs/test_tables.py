@@ -59,6 +59,17 @@ def test_words_of_others_do_not_steer_the_terminal_nor_end_a_report():
         assert "metric \ufffd" in text
 
 
+def test_words_of_others_are_neither_html_nor_links_in_markdown():
+    hostile = "a\nb|c <script>x</script> ![x](//x) 1 < 2"
+    text = markdown_tables([Cells(hostile, ["", hostile], [[hostile, "1"]])], [hostile])
+    assert "<script" not in text
+    assert "](" not in text
+    assert text.count("a b") == 4
+    assert "1 < 2" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert [line.count(" | ") for line in rows] == [1, 1, 1]
+
+
 @pytest.mark.parametrize(("width", "lines"), [(80, 6), (30, 6)])
 def test_the_title_of_a_narrow_table_stands_in_one_line(width, lines):
     text = printed(Cells("Sub-calls of a rollout", ["", "rlm"], [["0", "8"]]), width)

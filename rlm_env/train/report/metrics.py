@@ -144,8 +144,9 @@ def _read_line(line: str) -> dict[str, Any]:
     values = parse_record(line)
     if not isinstance(values.get("step"), int):
         raise ValueError("it has no step")
-    if wrong := [name for name, value in values.items() if not isinstance(value, int | float)]:
-        raise ValueError(f"{', '.join(wrong)}: not a number")
+    numbers = {name for name, value in values.items() if isinstance(value, int | float) and abs(value) < math.inf}
+    if wrong := values.keys() - numbers:
+        raise ValueError(f"{', '.join(sorted(wrong))}: not a number")
     return values
 
 
