@@ -90,7 +90,7 @@ def add_eval(commands: Any) -> None:
         action="append",
         metavar="'A>B'",
         help="stop before all tasks once a test that may be looked at after every task has decided between the "
-        "scaffolds A and B, for either of them, for example 'rlm>standard' (in quotes); repeatable",
+        "scaffolds A and B, for either of them, for example 'rlm>standard' (in quotes); repeatable, or with commas",
     )
     add("--split", choices=("train", "eval"), help=f"the split that tasks come from (default: {_default('split')})")
     add("--seed", type=int, metavar="N", help=f"seed of the tasks and the bootstrap (default: {_default('seed')})")

@@ -23,11 +23,12 @@ class Condition:
 
 
 def read_conditions(texts: str | Sequence[str], scaffolds: Sequence[str]) -> tuple[Condition, ...]:
-    """The conditions in `rlm>standard`, in such texts joined by commas, or in a list of them. `a<b` is `b>a`.
+    """The conditions in `rlm>standard`, in such texts joined by commas, or in a list of both. `a<b` is `b>a`.
 
     Raises ValueError for another syntax, for scaffolds that are not in the run, and for a pair that is named twice.
     """
-    listed = texts.split(",") if isinstance(texts, str) else list(texts)
+    given = [texts] if isinstance(texts, str) else texts
+    listed = [part for text in given for part in (text.split(",") if isinstance(text, str) else [text])]
     conditions = tuple(_read(text, scaffolds) for text in listed if not isinstance(text, str) or text.strip())
     pairs = [frozenset((one.ours, one.theirs)) for one in conditions]
     for condition, pair in zip(conditions, pairs, strict=True):

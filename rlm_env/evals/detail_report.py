@@ -26,8 +26,8 @@ def detail_notes(summary: EvalSummary) -> list[str]:
         )
     if summary.lengths and all(group.cost is None for group in summary.scaffolds):
         lines.append(
-            "No prices are known (--prices, or `prices` of an engine; a vLLM of your own has none), or an endpoint does "
-            "not tell tokens, so that there is no money in the tables."
+            "No prices are known (--prices, or `prices` of an engine; a vLLM of your own has none), or an endpoint "
+            "does not tell tokens, so that there is no money in the tables."
         )
     return lines
 

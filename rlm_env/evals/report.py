@@ -14,6 +14,7 @@ from rlm_env.evals.outcomes import Outcome
 from rlm_env.evals.stats import Estimate
 from rlm_env.evals.summary import Comparison, EvalSummary, ScaffoldSummary
 from rlm_env.evals.until import Stopping
+from rlm_env.readable.words import counted
 from rlm_env.runs.tables import NONE, Cells, markdown_tables, print_tables
 
 MANY_SCAFFOLDS = 3
@@ -141,12 +142,13 @@ def stopping_note(stopping: Stopping) -> str:
     """How the test ended the run or did not, in words."""
     told = ", ".join(map(str, stopping.verdicts))
     if stopping.decided:
-        counted = max(verdict.tasks for verdict in stopping.verdicts)
+        decisive = max(verdict.tasks for verdict in stopping.verdicts)
         how = f"Stopped by its test after {stopping.begun} of {stopping.tasks} tasks ({stopping.saved} saved): {told}, "
-        how += f"decided on the first {counted}."
+        how += f"decided on the first {decisive}."
     else:
-        how = f"The test has not decided ({told}) after {stopping.begun} of {stopping.tasks} tasks."
-    over = f" {stopping.passed_over} tasks without a score are passed over." if stopping.passed_over else ""
+        how = f"The test has not decided ({told}) after {stopping.begun} of {counted(stopping.tasks, 'task')}."
+    passed = counted(stopping.passed_over, "task")
+    over = f" Passed over: {passed} without a score." if stopping.passed_over else ""
     many = ", over all comparisons by Holm's method" if len(stopping.verdicts) > 1 else ""
     return (
         f"{how}{over} Test: {stopping.method}; wrong in at most {stopping.level:.2%} of runs{many}. e-value: what bets "

@@ -19,6 +19,7 @@ from rlm_env.evals.stats import Estimate
 from rlm_env.evals.summary import EvalSummary, summarize
 from rlm_env.evals.until import stored_stopping
 from rlm_env.lines import read_lines
+from rlm_env.readable.words import counted
 from rlm_env.rollout import RecordError, Rollout
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError, explain_validation
@@ -116,4 +117,4 @@ def stored_baselines(summary: dict[str, Any]) -> list[Baseline]:
 def run_title(config: EvalRunConfig, tasks: int) -> str:
     """One line that says what was run."""
     repeats = f" x {config.repeats} rollouts" if config.repeats > 1 else ""
-    return f"{config.environment}, {config.models_title}: {tasks} tasks{repeats}"
+    return f"{config.environment}, {config.models_title}: {counted(tasks, 'task')}{repeats}"

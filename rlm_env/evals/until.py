@@ -25,6 +25,7 @@ from rlm_env.evals.config import EvalRunConfig
 from rlm_env.evals.pairs import holm
 from rlm_env.evals.rollout_stats import Key, RolloutStats
 from rlm_env.evals.stats import Estimate, anytime_estimate
+from rlm_env.readable.words import counted
 from rlm_env.task import Task
 
 METHOD = "betting, hedged capital on a grid of constant bets (arXiv:2010.09686)"
@@ -183,7 +184,7 @@ class UntilTest:
         p_values = self._p_values()
         return ", ".join(
             f"{side.condition}: p {min(p_values[side.condition, sign] for sign in side.most):.2g} after "
-            f"{len(side.differences)} tasks"
+            f"{counted(len(side.differences), 'task')}"
             for side in self._sides
         )
 

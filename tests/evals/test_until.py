@@ -198,6 +198,9 @@ def test_what_is_asked_for_is_read():
         Condition("rlm", "standard"),
         Condition("rlm", "summary"),
     )
+    assert read_conditions(["rlm>standard,rlm>summary"], scaffolds) == read_conditions(
+        ["rlm>standard", "rlm>summary"], scaffolds
+    )
     assert read_conditions([], scaffolds) == read_conditions("", scaffolds) == ()
 
 
