@@ -122,7 +122,7 @@ def test_repeats_are_averaged_within_their_task():
     known |= both("a", 0.0, 0.5, repeat=1)
     test.advance(known)
     assert test.stopping(known).verdicts[0].difference.mean == 0.25
-    assert test.told == "rlm>standard: p 1 after 1 tasks"
+    assert test.told == "rlm>standard: p 1 after 1 task"
     assert UntilTest([], ["a"], 1, 0.05).told == ""
 
 
