@@ -37,7 +37,7 @@ from rlm_env.runs.folder import CONFIG, RunFolder, read_run_config, read_summary
 from rlm_env.runs.judge import CountedJudge
 from rlm_env.runs.models import ModelRef, resolve_model
 from rlm_env.runs.options import MODEL_FOLDER, apply_overrides
-from rlm_env.runs.record import adaptation_notes, hash_tasks, take_record, versions
+from rlm_env.runs.record import TO_SCORE, adaptation_notes, hash_tasks, take_record, versions
 from rlm_env.task import Task
 
 AnyConfig = TypeVar("AnyConfig", bound=EvalConfig)
@@ -92,7 +92,7 @@ async def _score_run(
 ) -> None:
     """Scores the stored rollouts of one run."""
     values = read_run_config(path)
-    record = take_record(values, path)
+    record = take_record(values, path, TO_SCORE)
     config = _config(EvalRunConfig, values, overrides, path)
     old = _config(EvalRunConfig, values, {}, path)
     ask_judge = ask_judge or _judge(old) != _judge(config)

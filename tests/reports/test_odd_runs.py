@@ -61,10 +61,10 @@ ROLLOUTS: dict[str, Change] = {
     "lengths that are none": _length,
 }
 CONFIGS: dict[str, tuple[Change, str]] = {
-    "no record": (lambda config: config.pop("record"), "has lost tasks, tasks_sha256, scaffolds of its table [record]"),
+    "no record": (lambda config: config.pop("record"), "has lost tasks of its table [record]"),
     "no tasks": (lambda config: config["record"].pop("tasks"), "has lost tasks of its table [record]"),
-    "no scaffolds": (lambda config: config["record"].update(scaffolds="x"), "has lost scaffolds"),
-    "no versions": (lambda config: config["record"].update(versions="x", models="x", package="x"), ""),
+    "other kinds": (lambda config: config["record"].update(scaffolds=1, versions="x"), "has lost scaffolds, versions"),
+    "no more than tasks": (lambda config: config.update(record={"tasks": 6}), ""),
     "another key": (lambda config: config.update(color="red"), "unknown key 'color'"),
     "a model's name": (lambda config: config["record"]["models"]["root"].update(name=HOSTILE), ""),
 }
