@@ -324,10 +324,17 @@ class RLMBackend:
 
     def update_weights(self, model: torch.nn.Module) -> None:
         """Serves the weights of a model from now on; requests in flight end first. For `GRPOTrainer`, which does not
-        send them by itself. Raises LLMError where vLLM refuses them."""
+        send them by itself. Raises LLMError where vLLM refuses them, and ValueError for a model with adapters, whose
+        weights have names that vLLM does not know."""
+        weights = [(name, weight.detach()) for name, weight in model.named_parameters()]
+        if adapted := next((name for name, _ in weights if "lora_" in name or ".base_layer." in name), None):
+            raise ValueError(
+                f"the model has adapters ({adapted}): train all weights, or give update_weights a copy into which they "
+                "are merged (peft's merge_and_unload)"
+            )
         self.pause()
         try:
-            self.send_weights((name, weight.detach()) for name, weight in model.named_parameters())
+            self.send_weights(iter(weights))
         finally:
             self.resume()
 

@@ -285,6 +285,13 @@ def test_new_weights_are_sent_while_requests_wait_and_those_go_on_after_a_refusa
     assert steps == ["pause", ["weight", "bias"], "resume"]
 
 
+def test_weights_under_the_names_of_adapters_are_refused_before_anything_waits(backend, monkeypatch):
+    monkeypatch.setattr(backend, "pause", lambda: pytest.fail("requests wait"))
+    model = torch.nn.ModuleDict({"q_proj": torch.nn.ModuleDict({"lora_A": torch.nn.Linear(1, 1)})})
+    with pytest.raises(ValueError, match=r"the model has adapters \(q_proj\.lora_A\.weight\)"):
+        backend.update_weights(model)
+
+
 def test_rollouts_that_ended_or_fell_silent_are_told(backend):
     backend.check_health(10)
     backend._last_sample = time.monotonic() - 20
