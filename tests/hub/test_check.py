@@ -10,9 +10,11 @@ from rlm_env.hub import guarded, reachable, sameness
 from rlm_env.hub.check import RULES, CheckRequest, check_environment
 from rlm_env.hub.findings import Finding, Findings
 from rlm_env.hub.new import make_package
+from rlm_env.hub.task_rules import unstorable_info
 from rlm_env.hub.tools import ToolFailed, run_tool
 from rlm_env.hub.validate import add_check_findings
 from rlm_env.runs.errors import ConfigError
+from rlm_env.task import Task
 
 
 async def check(name: str, **request) -> Findings:
@@ -82,11 +84,6 @@ MISTAKES = {
         "'page'",
     ),
     "baselines": ("def baselines(self):\n    return {'cheat': lambda task: task.gold}", "not a str|gold is hidden"),
-    "tasks": (
-        "def made(self, split, index, numbers, gold):\n"
-        "    return Task('?', str(numbers), gold, f'{split}-{index}', {'length_tokens': '4k'})",
-        "length_tokens in its info is no number of tokens: '4k'",
-    ),
     "ids": (
         "def made(self, split, index, numbers, gold):\n    return Task('?', str(numbers), gold, str(index))",
         "2 tasks",
@@ -130,6 +127,14 @@ MISTAKES = {
 @pytest.mark.usefixtures("no_processes")
 async def test_a_mistake_is_found(planted, rule):
     await find(planted, rule)
+
+
+@pytest.mark.parametrize("length", ["4k", True, -1, [512]])
+def test_a_length_that_is_no_number_of_tokens_is_found(length):
+    sound, wrong = (Task("?", id=name, info={"length_tokens": value}) for name, value in (("a", 512), ("b", length)))
+    (finding,) = unstorable_info([sound, wrong])
+    assert (finding.rule, finding.where) == ("tasks", "b")
+    assert f"length_tokens in its info is no number of tokens: {length!r}" in str(finding)
 
 
 UNUSUAL = """
