@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from rlm_env.train.learner.forward import base_model, input_embeddings, vocabulary_head
+from rlm_env.train.learner.forward import base_model, input_embeddings, text_settings, vocabulary_head
 from rlm_env.train.learner.packing import Pack
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.tree import common_lengths
@@ -45,7 +45,7 @@ class Cost:
         need no gradient. A mixture of experts counts the experts that a token is sent to, a sliding window as full
         attention."""
         base: Any = base_model(model)
-        text = base.config.get_text_config()
+        text = text_settings(base.config)
         head, embeddings = vocabulary_head(model), input_embeddings(model).weight
         factor = 6 if head.requires_grad else 4
         body = 0.0

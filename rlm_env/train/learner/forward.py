@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from rlm_env.train.learner.logprobs import TokenLogprobs, token_logprobs
 from rlm_env.train.learner.packing import Pack
 from rlm_env.train.learner.tree_attention import Branches
 
-UNSUPPORTED = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError)
+UNSUPPORTED = (AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, TypeError)
 """What a model's own code raises where it is not built as the learner needs it."""
 
 
@@ -55,9 +56,10 @@ def vocabulary_head(model: nn.Module) -> Tensor:
     head = base_model(model).get_output_embeddings()
     if not isinstance(head, nn.Linear) or head.bias is not None:
         name = type(base_model(model)).__name__
+        what = "a Linear with a bias" if type(head) is nn.Linear else f"a {type(head).__name__}"
         raise ModelError(
-            f"{name} cannot be trained: its vocabulary head is a {type(head).__name__}, not one plain matrix; keep "
-            "adapters off the head"
+            f"{name} cannot be trained: its vocabulary head is {what}, not one plain matrix; train another "
+            "architecture, and keep adapters off the head"
         )
     return head.weight
 
@@ -76,6 +78,16 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
             "need; train it on one process, without compile"
         )
     return layers
+
+
+def text_settings(model_config: Any) -> Any:
+    """What a (Hugging Face) configuration says of the part that reads text, to look at. Where settings differ from
+    layer to layer, as in Gemma 4, they are those of most layers."""
+    text = model_config.get_text_config()
+    if getattr(text, "is_heterogeneous", False):
+        text = copy.copy(text)
+        text.allow_global_per_layer_attribute_access = True  # without it transformers raises a RuntimeError
+    return text
 
 
 def unsupported(model: str, what: str, error: Exception) -> str:

@@ -42,11 +42,11 @@ from rlm_env.train.learner.model import (
 )
 from rlm_env.train.learner.optimizer import Optimizer, split_masters
 from rlm_env.train.learner.packing import Pack, collate
-from rlm_env.train.learner.packing_check import TOLERANCES, can_pack, can_share, shallow_copy
+from rlm_env.train.learner.packing_check import TOLERANCES, choose_packing, shallow_copy
 from rlm_env.train.learner.reference import Reference
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.step_metrics import StepMetrics, performance
-from rlm_env.train.learner.tree_packing import may_be_trees, takes_trees
+from rlm_env.train.learner.tree_packing import takes_trees
 from rlm_env.train.learner.weight_stream import WeightStream
 
 _STATE = "learner.json"
@@ -121,11 +121,8 @@ class Learner:
         return split_masters(self.root, torch.float32)
 
     def _checked(self, model: torch.nn.Module, dtype: torch.dtype) -> tuple[bool, bool]:
-        """Whether samples can share packs, and whether packs can be trees. Raises PackingError."""
-        wanted, tolerance = self.config.packing, TOLERANCES[dtype]
-        if may_be_trees(self.config, self.device.type) and can_share(model, wanted, tolerance):
-            return True, True
-        return can_pack(model, wanted, tolerance), False
+        """See `choose_packing`."""
+        return choose_packing(model, self.config, self.device.type, TOLERANCES[dtype])
 
     def step(
         self, samples: list[Sample], supervised: Sequence[Sample] = (), supervised_weight: float = 1.0

@@ -15,7 +15,7 @@ import torch
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.adapter import adapter_targets
 from rlm_env.train.learner.config import LoraConfig, ModelConfig, ModelError
-from rlm_env.train.learner.forward import UNSUPPORTED, decoder_layers, unsupported
+from rlm_env.train.learner.forward import UNSUPPORTED, decoder_layers, text_settings, unsupported
 from rlm_env.train.learner.logprobs import chunk_elements
 from rlm_env.train.learner.model import compute_dtype, read_model_config
 from rlm_env.train.learner.packing_check import shallow_copy
@@ -112,7 +112,7 @@ def memory_of(model: Any, config: ModelConfig, processes: int = 1, *, reference:
         weights=(masters + frozen * width) // processes + copies,
         gradients=4 * trained // processes,
         moments=8 * trained // processes,
-        activations=_activations(model.config.get_text_config(), config, width),
+        activations=_activations(text_settings(model.config), config, width),
         reference=width * total // processes + gathered if reference and not config.lora else 0,
         loading=masters + frozen * width if processes == 1 else _loaded_by_the_first(model, config),
     )

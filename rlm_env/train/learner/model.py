@@ -18,7 +18,14 @@ from rlm_env.spelling import near_matches
 from rlm_env.train.learner import attention
 from rlm_env.train.learner.adapter import AdapterTargets, adapter_targets, add_adapter, unwrapped_name
 from rlm_env.train.learner.config import ModelConfig, ModelError
-from rlm_env.train.learner.forward import UNSUPPORTED, base_model, decoder_layers, pack_logprobs, unsupported
+from rlm_env.train.learner.forward import (
+    UNSUPPORTED,
+    base_model,
+    decoder_layers,
+    pack_logprobs,
+    unsupported,
+    vocabulary_head,
+)
 from rlm_env.train.learner.logprobs import TokenLogprobs
 from rlm_env.train.learner.packing import Pack
 from rlm_env.train.learner.quietly import quietly
@@ -174,14 +181,16 @@ def compile_layers(model: nn.Module) -> None:
 
 
 def check_buildable(model_config: Any, config: ModelConfig) -> AdapterTargets | None:
-    """Raises ModelError if a model of this (Hugging Face) configuration knows no such attention, or has no such layers
-    for an adapter. Returns what the adapter is put on. Allocates nothing."""
+    """Raises ModelError where a model of this (Hugging Face) configuration knows no such attention, has a head that is
+    more than a matrix, or lacks the layers that an adapter, checkpointing or compilation need. Returns what the adapter
+    is put on. Allocates nothing. What a pack does to it is in `small_twin.py`."""
     with torch.device("meta"):
         model = model_without_values(model_config, config)
-    if config.lora is None:
-        return None
-    targets = adapter_targets(model, config.lora)
-    add_adapter(model, config.lora, 0)
+    targets = adapter_targets(model, config.lora) if config.lora else None
+    model = prepare(model, config, 0)
+    vocabulary_head(model)
+    if config.compile:
+        decoder_layers(model)
     return targets
 
 

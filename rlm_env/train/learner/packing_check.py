@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from rlm_env.train.learner.attention import AttentionError
+from rlm_env.train.learner.config import ModelConfig
 from rlm_env.train.learner.forward import (
     UNSUPPORTED,
     base_model,
@@ -36,6 +37,7 @@ from rlm_env.train.learner.forward import (
 from rlm_env.train.learner.packing import Pack, collate
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.tree import tree_order
+from rlm_env.train.learner.tree_packing import may_be_trees
 
 LENGTHS = (7, 24, 3, 15)
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
@@ -99,17 +101,30 @@ def can_pack(model: nn.Module, wanted: Wanted, tolerance: float) -> bool:
     return False
 
 
+def choose_packing(model: nn.Module, config: ModelConfig, device_type: str, tolerance: float) -> tuple[bool, bool]:
+    """Whether samples can share packs, and whether packs can be trees, on a device of this type. Raises PackingError
+    if training would not be exact either way."""
+    if may_be_trees(config, device_type) and can_share(model, config.packing, tolerance):
+        return True, True
+    return can_pack(model, config.packing, tolerance), False
+
+
 def shallow_copy(model: nn.Module) -> nn.Module:
     """A copy with the fewest first layers among which every kind of layer occurs. It packs as the whole model does, and
     fits a device that the whole model does not."""
     decoder, layers = base_model(model).get_decoder(), decoder_layers(model)
-    types = getattr(decoder.config, "layer_types", None) or [None] * len(layers)
-    kinds = [(kind, *map(type, layer.modules())) for kind, layer in zip(types, layers, strict=False)]
-    decoder.layers = layers[: max(map(kinds.index, kinds)) + 1]
+    decoder.layers = layers[: kinds_until(layers, decoder.config)]
     try:
         return copy.deepcopy(model)
     finally:
         decoder.layers = layers
+
+
+def kinds_until(layers: nn.ModuleList, model_config: Any) -> int:
+    """The number of first layers among which every kind of layer occurs."""
+    types = getattr(model_config, "layer_types", None) or [None] * len(layers)
+    kinds = [(kind, *map(type, layer.modules())) for kind, layer in zip(types, layers, strict=False)]
+    return max(map(kinds.index, kinds)) + 1
 
 
 def check_packing(
@@ -148,7 +163,9 @@ def check_packing(
             )
     except AttentionError as error:
         raise PackingError(str(error)) from error
-    except UNSUPPORTED as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (*UNSUPPORTED, RuntimeError) as error:
         raise PackingError(unsupported(type(base_model(model)).__name__, "a forward over a pack", error)) from error
     finally:
         model.zero_grad(set_to_none=True)
@@ -158,7 +175,7 @@ def check_packing(
 
 def _judge(check: PackingCheck, model: nn.Module, tolerance: float, as_tree: bool) -> None:
     """Raises PackingError for differences that rounding does not explain."""
-    name = type(model).__name__
+    name = type(base_model(model)).__name__
     attention = getattr(getattr(model, "config", None), "_attn_implementation", "unknown")
     if check.leak != 0 and as_tree:
         raise LeakError(

@@ -10,6 +10,7 @@ import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,7 +29,9 @@ from rlm_env.scaffolds.config import RLMConfig
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
 from rlm_env.train.learner.config import ModelError
-from rlm_env.train.learner.model import read_model_config
+from rlm_env.train.learner.forward import text_settings
+from rlm_env.train.learner.memory import GIB, training_memory
+from rlm_env.train.learner.model import pick_device, read_model_config
 from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.engine_entries import TrainEngineEntry
 from rlm_env.train.sync.transfer_check import trainer_gpus
@@ -41,6 +44,8 @@ GPU = re.compile(r"(?:GPU (?P<number>\d+): .*|\s+MIG .*)\(UUID:\s*(?P<id>[^)\s]+
 """A line of `nvidia-smi -L`."""
 RANKS = ("--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size")
 """Arguments whose product is the number of GPUs that a vLLM takes."""
+VLLM_SHARE = 0.92
+"""Of a GPU's memory, what a vLLM takes that is not told otherwise (vLLM 0.30)."""
 MEMORY_LIMITS = {"--gpu-memory-utilization", "--kv-cache-memory-bytes"}
 """Arguments that say how much memory of a GPU a vLLM may have."""
 
@@ -78,17 +83,44 @@ def check_servers(config: TrainConfig, *, dry: bool = False) -> None:
 
 
 def _check_shares(config: TrainConfig) -> None:
-    """Raises ConfigError where two vLLMs would each want nearly all memory of one GPU: the second would not start."""
+    """Raises ConfigError where a vLLM would want nearly all memory of a GPU on which another one, or the trainer, is
+    too: it would not start."""
     at: dict[str, tuple[str, bool]] = {}
+    beside_trainer = _gpus_of_trainer(config)
     for where, options, _ in local_servers(config):
         limited = bool(argument_names(options.extra_args) & MEMORY_LIMITS)
         for gpu in _gpus_of(options):
+            if gpu in beside_trainer and not limited:
+                _check_beside_trainer(config, where, gpu)
             other, other_limited = at.setdefault(gpu, (where, limited))
             if other != where and not (limited and other_limited):
                 raise ConfigError(
                     f"{other} and {where} are both on GPU {gpu}, and each would take nine tenths of its memory: give "
                     f'each its part, such as "--gpu-memory-utilization", "0.4", in extra_args, or devices of its own'
                 )
+
+
+def _gpus_of_trainer(config: TrainConfig) -> list[str]:
+    """The GPUs of the trainer's processes on this machine; none where there are none here."""
+    on_card = pick_device(config.trainer).type == "cuda"
+    return trainer_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) if on_card else []
+
+
+def _check_beside_trainer(config: TrainConfig, where: str, gpu: str) -> None:
+    """Raises ConfigError where a vLLM that takes all it can get leaves too little of this GPU to the trainer."""
+    processes, reference = int(os.environ.get("WORLD_SIZE", "1")), bool(config.loss.kl_weight)
+    try:
+        model_config = read_model_config(model_folder(config.model))
+        need = training_memory(model_config, config.trainer, processes, reference=reference).total
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
+    there = torch.cuda.mem_get_info(pick_device(config.trainer))[1]
+    if need > (1 - VLLM_SHARE) * there:
+        raise ConfigError(
+            f"{where}: it is on GPU {gpu} beside the trainer, which needs about {need / GIB:.1f} GiB of its "
+            f"{there / GIB:.1f} GiB, and would take nine tenths of them: give it its part, such as "
+            '"--gpu-memory-utilization", "0.4", in extra_args, or other GPUs (devices)'
+        )
 
 
 def _gpus_of(options: EngineOptions) -> list[str]:
@@ -125,7 +157,7 @@ def check_parser(config: TrainConfig) -> None:
 def own_window(model_config: Any) -> int | None:
     """The longest window in tokens that vLLM gives a model of this (Hugging Face) configuration, or a little more; None
     where the configuration does not say."""
-    text = model_config.get_text_config()
+    text = text_settings(model_config)
     window = getattr(text, "max_position_embeddings", None)
     if window is None:
         return None
@@ -145,7 +177,7 @@ def _check_window(where: str, options: EngineOptions, model: str, model_config: 
 
 
 def _check_heads(where: str, options: EngineOptions, model_config: Any) -> None:
-    heads = getattr(model_config.get_text_config(), "num_attention_heads", None)
+    heads = getattr(text_settings(model_config), "num_attention_heads", None)
     split = _ranks(options, "--tensor-parallel-size")
     if heads and heads % split:
         raise ConfigError(
@@ -195,8 +227,10 @@ def _is_one_of(name: str, here: set[str]) -> bool:
     return name in here or (not name.isdigit() and any(found.startswith(name) for found in here))
 
 
+@cache
 def gpus_here() -> set[str] | None:
-    """Numbers and ids of all GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says; None where that is unknown."""
+    """Numbers and ids of all GPUs of this machine, whatever CUDA_VISIBLE_DEVICES says; None where that is unknown. The
+    driver is asked once in a process."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):

@@ -24,7 +24,6 @@ from rlm_env.runs.models import resolve_folder
 from rlm_env.runs.options import MODEL_FOLDER
 from rlm_env.runs.profile import load_profile, rollout_profile
 from rlm_env.train.learner.config import ModelError
-from rlm_env.train.learner.memory import GIB, available_memory, memory_refusal, training_memory
 from rlm_env.train.learner.model import (
     check_attention,
     check_buildable,
@@ -32,6 +31,8 @@ from rlm_env.train.learner.model import (
     pick_device,
     read_model_config,
 )
+from rlm_env.train.learner.packing_check import PackingError
+from rlm_env.train.learner.preview import preview_model
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.weight_stream import stacked_experts
 from rlm_env.train.rl.config import CurriculumStage, TrainConfig
@@ -140,7 +141,12 @@ def preflight(config: TrainConfig, console: Console) -> None:
         table.add_row(
             "template", "a conversation is one sample" if kept else "rewrites earlier turns: a sample for each turn"
         )
-        for name, value in _memory(config, folder):
+        check_model(config, folder, dry=True)
+        try:
+            lines = preview_model(folder, config.trainer, reference=bool(config.loss.kl_weight))
+        except (ModelError, PackingError) as error:
+            raise ConfigError(str(error)) from error
+        for name, value in lines:
             table.add_row(name, value)
         found = _tasks(config, folder)
     for name, value in found:
@@ -228,30 +234,6 @@ def _check_transfer(config: TrainConfig, stacked: Sequence[str]) -> None:
         raise ConfigError(refusal)
 
 
-def _memory(config: TrainConfig, folder: Path) -> list[tuple[str, str]]:
-    """The lines of `--dry-run` about memory; refuses what does not fit."""
-    check_model(config, folder, dry=True)
-    device = pick_device(config.trainer)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    with_reference = bool(config.loss.kl_weight)
-    try:
-        need = training_memory(read_model_config(folder), config.trainer, processes, reference=with_reference)
-    except ModelError as error:  # of an architecture that cannot be shared out over processes
-        raise ConfigError(str(error)) from error
-    free = available_memory(device)
-    each = f" in each of {processes} processes" if processes > 1 else ""
-    lines = [("memory", f"about {need.total / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB free on {device} ({need})")]
-    if need.total > free and (device.type == "cuda" or config.trainer.device == "cpu"):
-        raise ConfigError(memory_refusal(need, free, folder, config.trainer, device))
-    if need.total > free:
-        lines.append(("", "too much for this machine, which has no GPU: the run would be refused here"))
-    if device.type == "cuda" or processes > 1:
-        free = available_memory(torch.device("cpu"))
-        who = " by the first process" if processes > 1 else ""
-        lines.append(("loading", f"{need.loading / GIB:.2f} GiB{who} of {free / GIB:.2f} GiB of the machine's memory"))
-    return lines
-
-
 def _model_on_disk(config: TrainConfig) -> Path | None:
     """The model's folder; None for a Hub id that was not downloaded. Raises ConfigError for anything else."""
     try:
@@ -269,7 +251,8 @@ def _is_ours(entry: TrainEngineEntry) -> bool:
 
 def _engines(config: TrainConfig) -> list[tuple[str, str]]:
     """The lines of `--dry-run` about engines. Asks none of them."""
-    trainers = trainer_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    on_cpu = config.trainer.device == "cpu"
+    trainers = [] if on_cpu else trainer_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     lines = []
     for entry in config.engine_entries():
         what = f"vLLM at {entry.base_url}" if entry.base_url else "vLLM"
@@ -281,7 +264,7 @@ def _engines(config: TrainConfig) -> list[tuple[str, str]]:
             what += f", on GPUs {', '.join(map(str, entry.server.devices))}"
             what += " (there is none here, so that they are unchecked)" if gpus_here() == set() else ""
             shared = [device for device in entry.server.devices if str(device) in trainers]
-            if shared and len(trainers) > 1:
+            if shared:
                 what += f" (the trainer is on {', '.join(map(str, shared))} too)"
         lines.append(("" if lines else "engine", f"{entry.name}: {what}" if config.engines else what))
     if engines_for("judge", config.engine_entries()) and not any_judged(config):

@@ -25,9 +25,9 @@ from rlm_env.runs.profile import load_profile
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.config import LossConfig, ModelError
 from rlm_env.train.learner.learner import Learner
-from rlm_env.train.learner.memory import GIB, available_memory, training_memory
-from rlm_env.train.learner.model import pick_device, read_model_config
+from rlm_env.train.learner.model import check_buildable, pick_device, read_model_config
 from rlm_env.train.learner.packing_check import PackingError
+from rlm_env.train.learner.preview import preview_model
 from rlm_env.train.learner.samples import Sample, SampleKind
 from rlm_env.train.run_folder import MODEL, OpenRun, check_run_folder, open_run
 from rlm_env.train.sft.chosen import Chosen, choose
@@ -112,18 +112,19 @@ def preview_sft(config: SFTConfig, console: Console) -> None:
     check_run_folder(config)
     folder = model_folder(config.model)
     plan = Plan(select_rollouts(config, folder, console).samples, config)
-    device = pick_device(config.trainer)
     try:
-        need = training_memory(read_model_config(folder), config.trainer)
-    except ModelError as error:
+        pick_device(config.trainer)
+        check_buildable(read_model_config(folder), config.trainer)
+        lines = preview_model(folder, config.trainer)
+    except (ModelError, PackingError) as error:
         raise ConfigError(str(error)) from error
-    free = available_memory(device)
     lora = config.trainer.lora
     how = f"LoRA of rank {lora.rank}" if lora else "all weights"
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("run", f"{plan.steps:,} steps of {config.batch_size} samples, at most {config.epochs} epochs")
     table.add_row("model", f"{config.model}, {how}, {config.trainer.dtype}, lr {config.optimizer.lr:g}")
-    table.add_row("memory", f"about {need.total / GIB:.2f} GiB of {free / GIB:.2f} GiB free on {device} ({need})")
+    for name, value in lines:
+        table.add_row(name, value)
     table.add_row("output", str(config.out))
     console.print(table)
 

@@ -44,7 +44,7 @@ def test_a_model_with_attention_of_its_own_is_refused_before_it_is_loaded(name, 
         ),
         ("Mpt", {"vocab_size": 97, "d_model": 32, "n_layers": 2, "n_heads": 4}, "AttributeError"),
         ("Llama4Text", {**BASE, "head_dim": 8, "num_local_experts": 2, "pad_token_id": 0}, "AttributeError"),
-        ("Phi", {**BASE, "intermediate_size": 64}, "its vocabulary head is a Linear, not one plain matrix"),
+        ("Phi", {**BASE, "intermediate_size": 64}, "its vocabulary head is a Linear with a bias, not one plain matrix"),
     ],
 )
 def test_a_model_that_takes_no_packs_is_refused_when_it_is_loaded(name, settings, fault, tmp_path):

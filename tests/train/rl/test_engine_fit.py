@@ -21,12 +21,20 @@ GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-bbbb2222-0000)
 """
 
 
+@pytest.fixture(autouse=True)
+def ask_again():
+    """The driver is asked once in a process: here once in each test."""
+    gpus_here.cache_clear()
+    yield
+    gpus_here.cache_clear()
+
+
 @pytest.fixture
 def two_gpus(tmp_path, monkeypatch):
     """A machine whose driver lists two GPUs, whatever torch sees."""
     command = tmp_path / "bin" / "nvidia-smi"
     command.parent.mkdir()
-    command.write_text(f"#!/bin/sh\ncat <<'END'\n{LISTED}END\n")
+    command.write_text(f"#!/bin/sh\necho asked >> '{tmp_path}/asked'\ncat <<'END'\n{LISTED}END\n")
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{command.parent}:/usr/bin:/bin")
 
@@ -53,6 +61,50 @@ def test_gpus_are_those_of_the_machine_and_not_those_that_are_visible(two_gpus, 
 def test_gpus_that_are_not_there_are_refused(two_gpus, devices, dry):
     with pytest.raises(ConfigError, match=r"engine\.devices: there is no GPU .*; there are: 0, 1"):
         check_gpus("engine", EngineOptions(devices=devices), dry=dry)
+
+
+def test_the_driver_is_asked_once_for_all_engines(two_gpus, tmp_path):
+    names = "abc"
+    engines = [{"name": name, "server": {"devices": [0], "extra_args": PART}} for name in names]
+    check_servers(config(engines=engines), dry=True)
+    for where in names:
+        check_gpus(where, EngineOptions(devices=(1,)), dry=True)
+    assert (tmp_path / "asked").read_text() == "asked\n"
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A machine with one GPU of so many MiB, and with vLLM for GPUs; no tensor is made on it."""
+
+    def make(mib):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (mib * 2**20, mib * 2**20))
+        monkeypatch.setattr(engine_fit, "is_cpu_build", lambda: False)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("engine", "where"),
+    [
+        ({"engine": {}}, "engine"),
+        ({"engine": {"devices": [0]}}, "engine"),
+        ({"engines": [{"name": "a", "server": {"devices": [1]}}, {"name": "b"}]}, "engines.b.server"),
+        ({"engine": {"devices": [1]}, "teacher": {"model": "tiny-rlm", "server": {"devices": [0]}}}, "teacher.server"),
+    ],
+    ids=["unsaid", "named", "one of two", "a teacher"],
+)
+def test_a_vllm_beside_the_trainer_says_how_much_it_takes(two_gpus, card, engine, where):
+    card(1024)
+    trainer = {"trainer": {"pack_tokens": 8192}}
+    with pytest.raises(ConfigError, match=rf"{where}: it is on GPU 0 beside the trainer, which needs about \d"):
+        check_servers(config(**engine, **trainer))
+    check_servers(config(engine={"extra_args": PART}, **trainer))
+    check_servers(config(engine={"devices": [1]}, **trainer))
+    check_servers(config(**engine, trainer={"device": "cpu", "pack_tokens": 8192}))
+    card(80 * 1024)  # of which it leaves enough
+    check_servers(config(**engine, **trainer))
 
 
 def test_a_machine_without_gpus_may_check_a_run_for_another_but_not_begin_it(no_gpus):

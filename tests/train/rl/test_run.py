@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 from rlm_env.cli import main  # noqa: E402
 from rlm_env.runs.errors import ConfigError  # noqa: E402
@@ -301,6 +301,22 @@ def test_forks_can_be_forbidden(config, capsys, model, tmp_path):
     assert "rewrites earlier turns" in capsys.readouterr().out
     assert main(["train", str(config(pack_tokens=1024)), "--dry-run", *settings, "--set", "allow_forks=false"]) == 2
     assert "allow_forks is off, but the chat template" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_architecture_that_cannot_be_trained_is_refused_without_its_weights(config, capsys, model, tmp_path):
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    for file in model.iterdir():
+        if file.suffix != ".safetensors":
+            (foreign / file.name).write_bytes(file.read_bytes())
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    transformers.PhiConfig(vocab_size=400, max_position_embeddings=1024, **sizes).save_pretrained(foreign)
+    command = ["train", str(config(pack_tokens=1024)), "--dry-run"]
+    assert main(command) == 0
+    assert "several samples, as trees where that pays" in capsys.readouterr().out
+    assert main([*command, "--set", f"model='{foreign}'"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "PhiForCausalLM cannot be trained: its vocabulary head is a Linear with a bias" in error
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs" / "train").glob("*.toml")), ids=lambda path: path.stem)
