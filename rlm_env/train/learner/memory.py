@@ -58,25 +58,33 @@ def require_memory(folder: Path, config: ModelConfig, device: torch.device, *, r
     """The memory that training the model in `folder` needs. `reference`: with a KL term. Raises ModelError, with the
     numbers and remedies, if the device or the host has less."""
     need = training_memory(read_model_config(folder), config, distributed.world_size(), reference=reference)
-    sharers = distributed.local_world_size()
-    available = available_memory(device) // (1 if device.type == "cuda" else sharers)
-    if need.total > available:
-        raise ModelError(memory_refusal(need, available, folder, config, device))
-    available = available_memory(torch.device("cpu"))
-    if need.loading > available:
-        raise ModelError(
-            f"loading {folder} takes {need.loading / GIB:.2f} GiB of this machine's memory, and {available / GIB:.2f} "
-            "GiB are free; use a machine with more memory"
-        )
+    problem = memory_problem(need, folder, config, device, distributed.local_world_size())
+    if problem is not None:
+        raise ModelError(problem)
     return need
 
 
-def memory_refusal(need: Memory, available: int, folder: Path, config: ModelConfig, device: torch.device) -> str:
-    """What is said where the device has less than is needed."""
-    return (
-        f"training {folder} needs about {need.total / GIB:.2f} GiB on {device} ({need}), and "
-        f"{available / GIB:.2f} GiB are free; {_remedies(config)}"
-    )
+def memory_problem(need: Memory, folder: Path, config: ModelConfig, device: torch.device, sharers: int) -> str | None:
+    """Why device or host have too little, with the remedies; None where they have enough. `sharers`: processes on this
+    machine, each of which needs that much."""
+    available = free_memory(device, sharers)
+    if need.total > available:
+        return (
+            f"training {folder} needs about {need.total / GIB:.2f} GiB on {device} ({need}), and "
+            f"{available / GIB:.2f} GiB are free; {_remedies(config)}"
+        )
+    available = available_memory(torch.device("cpu"))
+    if need.loading > available:
+        return (
+            f"loading {folder} takes {need.loading / GIB:.2f} GiB of this machine's memory, and {available / GIB:.2f} "
+            "GiB are free; use a machine with more memory"
+        )
+    return None
+
+
+def free_memory(device: torch.device, sharers: int) -> int:
+    """Free bytes of the device for each of so many processes of this machine, which have a card each."""
+    return available_memory(device) // (1 if device.type == "cuda" else sharers)
 
 
 def training_memory(model_config: Any, config: ModelConfig, processes: int = 1, *, reference: bool = False) -> Memory:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from rlm_env.train.learner.config import ModelConfig, ModelError
-from rlm_env.train.learner.memory import GIB, available_memory, memory_refusal, training_memory
+from rlm_env.train.learner.memory import GIB, available_memory, free_memory, memory_problem, training_memory
 from rlm_env.train.learner.model import pick_device, read_model_config
 from rlm_env.train.learner.small_twin import planned_packing
 
@@ -23,17 +23,18 @@ def preview_model(folder: Path, config: ModelConfig, *, reference: bool = False)
     little memory, unless the run may be meant for another machine.
     """
     device, model_config = pick_device(config), read_model_config(folder)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes, here = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     need = training_memory(model_config, config, processes, reference=reference)
-    free = available_memory(device)
+    free = free_memory(device, here)
     each = f" in each of {processes} processes" if processes > 1 else ""
     lines = [
         ("packs", _packing_words(planned_packing(model_config, config, device.type), config)),
         ("memory", f"about {need.total / GIB:.2f} GiB{each} of {free / GIB:.2f} GiB free on {device} ({need})"),
     ]
-    if need.total > free and (device.type == "cuda" or config.device == "cpu"):
-        raise ModelError(memory_refusal(need, free, folder, config, device))
-    if need.total > free:
+    problem = memory_problem(need, folder, config, device, here)
+    if problem is not None and (device.type == "cuda" or config.device == "cpu"):
+        raise ModelError(problem)
+    if problem is not None:
         lines.append(("", "too much for this machine, which has no GPU: the run would be refused here"))
     if device.type == "cuda" or processes > 1:
         free = available_memory(torch.device("cpu"))

@@ -88,24 +88,26 @@ class GroupMaker:
         self._idle_seconds = 0.0
 
     async def make(self, draw: TaskDraw, stored: Mapping[int, Rollout], progress: GroupProgress) -> RolloutGroup:
-        """Makes the group of a draw. `stored`: rollouts that exist already, by member. `progress` is kept up to date.
+        """Makes the group of a draw. `stored`: rollouts that exist already, by member, of which some may have to be
+        scored yet. `progress` is kept up to date.
 
         The time limit of the group starts with its first rollout, not while it waits for a slot, and stands still while
         a dead engine is waited for. At the limit the group is closed with the rollouts that have ended. Every rollout
         is in the run's folder when this returns.
         """
-        group = RolloutGroup(draw.group, draw.environment, self._config, list(stored.values()))
+        scored = [rollout for rollout in stored.values() if rollout.score is not None]
+        group = RolloutGroup(draw.group, draw.environment, self._config, scored)
         if stored:
-            progress.policy_version = group.oldest_policy_version
+            progress.policy_version = min(member_of(rollout).policy_version for rollout in stored.values())
         scaffold = self._mix.scaffold(draw.environment, draw.stage)
         try:
             async with asyncio.timeout(None) as limit, _shared_context(scaffold, draw.task) as context:
                 clock = GroupClock(limit, self._config.groups.timeout)
                 await all_of(
                     *(
-                        self._member(group, member, draw, scaffold, context, progress, clock)
+                        self._member(group, member, draw, scaffold, context, progress, clock, stored.get(member))
                         for member in range(self._config.groups.size)
-                        if member not in stored
+                        if member not in stored or stored[member].score is None
                     )
                 )
         except TimeoutError:
@@ -131,8 +133,9 @@ class GroupMaker:
         context: SharedContext | None,
         progress: GroupProgress,
         clock: GroupClock,
+        made: Rollout | None,
     ) -> None:
-        """One rollout of a group: waits for a slot, rolls out, scores, stores."""
+        """One rollout of a group: waits for a slot, rolls out, scores, stores. `made`: it has only to be scored."""
         async with self._slots, self._counted(progress):
             if progress.begun is None:
                 progress.begun = clock.begin()
@@ -140,7 +143,11 @@ class GroupMaker:
                 progress.policy_version = self._engine.version
             place = GroupMember(draw.environment, draw.group, member)
             name = rollout_id(draw.group, member)
-            rollout = await scored_rollout(name, scaffold, draw.task, self._engine, place, context, clock.stopped)
+            rollout = await scored_rollout(
+                *(name, scaffold, draw.task, self._engine, place, context, clock.stopped),
+                made=made,
+                keep=self._folder.append,
+            )
         group.rollouts.append(self._folder.append(rollout))
 
     @contextlib.asynccontextmanager

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from rlm_env.llm.base import LLM, EngineUnavailable, LLMError
 from rlm_env.repl import SharedContext
 from rlm_env.rollout import GroupMember, Rollout, StopReason
+from rlm_env.runs.errors import RunStopped
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.scoring import score_rollout
 from rlm_env.scoring.errors import TRACEBACK, describe_exception, failed, traceback_text
@@ -57,14 +59,22 @@ async def scored_rollout(
     place: GroupMember,
     context: SharedContext | None = None,
     away: Callable[[], AbstractContextManager[None]] = nullcontext,
+    *,
+    made: Rollout | None = None,
+    keep: Callable[[Rollout], object] = lambda rollout: None,
 ) -> Rollout:
     """Makes and scores a rollout; each is tried up to `ATTEMPTS` times, and a rollout is not made again because its
     scorer failed.
 
     A rollout that failed each time has an `error` and no score. Its `group` is `place` with the versions of the weights
     that it began and ended with. A dead engine is waited for, within `away`, and a dead judge before what it judges is
-    scored again. Raises what `engine.restart` and `engine.judge_is_up` raise, and CancelledError.
+    scored again. `made`: a rollout that has only to be scored. `keep` gets one whose scoring is cut short, by a
+    cancellation or a judge that is gone for good. Raises what `engine.restart` and `engine.judge_is_up` raise, and
+    CancelledError.
     """
+    score = partial(_kept_if_cut_short, scaffold, task, engine, away, keep)
+    if made is not None:
+        return await score(made)
     for attempt in range(1, ATTEMPTS + 1):
         version = engine.version
         try:
@@ -77,11 +87,28 @@ async def scored_rollout(
             rollout = failed(scaffold.open_record(task, name), error)
         rollout.group = replace(place, policy_version=version, last_policy_version=engine.newest_version)
         if rollout.stop_reason not in (StopReason.ERROR, StopReason.CANCELLED):
-            await _score(scaffold, task, rollout, engine, away)
-            return rollout
+            return await score(rollout)
         if attempt == ATTEMPTS:
             return rollout
     raise AssertionError("unreachable: the last attempt returns")
+
+
+async def _kept_if_cut_short(
+    scaffold: RLMEnv,
+    task: Task,
+    engine: RolloutEngine,
+    away: Callable[[], AbstractContextManager[None]],
+    keep: Callable[[Rollout], object],
+    rollout: Rollout,
+) -> Rollout:
+    """Scores a rollout, which was paid for: `keep` gets it where that does not end."""
+    try:
+        await _score(scaffold, task, rollout, engine, away)
+    except BaseException:
+        with suppress(RunStopped):  # a disk that refuses; what has happened before is the reason
+            keep(rollout)
+        raise
+    return rollout
 
 
 async def _score(

@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from rlm_env.train.learner import memory  # noqa: E402
 from rlm_env.train.learner.config import LossConfig, ModelConfig, ModelError, OptimizerConfig  # noqa: E402
 from rlm_env.train.learner.learner import Learner  # noqa: E402
 from rlm_env.train.learner.model import check_buildable, read_model_config  # noqa: E402
@@ -137,6 +138,16 @@ def test_what_cannot_be_told_is_not_refused(tmp_path):
         planned_packing(read_model_config(tmp_path), CONFIG.model_copy(update={"attention": "flex_attention"}), "cpu")
         is None
     )
+
+
+def test_processes_of_one_machine_share_its_memory(tmp_path, monkeypatch):
+    config_of("Qwen3", HEADS).save_pretrained(tmp_path)
+    need = memory.training_memory(read_model_config(tmp_path), CONFIG)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 3 * need.total)
+    preview_model(tmp_path, CONFIG)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(ModelError, match="are free; try a smaller"):
+        preview_model(tmp_path, CONFIG)
 
 
 @pytest.mark.parametrize(

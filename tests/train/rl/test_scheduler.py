@@ -1,6 +1,7 @@
 """The scheduler: which groups a step trains, what is thrown away, and that a killed run goes on as if nothing were."""
 
 import asyncio
+import warnings
 
 import pytest
 
@@ -12,7 +13,7 @@ from rlm_env.task import Task
 from rlm_env.train.rl.groups import DropReason
 from rlm_env.train.rl.journal import read_journal
 from rlm_env.train.rl.sampler import TaskSampler
-from tests.train.scheduling import DEAD, Scaffold, config, scheduling, shaky, train_one
+from tests.train.scheduling import DEAD, Engine, Scaffold, Scripted, config, scheduling, shaky, train_one
 
 
 def numbers(batch):
@@ -259,6 +260,54 @@ async def test_a_killed_run_goes_on_with_nothing_trained_twice_or_lost(tmp_path,
     assert before > 0
     made = [rollout.id for rollout in read_rollouts(tmp_path / "cut" / "rollouts.jsonl")]
     assert len(made) == len(set(made))
+
+
+class Judged(Engine):
+    """Its judge is gone for good."""
+
+    async def judge_is_up(self):
+        raise DEAD
+
+
+async def test_rollouts_that_wait_for_a_judge_that_is_gone_are_scored_on_resume(tmp_path, monkeypatch):
+    settings = config(max_off_policy_steps=0)
+    with monkeypatch.context() as gone:
+        gone.setattr(Scripted, "score", lambda self, task, rollout: (_ for _ in ()).throw(DEAD))
+        async with scheduling(tmp_path, settings, Scaffold(), engine=Judged()) as (scheduler, _):
+            with pytest.raises(EngineUnavailable):
+                await scheduler.next_batch()
+    kept = {rollout.id: rollout.score for rollout in read_rollouts(tmp_path / "rollouts.jsonl")}
+    assert kept == dict.fromkeys([f"00000{group}/{member}" for group in (0, 1) for member in range(4)])
+    scaffold = Scaffold()
+    async with scheduling(tmp_path, settings, scaffold) as (scheduler, engine):
+        batch = await train_one(scheduler, engine)
+        assert [group.rewards for group in batch.groups] == [[0.0, 1.0, 0.0, 1.0]] * 2
+        assert not kept.keys() & set(scaffold.begun)
+    async with scheduling(tmp_path, settings, scaffold) as (scheduler, engine):
+        assert scheduler.replaying
+        assert [group.rewards for group in (await scheduler.next_batch()).groups] == [[0.0, 1.0, 0.0, 1.0]] * 2
+
+
+@pytest.mark.parametrize("impossible", ["[0.7]", "[NaN]", "null"])
+async def test_a_stored_rollout_that_cannot_be_trained_is_left_out_on_resume(tmp_path, impossible):
+    """Runs of earlier versions stored what an engine answered, and then stopped at it."""
+    settings = config(max_off_policy_steps=0)
+    async with scheduling(tmp_path, settings, Scaffold()) as (scheduler, _):
+        await scheduler.next_batch()
+    path = tmp_path / "rollouts.jsonl"
+    lines = path.read_text().splitlines()
+    (bad,) = [number for number, line in enumerate(lines) if '"id":"000001/2"' in line]
+    lines[bad] = lines[bad].replace('"logprobs":[-0.5]', f'"logprobs":{impossible}')
+    path.write_text("".join(f"{line}\n" for line in lines))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        async with scheduling(tmp_path, settings, Scaffold()) as (scheduler, _):
+            assert scheduler.replaying
+            batch = await scheduler.next_batch()
+    (warning,) = [str(warning.message) for warning in said if "left out" in str(warning.message)]
+    assert warning.startswith(f"{path}: rollout '000001/2'")
+    assert [len(group.rollouts) for group in batch.groups] == [4, 3]
+    assert len(batch.samples()) == 7
 
 
 async def test_what_groups_scored_counts_for_the_pools_after_a_restart(tmp_path, monkeypatch):
