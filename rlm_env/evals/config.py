@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from rlm_env.evals.conditions import Condition, read_conditions
-from rlm_env.runs.config import config_differences, merge, read_config_file
+from rlm_env.runs.config import RECORD, config_differences, merge, read_config_file
 from rlm_env.runs.engine_keys import EngineKeys
 from rlm_env.runs.engine_table import EngineEntry
 from rlm_env.runs.errors import ConfigError, explain_validation
@@ -240,9 +240,9 @@ def comparable(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_eval_resume(recorded: dict[str, Any], config: EvalRunConfig, where: Path, *, pilot: bool = False) -> None:
-    """Refuses to add to a run that was made with another config. `pilot`: it was a pilot, after which it may be chosen
-    how the eval ends. Raises ConfigError that names the difference."""
-    old, new = dict(recorded), config.as_toml()
+    """Refuses to add to a run that was made with another config, `recorded` in its config.toml. `pilot`: it was a
+    pilot, after which it may be chosen how the eval ends. Raises ConfigError that names the difference."""
+    old, new = {key: value for key, value in recorded.items() if key != RECORD}, config.as_toml()
     if gone := {entry["label"] for entry in old.get("environments", ())} - {config.environments[0].label}:
         raise ConfigError(f"{where} was made with the environments {', '.join(sorted(gone))} too; put them back")
     allowed = RESUMABLE | ({"until", "until_level"} if pilot else set())

@@ -22,7 +22,6 @@ from rlm_env.evals.rollout_stats import Key, RolloutStats
 from rlm_env.evals.setup import environment_of, judge_of_options, load_tasks, make_scaffolds, price_notes
 from rlm_env.evals.stored import holds_pilot, open_stored, run_title
 from rlm_env.repl import ReplPools
-from rlm_env.runs.config import RECORD
 from rlm_env.runs.console import say_note
 from rlm_env.runs.engine_table import by_role
 from rlm_env.runs.engines import EnginePool
@@ -91,7 +90,6 @@ def _check_folder(run: EvalRunConfig, *, pilot: bool) -> int:
     if (of_pilot := holds_pilot(run.out)) < pilot:
         raise ConfigError(f"{run.out} holds a run already; --dry-run alone estimates what is left of it")
     stored = read_run_config(run.out)
-    stored.pop(RECORD, None)
     check_eval_resume(stored, run, run.out, pilot=of_pilot)
     return stored["n"] if of_pilot else 0
 

@@ -123,8 +123,8 @@ async def prepare_run(
         with RunFolder(config.out, resume=resume) as folder:
             if resume:
                 old = read_run_config(config.out)
-                old_record = take_record(old, config.out)
                 check_eval_resume(old, config, config.out, pilot=of_pilot)
+                old_record = take_record(old, config.out)
                 for warning in check_record(old_record, record, tasks, config.out):
                     say_note(console, warning)
                 record |= {key: old_record[key] for key in ("started", "engines") if key in old_record}
