@@ -10,15 +10,20 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def read_lines(path: str | Path, parse: Callable[[str], T], error: type[ValueError]) -> Iterator[T]:
+def read_lines(
+    path: str | Path, parse: Callable[[str], T], error: type[ValueError], *, torn: bool = True
+) -> Iterator[T]:
     """Each line of the file through `parse`, in order. Blank lines are skipped.
 
-    A last line without a line break is left out: it was cut off by a crash, or is being written now. If `parse` raises
+    A last line without a line break is left out: it was cut off by a crash, or is being written now. Without `torn` it
+    is damage, as in a file that was written as a whole. If `parse` raises
     ValueError, KeyError, TypeError or RecursionError, raises `error` with the file's name and the line's number. Raises
     OSError if the file cannot be read.
     """
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n") and not torn:
+                raise error(f"{path}, line {number} is damaged: the file ends within it")
             if not line.endswith(b"\n") or not line.strip():
                 continue
             try:

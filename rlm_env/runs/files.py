@@ -35,5 +35,5 @@ def disk_errors(path: Path, doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "the disk is full" if full else str(error.strerror)
+        reason = "the disk is full" if full else error.strerror or str(error)
         raise RunStopped("disk full" if full else "disk error", f"{path}: {reason} ({doing})", 1) from error

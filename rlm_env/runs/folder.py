@@ -20,6 +20,7 @@ import tomli_w
 from rlm_env.contexts import CONTEXTS, ContextStore
 from rlm_env.lines import parse_record, read_lines
 from rlm_env.rollout import RecordError, Rollout, read_rollouts
+from rlm_env.runs.config import RECORD
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.files import disk_errors, replace_file
 from rlm_env.runs.jsonl import NEVER, JsonLog, is_written, write_jsonl
@@ -141,8 +142,11 @@ def _place(line: str) -> Any:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raises ConfigError if the folder holds files, but no run: they may be there for something else."""
-    if not path.is_dir() or (path / CONFIG).exists() or (path / ROLLOUTS).exists():
+    """Raises ConfigError if the folder holds files, but no run: they may be there for something else. A config.toml is
+    that of a run if it says what the run was made of, which configs that somebody wrote do not."""
+    if not path.is_dir() or (path / ROLLOUTS).exists():
+        return
+    if (path / CONFIG).exists() and RECORD in read_run_config(path):
         return
     if others := sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".")):
         raise ConfigError(f"{path} holds other files ({', '.join(others[:3])}); choose a new --out folder")

@@ -124,12 +124,13 @@ class JsonLog:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
-def read_jsonl(path: Path, parse: Callable[[str], T] = parse_record) -> Iterator[T]:
-    """The lines of a JSON Lines file, in order, each through `parse`; nothing if there is no file. See `read_lines`.
+def read_jsonl(path: Path, parse: Callable[[str], T] = parse_record, *, torn: bool = True) -> Iterator[T]:
+    """The lines of a JSON Lines file, in order, each through `parse`; nothing if there is no file. `torn`: whether the
+    last line may be cut off; see `read_lines`.
 
     Raises ConfigError that names the file and the line if `parse` fails as with damage.
     """
-    return read_lines(path, parse, ConfigError) if path.exists() else iter(())
+    return read_lines(path, parse, ConfigError, torn=torn) if path.exists() else iter(())
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

@@ -19,17 +19,17 @@ from rich.console import Console
 from rlm_env.runs.config import RECORD
 from rlm_env.runs.console import say
 from rlm_env.runs.errors import ConfigError, RunStopped
-from rlm_env.runs.folder import CONFIG, SUMMARY, RunFolder, plain, read_run_config
+from rlm_env.runs.files import disk_errors
+from rlm_env.runs.folder import CONFIG, SUMMARY, RunFolder, plain, read_run_config, refuse_foreign
 from rlm_env.runs.models import resolve_model
 from rlm_env.runs.record import describe_model, new_record
 from rlm_env.train.learner.checkpoint import Checkpoints
 from rlm_env.train.learner.config import CheckpointConfig
 from rlm_env.train.learner.learner import Learner
-from rlm_env.train.report.metrics import MetricsLog
-from rlm_env.train.report.tracking import TENSORBOARD, TensorboardConfig, WandbConfig, check_trackers
+from rlm_env.train.report.metrics import METRICS, MetricsLog
+from rlm_env.train.report.tracking import TENSORBOARD, WANDB_ID, TensorboardConfig, WandbConfig, check_trackers
+from rlm_env.train.run_files import CHECKPOINTS, HELD_OUT, JOURNAL, MODEL, TEACHER, WEIGHTS
 
-CHECKPOINTS, WEIGHTS, MODEL = "checkpoints", "weights", "model"
-"""Folders within that of a run: what it resumes from, what an engine serves, and the trained model."""
 ENGINE_EVENTS = "engine_events"
 """Key of the record: what happened to engines, oldest first."""
 KEPT = ("started", ENGINE_EVENTS)
@@ -105,9 +105,10 @@ class OpenRun(Generic[Config]):
         self.folder.write_summary({"status": "complete", "steps": learner.version, "model": MODEL})
 
 
-def check_run_folder(config: RunConfig) -> None:
-    """Raises ConfigError, before anything is loaded, where the run's folder cannot be written to, or a tracker that is
-    configured is not installed. Writes nothing."""
+def check_run_folder(config: RunConfig, *, resume: bool = False) -> None:
+    """Raises ConfigError, before anything is loaded, where the run's folder cannot be written to, holds files of
+    somebody else, or the model to begin with where a run writes; and where a tracker that is configured is not
+    installed. Writes nothing."""
     there = config.out.absolute()
     while not (there.exists() or there.is_symlink()):
         there = there.parent
@@ -115,6 +116,15 @@ def check_run_folder(config: RunConfig) -> None:
         raise ConfigError(f"out: {config.out} cannot be a folder, since {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"out: {config.out} cannot be written to, since {there} does not allow it")
+    if not resume:
+        refuse_foreign(config.out)
+    source = Path(config.model).resolve()
+    for name in (MODEL, WEIGHTS, CHECKPOINTS):
+        if source.is_relative_to((config.out / name).resolve()):
+            raise ConfigError(
+                f"out: the model to begin with, {config.model}, is in {config.out / name}, which the run writes; "
+                "choose another --out folder"
+            )
     check_trackers(config.wandb, config.tensorboard)
 
 
@@ -135,8 +145,12 @@ def open_run(
     Raises ConfigError where the folder does not fit. The status of a RunStopped goes into summary.json.
     """
     checkpoints = Checkpoints(config.out / CHECKPOINTS, config.checkpoint.keep)
-    if not resume and checkpoints.latest() is not None:
-        raise ConfigError(f"{config.out} already holds a run; add --resume to go on, or choose another --out folder")
+    if not resume:
+        refuse_foreign(config.out)
+        if (config.out / MODEL).exists() or not checkpoints.is_empty():
+            raise ConfigError(
+                f"{config.out} already holds a run; add --resume to go on, or choose another --out folder"
+            )
     inputs = {"model": ("weights", plain(describe_model(resolve_model(config.model)))), **(fixed_inputs or {})}
     record = new_record(**{key: value for key, (_, value) in inputs.items()})
     with RunFolder(config.out, resume=resume) as folder:
@@ -154,8 +168,8 @@ def open_run(
             if restored is not None:
                 say(console, f"resumed after {learner.version} steps from {restored}")
         else:
-            for name in (CHECKPOINTS, WEIGHTS, MODEL, TENSORBOARD):
-                shutil.rmtree(config.out / name, ignore_errors=True)
+            with disk_errors(config.out, "removing what a run left that ended before it had stored anything"):
+                _remove_state(config.out)
         folder.write_config({**config.as_toml(), RECORD: record})
         trackers = {"wandb": config.wandb, "tensorboard": config.tensorboard, "config": config.as_toml()}
         with MetricsLog(config.out, console, trained=learner.version, **trackers) as metrics:
@@ -165,3 +179,13 @@ def open_run(
                 with suppress(RunStopped):  # a disk that refuses has been reported
                     folder.write_summary({"status": stop.status, "steps": learner.version})
                 raise
+
+
+def _remove_state(folder: Path) -> None:
+    """Removes what an earlier run has noted of itself. The folder is a run's, without rollouts, checkpoints and a
+    trained model."""
+    for name in (CHECKPOINTS, WEIGHTS, TENSORBOARD):
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+    for name in (SUMMARY, METRICS, WANDB_ID, JOURNAL, HELD_OUT, TEACHER):
+        (folder / name).unlink(missing_ok=True)

@@ -28,8 +28,7 @@ from rlm_env.train.rl.advantage import group_advantages
 from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.environment_mix import rollout_config
 from rlm_env.train.rl.groups import cost_of, reward_of
-from rlm_env.train.rl.held_out import HELD_OUT
-from rlm_env.train.rl.journal import JOURNAL
+from rlm_env.train.run_files import HELD_OUT, JOURNAL
 from rlm_env.view.runs import ViewedRun, local_model, shown_table
 
 

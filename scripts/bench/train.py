@@ -67,8 +67,9 @@ from rlm_env.train.report.metrics import METRICS, MetricsLog, read_metrics
 from rlm_env.train.rl import trainer
 from rlm_env.train.rl.config import TrainConfig, load_train_config
 from rlm_env.train.rl.groups import Batch, DropReason
-from rlm_env.train.rl.journal import JOURNAL, Journal
+from rlm_env.train.rl.journal import Journal
 from rlm_env.train.rl.scheduler import Scheduler
+from rlm_env.train.run_files import JOURNAL
 from rlm_env.train.sync.local_engine import LocalEngine
 
 CONFIG = Path(__file__).parents[2] / "configs" / "train" / "tiny.toml"

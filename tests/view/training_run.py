@@ -13,9 +13,9 @@ from rlm_env.task import Task
 from rlm_env.train.report.metrics import METRICS
 from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.groups import DropReason
-from rlm_env.train.rl.held_out import HELD_OUT
 from rlm_env.train.rl.journal import Journal
 from rlm_env.train.rl.sampler import TaskDraw
+from rlm_env.train.run_files import HELD_OUT
 
 SCORES = {0: [0.0, 1.0, 0.0, 1.0], 1: [0.5, 0.5, 0.5, 0.5], 2: [1.0, 0.0, 0.0, 0.0]}
 """Group -> the scores of its members."""

@@ -25,8 +25,8 @@ from rlm_env.runs.folder import ROLLOUTS, latest_rollouts, read_run_config
 from rlm_env.runs.models import resolve_model
 from rlm_env.runs.options import MODEL_FOLDER, environment_options
 from rlm_env.train.rl.config import TrainConfig, TrainEnvironment
-from rlm_env.train.rl.held_out import HELD_OUT
-from rlm_env.train.rl.journal import JOURNAL, TaskPlace, read_journal
+from rlm_env.train.rl.journal import TaskPlace, read_journal
+from rlm_env.train.run_files import HELD_OUT, JOURNAL
 
 LOCAL_VLLM = "http://127.0.0.1:8000/v1"
 """The endpoint that is written down of a run whose vLLM was started for it."""

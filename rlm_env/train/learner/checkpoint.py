@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlm_env.runs.errors import ConfigError, RunStopped
+from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.files import disk_errors
 
 _NAME = re.compile(r"step-(\d{6,})")
@@ -34,7 +34,8 @@ class DamagedCheckpoint(ValueError):
 
 
 class Saved(Protocol):
-    """An object whose whole state can be written to a folder and read back, such as a learner."""
+    """An object whose whole state can be written to a folder and read back, such as a learner. Both raise OSError where
+    the disk refuses."""
 
     def save(self, folder: Path) -> None: ...
 
@@ -58,13 +59,10 @@ class Checkpoints:
         RunStopped where it cannot be written; the checkpoint before is still there then."""
         path = self.folder / f"step-{step:06d}"
         json.dumps(extra)  # fails before anything is written
-        try:
-            with disk_errors(path, "writing a checkpoint"), atomic_folder(path) as unfinished:
-                learner.save(unfinished)
-                contents = {"extra": extra, "sha256": _hash_files(unfinished)}
-                (unfinished / _CONTENTS).write_text(json.dumps(contents), "utf-8")
-        except RuntimeError as error:  # torch's, for a disk that is full
-            raise RunStopped("disk error", f"{path}: the checkpoint could not be written: {error}", 1) from error
+        with disk_errors(path, "writing a checkpoint"), atomic_folder(path) as unfinished:
+            learner.save(unfinished)
+            contents = {"extra": extra, "sha256": _hash_files(unfinished)}
+            (unfinished / _CONTENTS).write_text(json.dumps(contents), "utf-8")
         with disk_errors(self.folder, "removing old checkpoints"):
             self.prune()
         return path
@@ -107,6 +105,10 @@ class Checkpoints:
     def latest(self) -> Path | None:
         """The newest checkpoint, or None."""
         return next(reversed(self._complete()), None)
+
+    def is_empty(self) -> bool:
+        """True where no checkpoint was ever written; a damaged one counts."""
+        return all(name.startswith(_UNFINISHED) for name in self._names())
 
     def prune(self) -> None:
         """Removes all but the newest `keep`, and unfinished folders of killed processes."""

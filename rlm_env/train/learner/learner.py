@@ -23,9 +23,9 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from rlm_env.train.learner import distributed
 from rlm_env.train.learner.adapter import merged_weights, write_adapter
-from rlm_env.train.learner.checkpoint import atomic_folder
 from rlm_env.train.learner.config import LossConfig, ModelConfig, OptimizerConfig
 from rlm_env.train.learner.cost import Cost
+from rlm_env.train.learner.disk import torch_disk_errors, weights_folder
 from rlm_env.train.learner.forward import decoder_layers, input_embeddings
 from rlm_env.train.learner.loading import empty_model, fill
 from rlm_env.train.learner.logprobs import TokenLogprobs
@@ -38,6 +38,7 @@ from rlm_env.train.learner.model import (
     load_model,
     persistent_buffers,
     pick_device,
+    require_finite,
     write_model,
 )
 from rlm_env.train.learner.optimizer import Optimizer, split_masters
@@ -274,15 +275,17 @@ class Learner:
 
     def export(self, folder: Path) -> None:
         """Writes the weights, in the type of the forward and with an adapter merged in, as a Hugging Face folder that
-        an engine can serve. The folder appears atomically and replaces an existing one."""
+        an engine can serve. The folder appears atomically and replaces an existing one. Raises RunStopped where
+        weights are not finite, and where the disk refuses."""
         leads = distributed.rank() == 0
         weights = {}
         for name, weight in merged_weights(self.model, self._exact):  # collective: on every rank
             if leads:
                 weights[name] = weight.to(compute_dtype(self.config)).cpu()
         if leads:
+            require_finite(weights, self.version)
             weights |= {name: buffer.cpu() for name, buffer in persistent_buffers(self.model).items()}
-            with atomic_folder(Path(folder), durable=False) as unfinished:
+            with weights_folder(Path(folder)) as unfinished:
                 write_model(self.model, weights, self.folder, unfinished)
         distributed.barrier()
 
@@ -291,21 +294,23 @@ class Learner:
         take(WeightStream(self.model, self._exact, compute_dtype(self.config)))
 
     def export_adapter(self, folder: Path) -> None:
-        """Writes the adapter alone in peft's format, in float32. Raises ValueError without `trainer.lora`."""
+        """Writes the adapter alone in peft's format, in float32. Raises ValueError without `trainer.lora`, and
+        RunStopped where the disk refuses."""
         if self.config.lora is None:
             raise ValueError("no adapter to export: trainer.lora is not set")
         exact = {name: self._exact(p).cpu() for name, p in self.model.named_parameters() if p.requires_grad}
         if distributed.rank() == 0:
-            with atomic_folder(Path(folder), durable=False) as unfinished:
+            with weights_folder(Path(folder)) as unfinished:
                 write_adapter(self.model, exact, unfinished)
         distributed.barrier()
 
     def save(self, folder: Path) -> None:
-        """Writes the whole state (masters, moments, random state, version, skipped steps) into an existing folder."""
+        """Writes the whole state (masters, moments, random state, version, skipped steps) into an existing folder.
+        Raises OSError where the disk refuses."""
         folder = Path(folder)
-        with _quietly():
+        with _quietly(), torch_disk_errors():
             save_tensors(self.optimizer.state(), checkpoint_id=folder / "tensors")
-        torch.save(_random_state(), folder / f"random-{distributed.rank()}.pt")
+            torch.save(_random_state(), folder / f"random-{distributed.rank()}.pt")
         if distributed.rank() == 0:
             state = {"version": self.version, "skipped": self.skipped, "lora": self._lora()}
             (folder / _STATE).write_text(json.dumps(state), "utf-8")
@@ -315,13 +320,13 @@ class Learner:
         """Restores what `save` wrote, to the bit; on another number of processes, all but the random state.
 
         Frozen weights under an adapter are not saved: they are those of `self.folder`. Raises ValueError if
-        `trainer.lora` has changed.
+        `trainer.lora` has changed, and OSError where a file cannot be read.
         """
         folder = Path(folder)
         state = json.loads((folder / _STATE).read_text("utf-8"))
         if state["lora"] != self._lora():
             raise ValueError(f"{folder} was saved with trainer.lora = {state['lora']}, this run has {self._lora()}")
-        with _quietly():
+        with _quietly(), torch_disk_errors():
             load_tensors(self.optimizer.state(), checkpoint_id=folder / "tensors")
         self.optimizer.refresh()
         random_state = folder / f"random-{distributed.rank()}.pt"

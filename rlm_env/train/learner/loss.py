@@ -20,6 +20,9 @@ from rlm_env.train.learner.samples import Sample, SampleKind
 
 MetricSums = dict[str, Tensor]
 """Sums over trained tokens, by metric."""
+LARGEST_LOG_RATIO = 60.0
+"""In metrics a larger one counts as this, as a ratio 1e26: beyond 88 that would be infinite in float32, and what is not
+finite is left out of metrics.jsonl, just where it is looked for."""
 
 
 def policy_loss(
@@ -265,11 +268,12 @@ def _sample_means(values: Tensor, samples: Tensor, count: int) -> Tensor:
 
 def _metrics(log_ratio: Tensor, clipped: Tensor, filtered: Tensor | None, advantages: Tensor) -> dict[str, Tensor]:
     """Of each trained token: ratio, mismatch, whether it was clipped or left out."""
-    ratio = torch.exp(log_ratio)
+    bounded = log_ratio.clamp(max=LARGEST_LOG_RATIO)
+    ratio = torch.exp(bounded)
     return {
         "ratio": ratio,
         "log_ratio_abs": log_ratio.abs(),
-        "mismatch_kl": ratio - log_ratio - 1,
+        "mismatch_kl": ratio - bounded - 1,
         "clipped": clipped.to(ratio.dtype),
         "clipped_high": (clipped & (advantages > 0)).to(ratio.dtype),
         "clipped_low": (clipped & (advantages < 0)).to(ratio.dtype),

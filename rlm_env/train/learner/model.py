@@ -8,12 +8,14 @@ loading on several processes (`loading.py`), memory needs (`memory.py`), float32
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rlm_env.runs.errors import RunStopped
 from rlm_env.spelling import near_matches
 from rlm_env.train.learner import attention
 from rlm_env.train.learner.adapter import AdapterTargets, adapter_targets, add_adapter, unwrapped_name
@@ -215,6 +217,20 @@ def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
     base = base_model(model)
     saved = base.state_dict().keys()
     return {unwrapped_name(name): b for name, b in base.named_buffers() if name in saved}
+
+
+def require_finite(weights: Mapping[str, Tensor], step: int) -> None:
+    """Raises RunStopped where weights after this step are not finite in the type that they are written in: an
+    engine would sample noise from them, and nothing brings them back."""
+    broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
+    if broken:
+        raise RunStopped(
+            "weights not finite",
+            f"{len(broken)} of {len(weights)} weights are not finite after step {step} and were not written; the first "
+            f"is {broken[0]}. Begin anew with a lower optimizer.lr, and with optimizer.weight_decay and optimizer.eps "
+            "near their defaults",
+            1,
+        )
 
 
 def write_model(model: nn.Module, weights: dict[str, Tensor], source: Path, folder: Path) -> None:

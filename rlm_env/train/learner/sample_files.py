@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rlm_env.lines import parse_record
 from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.files import disk_errors
 from rlm_env.runs.jsonl import read_jsonl
 from rlm_env.train.learner.samples import Sample, SampleKind
 
@@ -17,13 +18,20 @@ _OPTIONAL = {"label", "stands_for", "counted_tokens", "teacher_logprobs", "teach
 
 
 def write_samples(folder: Path, step: int, samples: Sequence[Sample]) -> Path:
-    """Writes the samples of a step atomically; returns the file, `step-000001.jsonl` for the first step."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes the samples of a step atomically; returns the file, `step-000001.jsonl` for the first step. Raises
+    RunStopped where the disk refuses."""
     path = folder / f"step-{step:06}.jsonl"
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", encoding="ascii") as out:
-        out.writelines(json.dumps(asdict(sample), separators=(",", ":"), allow_nan=False) + "\n" for sample in samples)
-    os.replace(temporary, path)
+    lines = (json.dumps(asdict(sample), separators=(",", ":"), allow_nan=False) + "\n" for sample in samples)
+    with disk_errors(path, "writing samples"):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        try:
+            with open(temporary, "w", encoding="ascii") as out:
+                out.writelines(lines)
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
     return path
 
 
@@ -41,8 +49,8 @@ def sample_files(folder: Path) -> list[Path]:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """The samples of a file. Raises ConfigError with the line number if one cannot be trained."""
-    return list(read_jsonl(path, _read_sample))
+    """The samples of a file. Raises ConfigError with the line number if one cannot be trained, or is cut off."""
+    return list(read_jsonl(path, _read_sample, torn=False))
 
 
 def _read_sample(line: str) -> Sample:

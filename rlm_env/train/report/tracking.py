@@ -24,6 +24,8 @@ ROLLOUTS = "rollouts"
 NOT_INSTALLED = "{0} is configured and not installed: pip install 'rlm-env[{0}]'"
 TENSORBOARD = "tensorboard"
 """The folder of TensorBoard's files, within that of the run."""
+WANDB_ID = "wandb-id"
+"""The file with the id of the run at Weights & Biases, which a resumed run goes on with."""
 
 
 class TrackerConfig(Table):
@@ -81,7 +83,7 @@ class WandbTracker:
             import wandb
         except ImportError as error:
             raise ConfigError(NOT_INSTALLED.format("wandb")) from error
-        id_file = folder / "wandb-id"
+        id_file = folder / WANDB_ID
         self.config = config
         self.fresh = not id_file.exists()
         if self.fresh:

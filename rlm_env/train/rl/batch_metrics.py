@@ -22,7 +22,8 @@ def batch_metrics(batch: Batch, samples: Sequence[Sample]) -> dict[str, float]:
 
     - `reward/mean`, `reward/<environment>`, `reward_std`: the trained rewards. `advantage/mean`, `advantage/std`: per
       rollout, not per token. `score/mean`: the environments' scores, which differ
-      from them where `groups.unfinished` says so. `pass@1`, `pass@<size>`: a reward of 1 is correct.
+      from them where `groups.unfinished` says so. `pass@1`, `pass@<size>`: a reward of 1 is correct; of the
+      groups that have as many rewards.
     - shares of the groups made for this step: `groups/dropped_zero_advantage`, `groups/dropped_off_policy`,
       `groups/dropped_failed`, and `groups/zero_advantage` (dropped or trained). `groups/cost_alone`: share of the
       trained groups that would have no advantage if costs did not count.
@@ -112,9 +113,9 @@ def _rewards(batch: Batch, scores: Sequence[Score]) -> dict[str, float]:
         "score/mean": mean_or_zero(score.value for score in scores),
     }
     metrics |= {f"reward/{name}": mean_or_zero(values) for name, values in by_environment.items()}
-    groups = [group.scored for group in batch.groups if group.scored]
-    size = min(map(len, groups), default=0)
-    for k in {1, size} - {0}:
-        chances = [pass_at_k(len(values), sum(value >= CORRECT for value in values), k) for values in groups]
-        metrics[f"pass@{k}"] = fmean(chances)
+    for k in {1, *(group.config.groups.size for group in batch.groups)}:
+        groups = [group.scored for group in batch.groups if len(group.scored) >= k]
+        if groups:
+            chances = [pass_at_k(len(values), sum(value >= CORRECT for value in values), k) for values in groups]
+            metrics[f"pass@{k}"] = fmean(chances)
     return metrics

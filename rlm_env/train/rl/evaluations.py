@@ -34,8 +34,11 @@ class Evaluations:
 
     def begin(self, step: int, publishing: asyncio.Task[Any] | None = None) -> None:
         """Begins the evaluation that is due after `step` updates, if one is. `publishing`: brings the weights of that
-        step into the engine; None: they are there."""
+        step into the engine; None: they are there. One that a killed run had not ended is made up for, but for that of
+        the initial weights, which are gone."""
         due = step - step % self._config.every if self._config.every else 0
+        if step and not due:
+            return
         if not self._config.n or self._metrics.evaluated(due) or self._error is not None:
             return
         if self._running is not None and not self._running.done():

@@ -24,8 +24,7 @@ from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.environment_mix import EnvironmentMix
 from rlm_env.train.rl.groups import member_of
 from rlm_env.train.rl.rollouts import RolloutEngine, all_of, scored_rollout
-
-HELD_OUT = "held_out.jsonl"
+from rlm_env.train.run_files import HELD_OUT
 
 
 class HeldOut:

@@ -5,7 +5,7 @@ A killed run goes on from it. The rollouts themselves are in rollouts.jsonl, the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +15,7 @@ from rlm_env.lines import parse_record
 from rlm_env.runs.jsonl import NEVER, JsonLog, read_jsonl
 from rlm_env.train.rl.groups import DropReason
 from rlm_env.train.rl.sampler import TaskDraw, TaskPlace
-
-JOURNAL = "journal.jsonl"
+from rlm_env.train.run_files import JOURNAL
 
 
 @dataclass(slots=True)
@@ -30,29 +29,33 @@ class History:
     rewards: dict[int, float] = field(default_factory=dict)
     """Group -> its mean reward; of a run with `groups.pools` alone."""
     batches: dict[int, list[int]] = field(default_factory=dict)
-    """Step -> the groups that it trains."""
+    """Step -> the groups that it trains; steps 1, 2, 3, ..."""
+    trained: set[int] = field(default_factory=set)
+    """All groups of `batches`."""
 
     @property
     def open(self) -> list[int]:
         """Groups that were drawn, and neither trained nor dropped."""
-        used = {group for groups in self.batches.values() for group in groups} | self.dropped
-        return [group for group in self.drawn if group not in used]
+        return [group for group in self.drawn if group not in self.trained and group not in self.dropped]
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Takes in a line of the journal. Raises ValueError, KeyError or TypeError where it is none, and where it names
-        a group that was not drawn."""
+        """Takes in a line of the journal. Raises ValueError, KeyError or TypeError where it is none, and where it does
+        not follow from those before: groups and steps are counted without a gap, and a group is trained or dropped
+        once."""
         match event["event"]:
             case "drawn":
                 at = _whole(event["stage"]), _whole(event["index"])
-                self.drawn[_whole(event["group"])] = TaskPlace(str(event["environment"]), *at, event.get("pool"))
+                _next("group", event["group"], len(self.drawn))
+                self.drawn[event["group"]] = TaskPlace(str(event["environment"]), *at, event.get("pool"))
             case "scored":
                 self._known([event["group"]])
                 self.rewards[event["group"]] = float(event["reward"])
             case "dropped":
-                self.dropped |= self._known([event["group"]])
+                self.dropped |= self._unused([event["group"]])
             case "batch":
-                self._known(event["groups"])
-                self.batches[_whole(event["step"])] = list(event["groups"])
+                _next("step", event["step"], len(self.batches) + 1)
+                self.trained |= self._unused(event["groups"])
+                self.batches[event["step"]] = list(event["groups"])
             case other:
                 raise ValueError(f"unknown event {other!r}")
 
@@ -60,6 +63,21 @@ class History:
         if unknown := [group for group in groups if group not in self.drawn]:
             raise ValueError(f"it names groups that were not drawn: {unknown}")
         return set(groups)
+
+    def _unused(self, groups: Sequence[int]) -> set[int]:
+        """The groups of a line that trains or drops them."""
+        found = self._known(groups)
+        if used := found & (self.trained | self.dropped):
+            raise ValueError(f"it names groups that were trained or dropped before: {sorted(used)}")
+        if not found or len(found) < len(groups):
+            raise ValueError(f"its groups are {list(groups)}: at least one, and each once, was expected")
+        return found
+
+
+def _next(what: str, number: Any, expected: int) -> None:
+    """Raises ValueError where a count does not go on with `expected`: a line before it is lost."""
+    if _whole(number) != expected:
+        raise ValueError(f"{what} {number} where {what} {expected} was expected")
 
 
 def _whole(value: Any) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections import Counter
 from statistics import fmean
 from types import TracebackType
 from typing import Self
@@ -298,8 +299,20 @@ class Scheduler:
 
 
 def _too_many_failures(groups: list[RolloutGroup]) -> RunStopped:
-    """The end of a run in which too many groups of one step failed."""
-    errors = sorted({rollout.error for group in groups for rollout in group.rollouts if rollout.error})
+    """The end of a run in which too many groups of one step failed, with all that kept rollouts from being trained."""
+    rollouts = [(one, reward) for group in groups for one, reward in zip(group.rollouts, group.rewards, strict=True)]
+    limits = Counter(one.stop_reason for one, reward in rollouts if one.score is not None and reward is None)
     timed_out = sum(group.timed_out for group in groups)
-    reasons = [f"{timed_out} were closed by groups.timeout"] if timed_out else []
-    return RunStopped("rollouts fail", f"{len(groups)} groups of one step failed: {'; '.join([*reasons, *errors])}", 1)
+    reasons = []
+    if timed_out:
+        reasons.append(f"{timed_out} were closed by groups.timeout before their rollouts had ended: raise it")
+    if limits:
+        which = ", ".join(f"{reason} {count}" for reason, count in limits.most_common())
+        reasons.append(
+            f'{limits.total()} rollouts ended at a limit ({which}), and groups.unfinished = "drop" leaves them out: '
+            'raise that limit, or take groups.unfinished = "score" or "zero"'
+        )
+    reasons += sorted({one.error or "a rollout has no score" for one, _ in rollouts if one.score is None})
+    few = f"fewer than {groups[0].config.groups.min_size} of their rollouts have a reward (groups.min_size)"
+    text = f"{len(groups)} groups of one step failed: {'; '.join(reasons) or few}"
+    return RunStopped("rollouts fail", text, 1)

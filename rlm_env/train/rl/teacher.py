@@ -33,13 +33,12 @@ from rlm_env.runs.record import describe_model
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.rl.rollouts import all_of
 from rlm_env.train.rl.teacher_config import TeacherConfig
+from rlm_env.train.run_files import TEACHER
 from rlm_env.train.sync.same_tokenizer import require_same_tokenizer, require_same_vocabulary
 
 if TYPE_CHECKING:
     from rlm_env.llm.vllm.server import Progress, VLLMServer
 
-TEACHER = "teacher.jsonl"
-"""The file of answers in a run's folder."""
 LOWEST = -20.0
 """A token that the teacher finds less likely than e to this power counts as that likely, so that one token cannot
 outweigh a step; vLLM reports -9999 for what cannot be sampled."""

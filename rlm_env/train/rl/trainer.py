@@ -45,7 +45,8 @@ from rlm_env.train.rl.scheduler import Scheduler
 from rlm_env.train.rl.shown_rollouts import rollout_rows
 from rlm_env.train.rl.supervised import SupervisedShare, supervised_share
 from rlm_env.train.rl.teacher import Teacher, check_teacher, open_teacher
-from rlm_env.train.run_folder import ENGINE_EVENTS, MODEL, WEIGHTS, OpenRun, check_run_folder, open_run
+from rlm_env.train.run_files import MODEL, WEIGHTS
+from rlm_env.train.run_folder import ENGINE_EVENTS, OpenRun, check_run_folder, open_run
 from rlm_env.train.sync.config import METHODS_OF_VLLM
 from rlm_env.train.sync.engine_watch import EngineWatch
 from rlm_env.train.sync.fleet import Fleet
@@ -59,6 +60,8 @@ NOTHING_LEARNED = (
     "in the last {} steps all rollouts of every task had the same reward (mean {:.3f}), so nothing was learned from "
     "them. Look at rollouts.jsonl: the tasks may be too hard or too easy for this model, or the scorer too coarse"
 )
+
+NO_BASELINE = "the initial weights were not evaluated before the first step: there is no score from before the training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def train(config: TrainConfig, console: Console, options: TrainOptions | None = 
     options = options or TrainOptions()
     if options.from_samples is not None and options.dump_samples is not None:
         raise ConfigError("--dump-samples has no effect with --from-samples, whose samples are on disk already")
-    check_run_folder(config)
+    check_run_folder(config, resume=options.resume)
     model = resolve_folder(config.model)
     check_model(config, model, live=options.from_samples is None)
     if options.from_samples is None:
@@ -200,6 +203,8 @@ class _Run:
             found = await sync.start(self.learner, engines)
         agreement = f"mean |difference| of log-probabilities {found['sync_mean_abs']:.1e}"
         say(self.console, f"engine and trainer agree: {agreement}")
+        if config.held_out.n and self.learner.version and not self.opened.metrics.evaluated(0):
+            say_note(self.console, NO_BASELINE)
         watch = EngineWatch(*(partial(engines.statistics, engine) for engine in engines.followed))
         with HeldOut(config, mix, engines, config.out) as held_out, Journal(config.out) as journal:
             scheduler = Scheduler(config, mix, engines, self.opened.folder, journal, self.learner.version)
@@ -207,7 +212,7 @@ class _Run:
             async with self._background(), watch.watching():
                 async with self._saving(), scheduler:
                     while self.learner.version < config.steps:
-                        if not scheduler.replaying:
+                        if not scheduler.replaying or not self.learner.version:
                             self.evaluations.begin(self.learner.version, self.publishing)
                         await self._step(scheduler, sync, watch)
                 await self._published()

@@ -14,6 +14,7 @@ from rlm_env.train.rl.config import TrainConfig
 from rlm_env.train.rl.groups import Batch, RolloutGroup, member_of, rollout_id
 from rlm_env.train.rl.journal import History
 from rlm_env.train.rl.sampler import TaskDraw, TaskSampler
+from rlm_env.train.run_files import JOURNAL
 
 
 @dataclass(slots=True)
@@ -35,9 +36,14 @@ def load_unfinished(
 
     Of groups that are trained or dropped, neither the task nor a rollout is needed again: no such task is made, and of
     no such line of rollouts.jsonl more is read than the id. A rollout that cannot be trained, as earlier versions
-    stored where an engine had answered nonsense, is left out with a warning. Raises ConfigError where rollouts are
-    missing, and RecordError for damaged ones.
+    stored where an engine had answered nonsense, is left out with a warning. Raises ConfigError where rollouts or
+    steps are missing, and RecordError for damaged ones.
     """
+    if trained > len(history.batches):
+        raise ConfigError(
+            f"{folder.path / JOURNAL} has {len(history.batches)} steps, and the weights have seen {trained}: the run "
+            "cannot go on as it was; choose another --out"
+        )
     later = {step: numbers for step, numbers in history.batches.items() if step > trained}
     still_open = set(history.open)
     unfinished = {number for numbers in later.values() for number in numbers} | still_open

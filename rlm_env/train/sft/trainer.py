@@ -29,7 +29,8 @@ from rlm_env.train.learner.model import check_buildable, pick_device, read_model
 from rlm_env.train.learner.packing_check import PackingError
 from rlm_env.train.learner.preview import preview_model
 from rlm_env.train.learner.samples import Sample, SampleKind
-from rlm_env.train.run_folder import MODEL, OpenRun, check_run_folder, open_run
+from rlm_env.train.run_files import MODEL
+from rlm_env.train.run_folder import OpenRun, check_run_folder, open_run
 from rlm_env.train.sft.chosen import Chosen, choose
 from rlm_env.train.sft.config import SFTConfig, check_sft_resume
 
@@ -84,7 +85,7 @@ def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | 
     written, RunStopped on disk errors and where gradients are not finite. After KeyboardInterrupt the run can be
     resumed from its last checkpoint.
     """
-    check_run_folder(config)
+    check_run_folder(config, resume=resume)
     folder = model_folder(config.model)
     with distributed.process_group(pick_device(config.trainer, distributed.local_rank())):
         chosen = select_rollouts(config, folder, console)

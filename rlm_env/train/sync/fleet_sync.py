@@ -15,6 +15,7 @@ from typing import Any
 
 from rlm_env.llm.base import EngineUnavailable
 from rlm_env.runs.engine_table import file_name
+from rlm_env.runs.files import disk_errors
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.weight_stream import WeightStream
 from rlm_env.train.sync.canary import link_or_copy
@@ -126,7 +127,8 @@ class SharedPublisher:
         with self._lock:
             version, source = self._exports.get(kind, (None, folder))
             if version == self._learner.version and source != folder and source.exists():
-                shutil.copytree(source, folder, copy_function=link_or_copy, dirs_exist_ok=True)
+                with disk_errors(folder, "writing weights"):
+                    shutil.copytree(source, folder, copy_function=link_or_copy, dirs_exist_ok=True)
             else:
                 write(folder)
                 self._exports[kind] = self._learner.version, folder

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rlm_env.llm.base import EngineUnavailable, LLMError
+from rlm_env.runs.files import disk_errors
+from rlm_env.train.learner.disk import torch_disk_errors
 from rlm_env.train.learner.samples import Sample
 from rlm_env.train.learner.weight_stream import WeightStream
 from rlm_env.train.sync.canary import write_canary_weights
@@ -229,7 +231,8 @@ class WeightSync(ABC):
     async def _write_canary(self, folder: Path, name: str = CANARY) -> Path:
         canary = self.folder / name
         shutil.rmtree(canary, ignore_errors=True)
-        await asyncio.to_thread(write_canary_weights, folder, canary)
+        with disk_errors(canary, "writing canary weights"), torch_disk_errors():
+            await asyncio.to_thread(write_canary_weights, folder, canary)
         return canary
 
     def _require_other_answers(self, answers: Logprobs, expected: Logprobs) -> None:

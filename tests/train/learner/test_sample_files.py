@@ -47,6 +47,15 @@ def test_steps_are_read_in_order_and_a_gap_is_refused(tmp_path):
     assert [path.stem for path in sample_files(tmp_path)] == [f"step-{step:06}" for step in (1, 2, 3, 4)]
 
 
+@pytest.mark.parametrize("cut", [1, 10, 10_000])
+def test_a_file_that_ends_within_a_line_is_damaged(tmp_path, cut):
+    """These files are written as a whole: what is missing was lost later, and the step would not be that of the run."""
+    path = write_samples(tmp_path, 1, [Sample([1] * size, [True] * size, [0.0] * size, "r") for size in (2, 5_000)])
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(ConfigError, match=r"step-000001\.jsonl, line 2 is damaged: the file ends within it"):
+        read_samples(path)
+
+
 @pytest.mark.parametrize("line", ["{", "[]", '{"token_ids": []}', "null", 100_000 * "["], ids=lambda line: line[:20])
 def test_a_line_that_is_no_sample_is_named(tmp_path, line):
     path = write_samples(tmp_path, 1, [Sample([1, 2], [False, True], [0.0, -1.0], "r")])

@@ -165,6 +165,20 @@ async def test_what_a_killed_run_had_begun_is_made_up_for(case):
     assert one.lines() == [(2, 3.0, 3.0)]
 
 
+async def test_no_later_weights_stand_for_the_initial_ones(case):
+    one = case(every=10)
+    one.scaffold.go.set()
+    one.engine.version = 3
+    for step in (1, 3, 9):  # as a resumed run does, whose first evaluation was interrupted or switched off
+        one.evaluations.begin(step)
+    await asyncio.sleep(0.02)
+    assert one.lines() == []
+    one.engine.version = 10
+    one.evaluations.begin(10)
+    await until(one.lines)
+    assert one.lines() == [(10, 10.0, 10.0)]
+
+
 async def test_an_engine_that_does_not_come_back_is_told_to_the_run(case):
     class Lost(Engine):
         async def restart(self):

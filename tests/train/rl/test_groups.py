@@ -110,11 +110,12 @@ def test_a_group_of_equal_scores_differs_in_cost_alone():
 
 
 def test_metrics_of_a_batch():
+    three = config(groups={"size": 3})
     groups = [
         RolloutGroup(
-            4, "a", config(), [rollout(1.0, calls=4), rollout(0.0, stop=StopReason.MAX_TURNS, version=2), rollout(None)]
+            4, "a", three, [rollout(1.0, calls=4), rollout(0.0, stop=StopReason.MAX_TURNS, version=2), rollout(None)]
         ),
-        RolloutGroup(6, "b", config(), [rollout(0.5), rollout(0.5, version=2), rollout(0.5)]),
+        RolloutGroup(6, "b", three, [rollout(0.5), rollout(0.5, version=2), rollout(0.5)]),
     ]
     batch = Batch(4, groups)
     slow = RolloutGroup(2, "a", config(), [rollout(1.0, calls=1), rollout(1.0, calls=2)])
@@ -127,7 +128,7 @@ def test_metrics_of_a_batch():
         "reward/b": 0.5,
         "score/mean": 0.5,
         "pass@1": 0.25,
-        "pass@2": 0.5,
+        "pass@3": 0.0,
         "groups/dropped_zero_advantage": 0.25,
         "groups/dropped_off_policy": 0.0,
         "groups/dropped_failed": 0.25,
@@ -149,6 +150,21 @@ def test_metrics_of_a_batch():
     }
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
     assert "dropped_failed/reward" not in metrics
+    assert sorted(name for name in metrics if name.startswith("pass@")) == ["pass@1", "pass@3"]
+
+
+def test_pass_at_size_is_of_whole_groups_and_keeps_its_name():
+    """One rollout that failed must not make it a metric of another name, nor one of fewer rollouts."""
+    four = config(groups={"size": 4})
+    solved = RolloutGroup(0, "a", four, [rollout(float(member == 0)) for member in range(4)])
+    short = RolloutGroup(1, "a", four, [rollout(0.0), rollout(0.0), rollout(0.0), rollout(None)])
+    for groups, expected in (
+        ([solved, short], {"pass@1": 0.125, "pass@4": 1.0}),
+        ([short], {"pass@1": 0.0}),
+        ([solved], {"pass@1": 0.25, "pass@4": 1.0}),
+    ):
+        metrics = batch_metrics(Batch(1, groups), [])
+        assert {name: value for name, value in metrics.items() if name.startswith("pass@")} == expected
 
 
 def test_no_label_can_be_the_name_of_a_metric():

@@ -203,3 +203,33 @@ def test_an_evaluation_that_fails_stops_the_run_and_a_resumed_one_makes_it(run, 
     lines = read_metrics(tmp_path / "out" / "metrics.jsonl")
     assert sorted(line["step"] for line in lines if "loss" in line) == [1, 2, 3, 4]
     assert [line["step"] for line in lines if "eval/scripted/score" in line] == [0, 2, 4]
+
+
+def test_a_run_that_was_killed_in_its_first_step_evaluates_the_initial_weights(run, tmp_path, monkeypatch):
+    """It has a batch in its journal, and no checkpoint."""
+
+    def killed(*_):
+        raise RuntimeError("killed")
+
+    scaffold = Scaffold()
+    scaffold.seconds = 60.0
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Learner, "step", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            run(scaffold)
+    assert not read_metrics(tmp_path / "out" / "metrics.jsonl")
+    told = run(resume=True)[2]
+    lines = read_metrics(tmp_path / "out" / "metrics.jsonl")
+    evaluations = [line for line in lines if "eval/scripted/score" in line]
+    assert [line["step"] for line in evaluations] == [0, 2, 4]
+    assert [evaluations[0][f"eval/scripted/policy_version/{end}"] for end in ("min", "max")] == [0, 0]
+    assert [line["replayed"] for line in lines if "loss" in line] == [1, 0, 0, 0]
+    assert "were not evaluated" not in told
+
+
+def test_a_run_without_an_evaluation_of_the_initial_weights_says_so(run, tmp_path):
+    run(steps=2, held_out={"every": 2, "n": 0})
+    told = run(resume=True)[2]
+    evaluations = [line["step"] for line in read_metrics(tmp_path / "out" / "metrics.jsonl") if "loss" not in line]
+    assert evaluations == [2, 4]
+    assert "the initial weights were not evaluated before the first step" in " ".join(told.split())

@@ -181,6 +181,8 @@ def test_a_token_whose_ratio_is_infinite_costs_no_step(config, tmp_path):
     (line,) = read_metrics(tmp_path / "out" / "metrics.jsonl")
     assert (line["skipped"], line["clipped"]) == (0.0, 1.0)
     assert line["sampling/sampling_logp_difference/max"] > 900
+    for name in ("ratio", "mismatch_kl", "root/ratio", "sampling/importance_sampling_ratio/max"):
+        assert 1e20 < line[name] < 1e30
 
 
 def test_samples_are_not_dumped_from_samples(config, samples, tmp_path, capsys):

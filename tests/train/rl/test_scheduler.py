@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from rlm_env.llm.base import EngineUnavailable
-from rlm_env.rollout import read_rollouts
+from rlm_env.rollout import StopReason, read_rollouts
 from rlm_env.runs.errors import ConfigError, RunStopped
 from rlm_env.runs.folder import RunFolder
 from rlm_env.task import Task
@@ -217,6 +217,24 @@ async def test_a_rollout_that_cannot_be_stored_counts_as_failed(tmp_path):
 async def test_rollouts_that_all_fail_stop_the_run_and_say_why(tmp_path):
     async with scheduling(tmp_path, config(), Scaffold(reply=lambda task, member: "REPL: no walls")) as (scheduler, _):
         with pytest.raises(RunStopped, match="no walls"):
+            await scheduler.next_batch()
+
+
+async def test_rollouts_that_all_end_at_a_limit_and_are_left_out_stop_the_run_and_say_why(tmp_path):
+    class Limited(Scaffold):
+        async def rollout(self, task, llm, sub=None, *, id, context):
+            rollout = await super().rollout(task, llm, id=id, context=context)
+            if rollout.error is None:
+                rollout.stop_reason = StopReason.ROOT_TOKENS if id.endswith("/0") else StopReason.MAX_TURNS
+            return rollout
+
+    scaffold = Limited(reply=lambda task, member: "REPL: gone" if member == 3 else 1.0)
+    async with scheduling(tmp_path, config(unfinished="drop"), scaffold) as (scheduler, _):
+        with pytest.raises(
+            RunStopped,
+            match=r"7 groups of one step failed: 21 rollouts ended at a limit \(max_turns 14, root_tokens 7\), and "
+            r'groups\.unfinished = "drop" leaves them out: raise that limit, .*; REPL: gone$',
+        ):
             await scheduler.next_batch()
 
 

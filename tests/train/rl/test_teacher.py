@@ -24,8 +24,9 @@ from rlm_env.train.learner.sample_files import read_samples, write_samples  # no
 from rlm_env.train.learner.samples import Sample, SampleKind  # noqa: E402
 from rlm_env.train.rl.config import TrainConfig, check_train_resume  # noqa: E402
 from rlm_env.train.rl.groups import Batch, RolloutGroup  # noqa: E402
-from rlm_env.train.rl.teacher import LOWEST, TEACHER, check_teacher, open_teacher  # noqa: E402
+from rlm_env.train.rl.teacher import LOWEST, check_teacher, open_teacher  # noqa: E402
 from rlm_env.train.rl.teacher_config import TeacherConfig  # noqa: E402
+from rlm_env.train.run_files import TEACHER  # noqa: E402
 from tests.tiny_model import make_model, make_tokenizer  # noqa: E402
 from tests.train import scheduling  # noqa: E402
 
