@@ -1,10 +1,10 @@
-"""Ends work on SIGTERM as cleanly as on Ctrl-C."""
+"""Ends work on SIGTERM as cleanly as on Ctrl-C, and lets a thread come to its end first."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -36,4 +36,14 @@ async def interruptible(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         if terminated:
             raise Terminated from None
+        raise
+
+
+async def to_its_end(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Runs `function` in a thread. A cancellation is raised only after it has ended, so that no update is half done."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
         raise

@@ -6,6 +6,7 @@ Both draw over optimizer steps. What is logged when is decided in `metrics.py`; 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import secrets
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from pydantic import Field
 
 from rlm_env.runs.config_table import Table
 from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.files import disk_errors
 
 Row = Mapping[str, Any]
 """A rollout as a row of a table: column -> value."""
@@ -124,24 +126,31 @@ class TensorboardTracker:
         except ImportError as error:
             raise ConfigError(NOT_INSTALLED.format("tensorboard")) from error
         self.config = config
-        self.fresh = not (folder / TENSORBOARD).exists()
-        self._writer = SummaryWriter(str(folder / TENSORBOARD))
+        self.folder = folder / TENSORBOARD
+        self.fresh = not self.folder.exists()
+        with disk_errors(self.folder, "opening it"):
+            self._writer = SummaryWriter(str(self.folder))
 
     def log(self, line: Mapping[str, Any]) -> None:
-        for name, value in line.items():
-            if name != "step":
-                self._writer.add_scalar(name, value, line["step"])
-        self._writer.flush()
+        """Raises RunStopped where the disk refuses, or has refused what was logged before."""
+        with disk_errors(self.folder, "logging metrics"):
+            for name, value in line.items():
+                if name != "step":
+                    self._writer.add_scalar(name, value, line["step"])
+            self._writer.flush()
 
     def show(self, step: int, rows: Sequence[Row]) -> None:
-        for number, row in enumerate(rows):
-            facts = "\n".join(f"    {name}: {value}" for name, value in row.items() if "\n" not in str(value))
-            texts = (f"**{name}**\n\n{_as_code(str(value))}" for name, value in row.items() if "\n" in str(value))
-            self._writer.add_text(f"{ROLLOUTS}/{number}", "\n\n".join([facts, *texts]), step)
-        self._writer.flush()
+        """Raises RunStopped as `log` does."""
+        with disk_errors(self.folder, "logging rollouts"):
+            for number, row in enumerate(rows):
+                facts = "\n".join(f"    {name}: {value}" for name, value in row.items() if "\n" not in str(value))
+                texts = (f"**{name}**\n\n{_as_code(str(value))}" for name, value in row.items() if "\n" in str(value))
+                self._writer.add_text(f"{ROLLOUTS}/{number}", "\n\n".join([facts, *texts]), step)
+            self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with contextlib.suppress(OSError):  # a disk that refuses has been reported, or the run is over
+            self._writer.close()
 
 
 def check_trackers(wandb: WandbConfig | None, tensorboard: TensorboardConfig | None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from rlm_env.origin import origin_of
 from rlm_env.repl import ReplPools
 from rlm_env.runs.console import say, say_note, stage
 from rlm_env.runs.errors import ConfigError, RunStopped
-from rlm_env.runs.interrupt import interruptible
+from rlm_env.runs.interrupt import interruptible, to_its_end
 from rlm_env.runs.models import resolve_folder
 from rlm_env.runs.record import describe_engines, describe_package
 from rlm_env.train.learner import distributed
@@ -304,7 +304,7 @@ class _Run:
         beside: tuple[Any, ...] = ()
         if self.supervised is not None and self.config.supervised is not None:
             beside = self.supervised.batch(self.learner.version), self.config.supervised.weight
-        values = await _to_its_end(self.learner.step, samples, *beside)
+        values = await to_its_end(self.learner.step, samples, *beside)
         return values | {"seconds/train": time.monotonic() - start}
 
     async def _record(self, step: int, steps: int, values: dict[str, float]) -> None:
@@ -322,7 +322,7 @@ class _Run:
     async def _save(self) -> None:
         """Saves a checkpoint, unless the last step has one."""
         if self.saved != self.learner.version == self.recorded:
-            await _to_its_end(self.opened.checkpoints.save, self.recorded, self.learner, {"step": self.recorded})
+            await to_its_end(self.opened.checkpoints.save, self.recorded, self.learner, {"step": self.recorded})
             self.saved = self.recorded
 
     @contextlib.asynccontextmanager
@@ -335,7 +335,7 @@ class _Run:
                 await self._save()
 
     async def _finish(self) -> None:
-        await _to_its_end(self.opened.finish, self.learner)
+        await to_its_end(self.opened.finish, self.learner)
 
     @contextlib.asynccontextmanager
     async def _engines(self, model: Path) -> AsyncIterator[Fleet]:
@@ -371,13 +371,3 @@ class _Run:
             yield
         finally:
             await opening.__aexit__(None, None, None)
-
-
-async def _to_its_end(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Runs `function` in a thread. A cancellation is raised only after it has ended, so that no update is half done."""
-    running = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise

@@ -6,6 +6,7 @@ alone. Not covered: which rollouts are trained (`chosen.py`), the command line (
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 from array import array
@@ -20,6 +21,7 @@ from rich.table import Table
 from rlm_env.llm.chat_tokens import ChatTokens
 from rlm_env.runs.console import say
 from rlm_env.runs.errors import ConfigError
+from rlm_env.runs.interrupt import interruptible, to_its_end
 from rlm_env.runs.models import model_folder
 from rlm_env.runs.profile import load_profile
 from rlm_env.train.learner import distributed
@@ -82,8 +84,8 @@ def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | 
     """Runs `config`, or the rest of it with `resume`; returns the folder of the trained model.
 
     Under torchrun every process calls this; all but the first return None. Raises ConfigError before anything is
-    written, RunStopped on disk errors and where gradients are not finite. After KeyboardInterrupt the run can be
-    resumed from its last checkpoint.
+    written, RunStopped on disk errors and where gradients are not finite. KeyboardInterrupt and Terminated are raised
+    when the step has ended and has a checkpoint.
     """
     check_run_folder(config, resume=resume)
     folder = model_folder(config.model)
@@ -103,7 +105,7 @@ def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | 
             distributed.leading(learner) as led,
             open_run(config, led, console, check_sft_resume, resume=resume, fixed_inputs=fixed_inputs) as run,
         ):
-            _train(plan, chosen.held_out, led, run)
+            asyncio.run(interruptible(_train(plan, chosen.held_out, led, run)))
         return config.out / MODEL
 
 
@@ -161,10 +163,19 @@ def _selection_table(chosen: Chosen) -> Table:
     return table
 
 
-def _train(plan: Plan, held_out: list[Sample], learner: Learner, run: OpenRun[SFTConfig]) -> None:
-    """The loop over steps, with metrics, held-out loss and checkpoints."""
+async def _train(plan: Plan, held_out: list[Sample], learner: Learner, run: OpenRun[SFTConfig]) -> None:
+    """The loop over steps, with metrics, held-out loss and checkpoints. Where it is cancelled, the step comes to its
+    end, and has a checkpoint."""
     config = run.config
+    saved = learner.version
     run.begin(learner, plan.steps)
+
+    def save() -> None:
+        nonlocal saved
+        if saved != learner.version:
+            run.checkpoints.save(learner.version, learner, {})
+            saved = learner.version
+
     with Progress(
         TextColumn("step"),
         MofNCompleteColumn(),
@@ -174,7 +185,9 @@ def _train(plan: Plan, held_out: list[Sample], learner: Learner, run: OpenRun[SF
         console=run.console,
     ) as progress:
         bar = progress.add_task("", total=plan.steps, completed=learner.version, note="")
-        while (step := learner.version) < plan.steps:
+
+        def one_step() -> None:
+            step = learner.version
             if step % config.held_out_every == 0:
                 _measure(held_out, learner, run)
             values = learner.step(plan.batch(step))
@@ -182,10 +195,17 @@ def _train(plan: Plan, held_out: list[Sample], learner: Learner, run: OpenRun[SF
             run.metrics.write(step + 1, {**values, "epoch": (step + 1) / plan.steps_per_epoch})
             progress.update(bar, advance=1, note=f"loss {values['loss']:.4f}")
             if (step + 1) % config.checkpoint.every == 0 or step + 1 == plan.steps:
-                run.checkpoints.save(step + 1, learner, {})
+                save()
             run.check_applied(learner, last=step + 1 == plan.steps)
-        _measure(held_out, learner, run)
-    run.finish(learner)
+
+        try:
+            while learner.version < plan.steps:
+                await to_its_end(one_step)
+        except asyncio.CancelledError:
+            await to_its_end(save)
+            raise
+        await to_its_end(_measure, held_out, learner, run)
+    await to_its_end(run.finish, learner)
 
 
 def _measure(held_out: Sequence[Sample], learner: Learner, run: OpenRun[SFTConfig]) -> None:

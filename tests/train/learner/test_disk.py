@@ -16,6 +16,7 @@ from rlm_env.train.learner.disk import torch_disk_errors  # noqa: E402
 from rlm_env.train.learner.learner import Learner  # noqa: E402
 from rlm_env.train.learner.sample_files import write_samples  # noqa: E402
 from rlm_env.train.learner.samples import Sample  # noqa: E402
+from rlm_env.train.report.tracking import TensorboardConfig, TensorboardTracker  # noqa: E402
 from tests.packages import needs  # noqa: E402
 
 needs("peft")
@@ -102,3 +103,15 @@ def test_weights_that_are_not_finite_are_no_trained_model(learner, tmp_path, val
         with torch.no_grad():
             parameter.copy_(kept)
     learner.export(tmp_path / "model")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_tensorboard_on_a_full_disk_ends_the_run_in_words(tmp_path):
+    pytest.importorskip("tensorboard")
+    tracker = TensorboardTracker(tmp_path, TensorboardConfig())
+    tracker.log({"step": 1, "loss": 0.5})
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    with full_disk(events.stat().st_size):
+        with pytest.raises(RunStopped, match=r"tensorboard: File too large \(logging metrics\)"):
+            tracker.log({"step": 2, "loss": 0.5})
+        tracker.close()

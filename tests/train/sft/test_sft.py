@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import shutil
+import signal
+import time
 from itertools import islice
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rich.console import Console  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 import rlm_env  # noqa: E402
@@ -34,6 +37,8 @@ from tests.stubs import StubLLM, fenced, script  # noqa: E402
 from tests.tiny_model import make_model  # noqa: E402
 
 QUIET = Console(quiet=True)
+PT = {"format": "pt"}
+"""What transformers wants to be noted of a weight file."""
 
 
 class Counting(rlm_env.Environment):
@@ -166,6 +171,47 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(student, rollouts, tmp_path, 
         for run in ("whole", "parts")
     ]
     assert printed[0] == printed[1]
+
+
+def test_ctrl_c_in_the_midst_of_a_step_costs_nothing(student, rollouts, tmp_path, monkeypatch):
+    class Slow(Learner):
+        def step(self, samples):
+            if self.version == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.2)  # the main thread is told meanwhile
+            return super().step(samples)
+
+    monkeypatch.setattr(sft_module, "Learner", Slow)
+    config = config_of(student, rollouts, tmp_path / "run", max_steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        sft(config, QUIET)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000002"]
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match="already holds a run; add --resume"):
+        sft(config, QUIET)
+    sft(config, QUIET, resume=True)
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3]
+
+
+def test_a_run_that_is_begun_anew_measures_its_own_weights(student, rollouts, tmp_path, monkeypatch):
+    """The run before had measured its own, and was stopped before it had a checkpoint."""
+
+    def killed(*_):
+        raise RuntimeError("killed")
+
+    shutil.copytree(student, tmp_path / "other")
+    weights = load_file(student / "model.safetensors")
+    save_file({name: value * 1.5 for name, value in weights.items()}, tmp_path / "other" / "model.safetensors", PT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            sft(config_of(tmp_path / "other", rollouts, tmp_path / "run", max_steps=1), QUIET)
+    (before,) = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    sft(config_of(student, rollouts, tmp_path / "run", max_steps=1), QUIET)
+    own = read_metrics(tmp_path / "run" / "metrics.jsonl")[0]
+    assert before["step"] == own["step"] == 0
+    assert abs(before["eval/loss"] - own["eval/loss"]) > 0.01
 
 
 def test_a_run_whose_last_step_was_not_applied_is_never_complete(student, rollouts, tmp_path):
