@@ -52,8 +52,10 @@ def kill(pid: int, what: str) -> int:
 
 
 def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
+    out = tmp_path / "out"
+
     def steps() -> list[int]:
-        return [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
+        return [line["step"] for line in read_metrics(out / "metrics.jsonl") if "loss" in line]
 
     def wait_for_step(step: int) -> None:
         deadline = time.monotonic() + 900
@@ -62,7 +64,7 @@ def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
             assert time.monotonic() < deadline, (tmp_path / "stderr").read_text()
             time.sleep(0.05)
 
-    command = ["train", "configs/train/tiny.toml", "--out", str(tmp_path), "--dump-samples", str(tmp_path / "samples")]
+    command = ["train", "configs/train/tiny.toml", "--out", str(out), "--dump-samples", str(tmp_path / "samples")]
     command += [part for setting in SETTINGS for part in ("--set", setting)]
     with open(tmp_path / "stderr", "w") as stderr:
         run = subprocess.Popen([sys.executable, "-m", "rlm_env.cli", *command], cwd=REPOSITORY, stderr=stderr)
@@ -81,22 +83,22 @@ def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
     assert main([*command, "--resume"]) == 0
 
     assert steps() == [1, 2, 3, 4]
-    record = read_run_config(tmp_path)["record"]
+    record = read_run_config(out)["record"]
     assert record["packages"]["oolong-rlm"]["sha256"] == origin_of("oolong-rlm").sha256
     (engine,) = record["engines"].values()
     assert (engine["engine"], engine["logprobs_mode"]) == ("vllm", "processed_logprobs")
-    lines = read_metrics(tmp_path / "metrics.jsonl")
+    lines = read_metrics(out / "metrics.jsonl")
     first = next(line for line in lines if line["step"] == 1 and "loss" in line)
     assert first["log_ratio_abs"] < 1e-5
     assert first["tokens/sub"] > 0
     assert all(line["off_policy_steps/max"] <= 2 for line in lines if "loss" in line)
     assert [line["step"] for line in lines if "eval/oolong-rlm/score" in line] == [0, 2, 4]
-    history = read_journal(tmp_path / "journal.jsonl")
+    history = read_journal(out / "journal.jsonl")
     trained = [group for groups in history.batches.values() for group in groups]
     assert len(trained) == len(set(trained)) == 8
-    scored = [rollout.id for rollout in read_rollouts(tmp_path / "rollouts.jsonl") if rollout.score is not None]
+    scored = [rollout.id for rollout in read_rollouts(out / "rollouts.jsonl") if rollout.score is not None]
     assert len(scored) == len(set(scored))
-    assert (tmp_path / "model" / "model.safetensors").exists()
+    assert (out / "model" / "model.safetensors").exists()
 
     again = [
         "train",
