@@ -295,11 +295,12 @@ class Learner:
 
     def export_adapter(self, folder: Path) -> None:
         """Writes the adapter alone in peft's format, in float32. Raises ValueError without `trainer.lora`, and
-        RunStopped where the disk refuses."""
+        RunStopped where weights are not finite, and where the disk refuses."""
         if self.config.lora is None:
             raise ValueError("no adapter to export: trainer.lora is not set")
         exact = {name: self._exact(p).cpu() for name, p in self.model.named_parameters() if p.requires_grad}
         if distributed.rank() == 0:
+            require_finite(exact, self.version)
             with weights_folder(Path(folder)) as unfinished:
                 write_adapter(self.model, exact, unfinished)
         distributed.barrier()

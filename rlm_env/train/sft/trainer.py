@@ -85,7 +85,7 @@ def sft(config: SFTConfig, console: Console, *, resume: bool = False) -> Path | 
 
     Under torchrun every process calls this; all but the first return None. Raises ConfigError before anything is
     written, RunStopped on disk errors and where gradients are not finite. KeyboardInterrupt and Terminated are raised
-    when the step has ended and has a checkpoint.
+    when the step has ended and, on one process, has a checkpoint.
     """
     check_run_folder(config, resume=resume)
     folder = model_folder(config.model)
@@ -165,7 +165,7 @@ def _selection_table(chosen: Chosen) -> Table:
 
 async def _train(plan: Plan, held_out: list[Sample], learner: Learner, run: OpenRun[SFTConfig]) -> None:
     """The loop over steps, with metrics, held-out loss and checkpoints. Where it is cancelled, the step comes to its
-    end, and has a checkpoint."""
+    end, and on one process has a checkpoint."""
     config = run.config
     saved = learner.version
     run.begin(learner, plan.steps)
@@ -202,7 +202,8 @@ async def _train(plan: Plan, held_out: list[Sample], learner: Learner, run: Open
             while learner.version < plan.steps:
                 await to_its_end(one_step)
         except asyncio.CancelledError:
-            await to_its_end(save)
+            if distributed.world_size() == 1:  # of several processes the others have got the signal too, and are gone
+                await to_its_end(save)
             raise
         await to_its_end(_measure, held_out, learner, run)
     await to_its_end(run.finish, learner)
