@@ -50,7 +50,8 @@ def test_steps_are_read_in_order_and_a_gap_is_refused(tmp_path):
 @pytest.mark.parametrize("cut", [1, 10, 10_000])
 def test_a_file_that_ends_within_a_line_is_damaged(tmp_path, cut):
     """These files are written as a whole: what is missing was lost later, and the step would not be that of the run."""
-    path = write_samples(tmp_path, 1, [Sample([1] * size, [True] * size, [0.0] * size, "r") for size in (2, 5_000)])
+    masks = [[False] + [True] * count for count in (1, 5_000)]
+    path = write_samples(tmp_path, 1, [Sample([1] * len(mask), mask, [0.0] * len(mask), "r") for mask in masks])
     path.write_bytes(path.read_bytes()[:-cut])
     with pytest.raises(ConfigError, match=r"step-000001\.jsonl, line 2 is damaged: the file ends within it"):
         read_samples(path)
