@@ -94,11 +94,11 @@ def open_stored(path: Path, prices_of: EvalRunConfig | None = None) -> StoredRun
     """The eval in a folder. `prices_of`: a config whose prices count instead of the stored ones. Raises ConfigError if
     the folder holds none, or one on several environments."""
     stored = read_run_config(path)
-    record = take_record(stored, path, needed=("tasks",))
     try:
-        config = EvalRunConfig.model_validate(stored)
+        config = EvalRunConfig.model_validate({key: value for key, value in stored.items() if key != RECORD})
     except ValidationError as error:
         raise ConfigError(explain_validation(error, EvalRunConfig, f"{path / CONFIG}")) from error
+    record = take_record(stored, path, needed=("tasks",))
     priced = prices_of or config
     return StoredRun(path, config, record, role_prices(priced, priced.options))
 
