@@ -13,7 +13,7 @@ import pytest
 
 from tests.hub.planting import planted  # noqa: F401 - a fixture
 from tests.hub.servers import package_index
-from tests.hub.shell import Shell
+from tests.hub.shell import PYTHON, Shell
 
 ROOT = Path(__file__).parents[2]
 PRIME = "0.18.0"
@@ -40,7 +40,8 @@ def prime(pytestconfig: pytest.Config) -> Path:
     found = shutil.which("prime")
     folder = Path(found).parent if found else Path(pytestconfig.cache.mkdir("prime")) / "venv" / "bin"
     if not (folder / "prime").exists():
-        subprocess.run([Path(sys.base_prefix) / "bin" / "python3", "-m", "venv", folder.parent], check=True)
-        install = [folder / "python", "-m", "pip", "install", "--quiet", f"prime=={PRIME}"]
-        subprocess.run(install, check=True, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
+        subprocess.run([PYTHON, "-m", "venv", "--without-pip", folder.parent], check=True)
+        install = [sys.executable, "-m", "pip", "--python", folder / "python", "install", "--quiet", f"prime=={PRIME}"]
+        ours = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        subprocess.run(install, check=True, env=ours | {"PIP_COMPILE": "0"})
     return folder

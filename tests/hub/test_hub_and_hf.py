@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -63,8 +62,7 @@ def test_a_package_is_published_to_the_hub_and_to_hugging_face(shell, tmp_path):
     _check_what_hugging_face_got(shell.hugging_face, said)
 
     url = said.partition("pip install 'sent-rlm @ ")[2].partition("'")[0]
-    python = tmp_path / "elsewhere" / "bin" / "python"
-    shell(Path(sys.base_prefix) / "bin" / "python3", "-m", "venv", "elsewhere")
+    python = shell.venv("elsewhere") / "python"
     shell(python, "-m", "pip", "install", "--quiet", "--no-deps", f"sent-rlm @ {url}")
     assert list(python.parents[1].glob("lib/*/site-packages/sent_rlm/environment.py"))
 

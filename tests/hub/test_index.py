@@ -6,9 +6,7 @@ Both the author and the user have rlm-env from that index, in virtual environmen
 from __future__ import annotations
 
 import json
-import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
@@ -18,14 +16,12 @@ from rlm_env.registry import load_environment
 from tests.hub.shell import Shell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-PYTHON = Path(sys.base_prefix) / "bin" / "python3"
 
 
 def test_a_dozen_commands_lead_from_nothing_to_a_published_installed_evaluated_package(index, tmp_path, monkeypatch):
     shell = Shell(tmp_path, PIP_EXTRA_INDEX_URL=f"{index}simple/")
-    author, user = tmp_path / "author" / "bin", tmp_path / "user" / "bin"
-    shell(PYTHON, "-m", "venv", "author")
-    shell(author / "pip", "install", "--quiet", "rlm-env[hub]", "pytest")
+    author = shell.venv("author")
+    shell(author / "python", "-m", "pip", "install", "--quiet", "rlm-env[hub]", "pytest")
     shell(author / "rlm-env", "new", "counted-rlm")
     shell(author / "rlm-env", "check", "counted-rlm")
     shell(author / "python", "-m", "pytest", "-q", "environments/counted_rlm")
@@ -38,8 +34,8 @@ def test_a_dozen_commands_lead_from_nothing_to_a_published_installed_evaluated_p
     answers = {task.question: env.perfect_answer(task) for task in env.tasks("eval").take(2)}
     (tmp_path / "environments").rename(tmp_path / "sources")
 
-    shell(PYTHON, "-m", "venv", "user")
-    shell(user / "pip", "install", "--quiet", "counted-rlm==0.1.0")
+    user = shell.venv("user")
+    shell(user / "python", "-m", "pip", "install", "--quiet", "counted-rlm==0.1.0")
     assert shell(user / "rlm-env", "envs").split() == ["counted-rlm", "counted-rlm", "0.1.0"]
     with PerfectEndpoint(answers) as endpoint:
         evaluate = ["eval", "counted-rlm", "--model", "m", "--base-url", endpoint.base_url, "-n", "2", "--out", "out"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,8 +33,7 @@ def elsewhere(index, tmp_path_factory):
         assert wheel_findings(staged, built) == left_out(project, staged) == []
         assert hub_class(built.requirements) == UNCLASSIFIED
         shell(*Shell.upload(index), built.wheel, built.archive)
-    shell(Path(sys.base_prefix) / "bin" / "python3", "-m", "venv", "venv")
-    commands = shell.folder / "venv" / "bin"
+    commands = shell.venv("venv")
     install = ["install", "--quiet", "--extra-index-url", f"{index}simple/", "rlm-env[environments]"]
     shell(commands / "python", "-m", "pip", *install)
     return shell, commands
