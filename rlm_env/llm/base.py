@@ -20,7 +20,7 @@ ToolSchema = dict[str, Any]
 class Sampling(BaseModel):
     """How to sample one completion. Prompts with equal settings may share a request, unless they have a `seed`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     temperature: float = Field(default=1.0, ge=0)
     """0: greedy. Training needs a temperature above 0."""

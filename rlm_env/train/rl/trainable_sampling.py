@@ -9,6 +9,8 @@ from __future__ import annotations
 from rlm_env.llm.base import Sampling
 from rlm_env.runs.errors import ConfigError
 
+LOWEST_TEMPERATURE = 0.01
+"""vLLM raises anything between 0 and this to it, without an error (0.30, `SamplingParams`)."""
 ALLOWED = frozenset({"stop_token_ids", "include_stop_str_in_output", "ignore_eos", "skip_special_tokens"})
 """Settings of `Sampling.extra` that say where a completion ends, or how it is shown."""
 NEUTRAL = {
@@ -27,6 +29,11 @@ def check_sampling(sampling: Sampling, where: str) -> None:
         raise ConfigError(
             f"{where}.temperature is 0: greedy tokens have no log-probabilities to train on; set it above 0"
             + f" or samples.{'train_sub_calls' if where.endswith('sub') else 'train_root'} = false"
+        )
+    if sampling.temperature < LOWEST_TEMPERATURE:
+        raise ConfigError(
+            f"{where}.temperature is {sampling.temperature:g}, and vLLM samples at {LOWEST_TEMPERATURE:g} at least: "
+            "tokens would have other probabilities than the trainer computes; raise it"
         )
     if sampling.top_p != 1:
         raise ConfigError(f"{where}.top_p is {sampling.top_p:g}: training needs the whole distribution; set it to 1")

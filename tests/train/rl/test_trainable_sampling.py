@@ -1,10 +1,11 @@
 """Sampling settings that cannot be trained are refused by name; others pass."""
 
 import pytest
+from pydantic import ValidationError
 
 from rlm_env.llm.base import Sampling
 from rlm_env.runs.errors import ConfigError
-from rlm_env.train.rl.trainable_sampling import check_sampling
+from rlm_env.train.rl.trainable_sampling import LOWEST_TEMPERATURE, check_sampling
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,11 @@ def test_every_other_setting_is_refused_by_name(name, value):
 def test_a_seed_would_make_the_rollouts_of_a_group_equal():
     with pytest.raises(ConfigError, match=r"rollout\.root\.seed is set: all rollouts of a group"):
         check_sampling(Sampling(seed=1), "rollout.root")
+
+
+def test_a_temperature_that_vllm_would_raise_is_refused():
+    with pytest.raises(ConfigError, match=r"rollout\.root\.temperature is 1e-09, and vLLM samples at 0\.01 at least"):
+        check_sampling(Sampling(temperature=1e-9), "rollout.root")
+    check_sampling(Sampling(temperature=LOWEST_TEMPERATURE), "rollout.root")
+    with pytest.raises(ValidationError, match="finite number"):
+        Sampling(temperature=float("inf"))
