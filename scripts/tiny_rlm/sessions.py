@@ -1,15 +1,18 @@
 """Records the teachers' sessions as real rollouts through RLMEnv and the real REPL, so that observations are real.
 
-The plans that are played are in `teachers.py`.
+A session gives one conversation of the root LLM and those of its sub-LLMs, tool calls and results included. Beside whole
+sessions there are openings, which end with the first reply and need no REPL, and the standard scaffold's answers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
+from typing import Any, Self
 
 from rlm_env.llm.base import LLM, Sampling, ToolSchema
 from rlm_env.messages import Completion, Message
@@ -17,8 +20,7 @@ from rlm_env.protocol import user_message
 from rlm_env.rollout import StopReason
 from rlm_env.scaffolds.rlm import RLMEnv
 from rlm_env.task import Task
-from tiny_rlm.questions import read_question
-from tiny_rlm.teachers import Plan, make_plan
+from tiny_rlm.lessons import Lessons, Plan
 
 
 class Teacher(LLM):
@@ -38,56 +40,133 @@ class Teacher(LLM):
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
-    """A recorded session: its messages, its strategy, and its score."""
+class Conversation:
+    """Messages of which the last is a reply, and the tools that were offered."""
 
     messages: list[Message]
+    tools: list[ToolSchema] | None = None
+
+
+class Recorder(LLM):
+    """Passes requests on to another LLM and keeps the conversations, each once, in `conversations`.
+
+    A request that goes on from an earlier reply under the same tools prolongs its conversation; any other begins one.
+    """
+
+    def __init__(self, llm: LLM) -> None:
+        self.llm = llm
+        self.name = llm.name
+        self.supports_tools = llm.supports_tools
+        self._found: dict[str, Conversation] = {}
+
+    @property
+    def conversations(self) -> list[Conversation]:
+        """In the order in which they ended."""
+        return list(self._found.values())
+
+    async def complete(
+        self, messages: list[Message], tools: list[ToolSchema] | None = None, sampling: Sampling | None = None
+    ) -> Completion:
+        completion = await self.llm.complete(messages, tools, sampling)
+        said = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
+        whole = [dict(message) for message in [*messages, completion.message()]]
+        self._found.pop(_key(messages[: said + 1], tools), None)
+        self._found[_key(whole, tools)] = Conversation(whole, tools)
+        return completion
+
+
+def _key(messages: list[Message], tools: list[ToolSchema] | None) -> str:
+    return json.dumps([messages, tools], sort_keys=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A recorded session: the conversation of the root LLM, those of its sub-LLMs, the strategy, and the score."""
+
+    environment: str
     strategy: str
     score: float
+    root: Conversation
+    subs: list[Conversation]
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
 
-def opening(env: RLMEnv, task: Task, seed: str, lines: int | None = None) -> list[Message]:
-    """A conversation up to its first reply. It describes a context of `lines` lines, or the task's own context.
-
-    There is no observation yet, so no REPL is needed, and the right reply is the same at any length.
-    """
-    if lines is not None:
-        task = replace(task, context="\n".join(islice(cycle(task.context.split("\n")), lines)))
-    reply = make_plan(read_question(task.question), random.Random(seed)).replies[0]
-    assert isinstance(reply, str), "a first reply cannot depend on an observation"
-    return [
-        {"role": "system", "content": env.system_prompt(use_tool=False)},
-        {"role": "user", "content": user_message(task)},
-        {"role": "assistant", "content": reply},
-    ]
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        subs = [Conversation(**sub) for sub in record["subs"]]
+        return cls(**{**record, "root": Conversation(**record["root"]), "subs": subs})
 
 
 async def record_sessions(
     env: RLMEnv,
+    lessons: Lessons,
     tasks: Sequence[Task],
-    sub: LLM,
     seed: int,
+    *,
+    strategy: str | None = None,
     concurrency: int = 4,
     on_session: Callable[[], None] = lambda: None,
-    strategy: str | None = None,
 ) -> list[Session]:
     """One session per task, in the order of the tasks, with the given strategy or with drawn ones.
 
     Raises RuntimeError if a rollout does not end with a ready answer, since a teacher's code must be wrong then.
     """
     slots = asyncio.Semaphore(concurrency)
+    scripted = lessons.sub(tasks)
 
     async def one(index: int, task: Task) -> Session:
-        plan = make_plan(read_question(task.question), random.Random(f"{seed}/{index}"), strategy)
+        draw = random.Random(f"{seed}/{index}")
+        plan = lessons.draw_plan(task, draw) if strategy is None else lessons.plan(task, strategy, draw)
+        root, sub = Recorder(Teacher(plan)), Recorder(scripted)
         async with slots:
-            rollout = await env.rollout(task, Teacher(plan), sub, id=f"{seed}-{index}")
+            rollout = await env.rollout(task, root, sub, id=f"{seed}-{index}")
         on_session()
         if rollout.stop_reason is not StopReason.READY:
             raise RuntimeError(
-                f"strategy {plan.strategy} on task {task.id} ended with {rollout.stop_reason} after "
-                f"{len(rollout.turns)} turns: {rollout.error or rollout.turns[-1].observation}"
+                f"{lessons.environment}: strategy {plan.strategy} on task {task.id} ended with {rollout.stop_reason} "
+                f"after {len(rollout.turns)} turns: {rollout.error or rollout.turns[-1].observation}"
             )
-        messages = [{"role": m["role"], "content": m["content"]} for m in rollout.messages]
-        return Session(messages, plan.strategy, env.score(task, rollout).value)
+        score = env.score(task, rollout).value
+        return Session(lessons.environment, plan.strategy, score, root.conversations[-1], sub.conversations)
 
     return list(await asyncio.gather(*(one(i, task) for i, task in enumerate(tasks))))
+
+
+def opening(env: RLMEnv, lessons: Lessons, task: Task, seed: str, size: int | None = None) -> Conversation:
+    """A conversation up to its first reply. It describes the task's own context, or one of `size` lines or files.
+
+    There is no observation yet, so no REPL is needed, and the right reply is the same at any length.
+    """
+    reply = lessons.draw_plan(task, random.Random(seed)).replies[0]
+    assert isinstance(reply, str), "a first reply cannot depend on an observation"
+    if size is not None:
+        task = _resized(task, size)
+    return Conversation(
+        [
+            {"role": "system", "content": env.system_prompt(use_tool=False)},
+            {"role": "user", "content": user_message(task)},
+            {"role": "assistant", "content": reply},
+        ]
+    )
+
+
+def _resized(task: Task, size: int) -> Task:
+    """The task with its lines or files repeated up to that number; a task without a context stays as it is."""
+    context = task.context
+    if isinstance(context, str) and context:
+        return replace(task, context="\n".join(islice(cycle(context.split("\n")), size)))
+    if isinstance(context, dict):
+        items = enumerate(islice(cycle(context.items()), size))
+        return replace(task, context={f"{i}{name}": value for i, (name, value) in items})
+    return task
+
+
+def standard_answer(env: RLMEnv, task: Task) -> Conversation:
+    """The standard scaffold's prompt, with the whole context in it, and the right answer."""
+    prompt = env.environment.standard_prompt(task)
+    return Conversation(
+        [{"role": "user", "content": prompt}, {"role": "assistant", "content": env.perfect_answer(task)}]
+    )

@@ -1,24 +1,23 @@
-"""tiny-rlm's reading tasks, as its own sub-LLM and as the plain LLM of the standard scaffold, and an oracle for them.
+"""The sub-LLM's part in the lessons of Oolong: labels of lines, and an oracle that knows them.
 
-The prompts are the teachers' sub-calls; the answers come from copies of the contexts in which the labels are printed.
-Root turns are in `sessions.py`.
+The prompts are the teachers' sub-calls; the answers come from contexts in which the labels are printed.
 """
 
 from __future__ import annotations
 
 import random
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
+from typing import Any
 
+import rlm_env
 from rlm_env.llm.base import LLM, LLMError, Sampling, ToolSchema
 from rlm_env.messages import Completion, Message
 
 _LINE = re.compile(r"\|\| Instance: (.*?)(?: \|\| Label: (.*))?$", re.MULTILINE)
 _COUNT = re.compile(r"Count ([^:]+): ")
-HELD_OUT = 5
-"""One instance text in so many is held out of the reading tasks, to measure generalization."""
 
 
 class LabelOracle(LLM):
@@ -26,8 +25,8 @@ class LabelOracle(LLM):
 
     name = "label-oracle"
 
-    def __init__(self) -> None:
-        self.label_of: dict[str, str] = {}
+    def __init__(self, label_of: dict[str, str] | None = None) -> None:
+        self.label_of = label_of or {}
 
     def learn(self, labeled_context: str) -> None:
         """Adds the labels of a context whose lines end in `|| Label: ...`."""
@@ -56,36 +55,31 @@ class LabelOracle(LLM):
         return found
 
 
+def learn_labels(contexts: int, **options: Any) -> LabelOracle:
+    """An oracle that knows the lines of so many contexts of the easy vocabulary's split `train`."""
+    oracle = LabelOracle()
+    env = rlm_env.load_environment("oolong-rlm", vocabulary="easy", with_labels=True, **options)
+    for task in islice(env.tasks("train"), contexts):
+        oracle.learn(task.context)
+    return oracle
+
+
 def conversation(prompt: str, reply: str) -> list[Message]:
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
 
 
-def is_held_out(text: str) -> bool:
-    return zlib.crc32(text.encode()) % HELD_OUT == 0
-
-
 def label_readings(oracle: LabelOracle, noise: float, draw: random.Random) -> list[list[Message]]:
-    """One conversation per known instance text that is not held out. A share `noise` of the labels is replaced by
-    random ones: the knob for a weaker reader."""
+    """One conversation per known instance text. A share `noise` of the labels is replaced by random ones: the knob for
+    a weaker reader."""
     labels = sorted(set(oracle.label_of.values()))
-    readings = []
-    for text, label in sorted(oracle.label_of.items()):
-        if not is_held_out(text):
-            shown = draw.choice(labels) if draw.random() < noise else label
-            readings.append(conversation(f"Label: {text}", shown))
-    return readings
-
-
-def held_out_readings(oracle: LabelOracle) -> list[list[Message]]:
-    """One conversation with the right label per known instance text that is held out."""
-    return [conversation(f"Label: {t}", label) for t, label in sorted(oracle.label_of.items()) if is_held_out(t)]
+    return [
+        conversation(f"Label: {text}", draw.choice(labels) if draw.random() < noise else label)
+        for text, label in sorted(oracle.label_of.items())
+    ]
 
 
 def context_readings(contexts: Iterable[str], oracle: LabelOracle, draw: random.Random) -> list[list[Message]]:
     """Sub-calls with a whole short context. The answers are right; a small model learns their form and little more."""
-    readings = []
-    for context in contexts:
-        label = draw.choice(sorted(set(oracle.label_of.values())))
-        prompt = f"{draw.choice(['Label', f'Count {label}'])}: {context}"
-        readings.append(conversation(prompt, oracle.answer(prompt)))
-    return readings
+    labels = sorted(set(oracle.label_of.values()))
+    prompts = [f"{draw.choice(['Label', f'Count {draw.choice(labels)}'])}: {context}" for context in contexts]
+    return [conversation(prompt, oracle.answer(prompt)) for prompt in prompts]

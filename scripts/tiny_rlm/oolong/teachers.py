@@ -1,46 +1,25 @@
-"""Scripted policies whose sessions tiny-rlm is trained on: one sound strategy and many weak ones.
+"""The teachers of Oolong: one sound strategy in several forms, and many weak ones.
 
-A plan is the list of a teacher's replies, one per turn, each a line of prose and one block of code. The first reply
-begins by restating the task in the words of the code, since a small model copies more reliably from nearby.
-The sound strategy asks the sub-LLM about every selected line and counts its labels. The weak ones are shortcuts that
-real small models take. tiny-rlm learns the mixture: sampled at temperature 1 it shows all strategies, and reinforcement
-learning has something to choose from.
+A first reply begins by restating the task in the words of the code, since a small model copies more reliably from
+nearby. The sound strategy asks the sub-LLM about every selected line and counts its labels. The weak ones are shortcuts
+that real small models take.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from tiny_rlm.questions import Question
+from tiny_rlm.lessons import READY, Plan, Reply, say
+from tiny_rlm.oolong.questions import Question
 
-Reply = str | Callable[[str], str]
-"""A reply, or a function from the last observation to it."""
-
-READY = 'answer["ready"] = True'
 WORDS = ("more common than", "less common than", "same frequency as")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One session's strategy and replies."""
-
-    strategy: str
-    replies: list[Reply]
-    fallback: str
-    """The reply after the last one, in case its code failed."""
 
 
 def restate(question: Question) -> str:
     """The task in one line, with the strings that a program for it contains."""
     names = ", ".join(f'"{label}"' for label in question.labels)
     return f'Task: {question.quantity} {names} where "{question.mark}".'
-
-
-def say(prose: str, *code: str) -> str:
-    """A reply in the policy's format: prose, then a block of code."""
-    return "\n".join([prose, "```repl", *code, "```"])
 
 
 def select(question: Question, cut: str = "") -> str:
@@ -239,11 +218,8 @@ STRATEGIES: dict[str, tuple[Callable[[Question, random.Random], list[Reply]], fl
 """Name -> teacher and its share of the sessions."""
 
 
-def make_plan(question: Question, draw: random.Random, strategy: str | None = None) -> Plan:
-    """A plan of the given strategy, or of one drawn by its share."""
-    if strategy is None:
-        names = list(STRATEGIES)
-        strategy = draw.choices(names, [STRATEGIES[name][1] for name in names])[0]
+def make_plan(question: Question, strategy: str, draw: random.Random) -> Plan:
+    """A plan of the given strategy."""
     replies = STRATEGIES[strategy][0](question, draw)
     replies[0] = f"{restate(question)}\n{replies[0]}"
     return Plan(strategy, replies, fallback=say("That failed. I guess.", *_guessed(question, draw)))

@@ -1,10 +1,9 @@
-"""The shipped tiny-rlm: its files, its template, its teachers in the real REPL, and itself on the real vLLM."""
+"""The shipped tiny-rlm: its files, its template, and itself on the real vLLM."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 from itertools import islice
 from pathlib import Path
 
@@ -109,58 +108,12 @@ def test_the_qwen3_renderer_takes_the_tokenizer_too(tokenizer):
     assert tokenizer.decode(ids) == "<|im_start|>user\nLabel: the rain<|im_end|>\n<|im_start|>assistant\n"
 
 
-@pytest.mark.slow
-async def test_every_teacher_ends_and_the_sound_ones_are_right():
-    from tiny_rlm.questions import read_question
-    from tiny_rlm.reading import LabelOracle
-    from tiny_rlm.sessions import Teacher
-    from tiny_rlm.teachers import STRATEGIES, make_plan
-
-    oracle = LabelOracle()
-    labeled = rlm_env.load_environment("oolong-rlm", **EASY, with_labels=True)
-    for task in islice(labeled.tasks("eval"), 60):
-        oracle.learn(task.context)
-    async with rlm_env.load_environment("oolong-rlm", **EASY, **config()) as env:
-        by_family = {task.info["family"]: task for task in islice(env.tasks("eval"), 60)}
-        assert len(by_family) == 7
-
-        async def play(name, task):
-            plan = make_plan(read_question(task.question), random.Random(0), name)
-            rollout = await env.rollout(task, Teacher(plan), oracle)
-            assert rollout.stop_reason is StopReason.READY, (name, rollout.turns[-1].observation)
-            return env.score(task, rollout).value
-
-        for name in STRATEGIES:
-            scores = await asyncio.gather(*(play(name, task) for task in by_family.values()))
-            assert not name.startswith(("sound", "look_then_sound")) or scores == [1.0] * 7, name
-
-
-def test_an_opening_tells_of_as_many_lines_as_asked_for_and_replies_alike():
-    from tiny_rlm.sessions import opening
-
-    env = rlm_env.load_environment("oolong-rlm", **EASY, **config())
-    (task,) = env.tasks("eval").take(1)
-    short, long = opening(env, task, "seed"), opening(env, task, "seed", 20_000)
-    assert "20,000 lines" in long[1]["content"]
-    assert f"{len(task.context):,} characters" in short[1]["content"]
-    assert (long[0], long[2]) == (short[0], short[2])
-
-
-def test_an_unknown_question_is_refused():
-    from tiny_rlm.questions import read_question
-
-    with pytest.raises(ValueError, match="no teacher"):
-        read_question("In the above data, which date is represented most often?")
-
-
 @pytest.mark.vllm
 async def test_it_reads_lines_as_a_sub_llm(policy):
     from rlm_env.llm import Request, Sampling
-    from tiny_rlm.reading import LabelOracle
+    from tiny_rlm.oolong.reading import learn_labels
 
-    oracle = LabelOracle()
-    options = {"vocabulary": "easy", "lengths": 2000, "seed": 5}
-    oracle.learn(next(iter(rlm_env.load_environment("oolong-rlm", **options, with_labels=True).tasks("eval"))).context)
+    oracle = learn_labels(1, lengths=2000, seed=5)
     sampling = Sampling(**load_profile(MODEL)["sub"])
     requests = [Request([{"role": "user", "content": f"Label: {text}"}], sampling=sampling) for text in oracle.label_of]
     answers = await policy.complete_many(requests)

@@ -1,0 +1,11 @@
+"""The lessons of all environments that tiny-rlm knows."""
+
+from __future__ import annotations
+
+from tiny_rlm.lessons import Lessons
+from tiny_rlm.oolong.lessons import OolongLessons
+
+
+def all_lessons() -> list[Lessons]:
+    """In the order in which they are reported."""
+    return [OolongLessons()]

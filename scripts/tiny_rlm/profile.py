@@ -1,0 +1,28 @@
+"""How tiny-rlm drives the loop: the settings in its folder's `rlm_env.json`, with which its lessons are recorded too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import rlm_env
+from rlm_env.scaffolds.rlm import RLMEnv
+from tiny_rlm.lessons import Lessons
+
+WINDOW = 2048
+PROFILE = {
+    "prompt": "tiny",
+    "action": "fence",
+    "max_turns": 6,
+    "max_observation_chars": 400,
+    "root": {"temperature": 1.0, "max_tokens": 256},
+    "sub": {"temperature": 0.0, "max_tokens": 48},
+    "code_timeout": 10.0,
+    "renderer": "default",
+}
+"""`renderer` belongs to the engine, the rest to the loop."""
+
+
+def make_environment(lessons: Lessons, seed: int, **more: Any) -> RLMEnv:
+    """The lessons' environment under that profile. `more`: options that are added or replaced."""
+    loop = {name: value for name, value in PROFILE.items() if name != "renderer"}
+    return rlm_env.load_environment(lessons.environment, **{**loop, **lessons.options, "seed": seed, **more})
