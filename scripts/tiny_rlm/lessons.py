@@ -43,6 +43,8 @@ class Lessons(ABC):
     """Its options for the tasks that are learned from; they are those of the split `train`."""
     strategies: ClassVar[Mapping[str, float]]
     """Each strategy's share of the sessions. A name that begins with `sound` is right wherever the sub-LLM is."""
+    batching: ClassVar[frozenset[str]] = frozenset()
+    """The strategies that call `llm_batch`, which the scaffold `rlm-nosub` lacks."""
 
     @abstractmethod
     def plan(self, task: Task, strategy: str, draw: random.Random) -> Plan:
@@ -57,9 +59,9 @@ class Lessons(ABC):
         """Conversations as a sub-LLM to learn beside those of the sessions; none unless overridden."""
         return []
 
-    def draw_plan(self, task: Task, draw: random.Random) -> Plan:
-        """A plan of a strategy that is drawn by its share."""
-        names = list(self.strategies)
+    def draw_plan(self, task: Task, draw: random.Random, *, sub_llms: bool = True) -> Plan:
+        """A plan of a strategy that is drawn by its share; without `sub_llms` of one that calls none."""
+        names = [name for name in self.strategies if sub_llms or name not in self.batching]
         return self.plan(task, draw.choices(names, [self.strategies[name] for name in names])[0], draw)
 
 
