@@ -3,7 +3,7 @@
 Trains the tokenizer and turns a conversation into token ids with a loss mask. Any text can be encoded, since every byte
 is in the vocabulary. Numbers are cut into pairs of digits. Line breaks are never merged with anything, so that the
 boundary between template and message is always a boundary between tokens, and appending messages never changes earlier
-ids (the prefix property). There are no tool calls: the policy writes its code into a fenced block.
+ids (the prefix property). As a root LLM the policy writes its code into a fenced block, as a sub-LLM it calls tools.
 """
 
 from __future__ import annotations
@@ -13,18 +13,59 @@ from collections.abc import Iterable, Sequence
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from rlm_env.llm.base import ToolSchema
 from rlm_env.messages import Message
 
 END_OF_TURN = "<|im_end|>"
 PAD = "<|endoftext|>"
+REPLY = "<|im_start|>assistant\n"
+"""What stands before each reply."""
 SPECIALS = [PAD, "<|im_start|>", END_OF_TURN]
 MARKERS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
-"""Single tokens, as in Qwen3, so that its renderer accepts the tokenizer too; decoding keeps them. Never trained on."""
+"""Single tokens, as in Qwen3, so that its renderer accepts the tokenizer too; decoding keeps them. Thoughts are never
+trained on."""
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+CHAT_TEMPLATE = r"""
+{%- set listing = namespace(text="Tools:") -%}
+{%- for tool in tools or [] -%}
+  {%- set names = ((tool.function.parameters or {}).properties or {}) | join(", ") -%}
+  {%- set listing.text = listing.text + "\n" + tool.function.name + "(" + names + ")" -%}
+{%- endfor -%}
+{%- if tools and messages[0].role != "system" -%}
+  {{- "<|im_start|>system\n" + listing.text + "<|im_end|>\n" -}}
+{%- endif -%}
+{%- for message in messages -%}
+  {%- set content = message.content or "" -%}
+  {%- if message.role == "tool" -%}
+    {{- "<|im_start|>user\n<tool_response>\n" + content + "\n</tool_response>" -}}
+  {%- else -%}
+    {{- "<|im_start|>" + message.role + "\n" + content -}}
+    {%- if tools and loop.first and message.role == "system" -%}
+      {{- "\n\n" + listing.text -}}
+    {%- endif -%}
+    {%- for call in message.tool_calls or [] -%}
+      {%- set arguments = call.function.arguments -%}
+      {%- set arguments = arguments if arguments is string else arguments | tojson -%}
+      {{- "" if loop.first else "\n" -}}
+      {%- if call.function.name -%}
+        {{- '<tool_call>\n{"name": "' + call.function.name + '", "arguments": ' + arguments + "}\n</tool_call>" -}}
+      {%- else -%}
+        {{- "<tool_call>\n" + arguments + "\n</tool_call>" -}}
+      {%- endif -%}
+    {%- endfor -%}
+  {%- endif -%}
+  {{- "<|im_end|>\n" -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+  {{- "<|im_start|>assistant\n" -}}
+{%- endif -%}
+"""
+"""ChatML, with tool calls and results in Qwen3's form, but a turn for each result, so that appending messages never
+changes earlier ids. Of a tool's schema only its name and its parameters are shown. A call that could not be parsed has
+no name and keeps the model's own text."""
+
+TOOL_RENDERER = {"name": "default", "tool_parser": "qwen3"}
+"""How `rlm_env` renders and parses: by the template above, and calls between their markers."""
 
 _PIECES = r"\n|\d{1,2}| ?[A-Za-z_]+| +(?=\S)| +| ?[^\sA-Za-z0-9_]+|\s"
 
@@ -60,17 +101,18 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, window: int) -> PreTr
 
 
 def encode_conversation(
-    tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]
+    tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], tools: Sequence[ToolSchema] | None = None
 ) -> tuple[list[int], list[bool]]:
-    """Token ids of a whole conversation, and a mask of those that the policy has to produce: its replies and the token
-    that ends each. Both have shape [tokens]."""
+    """Token ids of a whole conversation, and a mask of those that the policy has to produce: its replies, with their
+    tool calls, and the token that ends each. Both have shape [tokens]. `tools`: what the prompt offers."""
     ids: list[int] = []
     mask: list[bool] = []
-    for message in messages:
-        head = tokenizer.encode(f"<|im_start|>{message['role']}\n", add_special_tokens=False)
-        body = tokenizer.encode(f"{message['content']}{END_OF_TURN}", add_special_tokens=False)
-        tail = tokenizer.encode("\n", add_special_tokens=False)
-        ids += head + body + tail
+    for index, message in enumerate(messages):
+        text = tokenizer.apply_chat_template([message], tools=None if index else tools, tokenize=False)
         own = message["role"] == "assistant"
-        mask += [False] * len(head) + [own] * len(body) + [False] * len(tail)
+        start = text.index(REPLY) + len(REPLY) if own else 0
+        for part, produced in ((text[:start], False), (text[start:-1], own), (text[-1], False)):
+            found = tokenizer.encode(part, add_special_tokens=False)
+            ids += found
+            mask += [produced] * len(found)
     return ids, mask
