@@ -1,9 +1,9 @@
-"""What tiny-rlm learns about one environment: tasks, a scripted teacher with several strategies, and a scripted sub-LLM.
+"""What tiny-rlm learns about one environment: tasks, a scripted teacher with several strategies, a scripted sub-LLM.
 
 A teacher plays the root LLM. A plan is the list of its replies, one per turn, each a line of prose and one block of
-code. The sub-LLM of the lessons answers the teachers' sub-calls as tiny-rlm is to learn to answer them, with tools where
-the environment has some. Sessions of both in the real REPL (`sessions.py`) are what tiny-rlm is trained on, as root and as
-sub-LLM.
+code. The sub-LLM of the lessons answers the teachers' sub-calls as tiny-rlm is to learn to answer them, with tools
+where the environment has some. Sessions of both in the real REPL (`sessions.py`) are what tiny-rlm is trained on, as
+root and as sub-LLM.
 """
 
 from __future__ import annotations

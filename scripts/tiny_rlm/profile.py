@@ -1,4 +1,4 @@
-"""How tiny-rlm drives the loop: the settings in its folder's `rlm_env.json`, with which its lessons are recorded too."""
+"""How tiny-rlm drives the loop: the settings in its folder's `rlm_env.json`. Its lessons are recorded with them too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import rlm_env
 from rlm_env.scaffolds.rlm import RLMEnv
 from tiny_rlm.lessons import Lessons
+from tiny_rlm.tokenizer import TOOL_RENDERER
 
 WINDOW = 2048
 PROFILE = {
@@ -17,9 +18,12 @@ PROFILE = {
     "root": {"temperature": 1.0, "max_tokens": 256},
     "sub": {"temperature": 0.0, "max_tokens": 48},
     "code_timeout": 10.0,
-    "renderer": "default",
+    "renderer": TOOL_RENDERER,
 }
 """`renderer` belongs to the engine, the rest to the loop."""
+
+SCAFFOLDS: dict[str, dict[str, Any]] = {"rlm": {}, "rlm-tips": {"tips": True}, "rlm-nosub": {"sub_llms": False}}
+"""The scaffolds with a REPL, as options of `make_environment`."""
 
 
 def make_environment(lessons: Lessons, seed: int, **more: Any) -> RLMEnv:

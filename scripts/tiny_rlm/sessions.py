@@ -1,6 +1,6 @@
 """Records the teachers' sessions as real rollouts through RLMEnv and the real REPL, so that observations are real.
 
-A session gives one conversation of the root LLM and those of its sub-LLMs, tool calls and results included. Beside whole
+A session gives a conversation of the root LLM and those of its sub-LLMs, tool calls and results included. Beside whole
 sessions there are openings, which end with the first reply and need no REPL, and the standard scaffold's answers.
 """
 
@@ -27,6 +27,8 @@ class Teacher(LLM):
     """Plays one plan, turn by turn."""
 
     name = "teacher"
+    supports_tools = True
+    """As the engine of tiny-rlm does."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -110,7 +112,8 @@ async def record_sessions(
     concurrency: int = 4,
     on_session: Callable[[], None] = lambda: None,
 ) -> list[Session]:
-    """One session per task, in the order of the tasks, with the given strategy or with drawn ones.
+    """One session per task, in the order of the tasks, with the given strategy or with drawn ones: where `env` has no
+    sub-LLMs, of those that call none.
 
     Raises RuntimeError if a rollout does not end with a ready answer, since a teacher's code must be wrong then.
     """
@@ -119,7 +122,7 @@ async def record_sessions(
 
     async def one(index: int, task: Task) -> Session:
         draw = random.Random(f"{seed}/{index}")
-        plan = lessons.draw_plan(task, draw) if strategy is None else lessons.plan(task, strategy, draw)
+        plan = _draw_plan(env, lessons, task, draw) if strategy is None else lessons.plan(task, strategy, draw)
         root, sub = Recorder(Teacher(plan)), Recorder(scripted)
         async with slots:
             rollout = await env.rollout(task, root, sub, id=f"{seed}-{index}")
@@ -140,7 +143,7 @@ def opening(env: RLMEnv, lessons: Lessons, task: Task, seed: str, size: int | No
 
     There is no observation yet, so no REPL is needed, and the right reply is the same at any length.
     """
-    reply = lessons.draw_plan(task, random.Random(seed)).replies[0]
+    reply = _draw_plan(env, lessons, task, random.Random(seed)).replies[0]
     assert isinstance(reply, str), "a first reply cannot depend on an observation"
     if size is not None:
         task = _resized(task, size)
@@ -151,6 +154,10 @@ def opening(env: RLMEnv, lessons: Lessons, task: Task, seed: str, size: int | No
             {"role": "assistant", "content": reply},
         ]
     )
+
+
+def _draw_plan(env: RLMEnv, lessons: Lessons, task: Task, draw: random.Random) -> Plan:
+    return lessons.draw_plan(task, draw, sub_llms=env.config.sub_llms)
 
 
 def _resized(task: Task, size: int) -> Task:

@@ -1,9 +1,11 @@
 """tiny-rlm's tokenizer: a small byte-level BPE with ChatML messages.
 
 Trains the tokenizer and turns a conversation into token ids with a loss mask. Any text can be encoded, since every byte
-is in the vocabulary. Numbers are cut into pairs of digits. Line breaks are never merged with anything, so that the
-boundary between template and message is always a boundary between tokens, and appending messages never changes earlier
-ids (the prefix property). As a root LLM the policy writes its code into a fenced block, as a sub-LLM it calls tools.
+is in the vocabulary. What a small model has to copy has the same tokens wherever it stands: each digit is a token, and
+a space belongs to the word behind it only for a few common words. Line breaks are never merged with anything, so that
+the boundary between template and message is always a boundary between tokens, and appending messages never changes
+earlier ids (the prefix property). As a root LLM the policy writes its code into a fenced block, as a sub-LLM it calls
+tools.
 """
 
 from __future__ import annotations
@@ -67,7 +69,13 @@ no name and keeps the model's own text."""
 TOOL_RENDERER = {"name": "default", "tool_parser": "qwen3"}
 """How `rlm_env` renders and parses: by the template above, and calls between their markers."""
 
-_PIECES = r"\n|\d{1,2}| ?[A-Za-z_]+| +(?=\S)| +| ?[^\sA-Za-z0-9_]+|\s"
+_COMMON = (
+    "a|all|an|and|any|are|as|at|be|by|can|code|do|each|else|every|final|following|for|from|give|has|have|how|if|in|"
+    "instances|into|is|it|its|itself|label|labels|lines|many|more|not|number|of|on|one|only|or|question|that|the|"
+    "their|them|then|these|they|this|to|was|what|when|which|who|with|you|your"
+)
+"""Words that begin a token with the space before them."""
+_PIECES = rf"\n|\d| (?:{_COMMON})(?![A-Za-z0-9_])|[A-Za-z_]+| +(?=\S)| +| ?[^\sA-Za-z0-9_]+|\s"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, window: int) -> PreTrainedTokenizerFast:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import ClassVar
 
 import pytest
 
@@ -11,7 +12,7 @@ from rlm_env.llm.base import LLM
 from rlm_env.messages import Completion
 from tiny_rlm.lessons import READY, Lessons, Plan, say
 from tiny_rlm.oolong.lessons import OolongLessons
-from tiny_rlm.profile import make_environment
+from tiny_rlm.profile import SCAFFOLDS, make_environment
 from tiny_rlm.sessions import Session, opening, record_sessions, standard_answer
 
 
@@ -53,8 +54,8 @@ class WordsSub(LLM):
 
 class WordsLessons(Lessons):
     environment = "words"
-    options = {}
-    strategies = {"sound": 1.0, "never_ready": 0.0}
+    options: ClassVar[dict] = {}
+    strategies: ClassVar[dict] = {"sound": 1.0, "never_ready": 0.0}
 
     def plan(self, task, strategy, draw):
         word = task.question.rstrip("?").split()[-1]
@@ -84,7 +85,7 @@ async def test_a_session_holds_the_root_and_each_sub_conversation_with_its_tools
 
 
 async def test_a_teacher_that_does_not_end_is_an_error(words):
-    with pytest.raises(RuntimeError, match="words: strategy never_ready on task train-. ended with max_turns"):
+    with pytest.raises(RuntimeError, match=r"words: strategy never_ready on task train-. ended with max_turns"):
         await record_sessions(words, WordsLessons(), list(words.tasks("train")), 0, strategy="never_ready")
 
 
@@ -115,3 +116,18 @@ def test_the_standard_scaffold_gets_the_context_and_answers_at_once():
     prompt, reply = standard_answer(env, task).messages
     assert task.context in prompt["content"]
     assert env.score(task, rlm_env.Rollout.from_answer(task, reply["content"])).value == 1.0
+
+
+async def test_without_sub_llms_no_teacher_calls_them():
+    lessons = OolongLessons()
+    async with make_environment(lessons, 0, **SCAFFOLDS["rlm-nosub"]) as env:
+        played = await record_sessions(env, lessons, env.tasks("train").take(12), 0)
+    assert not {session.strategy for session in played} & lessons.batching
+    assert "llm_batch" not in str([session.root for session in played])
+
+
+def test_a_scaffold_with_tips_shows_them():
+    lessons = OolongLessons()
+    env = make_environment(lessons, 0, **SCAFFOLDS["rlm-tips"])
+    (task,) = env.tasks("train").take(1)
+    assert "Never estimate" in opening(env, lessons, task, "seed").messages[0]["content"]

@@ -7,15 +7,16 @@ not.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any, ClassVar
 
 from rlm_env.messages import Message
 from rlm_env.task import Task
 from tiny_rlm.lessons import Lessons, Plan
 from tiny_rlm.oolong.questions import read_question
 from tiny_rlm.oolong.reading import LabelOracle, context_readings, label_readings, learn_labels
-from tiny_rlm.oolong.teachers import STRATEGIES, make_plan
+from tiny_rlm.oolong.teachers import BATCHING, STRATEGIES, make_plan
 
 LENGTHS = [120, 150, 200, 250, 300, 350, 400]
 """Of the contexts, in characters / 4: 5 to 23 lines."""
@@ -31,8 +32,9 @@ class OolongLessons(Lessons):
     """Count and compare labels of lines. The sub-LLM reads one line, or badly a whole context."""
 
     environment = "oolong-rlm"
-    options = {"vocabulary": "easy", "lengths": LENGTHS, "families": FAMILIES}
-    strategies = {name: share for name, (_, share) in STRATEGIES.items()}
+    options: ClassVar[Mapping[str, Any]] = {"vocabulary": "easy", "lengths": LENGTHS, "families": FAMILIES}
+    strategies: ClassVar[Mapping[str, float]] = {name: share for name, (_, share) in STRATEGIES.items()}
+    batching = BATCHING
 
     @cached_property
     def oracle(self) -> LabelOracle:

@@ -216,6 +216,8 @@ STRATEGIES: dict[str, tuple[Callable[[Question, random.Random], list[Reply]], fl
     "sound_twice": (sound_twice, 0.0),
 }
 """Name -> teacher and its share of the sessions."""
+BATCHING = STRATEGIES.keys() - {"search_words", "count_lines", "guess", "look_and_guess", "prose_only"}
+"""Those that call `llm_batch`."""
 
 
 def make_plan(question: Question, strategy: str, draw: random.Random) -> Plan:
