@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from tiny_rlm.lessons import Lessons
+from tiny_rlm.math_python import MathPythonLessons
+from tiny_rlm.needle import NeedleLessons
 from tiny_rlm.oolong.lessons import OolongLessons
+from tiny_rlm.verbatim_copy import VerbatimCopyLessons
 
 
 def all_lessons() -> list[Lessons]:
     """In the order in which they are reported."""
-    return [OolongLessons()]
+    return [OolongLessons(), NeedleLessons(), VerbatimCopyLessons(), MathPythonLessons()]

@@ -64,6 +64,7 @@ class NeedleLessons(Lessons):
         found = []
         for task in tasks:
             name = asked(task)
+            assert isinstance(task.context, str)
             sentences = re.findall(r"[^.\n]+\.", task.context)
             near = [s.strip() for s in sentences if " magic " in s and name not in s]
             right = [s.strip() for s in sentences if name in s]

@@ -1,4 +1,4 @@
-"""The lessons of needle-rlm, played in the real REPL."""
+"""tiny-rlm's lessons of needle-rlm: teachers in the real REPL, and the scripted reader."""
 
 from __future__ import annotations
 
@@ -7,33 +7,31 @@ from statistics import fmean
 
 import pytest
 
-import rlm_env
 from rlm_env.llm import ContextOverflow, LLMError
 from rlm_env.task import Task
-from tests.tiny_rlm.playing import stage
+from tests.tiny_rlm.playing import check_strategies
 from tiny_rlm.needle import NONE, STRATEGIES, NeedleLessons
+from tiny_rlm.profile import make_environment
+from tiny_rlm.sessions import record_sessions
 
 LESSONS = NeedleLessons()
 
 
 @pytest.mark.slow
-async def test_every_strategy_ends_and_the_sound_ones_are_right():
-    async with stage(LESSONS, 8) as played:
-        scores = {name: await played.play_all(name) for name in LESSONS.strategies}
-    assert {name for name, each in scores.items() if min(each) == 1.0} >= {n for n in scores if n.startswith("sound")}
-    assert all(fmean(scores[name]) < 0.8 for name in scores if not name.startswith("sound"))
+async def test_every_strategy_ends_and_only_the_sound_ones_are_always_right():
+    async with make_environment(LESSONS, 0) as env:
+        scores = await check_strategies(env, LESSONS)
     assert fmean(scores["ask_at_once"]) == 0.75  # three of four lengths fit a sub-LLM's window
 
 
 async def test_a_long_context_overflows_one_call_and_not_many():
-    async with stage(LESSONS, 1, lengths=10_000) as played:
-        (task,) = played.tasks
-        at_once, score = await played.play("ask_at_once", task)
-        by_lines, right = await played.play("sound_sub_all", task)
-    assert "too long" in at_once.answer
-    assert (score, right) == (0.0, 1.0)
-    assert len(by_lines.sub_calls) == task.context.count("\n") + 1
-    assert sorted({call.text for call in by_lines.sub_calls}) == [task.gold, NONE]
+    async with make_environment(LESSONS, 0, lengths=10_000) as env:
+        tasks = env.tasks("train").take(1)
+        [at_once] = await record_sessions(env, LESSONS, tasks, 0, strategy="ask_at_once")
+        [by_lines] = await record_sessions(env, LESSONS, tasks, 0, strategy="sound_sub_all")
+    assert (at_once.score, at_once.subs, by_lines.score) == (0.0, [], 1.0)
+    assert len(by_lines.subs) == tasks[0].context.count("\n") + 1
+    assert {sub.messages[-1]["content"] for sub in by_lines.subs} == {tasks[0].gold, NONE}
 
 
 async def test_the_sub_llm_reads_what_teachers_write_and_refuses_the_rest():
@@ -53,25 +51,18 @@ async def test_the_sub_llm_reads_what_teachers_write_and_refuses_the_rest():
         await answer("Number for red-fox: " + "The cook sees a cup. " * 400)
 
 
-def test_readings_have_both_answers_and_fit_the_prompt():
-    tasks = rlm_env.load_environment("needle-rlm", **LESSONS.options).tasks("train").take(8)
-    readings = LESSONS.readings(tasks, random.Random(0))
-    replies = [messages[-1]["content"] for messages in readings]
+def test_readings_have_both_answers():
+    tasks = make_environment(LESSONS, 0).tasks("train").take(8)
+    replies = [messages[-1]["content"] for messages in LESSONS.readings(tasks, random.Random(0))]
     assert sum(reply == NONE for reply in replies) == len(replies) / 2 == 8
     assert {reply for reply in replies if reply != NONE} == {task.gold for task in tasks}
 
 
-def test_strategies_are_named_once_and_their_shares_make_a_whole():
-    assert LESSONS.strategies.keys() == STRATEGIES.keys()
-    assert sum(LESSONS.strategies.values()) == pytest.approx(1)
-    assert LESSONS.batching <= STRATEGIES.keys()
-
-
 def test_without_sub_llms_no_plan_calls_one():
-    task = rlm_env.load_environment("needle-rlm", **LESSONS.options).tasks("train").take(1)[0]
+    task = make_environment(LESSONS, 0).tasks("train").take(1)[0]
     draw = random.Random(0)
-    plans = [LESSONS.draw_plan(task, draw, sub_llms=False) for _ in range(200)]
-    assert len({plan.strategy for plan in plans}) == len(STRATEGIES) - len(LESSONS.batching)
+    plans = [LESSONS.draw_plan(task, draw, sub_llms=False) for _ in range(400)]
+    assert {plan.strategy for plan in plans} == STRATEGIES.keys() - LESSONS.batching
     assert not any("llm_batch" in reply for plan in plans for reply in plan.replies if isinstance(reply, str))
 
 
