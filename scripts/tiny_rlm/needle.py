@@ -28,7 +28,7 @@ GUESS = "I guess."
 
 class NeedleLessons(Lessons):
     environment = "needle-rlm"
-    options: ClassVar[Mapping[str, Any]] = {"profile": "tiny", "lengths": [600, 900, 2500, 10_000]}
+    options: ClassVar[Mapping[str, Any]] = {"profile": "tiny", "lengths": [600, 900, 2400, 6000]}
     strategies: ClassVar[Mapping[str, float]] = {
         "sound": 0.06,
         "sound_pattern": 0.05,

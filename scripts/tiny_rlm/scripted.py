@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rlm_env.llm.base import LLM, ContextOverflow, LLMError, Sampling, ToolSchema
 from rlm_env.messages import Completion, Message
 
-WINDOW = 7000
+WINDOW = 4800
 """Characters of a prompt: about as much as tiny-rlm's window of tokens holds, so that a whole long context in one call
 overflows in the lessons as it does later."""
 

@@ -25,7 +25,7 @@ async def test_every_strategy_ends_and_only_the_sound_ones_are_always_right():
 
 
 async def test_a_long_context_overflows_one_call_and_not_many():
-    async with make_environment(LESSONS, 0, lengths=10_000) as env:
+    async with make_environment(LESSONS, 0, lengths=6000) as env:
         tasks = env.tasks("train").take(1)
         [at_once] = await record_sessions(env, LESSONS, tasks, 0, strategy="ask_at_once")
         [by_lines] = await record_sessions(env, LESSONS, tasks, 0, strategy="sound_sub_all")
