@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any, Literal
@@ -13,6 +14,9 @@ from rlm_env.authoring.options import at_least, dataset_options, one_of
 from rlm_env.rollout import Rollout, Score
 from rlm_env.task import Task
 from rlm_rewards import math_python
+
+UNCOMPUTED = re.compile(r"[0-9] *(?:[-+*/^]|\\(?:times|cdot|div)) *\(?[0-9]")
+"""An operator between two numbers, as in the sum that the question asks for."""
 
 
 class MathPython(StreamedEnvironment):
@@ -46,6 +50,8 @@ class MathPython(StreamedEnvironment):
 
     def score(self, task: Task, rollout: Rollout) -> Score:
         metrics = math_python.scores(rollout.answer, task.gold)
+        if task.info.get("profile") == "tiny" and is_uncomputed(rollout.answer):
+            metrics = dict.fromkeys(metrics, 0.0)
         return Score(metrics[self.scoring], metrics)
 
     def baselines(self) -> Mapping[str, Callable[[Task], str]]:
@@ -53,3 +59,9 @@ class MathPython(StreamedEnvironment):
 
     def perfect_answer(self, task: Task) -> str:
         return f"\\boxed{{{task.gold}}}"
+
+
+def is_uncomputed(answer: str) -> bool:
+    """True for an answer such as `\\boxed{875 + 700}`: math-verify computes it itself, so that whoever hands the sum of
+    the question back would be right. What follows the last `=` counts."""
+    return UNCOMPUTED.search(math_python.extract(answer).rpartition("=")[2]) is not None

@@ -159,6 +159,15 @@ def test_guessing_scores_nothing(profile: str):
         assert total <= 0.03 * len(tasks), name
 
 
+@pytest.mark.parametrize("scoring", ["official", "strict"])
+def test_a_sum_that_is_handed_back_is_no_answer(scoring: str):
+    env, tasks = stream(8, profile="tiny", scoring=scoring)
+    for task in tasks:
+        asked = task.question.removeprefix(INSTRUCTION["tiny"] + "What is ").rstrip("?")
+        for answer, value in [(asked, 0.0), (asked.replace("*", "\\times"), 0.0), (f"{asked} = {task.gold}", 1.0)]:
+            assert env.score(task, Rollout.from_answer(task, f"\\boxed{{{answer}}}")).value == value, answer
+
+
 def test_values_are_written_exactly():
     assert latex(-12) == "-12"
     assert latex(Fraction(4, 2)) == "2"
