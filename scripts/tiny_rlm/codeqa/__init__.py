@@ -1,0 +1,1 @@
+"""tiny-rlm's lessons in `codeqa-rlm`."""
