@@ -59,6 +59,10 @@ class Lessons(ABC):
         """Conversations as a sub-LLM to learn beside those of the sessions; none unless overridden."""
         return []
 
+    def varied(self, messages: list[Message], draw: random.Random) -> list[Message]:
+        """A recorded conversation as it is learned: as it was, unless overridden."""
+        return messages
+
     def draw_plan(self, task: Task, draw: random.Random, *, sub_llms: bool = True) -> Plan:
         """A plan of a strategy that is drawn by its share; without `sub_llms` of one that calls none."""
         names = [name for name in self.strategies if sub_llms or name not in self.batching]

@@ -16,7 +16,9 @@ PROFILE = {
     "max_turns": 6,
     "max_observation_chars": 400,
     "root": {"temperature": 1.0, "max_tokens": 256},
-    "sub": {"temperature": 0.0, "max_tokens": 48},
+    "sub": {"temperature": 0.0, "max_tokens": 112},
+    "max_tool_turns": 7,
+    "max_tool_chars": 1500,
     "code_timeout": 10.0,
     "renderer": TOOL_RENDERER,
 }

@@ -19,7 +19,9 @@ from rlm_env.messages import Completion, Message
 from rlm_env.protocol import user_message
 from rlm_env.rollout import StopReason
 from rlm_env.scaffolds.rlm import RLMEnv
+from rlm_env.scaffolds.standard import StandardScaffold
 from rlm_env.task import Task
+from rlm_env.tools.box import ToolBox
 from tiny_rlm.lessons import Lessons, Plan
 
 
@@ -133,7 +135,8 @@ async def record_sessions(
                 f"after {len(rollout.turns)} turns: {rollout.error or rollout.turns[-1].observation}"
             )
         score = env.score(task, rollout).value
-        return Session(lessons.environment, plan.strategy, score, root.conversations[-1], sub.conversations)
+        subs = [replace(c, messages=lessons.varied(c.messages, draw)) for c in sub.conversations]
+        return Session(lessons.environment, plan.strategy, score, root.conversations[-1], subs)
 
     return list(await asyncio.gather(*(one(i, task) for i, task in enumerate(tasks))))
 
@@ -147,9 +150,10 @@ def opening(env: RLMEnv, lessons: Lessons, task: Task, seed: str, size: int | No
     assert isinstance(reply, str), "a first reply cannot depend on an observation"
     if size is not None:
         task = _resized(task, size)
+    tools = ToolBox(env.environment.tools(task))
     return Conversation(
         [
-            {"role": "system", "content": env.system_prompt(use_tool=False)},
+            {"role": "system", "content": env.system_prompt(use_tool=False, tools=tools)},
             {"role": "user", "content": user_message(task)},
             {"role": "assistant", "content": reply},
         ]
@@ -169,6 +173,21 @@ def _resized(task: Task, size: int) -> Task:
         items = enumerate(islice(cycle(context.items()), size))
         return replace(task, context={f"{i}{name}": value for i, (name, value) in items})
     return task
+
+
+async def record_standard(env: RLMEnv, lessons: Lessons, tasks: Sequence[Task], seed: int) -> list[Conversation]:
+    """The standard scaffold's conversations where the environment has tools, with the scripted sub-LLM in the place of
+    the root LLM."""
+    scaffold = StandardScaffold(env.environment, env.config)
+    scripted = lessons.sub(tasks)
+
+    async def one(index: int, task: Task) -> Conversation:
+        recorder = Recorder(scripted)
+        await scaffold.rollout(task, recorder, id=f"standard-{seed}-{index}")
+        (found,) = recorder.conversations
+        return replace(found, messages=lessons.varied(found.messages, random.Random(f"{seed}/standard/{index}")))
+
+    return list(await asyncio.gather(*(one(i, task) for i, task in enumerate(tasks))))
 
 
 def standard_answer(env: RLMEnv, task: Task) -> Conversation:
