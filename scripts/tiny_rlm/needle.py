@@ -30,23 +30,23 @@ class NeedleLessons(Lessons):
     environment = "needle-rlm"
     options: ClassVar[Mapping[str, Any]] = {"profile": "tiny", "lengths": [600, 900, 2400, 6000]}
     strategies: ClassVar[Mapping[str, float]] = {
-        "sound": 0.06,
-        "sound_pattern": 0.05,
-        "sound_find": 0.03,
+        "sound": 0.07,
+        "sound_pattern": 0.06,
+        "sound_find": 0.04,
         "sound_after_look": 0.03,
         "sound_by_hand": 0.03,
         "sound_after_error": 0.02,
-        "sound_sub_rows": 0.04,
-        "sound_sub_all": 0.05,
-        "first_part": 0.11,
-        "half_name": 0.13,
-        "first_number": 0.09,
-        "whole_sentence": 0.07,
-        "no_answer": 0.06,
-        "all_numbers": 0.05,
-        "ask_at_once": 0.07,
-        "guess": 0.07,
-        "prose_only": 0.04,
+        "sound_sub_rows": 0.05,
+        "sound_sub_all": 0.03,
+        "first_part": 0.05,
+        "half_name": 0.08,
+        "first_number": 0.11,
+        "whole_sentence": 0.09,
+        "no_answer": 0.09,
+        "all_numbers": 0.08,
+        "ask_at_once": 0.04,
+        "guess": 0.08,
+        "prose_only": 0.05,
     }
     batching = frozenset({"sound_sub_rows", "sound_sub_all", "ask_at_once"})
 
