@@ -25,7 +25,7 @@ GUESSES = ("the cat sees the dog", "123 456 789", "a red hat", "the text")
 
 class VerbatimCopyLessons(Lessons):
     environment = "verbatim-copy-rlm"
-    options: ClassVar[Mapping[str, Any]] = {"profile": "tiny", "lengths": [8, 16, 24, 32, 48, 64, 96]}
+    options: ClassVar[Mapping[str, Any]] = {"profile": "tiny", "lengths": [8, 16, 24, 24, 32, 48, 64]}
     strategies: ClassVar[Mapping[str, float]] = {
         "sound": 0.10,
         "sound_tags": 0.06,
