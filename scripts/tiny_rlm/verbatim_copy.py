@@ -27,21 +27,21 @@ class VerbatimCopyLessons(Lessons):
     environment = "verbatim-copy-rlm"
     options: ClassVar[Mapping[str, Any]] = {"profile": "tiny", "lengths": [8, 16, 24, 24, 32, 48, 64]}
     strategies: ClassVar[Mapping[str, float]] = {
-        "sound": 0.10,
-        "sound_tags": 0.06,
-        "sound_pieces": 0.08,
+        "sound": 0.16,
+        "sound_tags": 0.10,
+        "sound_pieces": 0.06,
         "sound_print": 0.03,
         "sound_after_error": 0.03,
         "sound_sub": 0.04,
-        "sound_sub_pieces": 0.04,
-        "first_half": 0.11,
-        "first_words": 0.10,
-        "word_lost": 0.06,
-        "one_tag": 0.08,
+        "sound_sub_pieces": 0.03,
+        "first_half": 0.09,
+        "first_words": 0.09,
+        "word_lost": 0.05,
+        "one_tag": 0.07,
         "tidied": 0.06,
-        "from_context": 0.09,
+        "from_context": 0.08,
         "no_answer": 0.05,
-        "guess": 0.05,
+        "guess": 0.04,
         "prose_only": 0.02,
     }
     batching = frozenset({"sound_sub", "sound_sub_pieces"})
