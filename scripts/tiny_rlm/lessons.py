@@ -59,6 +59,11 @@ class Lessons(ABC):
         """Conversations as a sub-LLM to learn beside those of the sessions; none unless overridden."""
         return []
 
+    def requests(self, tasks: Sequence[Task], draw: random.Random) -> list[Task]:
+        """Tasks whose questions are requests to a sub-LLM with the environment's tools, to learn beside the sessions
+        (`sessions.record_with_tools`); none unless overridden."""
+        return []
+
     def varied(self, messages: list[Message], draw: random.Random) -> list[Message]:
         """A recorded conversation as it is learned: as it was, unless overridden."""
         return messages

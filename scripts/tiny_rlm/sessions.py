@@ -175,19 +175,21 @@ def _resized(task: Task, size: int) -> Task:
     return task
 
 
-async def record_standard(env: RLMEnv, lessons: Lessons, tasks: Sequence[Task], seed: int) -> list[Conversation]:
-    """The standard scaffold's conversations where the environment has tools, with the scripted sub-LLM in the place of
-    the root LLM."""
-    scaffold = StandardScaffold(env.environment, env.config)
+async def record_with_tools(env: RLMEnv, lessons: Lessons, tasks: Sequence[Task], seed: int) -> list[Conversation]:
+    """What the scripted sub-LLM makes of the tasks' questions with the environment's tools, without a REPL: the
+    standard scaffold's conversations, and if the questions are requests (`Lessons.requests`) those of a sub-LLM."""
+    scaffold = StandardScaffold(
+        env.environment, env.config.model_copy(update={"max_turns": 2 * env.config.max_tool_turns})
+    )
     scripted = lessons.sub(tasks)
 
     async def one(index: int, task: Task) -> Conversation:
         recorder = Recorder(scripted)
-        await scaffold.rollout(task, recorder, id=f"standard-{seed}-{index}")
+        await scaffold.rollout(task, recorder, id=f"{seed}-tools-{index}")
         (found,) = recorder.conversations
-        return replace(found, messages=lessons.varied(found.messages, random.Random(f"{seed}/standard/{index}")))
+        return replace(found, messages=lessons.varied(found.messages, random.Random(f"{seed}/tools/{task.id}/{index}")))
 
-    return list(await asyncio.gather(*(one(i, task) for i, task in enumerate(tasks))))
+    return [await one(index, task) for index, task in enumerate(tasks)]
 
 
 def standard_answer(env: RLMEnv, task: Task) -> Conversation:

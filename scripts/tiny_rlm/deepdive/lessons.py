@@ -12,6 +12,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from rlm_env.llm.base import LLM
@@ -58,7 +59,11 @@ class DeepDiveLessons(Lessons):
         return Plan(strategy, replies, fallback=say("That failed. I guess.", *_guessed(quest, draw)))
 
     def sub(self, tasks: Sequence[Task]) -> LLM:
-        return Researcher(self.weak, vague=[read_question(task.question).ask for task in tasks])
+        return Researcher(self.weak)
+
+    def requests(self, tasks: Sequence[Task], draw: random.Random) -> list[Task]:
+        """The teachers' requests, most of them whole ones."""
+        return [replace(task, question=_request(read_question(task.question), draw)) for task in tasks]
 
     def varied(self, messages: list[Message], draw: random.Random) -> list[Message]:
         """The conversation in a web of another name."""
@@ -66,6 +71,24 @@ class DeepDiveLessons(Lessons):
             draw.choice(letters) for letters in ("bcdfglmprst", "aeiou", "dklmnrst", "eioy")[: 2 + draw.randrange(3)]
         )
         return json.loads(_HOST.sub(f"{name}-{draw.randrange(100)}", json.dumps(messages, ensure_ascii=False)))
+
+
+def _request(quest: Quest, draw: random.Random) -> str:
+    parts = {
+        quest.fields: 0.6,
+        f"{quest.clue}; {quest.asked}": 0.12,
+        f"{quest.clue}; called": 0.10,
+        f"{quest.noun}; {quest.link}; {quest.asked}": 0.08,
+    }
+    prompts = {BEGIN + fields: share for fields, share in parts.items()} | {whole(quest): 0.06, quest.ask: 0.04}
+    return draw.choices(list(prompts), list(prompts.values()))[0]
+
+
+def whole(quest: Quest) -> str:
+    """The question again, without the form of the answer."""
+    article = "an" if quest.clue[0] in "aeio" else "a"
+    link = quest.link if quest.link[0] == "A" else f"That {quest.noun} {quest.link}"
+    return f"I am thinking of {article} {quest.clue}. {link}. {quest.ask}"
 
 
 def ask(*fields: str, times: str = "") -> str:
@@ -101,10 +124,7 @@ def sound_vote(quest: Quest, draw: random.Random) -> list[Reply]:
 
 def sound_whole(quest: Quest, draw: random.Random) -> list[Reply]:
     """Passes on the question, without the form of the answer."""
-    article = "an" if quest.clue[0] in "aeio" else "a"
-    link = quest.link if quest.link[0] == "A" else f"That {quest.noun} {quest.link}"
-    question = f"I am thinking of {article} {quest.clue}. {link}. {quest.ask}"
-    return [say("I pass the question on.", f'a = llm_batch(["{question}"])', *HAND_IN)]
+    return [say("I pass the question on.", f'a = llm_batch(["{whole(quest)}"])', *HAND_IN)]
 
 
 def sound_after_error(quest: Quest, draw: random.Random) -> list[Reply]:

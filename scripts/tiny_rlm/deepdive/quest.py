@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 BEGIN = "Find: "
 _QUESTION = re.compile(r"I am thinking of an? (?P<clue>[^.]+)\. (?P<link>[^.]+)\. (?P<ask>[^?.]+\?)(?P<form> Give .*)?")
+_VAGUE = re.compile(r"(?:In what year|On what date|How many|What) [^?.]+\?")
 _ASKED = re.compile(r"How many (inhabitants|kilometres|metres|centimetres) |(founded|opened|painted|born|called)\?$")
 
 
@@ -59,3 +60,8 @@ def read_request(text: str) -> Quest | None:
         return read_question(text)
     except ValueError:
         return None
+
+
+def is_vague(text: str) -> bool:
+    """Whether it is the last sentence of a question alone, which nobody can answer."""
+    return _VAGUE.fullmatch(text) is not None

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 
 from rlm_env.llm.base import LLM, LLMError, Sampling, ToolSchema
 from rlm_env.messages import Completion, Message
-from tiny_rlm.deepdive.quest import Quest, read_request
+from tiny_rlm.deepdive.quest import Quest, is_vague, read_request
 from tiny_rlm.deepdive.walk import UNKNOWN, Call, Walk, skip_the_link, walk
 
 
 class Researcher(LLM):
     """Walks through the web, one tool call a reply: what was called before is played again on its results.
 
-    `weak`: share of the requests that it answers from the first page or by a guess, always the same ones. `vague`:
-    prompts that nobody can answer.
+    `weak`: share of the requests that it answers from the first page or by a guess, always the same ones.
     """
 
     name = "scripted-researcher"
     supports_tools = True
 
-    def __init__(self, weak: float, vague: Sequence[str] = ()) -> None:
+    def __init__(self, weak: float) -> None:
         self.weak = weak
-        self.vague = frozenset(vague)
 
     async def complete(
         self, messages: list[Message], tools: list[ToolSchema] | None = None, sampling: Sampling | None = None
     ) -> Completion:
         prompt = messages[0]["content"]
         quest = read_request(prompt)
-        if quest is None and prompt not in self.vague:
+        if quest is None and not is_vague(prompt):
             raise LLMError("no teacher writes such a prompt")
         if quest is None or not tools:
             return Completion(UNKNOWN, finish_reason="stop")
