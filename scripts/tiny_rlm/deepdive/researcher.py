@@ -40,7 +40,8 @@ class Researcher(LLM):
                 call = steps.send(result)
         except StopIteration as end:
             return Completion(f"Answer: {end.value}" if quest.formed else end.value, finish_reason="stop")
-        return Completion("", tool_calls=[_tool_call(call, len(results))], finish_reason="tool_calls")
+        said = f"{call.said}\n" if call.said else ""
+        return Completion(said, tool_calls=[_tool_call(call, len(results))], finish_reason="tool_calls")
 
     def _way(self, quest: Quest, draw: random.Random) -> Walk:
         if draw.random() >= self.weak:
@@ -64,5 +65,5 @@ def _guess_at_once(quest: Quest) -> Walk:
 
 
 def _tool_call(call: Call, number: int) -> dict:
-    function = {"name": call[0], "arguments": json.dumps(call[1], ensure_ascii=False)}
+    function = {"name": call.tool, "arguments": json.dumps(call.arguments, ensure_ascii=False)}
     return {"id": f"call_{number}", "type": "function", "function": function}

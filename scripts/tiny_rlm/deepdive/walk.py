@@ -12,9 +12,19 @@ from dataclasses import dataclass
 
 from tiny_rlm.deepdive.quest import Quest
 
-Call = tuple[str, dict[str, str | int]]
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool call, and what is said before it. To follow one of several links it is quoted from the page first: a small
+    model copies best what it has just written down."""
+
+    tool: str
+    arguments: dict[str, str | int]
+    said: str = ""
+
+
 Walk = Generator[Call, str, str]
-"""Yields a tool call, gets its result, and returns the answer."""
+"""Yields a call, gets its result, and returns the answer."""
 
 UNKNOWN = "unknown"
 _LINK = r"\[([^\]]*)\]\((\S+?)\)"
@@ -30,11 +40,11 @@ class _Wording:
     from_target: bool = False
     """In the question the thing with the sentence on its page comes last: `A river flows through that city`."""
 
-    def link(self, page: str) -> tuple[str, str] | None:
-        """Title and address of the linked page."""
+    def link(self, page: str) -> tuple[str, str, str] | None:
+        """Title and address of the linked page, and the words in which the page links to it, without the address."""
         for sentence in self.sentences:
             if found := re.search(sentence.replace("L", _LINK, 1), page):
-                return found[1], found[2]
+                return found[1], found[2], found[0].replace(f"({found[2]})", "")
         return None
 
 
@@ -75,15 +85,18 @@ def walk(quest: Quest) -> Walk:
     if wording is None:
         return UNKNOWN
     if quest.link.startswith(("A ", "An ")) == wording.from_target:
-        linked = wording.link((yield "scan_page", {"url": url, "find": wording.find}))
-        return UNKNOWN if linked is None else (yield from _read(*linked, quest.asked))
+        linked = wording.link((yield _scan(url, wording.find)))
+        if linked is None:
+            return UNKNOWN
+        name, target, words = linked
+        return (yield from _read(name, target, quest.asked, words))
     noun = re.search(r"^An? (\w+)| of an? (\w+)$", quest.link)
     if noun is None:
         return UNKNOWN
     kind = noun[1] or noun[2]
     candidates = yield from _search(f"{title} {kind} {words}", kind, 3)
     for name, candidate in candidates:
-        linked = wording.link((yield "scan_page", {"url": candidate, "find": wording.find}))
+        linked = wording.link((yield _scan(candidate, wording.find, name)))
         if candidate != url and linked is not None and linked[1] == url:
             return (yield from _read(name, candidate, quest.asked))
     return UNKNOWN
@@ -96,15 +109,19 @@ def skip_the_link(quest: Quest) -> Walk:
 
 def _search(query: str, noun: str, count: int) -> Generator[Call, str, list[tuple[str, str]]]:
     """Titles and addresses of the results whose first sentence says that they are such a thing."""
-    results = _RESULT.findall((yield "search_web", {"query": query, "count": count}))
+    results = _RESULT.findall((yield Call("search_web", {"query": query, "count": count})))
     fitting = r" was an? " if noun == "person" else rf" (?:is|was) an? {noun}\.$"
     return [(title, url) for title, url, lead in results if re.search(fitting, lead)]
 
 
-def _read(title: str, url: str, asked: str) -> Walk:
+def _read(title: str, url: str, asked: str, said: str = "") -> Walk:
     """What is asked about a page."""
     if asked == "called":
         return title
     find, pattern = VALUES[asked]
-    found = re.search(pattern, (yield "scan_page", {"url": url, "find": find}))
+    found = re.search(pattern, (yield _scan(url, find, said)))
     return found[1] if found else UNKNOWN
+
+
+def _scan(url: str, find: str, said: str = "") -> Call:
+    return Call("scan_page", {"url": url, "find": find}, said)
