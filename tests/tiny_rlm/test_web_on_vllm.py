@@ -5,27 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import urllib.request
-from pathlib import Path
 from statistics import fmean
 
 import pytest
 
-import rlm_env
 from deepdive_rlm import DeepDive
-from rlm_env.llm import LLM, Sampling
-from rlm_env.rollout import Rollout
-from rlm_env.runs.profile import load_profile, rollout_profile
-from rlm_env.scaffolds.rlm import RLMEnv
-from rlm_env.task import Task
+from rlm_env.llm import Sampling
+from rlm_env.runs.profile import load_profile
 from rlm_env.tools.box import ToolBox
 from rlm_env.train.learner.samples import SampleKind, rollout_samples
-from tiny_rlm.deepdive.lessons import DeepDiveLessons
-from tiny_rlm.sessions import Teacher
+from tests.tiny_rlm.web import MODEL, played, web
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
-MODEL = Path(rlm_env.__file__).parent / "models" / "tiny-rlm"
 WINDOW = 2048
 TASKS = 24
 
@@ -37,21 +29,10 @@ async def policy(vllm_server):
     await policy.aclose()
 
 
-def web(**config) -> RLMEnv:
-    return rlm_env.load_environment("deepdive-rlm", profile="tiny", **{**rollout_profile(MODEL), **config})
-
-
-async def played(env: RLMEnv, tasks: list[Task], sub: LLM, *, scripted: bool) -> list[Rollout]:
-    """A rollout of each task; its root LLM is a sound teacher, or the same policy."""
-    lessons = DeepDiveLessons()
-    roots = [Teacher(lessons.plan(task, "sound", random.Random(0))) if scripted else sub for task in tasks]
-    return await asyncio.gather(*(env.rollout(task, root, sub) for task, root in zip(tasks, roots, strict=True)))
-
-
 async def test_as_a_sub_llm_it_finds_with_the_tools_what_a_scripted_root_asks_for(policy):
     async with web() as env:
         tasks = env.tasks("eval").take(TASKS)
-        rollouts = await played(env, tasks, policy, scripted=True)
+        rollouts = await played(env, tasks, policy, scripted_root=True)
         scores = [env.score(task, rollout) for task, rollout in zip(tasks, rollouts, strict=True)]
     called = sum(rollout.metrics["tool_calls"] for rollout in rollouts)
     assert called >= TASKS
@@ -65,7 +46,7 @@ async def test_as_a_sub_llm_it_finds_with_the_tools_what_a_scripted_root_asks_fo
 async def test_each_sampled_token_is_trained_once_after_the_ids_that_the_engine_had(policy):
     async with web(sub=Sampling(temperature=1.0, max_tokens=112)) as env:
         tasks = env.tasks("train").take(TASKS)
-        rollouts = await played(env, tasks, policy, scripted=False)
+        rollouts = await played(env, tasks, policy, scripted_root=False)
     in_one_piece = []
     for rollout in rollouts:
         samples = rollout_samples(rollout)

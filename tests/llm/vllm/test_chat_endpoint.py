@@ -23,6 +23,7 @@ from rlm_env.task import Task
 from rlm_env.train.sync.remote_engine import RemoteEngine
 from tests.llm.vllm.processes import exists, group_of, wait_for
 from tests.stubs import fenced, script
+from tests.tiny_rlm.web import played, web
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="session")]
 
@@ -109,6 +110,16 @@ async def test_logprobs_before_temperature_are_refused(vllm_with_parser: VLLMSer
     engine = RemoteEngine(tiny_model_path, vllm_with_parser.base_url, name="theirs")
     with pytest.raises(ConfigError, match=r"engines\.base_url.*raw_logprobs.*--logprobs-mode processed_logprobs"):
         await engine.__aenter__()
+
+
+async def test_the_shipped_policy_uses_tools_where_its_calls_are_parsed_by_the_engine(vllm_with_parser: VLLMServer):
+    async with chat(vllm_with_parser) as llm, web() as env:
+        tasks = env.tasks("eval").take(12)
+        rollouts = await played(env, tasks, llm, scripted_root=True)
+        scores = [env.score(task, rollout).value for task, rollout in zip(tasks, rollouts, strict=True)]
+    assert [rollout.error for rollout in rollouts] == [None] * 12
+    assert sum(rollout.metrics["tool_calls"] for rollout in rollouts) >= 12
+    assert sum(scores) >= 2
 
 
 async def test_killed_engine_is_unavailable_and_leaves_no_orphan(vllm_with_parser: VLLMServer) -> None:
