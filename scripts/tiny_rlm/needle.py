@@ -19,7 +19,8 @@ from tiny_rlm.lessons import READY, Lessons, Plan, Reply, say
 from tiny_rlm.scripted import ScriptedSub, conversation
 
 _ASKED = re.compile(r"What is the special magic number for ([a-z]+-[a-z]+)\?")
-_PROMPT = re.compile(r"Number for ([a-z]+-[a-z]+): ", re.MULTILINE)
+_PROMPT = re.compile(r"Number for ([a-z]+-[a-z]+): ")
+_STATED = re.compile(r"The special magic number for ([a-z]+-[a-z]+) is [0-9]+\.")
 NONE = "none"
 """What the sub-LLM answers about a text that does not name the number."""
 HAND_IN = ['answer["content"] = f"Answer: {n}"', READY]
@@ -60,20 +61,22 @@ class NeedleLessons(Lessons):
         return ScriptedSub(read)
 
     def readings(self, tasks: Sequence[Task], draw: random.Random) -> list[list[Message]]:
-        """For each task a short text that names the number, and one that does not but names others where it can."""
+        """For up to three names of each context a short text that has its number, and one that has only those of
+        others."""
         found = []
         for task in tasks:
-            name = asked(task)
             assert isinstance(task.context, str)
-            sentences = re.findall(r"[^.\n]+\.", task.context)
-            near = [s.strip() for s in sentences if " magic " in s and name not in s]
-            right = [s.strip() for s in sentences if name in s]
-            prose = [s.strip() for s in draw.sample(sentences, 8) if " magic " not in s]
-            for wanted in (right, []):
-                text = [*prose[: draw.randint(0, 6)], *near[: draw.randint(0, 2)], *wanted]
-                draw.shuffle(text)
-                prompt = f"Number for {name}: {' '.join(text or near[:1] or prose)}"
-                found.append(conversation(prompt, read(prompt) or NONE))
+            sentences = [sentence.strip() for sentence in re.findall(r"[^.\n]+\.", task.context)]
+            stated = {name[1]: sentence for sentence in sentences if (name := _STATED.match(sentence))}
+            prose = [sentence for sentence in sentences if sentence not in stated.values()]
+            for name in [asked(task), *draw.sample(sorted(stated), 2)]:
+                near = [sentence for other, sentence in stated.items() if other != name]
+                for wanted in ([stated[name]], []):
+                    others = draw.sample(near, draw.randint(0, min(2, len(near))))
+                    text = [*draw.sample(prose, draw.randint(1, 6)), *others, *wanted]
+                    draw.shuffle(text)
+                    prompt = f"Number for {name}: {' '.join(text)}"
+                    found.append(conversation(prompt, read(prompt) or NONE))
         return found
 
 

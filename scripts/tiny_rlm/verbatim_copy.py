@@ -55,14 +55,9 @@ class VerbatimCopyLessons(Lessons):
         return ScriptedSub(repeat)
 
     def readings(self, tasks: Sequence[Task], draw: random.Random) -> list[list[Message]]:
-        """One call per task, to copy its text or a piece of it."""
-        found = []
-        for task in tasks:
-            text = asked(task)
-            piece = draw.choice([text, *cut(text)])
-            if piece.strip():
-                found.append(conversation(COPY + piece, piece))
-        return found
+        """Up to three calls per task, to copy its text and two pieces of it."""
+        texts = [text for task in tasks for text in (asked(task), *draw.sample(cut(asked(task)) * 2, 2))]
+        return [conversation(COPY + text, text) for text in dict.fromkeys(texts) if text.strip()]
 
 
 def asked(task: Task) -> str:

@@ -53,9 +53,12 @@ async def test_the_sub_llm_reads_what_teachers_write_and_refuses_the_rest():
 
 def test_readings_have_both_answers():
     tasks = make_environment(LESSONS, 0).tasks("train").take(8)
-    replies = [messages[-1]["content"] for messages in LESSONS.readings(tasks, random.Random(0))]
-    assert sum(reply == NONE for reply in replies) == len(replies) / 2 == 8
-    assert {reply for reply in replies if reply != NONE} == {task.gold for task in tasks}
+    readings = [tuple(m["content"] for m in messages) for messages in LESSONS.readings(tasks, random.Random(0))]
+    replies = [reply for _, reply in readings]
+    assert sum(reply == NONE for reply in replies) == len(replies) / 2 == 24
+    assert {task.gold for task in tasks} <= set(replies)
+    assert all(reply in prompt for prompt, reply in readings if reply != NONE)
+    assert any("special magic" in prompt for prompt, reply in readings if reply == NONE)
 
 
 def test_without_sub_llms_no_plan_calls_one():

@@ -30,11 +30,13 @@ def test_pieces_make_the_whole_text(text):
 
 def test_readings_copy_the_text_or_a_piece_of_it():
     tasks = make_environment(LESSONS, 0).tasks("train").take(30)
+    texts = [asked(task) for task in tasks]
     readings = LESSONS.readings(tasks, random.Random(0))
-    assert len(readings) == 30
-    for task, (prompt, reply) in zip(tasks, readings, strict=True):
-        assert reply["content"] in asked(task)
-        assert prompt["content"] == COPY + reply["content"]
+    assert 60 < len(readings) <= 90
+    assert all(prompt["content"] == COPY + reply["content"] for prompt, reply in readings)
+    copied = {reply["content"] for _, reply in readings}
+    assert set(texts) <= copied
+    assert all(any(reply in text for text in texts) for reply in copied)
 
 
 def test_strategies_that_ask_are_named():
