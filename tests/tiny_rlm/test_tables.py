@@ -82,7 +82,9 @@ def test_an_eval_becomes_the_tables_of_the_card(folder, capsys):
     card.write_text("# Card\n<!-- table: scores -->\nstale\n<!-- end -->\n<!-- table: programs --><!-- end -->\n")
     assert run_script(folder, "--card", card) == 2
     assert "no place for programs" in capsys.readouterr().err
-    card.write_text("# Card\n<!-- table: scores -->\nstale\n<!-- end -->\n<!-- table: programs -->\n<!-- end -->\nEnd\n")
+    card.write_text(
+        "# Card\n<!-- table: scores -->\nstale\n<!-- end -->\n<!-- table: programs -->\n<!-- end -->\nEnd\n"
+    )
     assert run_script(folder, "--card", card) == 0
     text = card.read_text()
     assert "stale" not in text

@@ -65,23 +65,31 @@ def pick(question: CodeQuestion) -> str:
             return "i = options.index(replies[0])"
 
 
+def names(question: CodeQuestion) -> list[str]:
+    """Code to `names`, those under which the target is known where each option stands: through imports, or at home."""
+    brought = f"from {question.module} import (?={question.name}\\b).*?(\\w+)\\n"
+    home = f'"{question.target}".removeprefix(x.split(".")[0] + ".")'
+    return [
+        *start(question),
+        f'names = {{x: re.findall(r"{brought}", blocks[x]) + [{home}] for x in options}}',
+        "print(names)",
+    ]
+
+
 def search(question: CodeQuestion) -> list[str]:
-    """Code from `options` and `blocks` to `i` without sub-LLMs. Names are followed through imports; a branch above a
-    bound of two digits is not taken by default, and a function has at most one."""
+    """Code to `i` without sub-LLMs. A branch above a bound of two digits is not taken by default, and a function has at
+    most one."""
     match question.family:
         case "callers":
-            brought = f"(?m)^from {question.module} import (?={question.name}\\b).*?(\\w+)$"
-            return [
-                "def calls(x):",
-                f'    names = re.findall(r"{brought}", blocks[x])',
-                f'    names.append("{question.target}".removeprefix(x.split(".")[0] + "."))',
-                '    return any(f"= {n}(" in blocks[x] for n in names) and not re.search(r"> \\d\\d:", blocks[x])',
-                "i = [calls(x) for x in options].index(True)",
-            ]
+            called = 'any(f"= {n}(" in blocks[x] for n in names[x])'
+            taken = 'not re.search(r"> \\d\\d:", blocks[x])'
+            return [f"i = [{called} and {taken} for x in options].index(True)"]
         case "overrides":
-            return [f'i = options.index([x for x in good if "def {question.member}(" in blocks[x]][0])']
+            found = f'[x for x in good if "def {question.member}(" in blocks[x]][0]'
+            return [*start(question), f"i = options.index({found})"]
         case "default":
-            return [f'i = options.index(re.search(r"{question.member}=(\\w+)", blocks["{question.target}"])[1])']
+            value = f're.search(r"{question.member}=(\\w+)", blocks["{question.target}"])[1]'
+            return [*start(question), f"i = options.index({value})"]
 
 
 def finish(*before: str) -> list[str]:

@@ -1,13 +1,14 @@
 """Sound strategies in `codeqa-rlm`: right wherever the sub-LLM is.
 
-In `overrides` each begins with a turn that finds the heirs, so that no reply gets long.
+In `overrides` each begins with a turn that finds the heirs, and a search in `callers` with one that finds the names of
+the function, so that no reply gets long.
 """
 
 from __future__ import annotations
 
 import random
 
-from tiny_rlm.codeqa.programs import BLOCKS, CONCLUDE, ask, finish, heirs, options, pick, search, start
+from tiny_rlm.codeqa.programs import BLOCKS, CONCLUDE, ask, finish, heirs, names, options, pick, search, start
 from tiny_rlm.codeqa.questions import CodeQuestion
 from tiny_rlm.lessons import READY, Reply, say
 
@@ -17,6 +18,13 @@ LOOKS = ("print(list(context)[:9])", "print(list(context.values())[0][:200])", "
 def find_heirs(question: CodeQuestion) -> list[Reply]:
     """The turn before reading or searching; none where nothing is inherited."""
     return [say("First I find the heirs.", *heirs(question))] if question.family == "overrides" else []
+
+
+def before_search(question: CodeQuestion) -> list[Reply]:
+    """The turn before searching; none in `default`."""
+    if question.family == "callers":
+        return [say("First I find its names.", *names(question))]
+    return find_heirs(question)
 
 
 def _reads(question: CodeQuestion) -> list[str]:
@@ -42,7 +50,7 @@ def check(question: CodeQuestion, draw: random.Random) -> list[Reply]:
 
 def by_search(question: CodeQuestion, draw: random.Random) -> list[Reply]:
     """Without sub-LLMs."""
-    return [*find_heirs(question), say("I search with code.", *finish(*start(question), *search(question)))]
+    return [*before_search(question), say("I search with code.", *finish(*search(question)))]
 
 
 def by_hand(question: CodeQuestion, draw: random.Random) -> list[Reply]:
@@ -54,8 +62,8 @@ def by_hand(question: CodeQuestion, draw: random.Random) -> list[Reply]:
         return say(f"{printed} is option ({letter}).", f'answer["content"] = "The correct answer is ({letter})"', READY)
 
     return [
-        *find_heirs(question),
-        say("I search and print.", *start(question), *search(question), "print(options[i])"),
+        *before_search(question),
+        say("I search and print.", *search(question), "print(options[i])"),
         copy,
     ]
 
@@ -84,5 +92,6 @@ def after_no_reply_fits(question: CodeQuestion, draw: random.Random) -> list[Rep
     return [
         *find_heirs(question),
         say("I read the code of the options.", *start(question), *ask(question), seeks, CONCLUDE, READY),
+        *(before_search(question) if question.family == "callers" else ()),
         say("No reply fits. I search with code.", *finish(*search(question))),
     ]

@@ -6,7 +6,7 @@ import random
 
 from tiny_rlm.codeqa.programs import TEXT, ask, finish, options, pick, search, start
 from tiny_rlm.codeqa.questions import CodeQuestion
-from tiny_rlm.codeqa.sound import LOOKS, find_heirs
+from tiny_rlm.codeqa.sound import LOOKS, before_search, find_heirs
 from tiny_rlm.lessons import READY, Reply, say
 
 
@@ -72,7 +72,7 @@ def wrong_form(question: CodeQuestion, draw: random.Random) -> list[Reply]:
 
 def wrong_form_search(question: CodeQuestion, draw: random.Random) -> list[Reply]:
     """The same without sub-LLMs."""
-    return [*find_heirs(question), _give(draw, *start(question), *search(question))]
+    return [*before_search(question), _give(draw, *search(question))]
 
 
 def _give(draw: random.Random, *code: str) -> str:
