@@ -103,7 +103,8 @@ def test_all_families_of_the_profile_are_understood_and_restated():
         first = LESSONS.plan(task, "sound", random.Random(0)).replies[0]
         assert isinstance(first, str)
         assert first.startswith(f"Task: {question.asked}.\n")
-        assert f'"{question.listed}".split()' in first
+        assert f'"""{question.listed}"""' in first
+        assert question.listed in task.question
         assert question.target in question.asked
         assert question.options["ABCD".index(task.gold)] in task.question
 

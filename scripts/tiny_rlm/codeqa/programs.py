@@ -20,7 +20,8 @@ CONCLUDE = 'answer["content"] = f"The correct answer is ({\'ABCD\'[i]})"'
 
 
 def options(question: CodeQuestion) -> str:
-    return f'options = "{question.listed}".split()'
+    """Four lines of code."""
+    return f'options = [x[4:] for x in """{question.listed}""".split("\\n")]'
 
 
 def start(question: CodeQuestion) -> list[str]:

@@ -46,8 +46,9 @@ class CodeQuestion:
 
     @property
     def listed(self) -> str:
-        """The options as a program writes them."""
-        return " ".join(self.options)
+        """The options as they stand in the question, one a line behind their letters: a small model copies best what it
+        need not rewrite."""
+        return "\n".join(f"({letter}) {option}" for letter, option in zip("ABCD", self.options, strict=True))
 
     @property
     def asked(self) -> str:
@@ -63,7 +64,7 @@ class CodeQuestion:
     @property
     def chosen_from(self) -> str:
         """The question in a few words, with the options."""
-        return f"{self.asked}: {self.listed}"
+        return f"{self.asked}\n{self.listed}"
 
 
 def read_code_question(text: str) -> CodeQuestion:

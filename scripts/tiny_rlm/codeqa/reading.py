@@ -16,7 +16,7 @@ CHOOSABLE = 3500
 _CALLS = re.compile(r"Calls (\w+)\.(\w+)\? (\w+)\.\w+ (.*)", re.S)
 _HAS = re.compile(r"Has (\w+)\? (.*)", re.S)
 _DEFAULT = re.compile(r"Default of (\w+)\? .*?\b\1=(\w+)", re.S)
-_CHOOSE = re.compile(r"Choose: (.*)")
+_CHOOSE = re.compile(r"Choose: (.*?\n\(D\) [^\n]*)", re.S)
 _IMPORT = re.compile(r"^from (\w+) import (\w+)(?: as (\w+))?$", re.M)
 _NOT_TAKEN = re.compile(r"> \d\d:")
 """A branch that the defaults do not take: switches default to 10 to 29, bounds have one digit or are above 29."""

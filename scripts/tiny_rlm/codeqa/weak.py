@@ -87,7 +87,7 @@ def ask_at_once(question: CodeQuestion, draw: random.Random) -> list[Reply]:
         say(
             "I ask about all of it at once.",
             TEXT,
-            f'r = llm_batch(["Choose: {question.chosen_from}\\n" + text])',
+            f'r = llm_batch(["""Choose: {question.chosen_from}\n""" + text])',
             'answer["content"] = f"The correct answer is ({r[0]})"',
             READY,
         )
