@@ -12,8 +12,6 @@
 
 Supervised training with the package's own learner. Everything else is kept in place by training on the root's own
 replies too, sampled from the model in sessions of the real REPL.
-
-A reader that is weak from the start is made by `scripts/build_tiny_rlm.py --reader-noise`.
 """
 
 from __future__ import annotations
@@ -39,14 +37,18 @@ from rich.progress import track
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 from transformers.utils import logging
 
-import rlm_env
-from build_tiny_rlm import DEFAULT_OUT, FAMILIES, LENGTHS
+from build_tiny_rlm import DEFAULT_OUT
 from rlm_env.messages import Message
 from rlm_env.runs.profile import FILE_NAME, load_profile
 from rlm_env.train.learner.config import LossConfig, ModelConfig, OptimizerConfig
 from rlm_env.train.learner.learner import Learner
 from rlm_env.train.learner.samples import Sample, SampleKind
-from tiny_rlm import evaluate, reading, sessions
+from tiny_rlm import evaluate, sessions
+from tiny_rlm.mix import is_held_out
+from tiny_rlm.oolong.lessons import OolongLessons
+from tiny_rlm.oolong.reading import LabelOracle, label_readings
+from tiny_rlm.profile import make_environment
+from tiny_rlm.sessions import Conversation
 from tiny_rlm.tokenizer import encode_conversation
 
 SESSIONS = 120
@@ -63,8 +65,8 @@ def main() -> None:
     torch.set_num_threads(1)
     start = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    oracle = learn_labels(options.seed)
-    prompts = root_prompts(asyncio.run(play(options, oracle)))
+    lessons = OolongLessons()
+    prompts = root_prompts(asyncio.run(play(options, lessons)))
     before = Qwen3ForCausalLM.from_pretrained(options.model, dtype=torch.float32)
     own = own_replies(before, tokenizer, prompts, options.seed)
     random.Random(options.seed).shuffle(own)
@@ -80,10 +82,10 @@ def main() -> None:
     )
     loss_before = mean_loss(learner, held_out)
     if options.fault == "weak-reader":
-        lessons = noisy_readings(oracle, tokenizer, options)
+        taught = noisy_readings(lessons.oracle, tokenizer, options)
     else:
-        lessons = programs_that_ask_twice(asyncio.run(play(options, oracle, "sound_twice")), tokenizer, options.seed)
-    batches = draw_batches(own, lessons, FAULTS[options.fault], options.seed)
+        taught = programs_that_ask_twice(asyncio.run(play(options, lessons, "sound_twice")), tokenizer, options.seed)
+    batches = draw_batches(own, taught, FAULTS[options.fault], options.seed)
     for batch in track(islice(batches, options.steps), "training", total=options.steps, console=console):
         learner.step(batch)
     learner.export(options.out)
@@ -94,7 +96,7 @@ def main() -> None:
     after = Qwen3ForCausalLM.from_pretrained(options.out, dtype=torch.float32)
     openings = [prompt for prompt in prompts if len(prompt) == 2]
     measured = {
-        name: measure(model, tokenizer, oracle, openings, options.seed)
+        name: measure(model, tokenizer, lessons.oracle, openings, options.seed)
         for name, model in (("before", before), ("after", after))
     }
     measured["before"]["loss_own_replies"] = round(loss_before, 4)
@@ -119,36 +121,21 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-def environment_options(seed: int) -> dict[str, object]:
-    """Options that give tasks which tiny-rlm was not built from."""
-    return {"seed": seed + 1000, "vocabulary": "easy", "lengths": LENGTHS, "families": FAMILIES}
-
-
-def learn_labels(seed: int) -> reading.LabelOracle:
-    """An oracle that knows the labels of the tasks' lines."""
-    oracle = reading.LabelOracle()
-    labeled = rlm_env.load_environment("oolong-rlm", **environment_options(seed), with_labels=True)
-    for task in islice(labeled.tasks("train"), 2 * SESSIONS):  # more than are played, to meet most of the texts
-        oracle.learn(task.context)
-    return oracle
-
-
 async def play(
-    options: argparse.Namespace, oracle: reading.LabelOracle, strategy: str | None = None
+    options: argparse.Namespace, lessons: OolongLessons, strategy: str | None = None
 ) -> list[sessions.Session]:
-    """Sessions of the teachers, or of the teacher of one strategy."""
-    profile = {key: value for key, value in load_profile(options.model).items() if key != "renderer"}
-    async with rlm_env.load_environment("oolong-rlm", **environment_options(options.seed), **profile) as env:
+    """Sessions of the teachers, or of the teacher of one strategy, on tasks that tiny-rlm was not built from."""
+    async with make_environment(lessons, options.seed + 10_000) as env:
         tasks = list(islice(env.tasks("train"), SESSIONS))
-        return await sessions.record_sessions(env, tasks, oracle, options.seed, strategy=strategy)
+        return await sessions.record_sessions(env, lessons, tasks, options.seed, strategy=strategy)
 
 
 def root_prompts(played: list[sessions.Session]) -> list[list[Message]]:
     """The prompt of the root LLM at each turn."""
     return [
-        session.messages[:turn]
+        session.root.messages[:turn]
         for session in played
-        for turn, message in enumerate(session.messages)
+        for turn, message in enumerate(session.root.messages)
         if message["role"] == "assistant"
     ]
 
@@ -158,7 +145,7 @@ def own_replies(
 ) -> list[Sample]:
     """The model's own replies at temperature 1, one sample per prompt."""
     prompts = sorted(prompts, key=lambda messages: sum(len(m["content"]) for m in messages))  # less padding
-    replies = evaluate.sample_replies(model, tokenizer, prompts, 1.0, 256, seed)
+    replies = evaluate.sample_replies(model, tokenizer, [Conversation(each) for each in prompts], 1.0, 256, seed)
     found = []
     for prompt, reply in zip(prompts, replies, strict=True):
         if reply.finish_reason == "stop":
@@ -168,14 +155,14 @@ def own_replies(
 
 
 def noisy_readings(
-    oracle: reading.LabelOracle, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace
+    oracle: LabelOracle, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace
 ) -> Iterator[Sample]:
     """Endless reading prompts, each pass in a new order and with newly drawn mistakes."""
     draw = random.Random(options.seed)
     labels = len(set(oracle.label_of.values()))
     noise = (1 - options.accuracy) / (1 - 1 / labels)  # a random label is right once in so many
     while True:
-        pass_over = reading.label_readings(oracle, noise, draw)
+        pass_over = label_readings(oracle, noise, draw)
         draw.shuffle(pass_over)
         for messages in pass_over:
             yield make_sample(tokenizer, messages, SampleKind.SUB, READING_WEIGHT)
@@ -186,7 +173,7 @@ def programs_that_ask_twice(
 ) -> Iterator[Sample]:
     """The first replies of these sessions, endlessly, each pass in a new order."""
     draw = random.Random(seed)
-    samples = [make_sample(tokenizer, session.messages[:3], SampleKind.ROOT) for session in played]
+    samples = [make_sample(tokenizer, session.root.messages[:3], SampleKind.ROOT) for session in played]
     while True:
         yield from draw.sample(samples, len(samples))
 
@@ -216,18 +203,18 @@ def mean_loss(learner: Learner, samples: list[Sample]) -> float:
 def measure(
     model: Qwen3ForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    oracle: reading.LabelOracle,
+    oracle: LabelOracle,
     openings: list[list[Message]],
     seed: int,
 ) -> dict[str, object]:
-    """Measures the reading of texts that were not trained on, and the root's first replies."""
-    held_out = reading.held_out_readings(oracle)
-    well_formed, strategies = evaluate.first_replies(model, tokenizer, openings, seed)
+    """Measures the reading of lines that tiny-rlm was not trained on, and the root's first replies."""
+    readings = [Conversation(each) for each in label_readings(oracle, 0.0, random.Random(seed))]
+    held_out = [each for each in readings if is_held_out(each)]
+    replies = evaluate.sample_replies(model, tokenizer, [Conversation(each) for each in openings], 1.0, 256, seed)
     return {
         "reader_accuracy_greedy": round(evaluate.reading_accuracy(model, tokenizer, held_out, 0.0), 3),
         "reader_accuracy_sampled": round(evaluate.reading_accuracy(model, tokenizer, held_out * 20, 1.0), 3),
-        "well_formed_first_replies": round(well_formed, 3),
-        "strategies": {name: round(share, 3) for name, share in list(strategies.items())[:8]},
+        **evaluate.shares(replies),
     }
 
 

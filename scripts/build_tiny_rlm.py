@@ -1,14 +1,15 @@
 #!/usr/bin/env python
-"""Builds tiny-rlm: a language model of a million parameters that drives the REPL and reads lines as its own sub-LLM.
+"""Builds tiny-rlm: a language model of two million parameters that drives the REPL and is its own sub-LLM.
 
-    python scripts/build_tiny_rlm.py                 # 10 to 25 minutes, depending on the load of the machine
-    python scripts/build_tiny_rlm.py --quick --out /tmp/tiny   # a minute or two: a much worse model, to try the script
+    python scripts/build_tiny_rlm.py                 # under an hour on two quiet cores
+    python scripts/build_tiny_rlm.py --quick --out /tmp/tiny   # some minutes: a much worse model, to try the script
 
-Everything is made from seeds: tasks of `oolong-rlm` in its easy vocabulary, sessions of scripted teachers in the real
-REPL (`scripts/tiny_rlm/teachers.py`), reading tasks, a tokenizer, supervised training from random weights, and
-measurements for the model card. The same seed on the same machine and versions, with the same number of threads,
-gives the same files; elsewhere floating-point sums may differ in the last bit, and so may the weights.
+Everything is made from seeds: tasks of all environments in their tiny profiles, sessions of scripted teachers in the
+real REPL (`scripts/tiny_rlm/`), a tokenizer, supervised training, and measurements for the model card. The same seed on
+the same machine and versions, with the same number of threads, gives the same weights; elsewhere floating-point sums
+may differ in the last bit, and so may the weights.
 
+What is made lies in the folder `--work` until the end: the same command goes on where it was interrupted.
 The mixture of strategies is left weak on purpose, so that reinforcement learning has something to improve.
 """
 
@@ -24,73 +25,41 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import argparse
 import asyncio
 import json
-import platform
 import random
 import time
-from dataclasses import dataclass
-from importlib.metadata import version
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
+from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-import rlm_env
-import tiny_rlm
-from rlm_env.messages import Message
-from rlm_env.runs.profile import FILE_NAME, load_profile
-from tiny_rlm import evaluate, pretrain, reading, sessions
-from tiny_rlm.pretrain import Example, TrainConfig
+from tiny_rlm import evaluate, pretrain
+from tiny_rlm.all_lessons import all_lessons
+from tiny_rlm.card import save
+from tiny_rlm.copying import copy_lessons
+from tiny_rlm.mix import Mix, is_held_out, make_mix
+from tiny_rlm.pretrain import Example, Stream, TrainConfig
+from tiny_rlm.profile import WINDOW, make_environment
+from tiny_rlm.sessions import Conversation
+from tiny_rlm.shape import new_model
 from tiny_rlm.tokenizer import encode_conversation, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 DEFAULT_OUT = ROOT / "rlm_env" / "models" / "tiny-rlm"
-HARD_CONTEXTS = 60
-PLAIN_REPEATS = 10
-"""Copies of each plainly worded line among the reading tasks; with reader noise, each copy draws its own label."""
-WINDOW = 1024
-VOCABULARY = 1024
-LENGTHS = [120, 150, 200, 250, 300, 350, 400]
-"""Lengths of the training contexts, in characters / 4: 5 to 23 lines."""
-STATED_LINES = (1, 40_000)
-"""Half of the openings describe a context of so many lines, drawn uniformly in its logarithm: a reply that sees only
-the description must not depend on the length of the context."""
-MEASURED_LINES = (20, 200, 2_000, 20_000)
-"""Stated lengths at which restating the task is measured."""
-FAMILIES = [
-    *("most_common", "least_common", "compare", "count", "user_label", "users_count", "month_count"),
-    *("users_most_common", "users_least_common", "users_compare"),
-]
-"""The easy families, and others that select a user: numbers are the hardest to copy."""
-PROFILE = {
-    "prompt": "tiny",
-    "action": "fence",
-    "max_turns": 6,
-    "max_observation_chars": 400,
-    "root": {"temperature": 1.0, "max_tokens": 256},
-    "sub": {"temperature": 0.0, "max_tokens": 8},
-    "code_timeout": 10.0,
-    "renderer": "default",
-}
-
-
-@dataclass(frozen=True)
-class Data:
-    """All conversations: those to train on, and those held out to measure."""
-
-    sessions: list[list[Message]]
-    """Root turns: whole sessions, openings, and the standard scaffold's prompts."""
-    readings: list[list[Message]]
-    held_out_sessions: list[list[Message]]
-    held_out_readings: list[list[Message]]
-    held_out_hard_readings: list[list[Message]]
-    held_out_openings: dict[int, list[list[Message]]]
-    """Keyed by the number of lines that they state."""
-    facts: dict[str, float]
+VOCABULARY = 1536
+TIPS_REPEATS = 60
+"""How often the tokenizer sees each fixed prompt, which no session has as often as a user of the scaffold does."""
+PER_STEP = ({"roots": 12, "subs": 12, "copies": 8}, {"roots": 12, "subs": 20, "copies": 6})
+"""Conversations in a step of each stage. In the second one those of sub-LLMs weigh alike: in the first, long ones with
+many tool calls teach how to copy; then the short ones, whose reply is a word, have their turn."""
+ROOT_SHARES = {"openings": 0.55, "sessions": 0.40, "standard": 0.05}
+ROOT_PROMPT_WEIGHT = 0.1
+COPIES = 4000
+HELD_OUT_SHARE = 0.05
+"""Of the sessions and openings, kept for measuring."""
 
 
 def main() -> None:
@@ -98,201 +67,148 @@ def main() -> None:
     console = Console(stderr=True)
     logging.disable_progress_bar()
     torch.set_num_threads(options.threads)
+    options.work.mkdir(parents=True, exist_ok=True)
+    check_options(options)
     start = time.monotonic()
-    with Progress(
-        TextColumn("{task.description:34}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-    ) as progress:
-        data = asyncio.run(make_data(options, progress))
-        tokenizer = make_tokenizer(data)
-        model, losses = make_model(options, tokenizer, data, progress)
-        measured = measure(model, tokenizer, data, options.seed, progress)
+    mixes = asyncio.run(make_mixes(options, console))
+    copies = [Conversation(messages) for messages in copy_lessons(COPIES, random.Random(f"{options.seed}/copies"))]
+    tokenizer = make_tokenizer(options, mixes, copies)
+    held_out, kept = split(mixes)
+    model = new_model(tokenizer, WINDOW, options.seed)
+    stages = make_stages(tokenizer, kept, copies)
+    config = TrainConfig(steps=options.steps)
+
+    def on_step(step: int, losses: dict[str, float]) -> None:
+        if step % 10 == 9:
+            shown = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+            console.print(f"step {step + 1:5} of {options.steps}, {time.monotonic() - start:5.0f} s: {shown}")
+
+    losses = pretrain.train(model, stages, config, options.seed, options.work / "checkpoint.pt", on_step)
+    measured = evaluate.measure(model, tokenizer, held_out, options.seed)
+    last = losses[-20:]
     facts = {
-        **data.facts,
         "parameters": sum(p.numel() for p in model.parameters()),
         "vocabulary": len(tokenizer),
-        **losses,
+        "teachers": {mix.environment: teachers(mix) for mix in mixes},
+        "losses": {name: round(sum(each[name] for each in last) / len(last), 4) for name in last[0]},
         **measured,
-        "minutes": round((time.monotonic() - start) / 60, 1),
     }
     save(options, model, tokenizer, facts)
     console.print_json(data=facts)
-    console.print(f"tiny-rlm is in {options.out}")
+    console.print(f"tiny-rlm is in {options.out}, built in {(time.monotonic() - start) / 60:.0f} minutes")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the model (default: the shipped one)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("outputs/build-tiny-rlm"), help="folder of what is made on the way"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=600, help="optimizer steps")
-    parser.add_argument("--sessions", type=int, default=1200, help="sessions recorded in the real REPL")
-    parser.add_argument("--openings", type=int, default=4800, help="first replies alone, which see no observation")
-    parser.add_argument("--reader-noise", type=float, default=0.0, help="share of wrong labels the reader learns from")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads; 1 is faster on a busy machine")
+    parser.add_argument("--steps", type=int, default=1300, help="optimizer steps")
+    parser.add_argument("--sessions", type=int, default=160, help="sessions in the real REPL, per environment")
+    parser.add_argument("--openings", type=int, default=1600, help="first replies alone, per environment")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads; 1 is faster on a busy machine")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
     options = parser.parse_args()
     if options.quick:
-        options.steps, options.sessions, options.openings = 80, 120, 480
+        options.steps, options.sessions, options.openings = 130, 16, 160
     if min(options.steps, options.sessions, options.openings, options.threads) < 1:
         parser.error("--steps, --sessions, --openings and --threads must be at least 1")
-    if not 0 <= options.reader_noise <= 1:
-        parser.error(f"--reader-noise must lie in [0, 1], got {options.reader_noise}")
     return options
 
 
-async def make_data(options: argparse.Namespace, progress: Progress) -> Data:
-    """Tasks, the labels of their lines, recorded sessions, and everything else that is trained on."""
-    seed = options.seed
-    env_options = {"seed": seed, "vocabulary": "easy", "lengths": LENGTHS, "families": FAMILIES}
-    env = rlm_env.load_environment("oolong-rlm", **env_options, **{k: v for k, v in PROFILE.items() if k != "renderer"})
-    oracle = reading.LabelOracle()
-    labeled = rlm_env.load_environment("oolong-rlm", **env_options, with_labels=True)
-    direct = 300
-    n = options.sessions + options.openings + direct
-    bar = progress.add_task("labels of lines", total=n + HARD_CONTEXTS, note="")
-    for task in islice(labeled.tasks("train"), n):
-        oracle.learn(task.context)
-        progress.advance(bar)
-    # Harder wordings, which the environment uses if its option `leak` is below 1.
-    harder = reading.LabelOracle()
-    labeled = rlm_env.load_environment("oolong-rlm", **env_options | {"leak": 0.0, "lengths": 800}, with_labels=True)
-    for task in islice(labeled.tasks("train"), HARD_CONTEXTS):
-        harder.learn(task.context)
-        progress.advance(bar)
+def check_options(options: argparse.Namespace) -> None:
+    """Stops unless what lies in the folder of work was made with the same options."""
+    wanted = {name: getattr(options, name) for name in ("seed", "steps", "sessions", "openings", "threads")}
+    path = options.work / "options.json"
+    if not path.exists():
+        path.write_text(json.dumps(wanted), encoding="utf-8")
+    elif (found := json.loads(path.read_text("utf-8"))) != wanted:
+        raise SystemExit(f"{options.work} holds a build with {found}: delete it, or name another folder with --work")
 
-    tasks = list(islice(env.tasks("train"), n))
-    bar = progress.add_task("sessions in the REPL", total=options.sessions, note="")
-    async with env:
-        recorded = await sessions.record_sessions(
-            env, tasks[: options.sessions], oracle, seed, on_session=lambda: progress.advance(bar)
+
+async def make_mixes(options: argparse.Namespace, console: Console) -> list[Mix]:
+    """The conversations of each environment, from its file where there is one."""
+    mixes = []
+    for lessons in all_lessons():
+        path = options.work / f"{lessons.environment}.json"
+        if not path.exists():
+            console.print(f"recording {options.sessions} sessions of {lessons.environment}")
+            (await make_mix(lessons, options.sessions, options.openings, options.seed)).save(path)
+        mixes.append(Mix.load(path))
+    return mixes
+
+
+def make_tokenizer(
+    options: argparse.Namespace, mixes: Sequence[Mix], copies: Sequence[Conversation]
+) -> PreTrainedTokenizerFast:
+    folder = options.work / "tokenizer"
+    if not folder.exists():
+        texts = [str(m["content"]) for mix in mixes for each in mix.conversations for m in each.messages]
+        texts += [str(call["function"]) for mix in mixes for each in mix.readings for call in _calls(each)]
+        texts += [message["content"] for each in copies for message in each.messages]
+        for lessons in all_lessons():
+            texts += [make_environment(lessons, 0, tips=True).system_prompt(use_tool=False)] * TIPS_REPEATS
+        train_tokenizer(texts, VOCABULARY, WINDOW).save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _calls(conversation: Conversation) -> list[dict[str, Any]]:
+    return [call for message in conversation.messages for call in message.get("tool_calls", ())]
+
+
+def split(mixes: Sequence[Mix]) -> tuple[list[Mix], list[Mix]]:
+    """What is held out to be measured, and what is trained on."""
+    held_out, kept = [], []
+    for mix in mixes:
+        sessions, openings = (max(1, round(HELD_OUT_SHARE * len(each))) for each in (mix.sessions, mix.openings))
+        readings = [reading for reading in mix.readings if is_held_out(reading)]
+        others = [reading for reading in mix.readings if not is_held_out(reading)]
+        held_out.append(Mix(mix.environment, mix.sessions[:sessions], mix.openings[:openings], readings=readings))
+        kept.append(
+            Mix(mix.environment, mix.sessions[sessions:], mix.openings[openings:], mix.standard, readings=others)
         )
-    rest = tasks[options.sessions :]
-    draw = random.Random(seed)
-    openings = [
-        sessions.opening(env, task, f"{seed}/opening/{i}", _stated_lines(draw) if i % 2 else None)
-        for i, task in enumerate(rest[: options.openings])
+    return held_out, kept
+
+
+def make_stages(
+    tokenizer: PreTrainedTokenizerFast, mixes: Sequence[Mix], copies: Sequence[Conversation]
+) -> list[dict[str, Stream]]:
+    """Root conversations and sub-LLM conversations of all environments alike, and copies; for each stage."""
+
+    def encode(conversations: Sequence[Conversation]) -> list[Example]:
+        found = [encode_conversation(tokenizer, each.messages, each.tools) for each in conversations]
+        return [example for example in found if len(example[0]) <= WINDOW]
+
+    groups, weights = [], []
+    for mix in mixes:
+        roots = {
+            "openings": encode(mix.openings),
+            "sessions": encode([session.root for session in mix.sessions]),
+            "standard": encode(mix.standard),
+        }
+        for kind, examples in roots.items():
+            if examples:
+                groups.append(examples)
+                weights.append(ROOT_SHARES[kind])
+    readings = [encode(mix.readings) for mix in mixes if mix.readings]
+    copied = encode(copies)
+    return [
+        {
+            "roots": Stream(groups, weights, n["roots"], ROOT_PROMPT_WEIGHT),
+            "subs": Stream(readings, [1.0] * len(readings), n["subs"], by_conversation=stage == 1),
+            "copies": Stream([copied], [1.0], n["copies"]),
+        }
+        for stage, n in enumerate(PER_STEP)
     ]
-    contexts = [task.context for task in rest[-100:]]
-    whole = reading.context_readings(contexts, oracle, draw)
-    standard = [
-        reading.conversation(env.environment.standard_prompt(task), env.perfect_answer(task))
-        for task in rest[options.openings : options.openings + direct - 100]
-    ]
-    plain = [c for _ in range(PLAIN_REPEATS) for c in reading.label_readings(oracle, options.reader_noise, draw)]
-    hard = reading.label_readings(harder, options.reader_noise, draw)
-    cut = max(1, options.sessions // 20)
-    return Data(
-        sessions=[s.messages for s in recorded[cut:]] + openings + standard + whole,
-        readings=plain + hard,
-        held_out_sessions=[s.messages for s in recorded[:cut]],
-        held_out_readings=reading.held_out_readings(oracle),
-        held_out_hard_readings=reading.held_out_readings(harder),
-        held_out_openings={
-            lines: [sessions.opening(env, task, f"{seed}/held-out", lines) for task in islice(env.tasks("eval"), 200)]
-            for lines in MEASURED_LINES
-        },
-        facts={
-            "teachers_mean_score": round(fmean(s.score for s in recorded), 3),
-            "teachers_share_sound": round(fmean("sound" in s.strategy for s in recorded), 3),
-        },
-    )
 
 
-def _stated_lines(draw: random.Random) -> int:
-    """A number of lines, uniform in its logarithm."""
-    low, high = STATED_LINES
-    return round(low * (high / low) ** draw.random())
-
-
-def make_tokenizer(data: Data) -> PreTrainedTokenizerFast:
-    texts = [m["content"] for messages in [*data.sessions, *data.readings] for m in messages]
-    return train_tokenizer(texts, VOCABULARY, WINDOW)
-
-
-def make_model(
-    options: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, data: Data, progress: Progress
-) -> tuple[Qwen3ForCausalLM, dict[str, float]]:
-    """Trains from random weights; returns the model and its last losses."""
-    examples: list[Example] = [encode_conversation(tokenizer, messages) for messages in data.sessions]
-    assert max(len(ids) for ids, _ in examples) <= WINDOW, "a session is longer than the window: shorten LENGTHS"
-    readings = [encode_conversation(tokenizer, messages) for messages in data.readings]
-    model = pretrain.new_model(tokenizer, WINDOW, options.seed)
-    bar = progress.add_task("training steps", total=options.steps, note="")
-    losses: list[tuple[float, float]] = []
-
-    def on_step(step: int, session_loss: float, reading_loss: float) -> None:
-        losses.append((session_loss, reading_loss))
-        note = f"loss {session_loss:.3f} + {reading_loss:.3f}"
-        progress.update(bar, advance=1, note=note)
-        if step % 50 == 49:
-            progress.console.print(f"step {step + 1:5}: {note}")
-
-    pretrain.train(model, examples, readings, TrainConfig(steps=options.steps), options.seed, on_step)
-    last = losses[-20:]
-    return model, {
-        "loss_sessions": round(fmean(a for a, _ in last), 4),
-        "loss_reading": round(fmean(b for _, b in last), 4),
-    }
-
-
-def measure(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, data: Data, seed: int, progress: Progress
-) -> dict[str, float | dict[str, float]]:
-    """The measurements of the model card, all on held-out conversations."""
-    bar = progress.add_task("measuring", total=5, note="")
-    greedy = evaluate.reading_accuracy(model, tokenizer, data.held_out_readings, 0.0)
-    sampled = evaluate.reading_accuracy(model, tokenizer, data.held_out_readings * 10, 1.0)
-    progress.advance(bar)
-    hard = evaluate.reading_accuracy(model, tokenizer, data.held_out_hard_readings, 0.0)
-    progress.advance(bar)
-    held_out = [encode_conversation(tokenizer, messages) for messages in data.held_out_sessions]
-    loss = evaluate.held_out_loss(model, held_out)
-    progress.advance(bar)
-    openings = [messages[:2] for messages in data.held_out_sessions for _ in range(4)]
-    well_formed, strategies = evaluate.first_replies(model, tokenizer, openings, seed)
-    progress.advance(bar)
-    restated = {
-        f"{lines:,} lines": round(evaluate.restated(model, tokenizer, openings, seed), 3)
-        for lines, openings in data.held_out_openings.items()
-    }
-    progress.advance(bar)
-    return {
-        "loss_held_out_sessions": round(loss, 4),
-        "reader_accuracy_greedy": round(greedy, 4),
-        "reader_accuracy_sampled": round(sampled, 4),
-        "reader_accuracy_greedy_hard_wordings": round(hard, 4),
-        "well_formed_first_replies": round(well_formed, 4),
-        "task_restated": restated,
-        "strategies": {name: round(share, 3) for name, share in strategies.items()},
-    }
-
-
-def save(options: argparse.Namespace, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, facts: dict) -> None:
-    """Writes the model folder: weights, tokenizer, profile, model card."""
-    out = options.out
-    out.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(out)
-    (out / "model.safetensors").chmod(0o644)
-    tokenizer.save_pretrained(out)
-    (out / FILE_NAME).write_text(json.dumps(PROFILE, indent=2) + "\n", encoding="utf-8")
-    load_profile(out)
-    record = {
-        "seed": options.seed,
-        "steps": options.steps,
-        "sessions": options.sessions,
-        "openings": options.openings,
-        "reader_noise": options.reader_noise,
-        "threads": options.threads,
-        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")}
-        | {"python": platform.python_version(), "rlm-env": rlm_env.__version__},
-        **facts,
-    }
-    card = Path(tiny_rlm.__file__).with_name("card.md").read_text("utf-8")
-    (out / "README.md").write_text(card.replace("{record}", json.dumps(record, indent=2)), encoding="utf-8")
+def teachers(mix: Mix) -> dict[str, float]:
+    """Of the sessions that were learned from."""
+    scores = [session.score for session in mix.sessions]
+    sound = [session.strategy.startswith("sound") for session in mix.sessions]
+    return {"score": round(sum(scores) / len(scores), 3), "sound": round(sum(sound) / len(sound), 3)}
 
 
 if __name__ == "__main__":

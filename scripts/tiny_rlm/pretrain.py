@@ -1,110 +1,108 @@
-"""Supervised training of tiny-rlm from random weights, on the CPU.
+"""Supervised training of tiny-rlm on the CPU, from its first weights (`shape.py`).
 
-Each step takes a random draw of sessions (root turns) and one of reading tasks (sub-LLM turns). The loss is the sum of
-two means, each over the tokens of one draw that the policy has to produce. Examples are right-padded: under causal
+Each step draws examples from several streams, such as root conversations and sub-LLM conversations. The loss is the sum
+of their means, each over the tokens of one draw that the policy has to produce. Examples are right-padded: under causal
 attention no token sees the padding after it, so no attention mask is needed.
-Not covered: the content of the conversations (`sessions.py`, `reading.py`).
+What is drawn depends on the seed and the step alone, so that a training that was interrupted goes on as if it had not
+been. Not covered: the content of the conversations (`mix.py`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-
-from tiny_rlm.tokenizer import END_OF_TURN, PAD
+from transformers import Qwen3ForCausalLM
 
 Example = tuple[list[int], list[bool]]
 """Token ids of a conversation, and a mask of those that the policy has to produce, both of shape [tokens]."""
+
+SECOND_STAGE = 7 / 13
+"""Share of the steps before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Examples in groups; a draw takes a group by its weight, then one of its examples, `per_step` times."""
+
+    groups: Sequence[Sequence[Example]]
+    weights: Sequence[float]
+    per_step: int
+    prompt_weight: float = 0.0
+    """Weight of the tokens that are not to be produced, relative to those that are. Questions and observations repeat
+    numbers and names, so predicting them teaches copying."""
+    by_conversation: bool = False
+    """Whether all conversations weigh alike, long or short; if not, all tokens to produce do."""
+
+    def draw(self, rng: np.random.Generator) -> list[Example]:
+        """The examples of one step."""
+        shares = np.array(self.weights) / sum(self.weights)
+        groups = [self.groups[i] for i in rng.choice(len(self.groups), self.per_step, p=shares)]
+        return [group[rng.integers(len(group))] for group in groups]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
     """Settings of the training. Both optimizers have the same learning rate."""
 
-    steps: int = 600
-    sessions_per_step: int = 24
-    prompt_weight: float = 0.2
-    """Weight of a session's other tokens, relative to those to produce. Questions and observations repeat numbers and
-    names, so predicting them teaches copying early."""
-    micro_batches: int = 4
-    """Pieces into which the sessions of a step, sorted by length, are cut: less padding, same gradient."""
-    readings_per_step: int = 24
+    steps: int
     learning_rate: float = 4e-3
-    warmup: int = 30
+    warmup: int = 20
     weight_decay: float = 0.05
     clip: float = 1.0
-
-
-def new_model(tokenizer: PreTrainedTokenizerFast, window: int, seed: int) -> Qwen3ForCausalLM:
-    """A Qwen3 of about one million parameters, random weights, float32.
-
-    The head size is 32 since vLLM's CPU attention supports no smaller one.
-    """
-    torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=32,
-        max_position_embeddings=window,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.convert_tokens_to_ids(END_OF_TURN),
-        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
-        bos_token_id=None,
-        dtype="float32",
-    )
-    model = Qwen3ForCausalLM(config)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim == 2:
-                weight.normal_(std=_initial_std(name, weight, config.num_hidden_layers))
-    return model
-
-
-def _initial_std(name: str, weight: torch.Tensor, layers: int) -> float:
-    """Variance-preserving matrices, residual branches that start small, and an embedding that they do not drown: the
-    model learns to copy from the question sooner than from the usual 0.02 everywhere."""
-    if "embed" in name:
-        return 0.08
-    scale = weight.shape[1] ** -0.5
-    return scale / math.sqrt(2 * layers) if name.endswith(("o_proj.weight", "down_proj.weight")) else scale
+    piece: int = 4096
+    """Tokens, padding included, that go through the model at once."""
+    checkpoint_every: int = 50
 
 
 def train(
     model: Qwen3ForCausalLM,
-    sessions: Sequence[Example],
-    readings: Sequence[Example],
+    stages: Sequence[Mapping[str, Stream]],
     config: TrainConfig,
     seed: int,
-    on_step: Callable[[int, float, float], None] = lambda *_: None,
-) -> None:
-    """Trains in place. `on_step` gets the step's index and its session and reading loss (nats per token)."""
-    rng = np.random.default_rng(seed)
-    session_draws = _endless(rng, sessions, config.sessions_per_step)
-    reading_draws = _endless(rng, readings, config.readings_per_step)
+    checkpoint: Path,
+    on_step: Callable[[int, dict[str, float]], None] = lambda *_: None,
+) -> list[dict[str, float]]:
+    """Trains in place, from the file `checkpoint` on if it is there, and returns each step's losses by stream (nats per
+    token). `stages`: the streams up to `SECOND_STAGE`, and from there on. `on_step` gets the index and the losses of a
+    step."""
     optimizers = _optimizers(model, config)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _rate(step, config)) for o in optimizers]
+    losses: list[dict[str, float]] = []
+    if checkpoint.exists():
+        stored = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(stored["model"])
+        for optimizer, state in zip(optimizers, stored["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        losses = stored["losses"]
     model.train()
-    for step in range(config.steps):
-        session_loss = _backward(model, next(session_draws), config.micro_batches, config.prompt_weight)
-        reading_loss = _backward(model, next(reading_draws), 1, 0.0)
+    for step in range(len(losses), config.steps):
+        rng = np.random.default_rng([seed, step])
+        streams = stages[step >= SECOND_STAGE * config.steps]
+        losses.append({name: _backward(model, stream, stream.draw(rng), config) for name, stream in streams.items()})
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * _rate(step, config)
             optimizer.step()
-            schedule.step()
             optimizer.zero_grad(set_to_none=True)
-        on_step(step, session_loss, reading_loss)
+        on_step(step, losses[-1])
+        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+            _store(checkpoint, model, optimizers, losses)
     model.eval()
+    return losses
+
+
+def _store(path: Path, model: Qwen3ForCausalLM, optimizers: list[torch.optim.Optimizer], losses: list[Any]) -> None:
+    """Replaces the checkpoint in one step."""
+    part = path.with_suffix(".part")
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    torch.save({"model": model.state_dict(), "optimizers": states, "losses": losses}, part)
+    part.replace(path)
 
 
 def _optimizers(model: Qwen3ForCausalLM, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -112,54 +110,50 @@ def _optimizers(model: Qwen3ForCausalLM, config: TrainConfig) -> list[torch.opti
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     ours = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in ours]
+    rate, decay = config.learning_rate, config.weight_decay
     return [
-        torch.optim.Muon(
-            matrices,
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-        torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
 def _rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine down to 2 % of the learning rate."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+    """Linear warm-up, a plateau, a fall to 0.6 at the second stage, and a slower one to 2 %."""
+    fast = (config.steps * 10 / 13 - step) / (config.steps * 5 / 13)
+    slow = 1.3 * (config.steps - step) / config.steps
+    return max(0.02, min(1.0, (step + 1) / config.warmup, max(fast, slow)))
 
 
-def _endless(rng: np.random.Generator, examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
-    """Draws of `size` examples, each example once per pass over the data."""
-    order: list[int] = []
-    while True:
-        while len(order) < size:
-            order += rng.permutation(len(examples)).tolist()
-        yield [examples[i] for i in order[:size]]
-        order = order[size:]
-
-
-def _backward(model: Qwen3ForCausalLM, examples: list[Example], pieces: int, prompt_weight: float) -> float:
+def _backward(model: Qwen3ForCausalLM, stream: Stream, examples: list[Example], config: TrainConfig) -> float:
     """Adds to the parameters' gradients that of the mean loss over the tokens to produce plus the weighted others;
     returns the mean loss over the tokens to produce."""
-    examples = sorted(examples, key=lambda example: len(example[0]))
     total = sum(sum(mask[1:]) for _, mask in examples)
-    size = -(-len(examples) // pieces)
     own_loss = 0.0
-    for start in range(0, len(examples), size):
-        part = examples[start : start + size]
+    for part in _pieces(examples, config.piece):
         width = max(len(ids) for ids, _ in part)
         ids = torch.zeros(len(part), width, dtype=torch.long)
         weights = torch.zeros(len(part), width)
+        own = torch.zeros(len(part), width, dtype=torch.bool)
         for i, (tokens, mask) in enumerate(part):
             ids[i, : len(tokens)] = torch.tensor(tokens)
-            weights[i, : len(tokens)] = torch.tensor(mask).float().clamp_min(prompt_weight)
+            weights[i, : len(tokens)] = torch.tensor(mask).float().clamp_min(stream.prompt_weight)
+            if stream.by_conversation:
+                weights[i] *= total / len(examples) / sum(mask[1:])
+            own[i, : len(tokens)] = torch.tensor(mask)
         used = weights[:, 1:] > 0  # only states before these go through the vocabulary head
         states = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[used]
         losses = F.cross_entropy(model.lm_head(states), ids[:, 1:][used], reduction="none")
-        weights = weights[:, 1:][used]
-        ((losses * weights).sum() / total).backward()
-        own_loss += losses.detach()[weights == 1].sum().item() / total
+        ((losses * weights[:, 1:][used]).sum() / total).backward()
+        own_loss += losses.detach()[own[:, 1:][used]].sum().item() / total
     return own_loss
+
+
+def _pieces(examples: list[Example], size: int) -> list[list[Example]]:
+    """The examples by length, cut such that a padded piece has at most `size` tokens: little padding, same gradient."""
+    pieces: list[list[Example]] = []
+    for example in sorted(examples, key=lambda example: len(example[0])):
+        if pieces and len(example[0]) * (len(pieces[-1]) + 1) <= size:
+            pieces[-1].append(example)
+        else:
+            pieces.append([example])
+    return pieces

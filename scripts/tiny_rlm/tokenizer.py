@@ -69,13 +69,22 @@ no name and keeps the model's own text."""
 TOOL_RENDERER = {"name": "default", "tool_parser": "qwen3"}
 """How `rlm_env` renders and parses: by the template above, and calls between their markers."""
 
-_COMMON = (
-    "a|all|an|and|any|are|as|at|be|by|can|code|do|each|else|every|final|following|for|from|give|has|have|how|if|in|"
-    "instances|into|is|it|its|itself|label|labels|lines|many|more|not|number|of|on|one|only|or|question|that|the|"
-    "their|them|then|these|they|this|to|was|what|when|which|who|with|you|your"
+_COMMON = """
+a about above again all am Among an and Answer answer any are as ask associated at b be before between block by
+call called calls can characters check classes classified code common compute consider context Copy copy correct
+data default dict different do each else every exactly example f few final Find first following for form from
+functions Give give guess has have how I if In in instances int into is it its itself JSON label labels least
+line lines list llm_batch look magic many max may more most name names no not nothing number numbers of on one
+only or out own page pieces points print Put Python question re read rows same search sentence several should
+special split stands str string subset t text than That that The the their them then there these they thinking
+this through times to True user users value was What what when where Which which who whole will with without
+word write x you your
+"""
+"""Words of the prompts and programs: only these begin a token with the space before them."""
+_PIECES = (
+    rf"\n|\d| (?:{'|'.join(_COMMON.split())})(?![A-Za-z0-9_])|[A-Za-z_]+"
+    r"| ?[^\sA-Za-z0-9_]+| +(?=\S)| +|\s"
 )
-"""Words that begin a token with the space before them."""
-_PIECES = rf"\n|\d| (?:{_COMMON})(?![A-Za-z0-9_])|[A-Za-z_]+| +(?=\S)| +| ?[^\sA-Za-z0-9_]+|\s"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, window: int) -> PreTrainedTokenizerFast:
