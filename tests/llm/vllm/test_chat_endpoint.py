@@ -114,12 +114,12 @@ async def test_logprobs_before_temperature_are_refused(vllm_with_parser: VLLMSer
 
 async def test_the_shipped_policy_uses_tools_where_its_calls_are_parsed_by_the_engine(vllm_with_parser: VLLMServer):
     async with chat(vllm_with_parser) as llm, web() as env:
-        tasks = env.tasks("eval").take(12)
+        tasks = env.tasks("eval").take(24)
         rollouts = await played(env, tasks, llm, scripted_root=True)
-        scores = [env.score(task, rollout).value for task, rollout in zip(tasks, rollouts, strict=True)]
-    assert [rollout.error for rollout in rollouts] == [None] * 12
-    assert sum(rollout.metrics["tool_calls"] for rollout in rollouts) >= 12
-    assert sum(scores) >= 2
+        opened = [env.score(t, r).metrics["evidence_recall"] for t, r in zip(tasks, rollouts, strict=True)]
+    assert [rollout.error for rollout in rollouts] == [None] * 24
+    assert sum(rollout.metrics["tool_calls"] for rollout in rollouts) >= 24
+    assert sum(opened) / 24 >= 0.3
 
 
 async def test_killed_engine_is_unavailable_and_leaves_no_orphan(vllm_with_parser: VLLMServer) -> None:
