@@ -18,15 +18,15 @@ from pathlib import Path
 from rlm_env.runs.errors import ConfigError
 from rlm_env.runs.files import replace_file
 from rlm_env.runs.tables import markdown_tables
-from tiny_rlm.scores import PROGRAMS_NOTE, SCORES_NOTE, line_table, program_table, score_table
+from tiny_rlm.scores import BLIND_TASKS, PROGRAMS_NOTE, SCORES_NOTE, line_table, program_table, score_table
 
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def make_tables(folder: Path) -> dict[str, str]:
+def make_tables(folder: Path, blind_tasks: int) -> dict[str, str]:
     """Markdown by the name of its place in the card. Raises ConfigError."""
     return {
-        "scores": markdown_tables([score_table(folder)], [SCORES_NOTE]),
+        "scores": markdown_tables([score_table(folder, blind_tasks)], [SCORES_NOTE]),
         "programs": markdown_tables([program_table(folder), line_table(folder)], [PROGRAMS_NOTE]),
     }
 
@@ -50,9 +50,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the output folder of an eval")
     parser.add_argument("--card", type=Path, help="write into this file (default: print)")
+    parser.add_argument("--blind-tasks", type=int, default=BLIND_TASKS, help="tasks for answers without the context")
     options = parser.parse_args()
     try:
-        tables = make_tables(options.folder)
+        tables = make_tables(options.folder, options.blind_tasks)
         if options.card is None:
             print("\n".join(tables.values()))
         else:

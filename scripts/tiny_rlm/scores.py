@@ -18,7 +18,7 @@ from rlm_env.evals.rollout_stats import RolloutStats
 from rlm_env.evals.setup import load_tasks
 from rlm_env.evals.stats import Estimate, clustered_mean
 from rlm_env.evals.stored import StoredRun, open_stored
-from rlm_env.evals.summary import length_groups, scores_by_task
+from rlm_env.evals.summary import SAME_LENGTH, scores_by_task
 from rlm_env.lines import read_lines
 from rlm_env.registry import find_environment
 from rlm_env.rollout import RecordError, Rollout
@@ -36,6 +36,10 @@ SCORES_NOTE = (
 PROGRAMS_NOTE = "A program is what the code of a rollout does; a line is that with which its first reply names it."
 
 
+BLIND_TASKS = 200
+ALL = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class SizeGroup:
     """Tasks of one size."""
@@ -44,27 +48,26 @@ class SizeGroup:
     ids: frozenset[str]
 
 
-def score_table(folder: Path) -> Cells:
-    """A row for each environment and for each size of its tasks. Raises ConfigError if the folder holds no eval, or one
-    whose tasks are others by now."""
+def score_table(folder: Path, blind_tasks: int = BLIND_TASKS) -> Cells:
+    """A row for each environment and for each size of its tasks. `blind_tasks`: how many tasks of the split the answers
+    without the context are scored on; of few, the best of ten policies looks better than it is.
+
+    Raises ConfigError if the folder holds no eval, or one whose tasks are others by now."""
     runs = runs_of(folder)
     scaffolds = list(dict.fromkeys(name for run in runs.values() for name in run.config.scaffolds))
     table = Cells("Scores", ["environment", "context", *scaffolds, "best without it"], keys=2)
     for label, run in runs.items():
         stats = last_stats(run)
         environment = find_environment(run.config.environment, seed=run.config.seed, **run.config.options)
-        tasks = stored_tasks(run, environment, stats)
+        tasks = stored_tasks(run, environment, stats, blind_tasks)
         blind = scores_without_context(environment, tasks)
-        for group in size_groups(tasks, stats):
+        for group in size_groups(tasks):
             here = [one for one in stats if one.task_id in group.ids]
             name, floor = best_policy(blind, group.ids)
             cells = [score_cell([one for one in here if one.scaffold == each], floor) for each in scaffolds]
             first = label if group.label == ALL else ""
             table.rows.append([first, group.label, *cells, f"{floor:.2f} {name}"])
     return table
-
-
-ALL = "all"
 
 
 def runs_of(folder: Path) -> dict[str, StoredRun]:
@@ -80,26 +83,34 @@ def last_stats(run: StoredRun) -> list[RolloutStats]:
     return list({one.key: one for one in run.stats()}.values())
 
 
-def stored_tasks(run: StoredRun, environment: Environment, stats: Iterable[RolloutStats]) -> list[Task]:
-    """The tasks of a run, made again. Raises ConfigError if its rollouts are about others."""
-    tasks = load_tasks(run.config, environment)
+def stored_tasks(
+    run: StoredRun, environment: Environment, stats: Iterable[RolloutStats], at_least: int = 0
+) -> list[Task]:
+    """The tasks of a run, made again, and those that follow up to `at_least`. Raises ConfigError if its rollouts are
+    about others."""
+    n = run.config.n
+    tasks = load_tasks(run.config.model_copy(update={"n": n and max(n, at_least)}), environment)
     if gone := {one.task_id for one in stats} - {task.id for task in tasks}:
         raise ConfigError(f"{run.path} has rollouts of tasks that are not made any more, such as {min(gone)}")
     return tasks
 
 
-def size_groups(tasks: Sequence[Task], stats: Sequence[RolloutStats]) -> list[SizeGroup]:
+def size_groups(tasks: Sequence[Task]) -> list[SizeGroup]:
     """All tasks, and then those of each length of the context; where there is no context, those of each family."""
-    sizes = [
-        SizeGroup(f"{length:,} tokens", frozenset(one.task_id for one in here)) for length, here in length_groups(stats)
-    ]
-    if not sizes:
-        families: dict[str, set[str]] = defaultdict(set)
-        for task in tasks:
-            families[str(task.info.get("family", ""))].add(task.id)
-        sizes = [SizeGroup(family, frozenset(ids)) for family, ids in families.items() if family]
+    sizes: dict[str, list[Task]] = {}
+    for task in sorted(tasks, key=lambda task: task.info.get("length_tokens") or 0):
+        shortest = next(reversed(sizes.values()))[0].info.get("length_tokens") if sizes else None
+        length = task.info.get("length_tokens")
+        if length is None:
+            label = str(task.info.get("family", ""))
+        elif shortest is not None and length <= SAME_LENGTH * shortest:
+            label = next(reversed(sizes))
+        else:
+            label = f"from {length:,} tokens"
+        sizes.setdefault(label, []).append(task)
     whole = SizeGroup(ALL, frozenset(task.id for task in tasks))
-    return [whole, *(sizes if len(sizes) > 1 else ())]
+    groups = [SizeGroup(label, frozenset(task.id for task in here)) for label, here in sizes.items()]
+    return [whole, *(groups if len(groups) > 1 else ())]
 
 
 def scores_without_context(environment: Environment, tasks: Sequence[Task]) -> dict[str, dict[str, float]]:

@@ -58,17 +58,17 @@ def by_heading(table: Cells, row: list[str]) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_an_eval_becomes_the_tables_of_the_card(folder, capsys):
-    table = score_table(folder)
+    table = score_table(folder, blind_tasks=4)
     whole, short, long, *sums = [by_heading(table, row) for row in table.rows]
     assert (whole["environment"], whole["context"]) == ("word-count", "all")
-    assert (short["context"], long["context"]) == ("20 tokens", "200 tokens")
+    assert (short["context"], long["context"]) == ("from 20 tokens", "from 200 tokens")
     assert whole["rlm"].startswith("**1.00 [0.")
     assert whole["best without it"] == "0.00 -"
     assert long["standard"].startswith("0.00 [0.00, ")
     assert long["standard"].endswith(", 2 of 2 too long")
     assert sums[0]["environment"] == "math-python-rlm"
     assert {row["environment"] for row in sums[1:]} == {""}
-    assert {row["context"] for row in sums[1:]} == {"add", "subtract"}
+    assert {row["context"] for row in sums[1:]} >= {"add", "subtract"}
 
     assert [row[:3] for row in program_table(folder).rows if row[0] == "math-python-rlm"] == [
         ["math-python-rlm", Program.UNUSED, "1.00"]
@@ -96,12 +96,12 @@ def test_an_eval_becomes_the_tables_of_the_card(folder, capsys):
     config = folder / "math-python-rlm" / "config.toml"
     config.write_text(config.read_text().replace("\nn = 2\n", "\nn = 1\n"))
     with pytest.raises(ConfigError, match="not made any more"):
-        score_table(folder)
+        score_table(folder, blind_tasks=1)
 
 
 def run_script(*arguments: object) -> int:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["tiny_rlm_tables.py", *map(str, arguments)])
+        patch.setattr("sys.argv", ["tiny_rlm_tables.py", "--blind-tasks", "4", *map(str, arguments)])
         return tiny_rlm_tables.main()
 
 
