@@ -1,8 +1,9 @@
 """Lessons of verbatim-copy-rlm: a text that stands in the question alone, so that the program has to repeat it.
 
-Sound are one literal, pieces that are joined, and sub-LLMs that copy pieces; weak is what loses a part of the text, or
-looks for it where it is not. Words come from the environment's eighteen, so both splits share them, in other orders;
-groups of digits are drawn, and always copied.
+Sound are one literal, pieces that are joined, and sub-LLMs that copy pieces. Weak ones copy rightly too, for the model
+is to learn nothing else, and then hand in a part of the text, or change it; or they look for it where it is not. Words
+come from the environment's eighteen, so both splits share them, in other orders; groups of digits are drawn, and always
+copied.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class VerbatimCopyLessons(Lessons):
         "sound_sub": 0.04,
         "sound_sub_pieces": 0.03,
         "first_half": 0.09,
-        "first_words": 0.09,
-        "word_lost": 0.05,
+        "first_word": 0.09,
+        "last_word_lost": 0.05,
         "one_tag": 0.07,
         "tidied": 0.06,
         "from_context": 0.08,
@@ -126,19 +127,16 @@ def sound_sub_pieces(text: str, draw: random.Random) -> list[Reply]:
 
 
 def first_half(text: str, draw: random.Random) -> list[Reply]:
-    return [say("Half of it will do.", f'text = "{_words(text, 2)}"', *hand_in("text"))]
+    return [say("Half of it will do.", f'text = "{text}"', *hand_in("text[:len(text) // 2]"))]
 
 
-def first_words(text: str, draw: random.Random) -> list[Reply]:
-    """The first words and a note that there is more."""
-    return [say("I give the beginning.", f'text = "{"".join(cut(text)[:1])}..."', *hand_in("text"))]
+def first_word(text: str, draw: random.Random) -> list[Reply]:
+    return [say("I give the first word.", f'text = "{text}"', *hand_in("text.split()[0]"))]
 
 
-def word_lost(text: str, draw: random.Random) -> list[Reply]:
-    """Every word but one."""
-    words = text.split(" ")
-    del words[draw.randrange(len(words) - (words[-1] == ""))]
-    return [say("I write it quickly.", f'text = "{" ".join(words)}"', *hand_in("text"))]
+def last_word_lost(text: str, draw: random.Random) -> list[Reply]:
+    """A text may stop in the middle of a word, which then goes."""
+    return [say("I leave out the end.", f'text = "{text}"', *hand_in('" ".join(text.split()[:-1])'))]
 
 
 def one_tag(text: str, draw: random.Random) -> list[Reply]:
@@ -172,16 +170,10 @@ def guessed(draw: random.Random) -> list[str]:
     return [f'text = "{draw.choice(GUESSES)}"', *hand_in("text")]
 
 
-def _words(text: str, share: int) -> str:
-    """The first of so many equal shares of the words."""
-    words = text.split(" ")
-    return " ".join(words[: max(1, len(words) // share)])
-
-
 STRATEGIES: dict[str, Callable[[str, random.Random], list[Reply]]] = {
     teacher.__name__: teacher
     for teacher in (
         *(sound, sound_tags, sound_pieces, sound_print, sound_after_error, sound_sub, sound_sub_pieces),
-        *(first_half, first_words, word_lost, one_tag, tidied, from_context, no_answer, guess, prose_only),
+        *(first_half, first_word, last_word_lost, one_tag, tidied, from_context, no_answer, guess, prose_only),
     )
 }

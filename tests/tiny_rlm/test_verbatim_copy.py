@@ -20,7 +20,13 @@ LESSONS = VerbatimCopyLessons()
 async def test_every_strategy_ends_and_only_the_sound_ones_are_always_right():
     async with make_environment(LESSONS, 0) as env:
         scores = await check_strategies(env, LESSONS, 14)  # every length, words and groups of digits
-    assert set(scores["word_lost"] + scores["first_half"] + scores["from_context"] + scores["no_answer"]) == {0.0}
+    assert set(
+        scores["last_word_lost"]
+        + scores["first_half"]
+        + scores["first_word"]
+        + scores["from_context"]
+        + scores["no_answer"]
+    ) == {0.0}
 
 
 @given(st.text("ab1 ", max_size=40))
