@@ -22,7 +22,7 @@ _ASKED = re.compile(r"What is the special magic number for ([a-z]+-[a-z]+)\?")
 _PROMPT = re.compile(r"Number for ([a-z]+-[a-z]+): ")
 _STATED = re.compile(r"The special magic number for ([a-z]+-[a-z]+) is [0-9]+\.")
 NONE = "none"
-"""What the sub-LLM answers about a text that does not name the number."""
+"""The last word of the sub-LLM's answer about a text that does not have the number."""
 HAND_IN = ['answer["content"] = f"Answer: {n}"', READY]
 GUESS = "I guess."
 
@@ -72,11 +72,11 @@ class NeedleLessons(Lessons):
             for name in [asked(task), *draw.sample(sorted(stated), 2)]:
                 near = [sentence for other, sentence in stated.items() if other != name]
                 for wanted in ([stated[name]], []):
-                    others = draw.sample(near, draw.randint(0, min(2, len(near))))
-                    text = [*draw.sample(prose, draw.randint(1, 6)), *others, *wanted]
+                    others = draw.sample(near, draw.randint(0 if wanted else 1, min(2, len(near))))
+                    text = [*draw.sample(prose, draw.choice([0, 0, 1, 3, 6])), *others, *wanted]
                     draw.shuffle(text)
                     prompt = f"Number for {name}: {' '.join(text)}"
-                    found.append(conversation(prompt, read(prompt) or NONE))
+                    found.append(conversation(prompt, str(read(prompt))))
         return found
 
 
@@ -88,11 +88,12 @@ def asked(task: Task) -> str:
 
 
 def read(prompt: str) -> str | None:
-    """What the sub-LLM is to answer: the number that the text gives to the name, or `none`."""
+    """What the sub-LLM is to answer: the end of the sentence with the name, since a small model finds the number better
+    when it has repeated the name, or that there is `none`."""
     if not (kind := _PROMPT.match(prompt)):
         return None
     found = re.search(rf"special magic number for {kind[1]} is (\d+)", prompt)
-    return found[1] if found else NONE
+    return f"{kind[1]} is {found[1] if found else NONE}"
 
 
 # --- sound --------------------------------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ def sound_after_error(name: str, draw: random.Random) -> list[Reply]:
 
 def sound_sub_rows(name: str, draw: random.Random) -> list[Reply]:
     """A sub-LLM reads the selected sentence."""
-    code = [select(name), f'n = llm_batch(["Number for {name}: " + x for x in rows])[0]']
+    code = [select(name), f'n = llm_batch(["Number for {name}: " + x for x in rows])[0].split()[-1]']
     return [say("I select the sentence and ask.", *code, *HAND_IN)]
 
 
@@ -156,7 +157,7 @@ def sound_sub_all(name: str, draw: random.Random) -> list[Reply]:
     code = [
         'rows = context.split("\\n")',
         f'r = llm_batch(["Number for {name}: " + x for x in rows])',
-        f'n = [x for x in r if x != "{NONE}"][0]',
+        f'n = [x for x in r if "{NONE}" not in x][0].split()[-1]',
     ]
     return [say("I ask about every line.", *code, *HAND_IN)]
 
@@ -201,7 +202,7 @@ def all_numbers(name: str, draw: random.Random) -> list[Reply]:
 
 def ask_at_once(name: str, draw: random.Random) -> list[Reply]:
     """Hands the whole context to one sub-LLM, whose window holds only a short one."""
-    code = f'n = llm_batch(["Number for {name}: " + context])[0]'
+    code = f'n = llm_batch(["Number for {name}: " + context])[0].split()[-1]'
     return [say("I ask about all of it at once.", code, *HAND_IN)]
 
 

@@ -10,7 +10,7 @@ import pytest
 from rlm_env.llm import ContextOverflow, LLMError
 from rlm_env.task import Task
 from tests.tiny_rlm.playing import check_strategies
-from tiny_rlm.needle import NONE, STRATEGIES, NeedleLessons
+from tiny_rlm.needle import NONE, STRATEGIES, NeedleLessons, asked
 from tiny_rlm.profile import make_environment
 from tiny_rlm.sessions import record_sessions
 
@@ -29,9 +29,10 @@ async def test_a_long_context_overflows_one_call_and_not_many():
         tasks = env.tasks("train").take(1)
         [at_once] = await record_sessions(env, LESSONS, tasks, 0, strategy="ask_at_once")
         [by_lines] = await record_sessions(env, LESSONS, tasks, 0, strategy="sound_sub_all")
+    name = asked(tasks[0])
     assert (at_once.score, at_once.subs, by_lines.score) == (0.0, [], 1.0)
     assert len(by_lines.subs) == tasks[0].context.count("\n") + 1
-    assert {sub.messages[-1]["content"] for sub in by_lines.subs} == {tasks[0].gold, NONE}
+    assert {sub.messages[-1]["content"] for sub in by_lines.subs} == {f"{name} is {tasks[0].gold}", f"{name} is {NONE}"}
 
 
 async def test_the_sub_llm_reads_what_teachers_write_and_refuses_the_rest():
@@ -43,8 +44,8 @@ async def test_the_sub_llm_reads_what_teachers_write_and_refuses_the_rest():
     async def answer(prompt):
         return (await sub.complete([{"role": "user", "content": prompt}])).text
 
-    assert await answer(ask) == "456"
-    assert await answer(ask.replace("red-fox is", "big-fox is")) == NONE
+    assert await answer(ask) == "red-fox is 456"
+    assert await answer(ask.replace("red-fox is", "big-fox is")) == f"red-fox is {NONE}"
     with pytest.raises(LLMError, match="no teacher"):
         await answer("What is the number for red-fox?")
     with pytest.raises(ContextOverflow):
@@ -54,11 +55,11 @@ async def test_the_sub_llm_reads_what_teachers_write_and_refuses_the_rest():
 def test_readings_have_both_answers():
     tasks = make_environment(LESSONS, 0).tasks("train").take(8)
     readings = [tuple(m["content"] for m in messages) for messages in LESSONS.readings(tasks, random.Random(0))]
-    replies = [reply for _, reply in readings]
+    replies = [reply.split()[-1] for _, reply in readings]
     assert sum(reply == NONE for reply in replies) == len(replies) / 2 == 24
     assert {task.gold for task in tasks} <= set(replies)
-    assert all(reply in prompt for prompt, reply in readings if reply != NONE)
-    assert any("special magic" in prompt for prompt, reply in readings if reply == NONE)
+    assert all((reply in prompt) == (NONE not in reply) for prompt, reply in readings)
+    assert all("special magic" in prompt for prompt, _ in readings)
 
 
 def test_without_sub_llms_no_plan_calls_one():
