@@ -55,7 +55,11 @@ TIPS_REPEATS = 60
 PER_STEP = ({"roots": 12, "subs": 12, "copies": 8}, {"roots": 12, "subs": 20, "copies": 6})
 """Conversations in a step of each stage. In the second one those of sub-LLMs weigh alike: in the first, long ones with
 many tool calls teach how to copy; then the short ones, whose reply is a word, have their turn."""
-ROOT_SHARES = {"openings": 0.55, "sessions": 0.40, "standard": 0.05}
+ROOT_SHARES = {"openings": 0.45, "sessions": 0.50, "standard": 0.05}
+ROOT_WEIGHTS = {"codeqa-rlm": 1.5}
+"""By environment, if not 1: longer programs need more examples."""
+READING_WEIGHTS = {"deepdive-rlm": 3.0, "codeqa-rlm": 1.5, "needle-rlm": 1.5, "math-python-rlm": 0.5}
+"""By environment, if not 1: those of a sub-LLM that are harder to learn."""
 ROOT_PROMPT_WEIGHT = 0.1
 COPIES = 4000
 HELD_OUT_SHARE = 0.05
@@ -105,14 +109,14 @@ def parse_arguments() -> argparse.Namespace:
         "--work", type=Path, default=Path("outputs/build-tiny-rlm"), help="folder of what is made on the way"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1300, help="optimizer steps")
-    parser.add_argument("--sessions", type=int, default=160, help="sessions in the real REPL, per environment")
+    parser.add_argument("--steps", type=int, default=2000, help="optimizer steps")
+    parser.add_argument("--sessions", type=int, default=320, help="sessions in the real REPL, per environment")
     parser.add_argument("--openings", type=int, default=1600, help="first replies alone, per environment")
     parser.add_argument("--threads", type=int, default=2, help="torch threads; 1 is faster on a busy machine")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
     options = parser.parse_args()
     if options.quick:
-        options.steps, options.sessions, options.openings = 130, 16, 160
+        options.steps, options.sessions, options.openings = 200, 32, 160
     if min(options.steps, options.sessions, options.openings, options.threads) < 1:
         parser.error("--steps, --sessions, --openings and --threads must be at least 1")
     return options
@@ -175,7 +179,7 @@ def split(mixes: Sequence[Mix]) -> tuple[list[Mix], list[Mix]]:
 def make_stages(
     tokenizer: PreTrainedTokenizerFast, mixes: Sequence[Mix], copies: Sequence[Conversation]
 ) -> list[dict[str, Stream]]:
-    """Root conversations and sub-LLM conversations of all environments alike, and copies; for each stage."""
+    """Root conversations, sub-LLM conversations and copies, for each stage."""
 
     def encode(conversations: Sequence[Conversation]) -> list[Example]:
         found = [encode_conversation(tokenizer, each.messages, each.tools) for each in conversations]
@@ -191,13 +195,15 @@ def make_stages(
         for kind, examples in roots.items():
             if examples:
                 groups.append(examples)
-                weights.append(ROOT_SHARES[kind])
-    readings = [encode(mix.readings) for mix in mixes if mix.readings]
+                weights.append(ROOT_SHARES[kind] * ROOT_WEIGHTS.get(mix.environment, 1.0))
+    read = [mix for mix in mixes if mix.readings]
+    readings = [encode(mix.readings) for mix in read]
+    reading_weights = [READING_WEIGHTS.get(mix.environment, 1.0) for mix in read]
     copied = encode(copies)
     return [
         {
             "roots": Stream(groups, weights, n["roots"], ROOT_PROMPT_WEIGHT),
-            "subs": Stream(readings, [1.0] * len(readings), n["subs"], by_conversation=stage == 1),
+            "subs": Stream(readings, reading_weights, n["subs"], by_conversation=stage == 1),
             "copies": Stream([copied], [1.0], n["copies"]),
         }
         for stage, n in enumerate(PER_STEP)

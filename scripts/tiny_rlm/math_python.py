@@ -31,19 +31,19 @@ class MathPythonLessons(Lessons):
     environment = "math-python-rlm"
     options: ClassVar[Mapping[str, Any]] = {"profile": "tiny"}
     strategies: ClassVar[Mapping[str, float]] = {
-        "sound": 0.09,
-        "sound_check": 0.05,
-        "sound_names": 0.05,
-        "sound_by_hand": 0.05,
-        "sound_after_error": 0.04,
-        "ask": 0.07,
-        "in_head": 0.14,
-        "other_operator": 0.13,
-        "first_terms": 0.11,
-        "rounded": 0.08,
-        "no_answer": 0.07,
-        "guess": 0.08,
-        "prose_only": 0.04,
+        "sound": 0.14,
+        "sound_check": 0.07,
+        "sound_names": 0.07,
+        "sound_by_hand": 0.07,
+        "sound_after_error": 0.05,
+        "ask": 0.05,
+        "in_head": 0.12,
+        "other_operator": 0.11,
+        "first_terms": 0.10,
+        "rounded": 0.06,
+        "no_answer": 0.06,
+        "guess": 0.07,
+        "prose_only": 0.03,
     }
     batching = frozenset({"ask"})
 

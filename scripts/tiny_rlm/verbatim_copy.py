@@ -28,22 +28,22 @@ class VerbatimCopyLessons(Lessons):
     environment = "verbatim-copy-rlm"
     options: ClassVar[Mapping[str, Any]] = {"profile": "tiny", "lengths": [8, 16, 24, 24, 32, 48, 64]}
     strategies: ClassVar[Mapping[str, float]] = {
-        "sound": 0.16,
-        "sound_tags": 0.10,
-        "sound_pieces": 0.06,
-        "sound_print": 0.03,
+        "sound": 0.20,
+        "sound_tags": 0.12,
+        "sound_pieces": 0.07,
+        "sound_print": 0.04,
         "sound_after_error": 0.03,
         "sound_sub": 0.04,
         "sound_sub_pieces": 0.03,
         "first_half": 0.09,
-        "first_word": 0.09,
+        "first_word": 0.08,
         "last_word_lost": 0.05,
-        "one_tag": 0.07,
-        "tidied": 0.06,
-        "from_context": 0.08,
-        "no_answer": 0.05,
-        "guess": 0.04,
-        "prose_only": 0.02,
+        "one_tag": 0.06,
+        "tidied": 0.05,
+        "from_context": 0.06,
+        "no_answer": 0.04,
+        "guess": 0.03,
+        "prose_only": 0.01,
     }
     batching = frozenset({"sound_sub", "sound_sub_pieces"})
 

@@ -88,11 +88,16 @@ async def answer(prompt: str) -> str:
     return (await LESSONS.sub([]).complete([{"role": "user", "content": prompt}])).text
 
 
-def test_readings_have_both_answers():
+def test_readings_have_all_answers():
     tasks = make_environment(LESSONS, 0).tasks("train").take(60)
-    replies = Counter(messages[-1]["content"] for messages in LESSONS.readings(tasks, random.Random(0)))
-    assert replies.keys() == {"yes", "no"}
-    assert min(replies.values()) > 0.25 * replies.total()
+    readings = [(prompt["content"], reply["content"]) for prompt, reply in LESSONS.readings(tasks, random.Random(0))]
+    for kind in ("Calls", "Has"):
+        replies = Counter(reply for prompt, reply in readings if prompt.startswith(kind))
+        assert replies.keys() == {"yes", "no"}
+        assert min(replies.values()) > 0.25 * replies.total()
+    values = {reply for prompt, reply in readings if prompt.startswith("Default")}
+    assert len(values) > 20
+    assert all(value.isdigit() for value in values)
 
 
 def test_all_families_of_the_profile_are_understood_and_restated():

@@ -15,31 +15,31 @@ from rlm_env.messages import Message
 from rlm_env.task import Task
 from tiny_rlm.codeqa import sound, weak
 from tiny_rlm.codeqa.questions import CodeQuestion, read_code_question
-from tiny_rlm.codeqa.reading import call_prompts, read_code
+from tiny_rlm.codeqa.reading import block_prompts, read_code
 from tiny_rlm.lessons import Lessons, Plan, Reply, say
 from tiny_rlm.scripted import ScriptedSub, conversation
 
-READINGS = 3
-"""Conversations per task about functions that name what is asked for: calls that are hard to tell."""
+READINGS = {"Calls": 6, "Has": 2, "Default": 1}
+"""Conversations per task beside those of the sessions, by the kind of prompt."""
 CODE_STRATEGIES: Mapping[str, tuple[Callable[[CodeQuestion, random.Random], list[Reply]], float]] = {
-    "sound": (sound.direct, 0.14),
-    "sound_look_first": (sound.look_first, 0.03),
-    "sound_check": (sound.check, 0.04),
-    "sound_search": (sound.by_search, 0.07),
-    "sound_by_hand": (sound.by_hand, 0.03),
-    "sound_after_error": (sound.after_error, 0.03),
+    "sound": (sound.direct, 0.15),
+    "sound_look_first": (sound.look_first, 0.04),
+    "sound_check": (sound.check, 0.06),
+    "sound_search": (sound.by_search, 0.22),
+    "sound_by_hand": (sound.by_hand, 0.07),
+    "sound_after_error": (sound.after_error, 0.04),
     "sound_after_no_reply_fits": (sound.after_no_reply_fits, 0.02),
-    "guess": (weak.guess, 0.10),
-    "look_and_guess": (weak.look_and_guess, 0.05),
-    "first_file": (weak.first_file, 0.07),
-    "most_named": (weak.most_named, 0.05),
-    "first_defined": (weak.first_defined, 0.04),
-    "name_in_block": (weak.name_in_block, 0.09),
-    "no_answer": (weak.no_answer, 0.08),
-    "wrong_form": (weak.wrong_form, 0.06),
-    "wrong_form_search": (weak.wrong_form_search, 0.04),
-    "ask_at_once": (weak.ask_at_once, 0.03),
-    "prose_only": (weak.prose_only, 0.03),
+    "guess": (weak.guess, 0.06),
+    "look_and_guess": (weak.look_and_guess, 0.03),
+    "first_file": (weak.first_file, 0.05),
+    "most_named": (weak.most_named, 0.03),
+    "first_defined": (weak.first_defined, 0.03),
+    "name_in_block": (weak.name_in_block, 0.06),
+    "no_answer": (weak.no_answer, 0.05),
+    "wrong_form": (weak.wrong_form, 0.03),
+    "wrong_form_search": (weak.wrong_form_search, 0.02),
+    "ask_at_once": (weak.ask_at_once, 0.02),
+    "prose_only": (weak.prose_only, 0.02),
 }
 """Name -> teacher and its share of the sessions."""
 
@@ -70,7 +70,9 @@ class CodeQALessons(Lessons):
     def readings(self, tasks: Sequence[Task], draw: random.Random) -> list[list[Message]]:
         found = []
         for task in tasks:
-            prompts = list(call_prompts(task.context)) if task.info["family"] == "callers" else []
-            for prompt in draw.sample(prompts, min(READINGS, len(prompts))):
-                found.append(conversation(prompt, read_code(prompt, {}) or ""))
+            prompts = list(block_prompts(task.context))
+            for kind, n in READINGS.items():
+                fitting = [prompt for prompt in prompts if prompt.startswith(f"{kind} ")]
+                for prompt in draw.sample(fitting, min(n, len(fitting))):
+                    found.append(conversation(prompt, read_code(prompt, {}) or ""))
         return found

@@ -48,16 +48,26 @@ def _is_called(module: str, name: str, where: str, code: str) -> bool:
     return any(f"= {known}(" in code for known in names) and not _NOT_TAKEN.search(code)
 
 
-def call_prompts(files: Mapping[str, str]) -> Iterator[str]:
-    """A prompt `Calls ...?` for each function of the files and each other function that its text names: in a call, a
-    branch, a comment, a text, under another name."""
+def block_prompts(files: Mapping[str, str]) -> Iterator[str]:
+    """For each function of the files a prompt `Calls ...?` about each other function that its text names (in a call, a
+    branch, a comment, a text, under another name) and `Default of ...?` about each parameter; for each class one
+    `Has ...?` about each method that its text names, and about one that it does not."""
+    methods = sorted({name for text in files.values() for name in re.findall(r"    def (\w+)\(", text)})
     for path, text in files.items():
-        where = path.removesuffix(".py")
-        functions = {b.split("(")[0].removeprefix("def "): b for b in text.split("\n\n\n") if b.startswith("def ")}
+        where, top = path.removesuffix(".py"), text.split("def ")[0]
+        blocks = text.split("\n\n\n")
+        functions = {b.split("(")[0].removeprefix("def "): b for b in blocks if b.startswith("def ")}
+        for block in blocks:
+            if block.startswith("class "):
+                named = [name for name in methods if name in block]
+                for name in [*named, *[name for name in methods if name not in named][:1]]:
+                    yield f"Has {name}? {top}{block}"
         known = {name: (where, name) for name in functions}
         known |= {alias or name: (module, name) for module, name, alias in _IMPORT.findall(text)}
         for function, block in functions.items():
             named = {known[word] for word in re.findall(r"\w+", block) if word in known and word != function}
             named |= set(re.findall(r"= (\w+)\.(\w+)", block))
             for module, name in sorted(named):
-                yield f"Calls {module}.{name}? {where}.{function} {text.split('def ')[0]}{block}"
+                yield f"Calls {module}.{name}? {where}.{function} {top}{block}"
+            for parameter in re.findall(r"(\w+)=", block.split("\n")[0]):
+                yield f"Default of {parameter}? {top}{block}"

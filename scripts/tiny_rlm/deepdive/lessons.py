@@ -32,24 +32,24 @@ class DeepDiveLessons(Lessons):
     environment = "deepdive-rlm"
     options: ClassVar[Mapping[str, Any]] = {"profile": "tiny", "tasks_per_world": 8}
     strategies: ClassVar[Mapping[str, float]] = {
-        "sound": 0.10,
-        "sound_with_check": 0.05,
-        "sound_by_hand": 0.05,
-        "sound_vote": 0.05,
-        "sound_whole": 0.05,
-        "sound_after_error": 0.03,
-        "no_link": 0.13,
-        "first_thing": 0.09,
-        "no_clue": 0.08,
-        "ask_vaguely": 0.08,
-        "one_string": 0.05,
-        "no_answer": 0.09,
-        "guess": 0.11,
-        "prose_only": 0.04,
+        "sound": 0.20,
+        "sound_with_check": 0.08,
+        "sound_by_hand": 0.08,
+        "sound_vote": 0.04,
+        "sound_whole": 0.07,
+        "sound_after_error": 0.05,
+        "no_link": 0.09,
+        "first_thing": 0.07,
+        "no_clue": 0.06,
+        "ask_vaguely": 0.06,
+        "one_string": 0.04,
+        "no_answer": 0.07,
+        "guess": 0.06,
+        "prose_only": 0.03,
     }
     batching = frozenset(strategies) - {"guess", "prose_only"}
 
-    def __init__(self, weak: float = 0.06) -> None:
+    def __init__(self, weak: float = 0.03) -> None:
         self.weak = weak
 
     def plan(self, task: Task, strategy: str, draw: random.Random) -> Plan:

@@ -15,8 +15,8 @@ from tiny_rlm.deepdive.quest import Quest
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A tool call, and what is said before it. To follow one of several links it is quoted from the page first: a small
-    model copies best what it has just written down."""
+    """A tool call, and what is said before it. To follow one of several links it is quoted from the page first, up to
+    its address: a small model copies best what it has just written down, and where the next token is the page's own."""
 
     tool: str
     arguments: dict[str, str | int]
@@ -41,10 +41,10 @@ class _Wording:
     """In the question the thing with the sentence on its page comes last: `A river flows through that city`."""
 
     def link(self, page: str) -> tuple[str, str, str] | None:
-        """Title and address of the linked page, and the words in which the page links to it, without the address."""
+        """Title and address of the linked page, and the words in which the page links to it, up to the address."""
         for sentence in self.sentences:
             if found := re.search(sentence.replace("L", _LINK, 1), page):
-                return found[1], found[2], found[0].replace(f"({found[2]})", "")
+                return found[1], found[2], f"{found[0].split('](')[0]}]("
         return None
 
 

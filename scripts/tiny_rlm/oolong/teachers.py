@@ -198,21 +198,21 @@ def _guessed(question: Question, draw: random.Random) -> list[str]:
 
 
 STRATEGIES: dict[str, tuple[Callable[[Question, random.Random], list[Reply]], float]] = {
-    "sound": (sound, 0.07),
-    "look_then_sound": (look_then_sound, 0.02),
-    "sound_with_check": (sound_with_check, 0.02),
-    "sound_by_hand": (sound_by_hand, 0.02),
-    "sound_after_error": (sound_after_error, 0.02),
-    "first_lines": (first_lines, 0.13),
+    "sound": (sound, 0.11),
+    "look_then_sound": (look_then_sound, 0.03),
+    "sound_with_check": (sound_with_check, 0.04),
+    "sound_by_hand": (sound_by_hand, 0.03),
+    "sound_after_error": (sound_after_error, 0.03),
+    "first_lines": (first_lines, 0.12),
     "without_selection": (without_selection, 0.08),
     "search_words": (search_words, 0.09),
     "count_lines": (count_lines, 0.06),
-    "raw_labels": (raw_labels, 0.10),
+    "raw_labels": (raw_labels, 0.09),
     "no_answer": (no_answer, 0.08),
-    "guess": (guess, 0.15),
-    "look_and_guess": (look_and_guess, 0.07),
+    "guess": (guess, 0.11),
+    "look_and_guess": (look_and_guess, 0.05),
     "ask_at_once": (ask_at_once, 0.05),
-    "prose_only": (prose_only, 0.04),
+    "prose_only": (prose_only, 0.03),
     "sound_twice": (sound_twice, 0.0),
 }
 """Name -> teacher and its share of the sessions."""
