@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Whether training works, in numbers: seeds of tiny-rlm from weak to strong, and what the trained policies can do.
 
-    python scripts/prove_training.py                       # everything: about two hours on 2 CPU cores
+    python scripts/prove_training.py                       # everything: several hours on 2 CPU cores
     python scripts/prove_training.py --only learn --seeds 0
     python scripts/prove_training.py --report              # the numbers so far, and what is missing
 
@@ -16,6 +16,8 @@ stopped goes on. Covered, by the names of `--only`:
   sampled, beside the training by reward that made the teacher.
 - `roles`: a trained policy whose sub-LLM was made to read badly, trained on root and sub-LLM tokens together and on
   root tokens alone, with equally many rollouts.
+- `mix`: tiny-rlm trained on all environments at once, held-out score by environment before and after; and on all but
+  one, evaluated on that one (`scripts/proofs/mix.py`).
 
 `cost` and `roles` begin with the first seed's trained policy, altered by `scripts/alter_tiny_rlm.py`.
 
@@ -26,25 +28,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
+from proofs import mix
+from proofs.work import Work, evaluation, held_out, make, minutes, spread, status, training
 from rlm_env.evals.stats import CORRECT, Estimate, paired_difference
-from rlm_env.rollout import Rollout, read_rollouts
 from rlm_env.runs.folder import read_run_config
 from rlm_env.train.report.metrics import read_metrics
 
-CONFIG = "configs/train/tiny.toml"
 N = 512
-"""Tokens of the longest context that is trained on; half of the model's window."""
+"""Tokens of the longest context that is trained on; a quarter of the model's window."""
 TRAINED = "count,most_common,least_common"
 UNSEEN = "compare,user_label"
-PARTS = ("learn", "length", "unseen", "cost", "distill", "roles")
+PARTS = ("learn", "length", "unseen", "cost", "distill", "roles", mix.PART)
 COST_WEIGHT = 0.3
 COST_STEPS = 12
 COST_LR = 1e-4
@@ -75,24 +75,13 @@ PAIRS = (("cost", "free"), ("both", "root"))
 """Trainings whose last held-out scores are compared task by task."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One command that makes one folder."""
-
-    part: str
-    name: str
-    command: tuple[str, ...]
-    done: Callable[[], bool]
-    resumable: bool = True
-
-
 def main() -> int:
     options = _arguments()
     plan = _plan(options.out, options.seeds)
     if not options.report:
         for work in plan:
             if work.part in options.only and not work.done():
-                _make(work, options.out)
+                make(work, options.out)
     missing = [work.name for work in plan if not work.done()]
     results = _results(options.out, options.seeds)
     text = _markdown(results, options.seeds)
@@ -115,7 +104,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _plan(out: Path, seeds: list[int]) -> list[Work]:
-    plan = [_training("learn", out, f"learn-{seed}", seed) for seed in seeds]
+    plan = [training("learn", out, f"learn-{seed}", seed) for seed in seeds]
     models = {"before": "tiny-rlm", **{f"after-{seed}": str(out / f"learn-{seed}" / "model") for seed in seeds}}
     lengths = f"lengths={N},{10 * N},{100 * N}"
     for name, model in models.items():
@@ -127,26 +116,19 @@ def _plan(out: Path, seeds: list[int]) -> list[Work]:
     for name, weight in (("cost", COST_WEIGHT), ("free", 0.0)):
         for seed in seeds:
             settings = (*_more(out / "asks-twice", COST_STEPS), f"optimizer.lr={COST_LR}")
-            plan.append(_training("cost", out, f"{name}-{seed}", seed, *settings, f"advantage.cost_weight={weight}"))
+            plan.append(training("cost", out, f"{name}-{seed}", seed, *settings, f"advantage.cost_weight={weight}"))
     for seed in seeds:
         taught = f"steps={DISTILL_STEPS}", f"held_out.every={DISTILL_EVERY}", f"teacher.model={models[f'after-{seed}']}"
-        plan.append(_training("distill", out, f"distill-{seed}", seed, *taught))
+        plan.append(training("distill", out, f"distill-{seed}", seed, *taught))
     plan.append(_alteration("roles", out, "weak-reader", trained))
     for seed in seeds:
         settings = (
             *_more(out / "weak-reader", ROLE_STEPS),
             f"environments=[{{ name = 'oolong-rlm', options = {_role_options()} }}]",
         )
-        plan.append(_training("roles", out, f"both-{seed}", seed, *settings))
-        plan.append(_training("roles", out, f"root-{seed}", seed, *settings, "samples.train_sub_calls=false"))
-    return plan
-
-
-def _training(part: str, out: Path, name: str, seed: int, *settings: str) -> Work:
-    folder = out / name
-    command = ["-m", "rlm_env.cli", "train", CONFIG, "--seed", str(seed), "--out", str(folder)]
-    command += [word for setting in settings for word in ("--set", setting)]
-    return Work(part, name, tuple(command), lambda: _status(folder) == "complete")
+        plan.append(training("roles", out, f"both-{seed}", seed, *settings))
+        plan.append(training("roles", out, f"root-{seed}", seed, *settings, "samples.train_sub_calls=false"))
+    return [*plan, *mix.mix_plan(out, seeds)]
 
 
 def _more(model: Path, steps: int) -> tuple[str, ...]:
@@ -167,23 +149,9 @@ def _alteration(part: str, out: Path, name: str, model: Path, *options: str) -> 
 def _evaluation(
     part: str, out: Path, name: str, model: str, scaffolds: str, n: int, families: str, lengths: str
 ) -> Work:
-    folder = out / name
-    command = ["-m", "rlm_env.cli", "eval", "oolong-rlm", "--model", model, "--scaffolds", scaffolds, "-n", str(n)]
     options = ("vocabulary=easy", "tokenizer=@model", f"families={families}", lengths)
-    command += [word for option in options for word in ("--set", f"options.{option}")]
-    return Work(part, name, (*command, "--out", str(folder)), lambda: _status(folder) == "complete")
-
-
-def _make(work: Work, out: Path) -> None:
-    begun = work.resumable and (out / work.name / "config.toml").exists()
-    command = [sys.executable, *work.command, *(["--resume"] if begun else [])]
-    print(f"== {work.name}: {' '.join(command)}", file=sys.stderr, flush=True)
-    subprocess.run(command, check=True)
-
-
-def _status(folder: Path) -> str | None:
-    summary = folder / "summary.json"
-    return json.loads(summary.read_text())["status"] if summary.exists() else None
+    settings = (f"options.{option}" for option in options)
+    return evaluation(part, out, name, "oolong-rlm", model, n, *settings, scaffolds=scaffolds)
 
 
 def _results(out: Path, seeds: list[int]) -> dict[str, Any]:
@@ -199,10 +167,10 @@ def _results(out: Path, seeds: list[int]) -> dict[str, Any]:
         found[part] = {
             moment: summaries
             for moment, names in models.items()
-            if (summaries := [_evaluated(out / name) for name in names if _status(out / name) == "complete"])
+            if (summaries := [_evaluated(out / name) for name in names if status(out / name) == "complete"])
         }
     for name in ("learn", "distill"):
-        curves = [_curve(out / f"{name}-{seed}") for seed in seeds if _status(out / f"{name}-{seed}") == "complete"]
+        curves = [_curve(out / f"{name}-{seed}") for seed in seeds if status(out / f"{name}-{seed}") == "complete"]
         if curves:
             found[f"{name}_by_tokens"] = [_mean_point(points) for points in zip(*curves, strict=True)]
     for first, second in PAIRS:
@@ -212,12 +180,12 @@ def _results(out: Path, seeds: list[int]) -> dict[str, Any]:
                 "low": difference.low,
                 "high": difference.high,
             }
-    return found
+    return found | mix.mix_results(out, seeds)
 
 
 def _trained(folder: Path) -> dict[str, float] | None:
     """Held-out score and sub-calls at the first and the last evaluation, and metrics of the first and last steps."""
-    if _status(folder) != "complete":
+    if status(folder) != "complete":
         return None
     lines = read_metrics(folder / "metrics.jsonl")
     evaluations = [line for line in lines if SCORE in line]
@@ -226,13 +194,13 @@ def _trained(folder: Path) -> dict[str, float] | None:
     for moment, line in (("before", evaluations[0]), ("after", evaluations[-1])):
         for fact in ("score", "sub_calls", "root_prompt_tokens_max"):
             found[f"{fact}_{moment}"] = line[f"eval/oolong-rlm/{fact}"]
-        solved = [rollout for rollout in _held_out(folder, line["step"]) if rollout.score.value >= CORRECT]
+        solved = [rollout for rollout in held_out(folder, line["step"]) if rollout.score.value >= CORRECT]
         found[f"sub_calls_solved_{moment}"] = fmean(len(rollout.sub_calls) for rollout in solved)
     for moment, some in (("first", steps[:LAST]), ("last", steps[-LAST:])):
         for fact in ("reward/mean", "sub_calls/mean", "sub_calls/solved", "rollouts/ready", "seconds/step"):
             values = [line[fact] for line in some if fact in line]
             found[f"{fact} {moment}"] = fmean(values) if values else float("nan")
-    found |= {"first_step_log_ratio": steps[0]["log_ratio_abs"], "minutes": sum(_seconds(lines)) / 60}
+    found |= {"first_step_log_ratio": steps[0]["log_ratio_abs"], "minutes": minutes(lines)}
     return found | {"in_flight": _in_flight(folder)}
 
 
@@ -259,17 +227,6 @@ def _mean_point(points: Sequence[dict[str, float]]) -> dict[str, Any]:
     return {**means, "scores": [point["score"] for point in points]}
 
 
-def _held_out(folder: Path, step: float) -> Iterable[Rollout]:
-    """The scored rollouts of the evaluation after so many steps."""
-    for rollout in read_rollouts(folder / "held_out.jsonl"):
-        if rollout.group is not None and rollout.group.step == step and rollout.score is not None:
-            yield rollout
-
-
-def _seconds(lines: Iterable[dict[str, float]]) -> Iterable[float]:
-    return (line.get("seconds/step", 0.0) + line.get("seconds/eval", 0.0) for line in lines)
-
-
 def _evaluated(folder: Path) -> list[dict[str, Any]]:
     """One entry per scaffold and context length."""
     summary = json.loads((folder / "summary.json").read_text())
@@ -293,7 +250,7 @@ def _paired(out: Path, seeds: list[int], first: str, second: str) -> Estimate | 
     for name, by_task in scores.items():
         for seed in seeds:
             folder = out / f"{name}-{seed}"
-            for rollout in _held_out(folder, steps) if _status(folder) == "complete" else ():
+            for rollout in held_out(folder, steps) if status(folder) == "complete" else ():
                 by_task.setdefault(f"{seed}/{rollout.task_id}", []).append(rollout.score.value)
     return paired_difference(scores[first], scores[second])
 
@@ -311,7 +268,7 @@ def _markdown(results: dict[str, Any], seeds: list[int]) -> str:
             run = results[name]
             facts = ("score_before", "score_after", "sub_calls_solved_before", "sub_calls_solved_after", "minutes")
             in_flight = ", ".join(str(count) for count in sorted(set(run["in_flight"])))
-            lines.append(f"| {title} | {in_flight} | {' | '.join(_spread(run[fact]) for fact in facts)} |")
+            lines.append(f"| {title} | {in_flight} | {' | '.join(spread(run[fact]) for fact in facts)} |")
     for first, second in PAIRS:
         if difference := results.get(f"{first}_minus_{second}"):
             mean, low, high = (difference[key] for key in ("mean", "low", "high"))
@@ -326,7 +283,7 @@ def _markdown(results: dict[str, Any], seeds: list[int]) -> str:
         for name, title in (("learn", "by reward"), ("distill", "by distillation")):
             for point in results.get(f"{name}_by_tokens", []):
                 counts = (f"{point[key]:,.0f}" for key in ("in_flight", "step", *TOKENS))
-                lines.append(f"| {title} | {' | '.join(counts)} | {_spread(point['scores'])} |")
+                lines.append(f"| {title} | {' | '.join(counts)} | {spread(point['scores'])} |")
     for part, title in (("length", "trained families, by length"), ("unseen", "families never trained on")):
         for moment, runs in results.get(part, {}).items():
             lines += ["", f"**{title}: {moment}**", ""]
@@ -337,17 +294,14 @@ def _markdown(results: dict[str, Any], seeds: list[int]) -> str:
                 cells = (
                     f"{first['length']:,}",
                     first["scaffold"],
-                    _spread([entry["score"] for entry in same]),
+                    spread([entry["score"] for entry in same]),
                     f"{fmean(entry['overflows'] for entry in same):.0%}",
                     f"{max(entry['longest_prompt'] for entry in same):,}",
                     f"{fmean(entry['sub_calls'] for entry in same):.0f}",
                 )
                 lines.append(f"| {' | '.join(cells)} |")
+    lines += mix.mix_table(results)
     return "\n".join(lines) + "\n"
-
-
-def _spread(values: list[float]) -> str:
-    return f"{fmean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
 
 
 if __name__ == "__main__":

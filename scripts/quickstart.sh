@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets everything up, then evaluates the small policy that is shipped with the package on a local vLLM: the plain LLM
-# and the RLM side by side, on contexts of half its window, 4 and 16 times its window. Ends with the table.
-# Further arguments go to `rlm-env eval`, for example: scripts/quickstart.sh -n 32
+# and the RLM side by side, on contexts of half its window, 4 and 16 times its window, and on a small web that both
+# search with tools. Ends with the tables. Further arguments go to `rlm-env eval`, for example:
+# scripts/quickstart.sh --scaffolds rlm
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -49,9 +49,10 @@ BENCHES = {
 
 
 def quickstart_numbers(run: Path) -> dict[str, Any]:
-    """The numbers of each context length and scaffold, and the versions that made them."""
-    groups = [asdict(group) for group in stored_eval(run).summary.lengths]
-    return {"versions": read_run_config(run)["record"]["versions"], "lengths": groups}
+    """The numbers of each context length and scaffold in `oolong-rlm`, and the versions that made them."""
+    folder = run / "oolong-rlm"
+    groups = [asdict(group) for group in stored_eval(folder).summary.lengths]
+    return {"versions": read_run_config(folder)["record"]["versions"], "lengths": groups}
 
 
 def training_numbers(proof: Path) -> dict[str, Any]:
@@ -76,10 +77,9 @@ def kept(name: str) -> Any:
 
 
 def quickstart_table() -> str:
-    """The table by context length that the command prints, and the command."""
+    """The first table by context length that the command prints, and the command."""
     groups = [SimpleNamespace(**{**one, "score": Estimate(**one["score"])}) for one in kept("quickstart")["lengths"]]
-    each, lengths = groups[0].tasks, len({group.length for group in groups})
-    made_by = f"{each} tasks of each length, at temperature 1: `scripts/quickstart.sh -n {each * lengths}`."
+    made_by = f"{groups[0].tasks} tasks of each length, at temperature 1: `scripts/quickstart.sh`."
     return f"{markdown_tables([length_table(SimpleNamespace(lengths=groups))], []).strip()}\n\n{made_by}"
 
 

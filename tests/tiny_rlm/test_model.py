@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from itertools import islice
 from pathlib import Path
@@ -47,14 +48,14 @@ def test_the_folder_is_complete_small_and_says_how_it_was_made():
     names = {path.name for path in MODEL.iterdir()}
     assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= names
     assert {"tokenizer_config.json", "rlm_env.json", "README.md"} <= names
-    assert sum(path.stat().st_size for path in MODEL.iterdir()) < 6_000_000
+    assert sum(path.stat().st_size for path in MODEL.iterdir()) < 12_000_000
     record = json.loads((MODEL / "README.md").read_text("utf-8").split("```json\n")[1].split("```")[0])
-    assert record["reader_accuracy_greedy"] >= 0.97
-    assert record["well_formed_first_replies"] >= 0.9
-    restated = record["task_restated"]
-    assert len(restated) == 4
-    assert min(restated.values()) > max(restated.values()) - 0.1
-    assert record.keys() >= {"seed", "steps", "versions", "loss_sessions", "strategies"}
+    assert record.keys() >= {"seed", "steps", "versions", "losses", "copy_rate", "teachers"}
+    assert record["weights_sha256"] == hashlib.sha256((MODEL / "model.safetensors").read_bytes()).hexdigest()
+    assert len(record["by_environment"]) == 6
+    for name, measured in record["by_environment"].items():
+        assert measured["task_restated"] >= 0.8, name
+        assert measured["well_formed"] >= 0.8, name
 
 
 def test_the_profile_configures_the_loop(tokenizer):
@@ -67,7 +68,7 @@ def test_the_profile_configures_the_loop(tokenizer):
 def test_the_window_is_named_everywhere(tokenizer):
     shape = json.loads((MODEL / "config.json").read_text("utf-8"))
     assert shape["architectures"] == ["Qwen3ForCausalLM"]
-    assert shape["max_position_embeddings"] == tokenizer.model_max_length == 1024
+    assert shape["max_position_embeddings"] == tokenizer.model_max_length == 2048
     assert shape["vocab_size"] == len(tokenizer)
     assert shape["eos_token_id"] == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
 
@@ -136,4 +137,4 @@ async def test_it_drives_the_repl_to_scored_answers_at_any_length(policy):
     for rollout in rollouts:
         for turn in rollout.turns:
             assert len(turn.completion_ids) == len(turn.logprobs) <= 256
-            assert len(turn.prompt_ids) + len(turn.completion_ids) <= 1024
+            assert len(turn.prompt_ids) + len(turn.completion_ids) <= 2048

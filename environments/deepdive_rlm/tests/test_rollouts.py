@@ -207,5 +207,5 @@ async def test_tiny_rlm_can_be_asked_within_its_window(tiny):
             {"role": "assistant", "content": '```tool\n{"name": "open_lines", "arguments": {"url": "..."}}\n```'},
             *result_messages([page], native=False),
         ]
-        assert len(tokens.prompt(root, None).ids) <= 1024 - config.root.max_tokens
-        assert len(tokens.prompt(sub, None).ids) <= 1024 - config.sub.max_tokens
+        assert len(tokens.prompt(root, None).ids) <= 2048 - config.root.max_tokens
+        assert len(tokens.prompt(sub, None).ids) <= 2048 - config.sub.max_tokens

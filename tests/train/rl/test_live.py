@@ -1,5 +1,6 @@
 """Live runs on the real vLLM, the real REPL and the shipped model: one loses its engine, its REPLs and at last its own
-life, and goes on each time; others train in bfloat16, and an adapter alone."""
+life, and goes on each time; others train in bfloat16, and an adapter alone, in an environment with
+tools and one without."""
 
 from __future__ import annotations
 
@@ -115,12 +116,13 @@ def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
 
 BFLOAT16 = ["trainer.dtype=bfloat16"]
 ADAPTER = ["trainer.lora.rank=8", "trainer.lora.alpha=16", "sync.method=lora"]
+TWO = "environments=[{name='deepdive-rlm', options={profile='tiny'}}, {name='needle-rlm', options={profile='tiny'}}]"
 
 
 @pytest.mark.parametrize(
     ("settings", "largest", "synced_within"),
-    [(BFLOAT16, 0.02, TOLERANCES["bfloat16"]), (ADAPTER, 1e-5, 1e-5)],
-    ids=["bfloat16", "adapter"],
+    [(BFLOAT16, 0.02, TOLERANCES["bfloat16"]), ([*ADAPTER, TWO], 1e-5, 1e-5)],
+    ids=["bfloat16", "adapter-with-tools"],
 )
 def test_trainer_and_engine_agree_on_what_was_sampled(tmp_path, settings, largest, synced_within):
     """The first step's ratios, on rollouts of weights that nothing has changed yet; afterwards the engine follows."""
@@ -134,4 +136,6 @@ def test_trainer_and_engine_agree_on_what_was_sampled(tmp_path, settings, larges
     synced = [line for line in lines if "sync_mean_abs" in line]
     assert len(synced) >= 2
     assert all(line["sync_mean_abs"] < synced_within for line in synced)
+    calls = [call for rollout in read_rollouts(tmp_path / "rollouts.jsonl") for call in rollout.sub_calls]
+    assert any(call.tool_turns for call in calls) == (TWO in settings)
     assert (tmp_path / "model" / "model.safetensors").exists()

@@ -41,7 +41,7 @@ async def test_an_engine_that_answers_is_not_restarted(train_engine: TrainEngine
     assert (train_engine.restarts, train_engine.base_url) == before
     assert train_engine.alive
     assert (await train_engine.llm.describe())["logprobs_mode"] == "processed_logprobs"  # measured at the start
-    assert train_engine.llm.context_window == 1024
+    assert train_engine.llm.context_window == 2048
 
 
 async def die_in_a_batch(engine: TrainEngine, victim: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Parts of `scripts/prove_training.py`."""
