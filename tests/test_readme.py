@@ -126,7 +126,7 @@ def evaluate_and_train(base_url: str) -> tuple[str, str]:
     Path("train.toml").write_text(
         'model = "tiny-rlm"\nsteps = 1\nout = "trained"\n[[environments]]\nname = "readme-count"\n'
         "[rollout]\nmax_turns = 2\n[rollout.sub]\ntemperature = 1.0\n[groups]\nsize = 2\nper_step = 2\n"
-        'replace_zero_advantage = false\n[trainer]\ndevice = "cpu"\ndtype = "float32"\npack_tokens = 1024\n'
+        'replace_zero_advantage = false\n[trainer]\ndevice = "cpu"\ndtype = "float32"\npack_tokens = 2048\n'
         f'[[engines]]\nname = "session"\nbase_url = "{base_url}"\n'
     )
     return evaluated, rlm_env("train", "train.toml")

@@ -131,7 +131,7 @@ def test_an_engine_gets_as_many_gpus_as_it_asks_for(no_gpus, devices, words, fit
 
 
 def test_a_window_beyond_the_models_own_is_refused(monkeypatch):
-    with pytest.raises(ConfigError, match=r"engine\.max_model_len is 5,000, but the window of tiny-rlm is 1,024"):
+    with pytest.raises(ConfigError, match=r"engine\.max_model_len is 5,000, but the window of tiny-rlm is 2,048"):
         check_servers(config(engine={"max_model_len": 5000}))
     teacher = {"model": "tiny-rlm", "server": {"max_model_len": 5000}}
     with pytest.raises(ConfigError, match=r"teacher\.server\.max_model_len is 5,000"):
