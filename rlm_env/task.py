@@ -51,8 +51,9 @@ class Task:
 def context_length(info: Mapping[str, Any]) -> int | None:
     """Tokens of the context of the task with this info; None where it does not tell a number of tokens."""
     value = info.get(LENGTH)
-    told = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
-    return round(value) if told else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MOST_TOKENS:
+        return None
+    return round(value)
 
 
 class Tasks:
