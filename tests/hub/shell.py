@@ -6,9 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
-
-import pip
 
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(sys.base_prefix) / "bin" / "python3"
@@ -43,10 +42,11 @@ class Shell:
         return self(sys.executable, "-m", "rlm_env.cli", *arguments, code=code)
 
     def venv(self, name: str) -> Path:
-        """A virtual environment with pip; the folder of its commands. pip is copied: Python makes one in 4 s of CPU."""
+        """A virtual environment with pip; the folder of its commands. pip is copied: Python makes one in 4 s of CPU. It
+        is not imported here, which would keep setuptools, and so vLLM, from being imported afterwards."""
         self(PYTHON, "-m", "venv", "--without-pip", name)
         [packages] = self.folder.glob(f"{name}/lib/*/site-packages")
-        ours = Path(pip.__file__).parent
+        ours = Path(str(distribution("pip").locate_file("pip")))
         for source in (ours, *ours.parent.glob("pip-*.dist-info")):
             shutil.copytree(source, packages / source.name)
         return self.folder / name / "bin"

@@ -106,8 +106,15 @@ NAN, INF = float("nan"), float("inf")
 def test_a_sample_that_cannot_be_trained_is_refused_with_its_line(tmp_path, change, message):
     path = tmp_path / "step-000001.jsonl"
     path.write_text("".join(json.dumps(sample) + "\n" for sample in (GOOD, {**GOOD, **change})))
-    with pytest.raises(ConfigError, match=f"line 2 is damaged: not a sample: .*{message}"):
+    no_json = any(json.dumps(part) in ("NaN", "Infinity", "-Infinity") for part in _parts(change))
+    expected = "it holds -?(NaN|Infinity), which is no JSON" if no_json else f"not a sample: .*{message}"
+    with pytest.raises(ConfigError, match=f"line 2 is damaged: {expected}"):
         read_samples(path)
+
+
+def _parts(change: dict[str, object]) -> list[object]:
+    """The values, and those within lists."""
+    return [part for value in change.values() for part in (value if isinstance(value, list) else [value])]
 
 
 def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path):
