@@ -210,6 +210,15 @@ def _of_training(numbers: dict[str, Any]) -> list[list[str]]:
         )
         what = f"the same on {longest:,} tokens, 100 times what was trained on; without the REPL all overflow"
         rows.append([what, f"{_spread(before)} before, **{_spread(after)}** after", by])
+    if mix := numbers.get("mix"):
+        before, after = (
+            [fmean(scores) for scores in zip(*(change[moment] for change in mix.values()), strict=True)]
+            for moment in ("before", "after")
+        )
+        rises = sum(change["low"] > 0 for change in mix.values())
+        what = f"one policy trained on {len(mix)} environments at once, tools included: mean held-out score"
+        score = f"{_spread(before)} before, **{_spread(after)}** after; rises in {rises} of them ({len(after)} seeds)"
+        rows.append([what, score, by])
     return rows
 
 
