@@ -34,7 +34,7 @@ from rlm_env.train.learner.samples import Sample, rollout_samples
 from rlm_env.train.rl.advantage import group_advantages
 
 MODEL = Path(str(files("rlm_env"))) / "models" / "tiny-rlm"
-LEARNING_RATE, BETAS = 5e-4, (0.9, 0.95)  # for a million parameters; billions need a hundredth of it
+LEARNING_RATE, BETAS = 2e-4, (0.9, 0.95)  # for two million parameters; billions need a hundredth of it
 TOKENS_AT_ONCE = 8192
 
 

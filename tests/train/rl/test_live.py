@@ -27,7 +27,7 @@ from tests.llm.vllm.processes import exists, wait_for  # noqa: E402
 REPOSITORY = Path(__file__).parents[3]
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(2400)]
 
-SETTINGS = ["steps=4", "groups.size=4", "groups.per_step=2", "held_out.n=4", "held_out.every=2", "checkpoint.every=3"]
+SETTINGS = ["steps=4", "optimizer.warmup_steps=1", "groups.size=4", "groups.per_step=2", "held_out.n=4", "held_out.every=2", "checkpoint.every=3"]
 
 
 def below(pid: int, what: str) -> list[psutil.Process]:
@@ -126,7 +126,7 @@ TWO = "environments=[{name='deepdive-rlm', options={profile='tiny'}}, {name='nee
 )
 def test_trainer_and_engine_agree_on_what_was_sampled(tmp_path, settings, largest, synced_within):
     """The first step's ratios, on rollouts of weights that nothing has changed yet; afterwards the engine follows."""
-    settings = ["steps=3", "groups.size=4", "groups.per_step=2", "held_out.n=0", *settings]
+    settings = ["steps=3", "optimizer.warmup_steps=1", "groups.size=4", "groups.per_step=2", "held_out.n=0", *settings]
     command = ["train", "configs/train/tiny.toml", "--out", str(tmp_path)]
     assert main([*command, *(part for setting in settings for part in ("--set", setting))]) == 0
     lines = read_metrics(tmp_path / "metrics.jsonl")
