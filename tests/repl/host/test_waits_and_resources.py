@@ -232,7 +232,7 @@ async def main():
             except ReplError as error:
                 return str(error)
         told = Counter(await asyncio.gather(*(one() for _ in range(60))))
-        assert told.pop('ok') > 5, told
+        assert told.pop('ok'), told  # how many is a matter of how many begin at once
         assert told
         for text in told:
             assert 'as many files open as it may (100): close REPLs, or raise `ulimit -n`' in text, text

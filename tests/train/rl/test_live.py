@@ -109,7 +109,7 @@ def test_a_run_survives_its_engine_its_repls_and_its_own_death(tmp_path):
         "--out",
         str(tmp_path / "again"),
     ]
-    assert main([*again, "--set", "steps=4"]) == 0
+    assert main([*again, "--set", "steps=4", "--set", "optimizer.warmup_steps=1"]) == 0
     losses = {line["step"]: line["loss"] for line in read_metrics(tmp_path / "again" / "metrics.jsonl")}
     assert losses == {line["step"]: line["loss"] for line in lines if "loss" in line}
 
