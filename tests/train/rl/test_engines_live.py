@@ -23,7 +23,14 @@ from tests.train.rl.test_live import REPOSITORY, kill
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200), pytest.mark.asyncio(loop_scope="session")]
 
-SETTINGS = ["steps=4", "optimizer.warmup_steps=1", "groups.size=4", "groups.per_step=2", "held_out.n=2", "held_out.every=0"]
+SETTINGS = [
+    "steps=4",
+    "optimizer.warmup_steps=1",
+    "groups.size=4",
+    "groups.per_step=2",
+    "held_out.n=2",
+    "held_out.every=0",
+]
 
 
 def steps_of(out: Path) -> list[int]:

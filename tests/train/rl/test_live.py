@@ -27,7 +27,15 @@ from tests.llm.vllm.processes import exists, wait_for  # noqa: E402
 REPOSITORY = Path(__file__).parents[3]
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(2400)]
 
-SETTINGS = ["steps=4", "optimizer.warmup_steps=1", "groups.size=4", "groups.per_step=2", "held_out.n=4", "held_out.every=2", "checkpoint.every=3"]
+SETTINGS = [
+    "steps=4",
+    "optimizer.warmup_steps=1",
+    "groups.size=4",
+    "groups.per_step=2",
+    "held_out.n=4",
+    "held_out.every=2",
+    "checkpoint.every=3",
+]
 
 
 def below(pid: int, what: str) -> list[psutil.Process]:
