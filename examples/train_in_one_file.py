@@ -4,8 +4,8 @@
     python examples/train_in_one_file.py                     # tiny-rlm on Oolong
     python examples/train_in_one_file.py --steps 4 --tasks 4
 
-With `--steps 12 --tasks 6` on 2 shared CPU cores: 4.6 minutes, training reward 0.33, 0.27, 0.29, 0.43, 0.62, 0.43, 0.64,
-0.37, 0.49, 0.60, 0.51, 0.58; |log ratio| of trainer to engine at the first step 2e-7.
+With `--steps 12 --tasks 6` on 2 shared CPU cores: 4.6 minutes, training reward 0.33, 0.27, 0.29, 0.43, 0.62, 0.43,
+0.64, 0.37, 0.49, 0.60, 0.51, 0.58; |log ratio| of trainer to engine at the first step 2e-7.
 
 Everything that matters is here to be read and changed: which tokens are trained, the advantage, the loss, the update.
 From rlm-env come the environment (REPL, sub-LLMs, scorer), the engine, and three functions without state:
